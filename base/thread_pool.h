@@ -1,0 +1,54 @@
+// ThreadPool: a fixed set of pinned threads that run phases together.
+//
+// Run(fn) calls fn(thread_idx, num_threads) once on every thread, the caller being thread 0, and
+// returns when all are done: a barrier on both sides. Between phases the helpers spin for a short
+// while, then sleep on a futex: an idle pool uses no CPU. A phase takes no lock and allocates nothing.
+//
+// Owned and called by one thread. The callable is borrowed for the duration of Run.
+#ifndef DOVETAIL_BASE_THREAD_POOL_H_
+#define DOVETAIL_BASE_THREAD_POOL_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/types/span.h"
+
+namespace dovetail {
+
+struct Range {
+  int64_t begin;
+  int64_t end;
+};
+
+// The part of [0, total) that belongs to thread `idx` of `n`: contiguous, sizes differ by one unit.
+inline Range Slice(int64_t total, int idx, int n) {
+  return {total * idx / n, total * (idx + 1) / n};
+}
+
+class ThreadPool {
+ public:
+  // Starts num_threads - 1 helpers. `cpus`: the processors to pin to, thread i on cpus[i % size];
+  // empty leaves placement to the kernel (the caller's own affinity is not changed then).
+  ThreadPool(int num_threads, absl::Span<const int> cpus);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int num_threads() const;
+
+  template <typename Fn>
+  void Run(const Fn& fn) {
+    RunErased([](const void* f, int idx, int n) { (*static_cast<const Fn*>(f))(idx, n); }, &fn);
+  }
+
+ private:
+  using Erased = void (*)(const void* fn, int idx, int n);
+  void RunErased(Erased call, const void* fn);
+  struct Shared;
+  std::unique_ptr<Shared> shared_;
+};
+
+}  // namespace dovetail
+
+#endif  // DOVETAIL_BASE_THREAD_POOL_H_

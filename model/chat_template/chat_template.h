@@ -1,0 +1,46 @@
+// ChatTemplate: renders a list of messages with the Jinja template that a GGUF file carries, exactly
+// as Hugging Face does (trim_blocks, lstrip_blocks, keep_trailing_newline off).
+//
+// Templates come from model files and are hostile: parse depth, steps, recursion, output bytes and
+// memory are bounded by Limits. Parsed once; Render() is const and thread-safe.
+#ifndef DOVETAIL_MODEL_CHAT_TEMPLATE_CHAT_TEMPLATE_H_
+#define DOVETAIL_MODEL_CHAT_TEMPLATE_CHAT_TEMPLATE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "nlohmann/json.hpp"
+
+namespace dovetail::model {
+
+struct TemplateLimits {
+  int64_t max_source_bytes = 1 << 20;
+  int max_depth = 64;                  // nesting of the source and of calls
+  int64_t max_steps = 20'000'000;      // evaluated nodes
+  int64_t max_output_bytes = 32 << 20;
+};
+
+class ChatTemplate {
+ public:
+  // InvalidArgument: "chat template:LINE:COL: message".
+  static absl::StatusOr<std::unique_ptr<ChatTemplate>> Parse(absl::string_view source,
+                                                             const TemplateLimits& limits = {});
+  ~ChatTemplate();
+
+  // `context` is a JSON object with what the template may name: messages, add_generation_prompt,
+  // bos_token, eos_token, tools, enable_thinking, ... Key order of objects is kept.
+  // InvalidArgument: "chat template:LINE: message" (raise_exception, undefined used, limits).
+  absl::StatusOr<std::string> Render(const nlohmann::ordered_json& context) const;
+
+ private:
+  ChatTemplate();
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace dovetail::model
+
+#endif  // DOVETAIL_MODEL_CHAT_TEMPLATE_CHAT_TEMPLATE_H_
