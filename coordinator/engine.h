@@ -1,0 +1,104 @@
+// Engine: turns requests into steps and steps into tokens.
+//
+// One thread owns the scheduler, the block pool and all sequences. Others talk to it through a bounded
+// inbox (Submit, Cancel, SetPipeline); results go to each request's TokenSink on the engine's thread. The loop:
+// drain the inbox (cancels first), collect finished steps, emit, schedule, send, sleep on the doorbell.
+//
+// Without a pipeline (loading, recovering) new requests are refused with kUnavailable; when the pipeline is
+// lost, running sequences end with kUnavailable.
+#ifndef DOVETAIL_COORDINATOR_ENGINE_H_
+#define DOVETAIL_COORDINATOR_ENGINE_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "base/sampling_params.h"
+#include "base/step_shape.h"
+#include "coordinator/pipeline.h"
+
+namespace dovetail::coordinator {
+
+using RequestId = uint64_t;
+
+enum class FinishReason { kStop, kLength, kCancelled, kError };
+
+struct RequestUsage {
+  int prompt_tokens = 0;
+  int completion_tokens = 0;
+  int cached_tokens = 0;
+};
+
+// Receives one request's results. Called on the engine's thread; must not block and must not call back into
+// the engine except Cancel(). After OnFinish no more calls come.
+class TokenSink {
+ public:
+  virtual ~TokenSink() = default;
+  virtual void OnToken(int32_t token) = 0;
+  // Logits of prompt rows, in order; only with EngineRequest::logits.
+  virtual void OnLogits(int first_row, absl::Span<const float> rows, int vocab_size) {}
+  virtual void OnFinish(FinishReason reason, const absl::Status& status,
+                        const RequestUsage& usage) = 0;
+};
+
+struct EngineRequest {
+  std::vector<int32_t> prompt;         // at least one token, ids below vocab_size
+  SamplingParams sampling;
+  int max_tokens = 0;                  // > 0, or 0 with `logits`
+  std::vector<int32_t> end_tokens;     // generation ends at these (not emitted); empty: ignore_eos
+  bool logits = false;                 // send the logits of every prompt row (needs max_logit_rows)
+  absl::Time deadline = absl::InfiniteFuture();
+};
+
+struct EngineOptions {
+  StepShape shape;
+  int vocab_size = 0;
+  int hidden_size = 0;
+  int chunk_size = 512;                // prefill tokens of one step
+  int max_queue = 256;
+  int lanes = 1;
+};
+
+struct EngineStats {
+  int running = 0;
+  int waiting = 0;
+  int kv_blocks_total = 0;
+  int kv_blocks_used = 0;
+  uint64_t prompt_tokens = 0;
+  uint64_t generated_tokens = 0;
+  uint64_t steps = 0;
+};
+
+class Engine {
+ public:
+  explicit Engine(const EngineOptions& options);  // starts the thread
+  ~Engine();                                      // ends every request with kCancelled, joins
+
+  // kInvalidArgument (prompt longer than the context, with both lengths), kResourceExhausted (queue full, or a
+  // prompt that can never fit the KV cache), kUnavailable (no pipeline).
+  absl::StatusOr<RequestId> Submit(EngineRequest request, std::shared_ptr<TokenSink> sink);
+  // The sequence leaves at the next step border and its blocks are freed; OnFinish(kCancelled) follows.
+  void Cancel(RequestId id);
+
+  // The workers are connected: steps may flow. Any thread.
+  void SetPipeline(std::unique_ptr<Pipeline> pipeline);
+  // The workers are gone (or going): running requests end with `reason`. Returns when no step uses the old
+  // pipeline any more.
+  void ClearPipeline(const absl::Status& reason);
+
+  EngineStats stats() const;
+  // Waits until nothing runs or waits, or the timeout; returns the number of requests left.
+  int WaitIdle(absl::Duration timeout);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace dovetail::coordinator
+
+#endif  // DOVETAIL_COORDINATOR_ENGINE_H_

@@ -1,0 +1,38 @@
+// Pipeline: the connected workers as the engine sees them: steps go in, outputs come out, in order per lane.
+//
+// ExchangePipeline sends frames through an Exchange; tests use a fake that computes something simple. Used
+// by the engine's thread only, except Wake().
+#ifndef DOVETAIL_COORDINATOR_PIPELINE_H_
+#define DOVETAIL_COORDINATOR_PIPELINE_H_
+
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "transport/exchange.h"
+#include "transport/step_frame.h"
+
+namespace dovetail::coordinator {
+
+class Pipeline {
+ public:
+  virtual ~Pipeline() = default;
+  virtual uint64_t epoch() const = 0;
+  // Hands the frame to the first worker. An error means that the pipeline is lost.
+  virtual absl::Status Send(const transport::StepFrame& frame) = 0;
+  // True and fills `output` when a step has come back; false when none has. Never waits long.
+  virtual absl::StatusOr<bool> Poll(transport::StepOutput* output) = 0;
+  // Sleeps until an output may have come or Wake() was called, at most `timeout`.
+  virtual void Wait(absl::Duration timeout) = 0;
+  virtual void Wake() = 0;  // any thread
+};
+
+// The pipeline over `exchange`. `shape`, `hidden_size` and `vocab_size` size its buffers.
+absl::StatusOr<std::unique_ptr<Pipeline>> MakeExchangePipeline(
+    std::shared_ptr<transport::Exchange> exchange, const Route& route, const StepShape& shape,
+    int vocab_size);
+
+}  // namespace dovetail::coordinator
+
+#endif  // DOVETAIL_COORDINATOR_PIPELINE_H_
