@@ -39,7 +39,28 @@ absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
 //   keys   [kv_head][head_dim][token]  then  values [kv_head][token][head_dim].
 int64_t KvBytesPerBlockPerLayer(const ModelConfig& config, KvType type);
 
-// The named buffers of a worker's step workspace; the worker carves them out of one allocation.
+// Floats of scratch that one thread's attention may use; the worker compares it with what its
+// kernels ask for.
+inline constexpr int64_t kAttentionScratchFloats = 16384;
+
+// The shared-memory ring through which a worker receives frames.
+inline constexpr int64_t kRingBytes = int64_t{4} << 20;
+
+// Resident bytes of a worker process before it loads anything: code, gRPC, thread stacks.
+inline constexpr int64_t kRuntimeBytes = int64_t{40} << 20;
+
+// The named buffers of a worker's step workspace; the worker carves them out of one allocation. Only
+// what the owned ops need is there. R = max_rows, L = max_logit_rows, A = max(R, L), K = the longest
+// weight row of the owned products, padded to 256:
+//   x [A, hidden]      normed [A, hidden]     always; every owner of an op passes or makes x
+//   q, attn [R, heads * head_dim]   k, v [R, kv_heads * head_dim]   cos_sin [R, rope_dim]
+//   attn_scratch [num_threads, kAttentionScratchFloats]             with attention
+//   gate, up [R, intermediate]                                      with mlp
+//   act_q8 int8 [A, K]   act_d [A, K / 32]   act_bsum int16 [A, K / 16]     with any product; act2_*
+//                      the same again, for weights of the other activation block size
+//   logit_rows [L, hidden]                                          with norm or lm_head
+//   logits [L, vocab]   probs [num_threads, vocab]                  with lm_head
+// f32 unless said otherwise; sizes are multiples of 64 bytes.
 struct WorkspaceBuffer {
   const char* name;  // static string
   int64_t bytes = 0;
@@ -58,7 +79,8 @@ struct WorkerMemory {
 };
 absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const GgufFile& file,
                                               absl::Span<const Op> ops, const StepShape& shape,
-                                              PackedLayout layout, int num_threads);
+                                              PackedLayout layout, int num_threads,
+                                              int64_t communication_bytes = kRingBytes);
 
 }  // namespace dovetail::model
 
