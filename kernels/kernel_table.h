@@ -1,10 +1,10 @@
-// KernelTable: one function pointer per op, filled once for an instruction set; the only header that
-// callers of CPU kernels need.
+// KernelTable: one function pointer per op, filled once for an instruction set; the only header
+// that callers of CPU kernels need.
 //
-// Tables: scalar (kernels/ref: the specification, works on weights as GGUF stores them), avx2, avx512
-// (VNNI). All give the same bits. DOVETAIL_ISA=scalar|avx2|avx512 overrides the choice. Constants,
-// thread-safe. A new weight type adds an entry to kernels/quant and an unpack; a new instruction set
-// adds a translation unit and a table (docs/kernels.md).
+// Tables: scalar (kernels/ref: the specification, works on weights as GGUF stores them), avx2,
+// avx512 (VNNI). All give the same bits. DOVETAIL_ISA=scalar|avx2|avx512 overrides the choice.
+// Constants, thread-safe. A new weight type adds an entry to kernels/quant and an unpack; a new
+// instruction set adds a translation unit and a table (docs/kernels.md).
 #ifndef DOVETAIL_KERNELS_KERNEL_TABLE_H_
 #define DOVETAIL_KERNELS_KERNEL_TABLE_H_
 
@@ -22,9 +22,9 @@ namespace dovetail::kernels {
 enum class Isa { kScalar = 0, kAvx2 = 1, kAvx512 = 2 };
 
 struct KernelTable {
-  const char* name;        // "avx512"
+  const char* name;  // "avx512"
   Isa isa;
-  PackedLayout layout;     // what `pack` makes and `matmul` reads
+  PackedLayout layout;  // what `pack` makes and `matmul` reads
 
   // Packs weight rows [row_begin, row_end) (row_begin a multiple of kPanelRows) of a matrix [n, k]
   // stored as GGUF rows at `src` into its place in `dst` (PackedBytes(layout, type, n, k) in all).
@@ -39,9 +39,11 @@ struct KernelTable {
   void (*kv_append)(const KvAppendArgs& args, int64_t begin, int64_t end);
   void (*attention)(const AttentionArgs& args, int64_t begin, int64_t end);
   void (*embedding)(const EmbeddingArgs& args, int64_t begin, int64_t end);
-  float (*softmax)(const SoftmaxArgs& args);          // returns the sum
-  int32_t (*argmax)(const float* x, int64_t n);       // ties to the lowest index; -1 if any is NaN
+  float (*softmax)(const SoftmaxArgs& args);     // returns the sum
+  int32_t (*argmax)(const float* x, int64_t n);  // ties to the lowest index; -1 if any is NaN
   bool (*all_finite)(const float* x, int64_t n);
+  // Reads every byte with the widest loads there are and returns a checksum: measures bandwidth.
+  uint64_t (*read_stream)(const uint8_t* data, int64_t bytes);
 };
 
 // Elements per activation block that products with `type` read: 32, 256, or 0 for float weights.

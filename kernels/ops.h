@@ -1,9 +1,10 @@
 // The argument structs of every kernel: plain data, shapes in comments, no member functions.
 //
-// A kernel is a "slice function": it computes the part [begin, end) of its natural parallel unit (rows,
-// panels or tasks, named at each struct), so the caller decides how threads share a phase and a kernel
-// never synchronises. Each output element is computed by exactly one slice, by a sequence of operations
-// that depends only on its own inputs (docs/numerics.md): results do not depend on how units are cut.
+// A kernel is a "slice function": it computes the part [begin, end) of its natural parallel unit
+// (rows, panels or tasks, named at each struct), so the caller decides how threads share a phase
+// and a kernel never synchronises. Each output element is computed by exactly one slice, by a
+// sequence of operations that depends only on its own inputs (docs/numerics.md): results do not
+// depend on how units are cut.
 //
 // Kernels run on facts already proven: shapes are checked when a plan is bound. They read only what
 // their arguments name and allocate nothing. All f32 unless said otherwise; strides in elements.
@@ -20,10 +21,10 @@ namespace dovetail::kernels {
 // y[r, i] = x[r, i] * inv_r * weight[i],  inv_r = 1 / sqrt(mean_i(x[r, i]^2) + eps). Unit: rows.
 // x and y may be the same buffer.
 struct RmsNormArgs {
-  const float* x;        // [rows, cols]
+  const float* x;  // [rows, cols]
   int64_t x_stride;
-  const float* weight;   // [cols]
-  float* y;              // [rows, cols]
+  const float* weight;  // [cols]
+  float* y;             // [rows, cols]
   int64_t y_stride;
   int32_t cols;
   float eps;
@@ -32,16 +33,16 @@ struct RmsNormArgs {
 // The activations of a product, in the forms that weight types ask for. `f32` always; the quantised
 // form for one block size (32 or 256): q = RNE(x * 127/amax), d = amax/127, per block.
 struct Activations {
-  const float* f32;       // [rows, cols]
+  const float* f32;  // [rows, cols]
   int64_t f32_stride;
-  int8_t* q;              // [rows, cols] (cols a multiple of block), or null
-  int64_t q_stride;       // bytes
-  float* d;               // [rows, cols / block]
+  int8_t* q;         // [rows, cols] (cols a multiple of block), or null
+  int64_t q_stride;  // bytes
+  float* d;          // [rows, cols / block]
   int64_t d_stride;
-  int16_t* bsum;          // [rows, cols / 16]: sums of 16 consecutive q
+  int16_t* bsum;  // [rows, cols / 16]: sums of 16 consecutive q
   int64_t bsum_stride;
   int32_t cols;
-  int32_t block;          // 32, 256, or 0: only f32
+  int32_t block;  // 32, 256, or 0: only f32
 };
 
 // Fills q, d and bsum from f32. Unit: rows. A non-finite input gives d = NaN for its block, which
@@ -50,24 +51,25 @@ struct QuantizeArgs {
   Activations x;
 };
 
-// y[r, n] (+)= sum_k w[n, k] * x[r, k]. Unit: panels of kPanelRows weight rows; all activation rows.
+// y[r, n] (+)= sum_k w[n, k] * x[r, k]. Unit: panels of kPanelRows weight rows; all activation
+// rows.
 struct MatmulArgs {
-  const uint8_t* w;       // [n, k] as packed by this table's pack(), 64-byte aligned
+  const uint8_t* w;  // [n, k] as packed by this table's pack(), 64-byte aligned
   WeightType type;
-  int32_t n;              // weight rows (output columns); panels = ceil(n / kPanelRows)
+  int32_t n;  // weight rows (output columns); panels = ceil(n / kPanelRows)
   int32_t k;
-  Activations x;          // x.block is the activation block of `type`; x.cols == k
-  int32_t rows;           // activation rows
-  float* y;               // [rows, n]
+  Activations x;  // x.block is the activation block of `type`; x.cols == k
+  int32_t rows;   // activation rows
+  float* y;       // [rows, n]
   int64_t y_stride;
-  bool accumulate;        // y = y + product: one f32 add after the whole sum
+  bool accumulate;  // y = y + product: one f32 add after the whole sum
 };
 
 // y[r, i] = silu(gate[r, i]) * up[r, i]. Unit: rows. y may be gate.
 struct SiluMulArgs {
-  const float* gate;      // [rows, cols]
-  const float* up;        // [rows, cols]
-  int64_t in_stride;      // of both
+  const float* gate;  // [rows, cols]
+  const float* up;    // [rows, cols]
+  int64_t in_stride;  // of both
   float* y;
   int64_t y_stride;
   int32_t cols;
@@ -77,9 +79,9 @@ struct SiluMulArgs {
 // c = cos_sin[r, i], s = cos_sin[r, rope_dim/2 + i]:
 //   x0' = fma(x0, c, -(x1 * s)),  x1' = fma(x0, s, x1 * c).   Unit: rows.
 struct RopeArgs {
-  float* x;               // [rows, num_heads, head_dim] at x_stride per row
+  float* x;  // [rows, num_heads, head_dim] at x_stride per row
   int64_t x_stride;
-  const float* cos_sin;   // [rows, rope_dim]: rope_dim/2 cosines, then rope_dim/2 sines
+  const float* cos_sin;  // [rows, rope_dim]: rope_dim/2 cosines, then rope_dim/2 sines
   int32_t num_heads;
   int32_t head_dim;
   int32_t rope_dim;
@@ -109,7 +111,7 @@ struct SequenceRows {
 // Stores k and v of the step's rows. Unit: rows of the step.
 struct KvAppendArgs {
   KvCacheView kv;
-  const float* k;               // [rows, num_kv_heads, head_dim]
+  const float* k;  // [rows, num_kv_heads, head_dim]
   int64_t k_stride;
   const float* v;
   int64_t v_stride;
@@ -119,38 +121,41 @@ struct KvAppendArgs {
 
 // Causal attention of the step's rows over their sequences' caches (the step's own keys are already
 // appended). Per row and head: splits of kKvSplitTokens keys by absolute position; in a split
-//   score_j = attention_scale * (sequential fma over d of q_d * k_jd), m = max, p_j = exp(score_j - m),
-//   l = sum p_j in 16 lanes by j mod 16 then the halving tree, o_d = sequential fma over j of p_j * v_jd;
+//   score_j = attention_scale * (sequential fma over d of q_d * k_jd), m = max, p_j = exp(score_j -
+//   m), l = sum p_j in 16 lanes by j mod 16 then the halving tree, o_d = sequential fma over j of
+//   p_j * v_jd;
 // splits are merged left to right (docs/numerics.md), out = o / l.
 // Unit: tasks = rows * num_kv_heads, task t is row t / num_kv_heads and KV head t % num_kv_heads.
 struct AttentionArgs {
   KvCacheView kv;
-  const float* q;               // [rows, num_heads, head_dim]
+  const float* q;  // [rows, num_heads, head_dim]
   int64_t q_stride;
-  float* out;                   // [rows, num_heads, head_dim]
+  float* out;  // [rows, num_heads, head_dim]
   int64_t out_stride;
   const SequenceRows* sequences;
   int32_t num_sequences;
-  int32_t num_heads;            // a multiple of kv.num_kv_heads
+  int32_t num_heads;  // a multiple of kv.num_kv_heads
   float scale;
-  float* scratch;               // [num_threads, AttentionScratchFloats(args)]; this slice's own part
+  float* scratch;  // [num_threads, AttentionScratchFloats(args)]; this slice's own part
 };
 
-// Rows of an embedding table stored as GGUF has it, dequantised: y[r] = table[tokens[r]]. Unit: rows.
+// Rows of an embedding table stored as GGUF has it, dequantised: y[r] = table[tokens[r]]. Unit:
+// rows.
 struct EmbeddingArgs {
-  const uint8_t* table;         // raw GGUF rows
+  const uint8_t* table;  // raw GGUF rows
   WeightType type;
   int64_t row_bytes;
-  const int32_t* tokens;        // [rows]
-  float* y;                     // [rows, cols]
+  const int32_t* tokens;  // [rows]
+  float* y;               // [rows, cols]
   int64_t y_stride;
   int32_t cols;
 };
 
-// p[i] = exp((x[i] - max) * inv_temperature), returns their sum (32 lanes by i mod 32, halving tree).
+// p[i] = exp((x[i] - max) * inv_temperature), returns their sum (32 lanes by i mod 32, halving
+// tree).
 struct SoftmaxArgs {
-  const float* x;               // [cols]
-  float* p;                     // [cols], may be x
+  const float* x;  // [cols]
+  float* p;        // [cols], may be x
   int32_t cols;
   float inv_temperature;
 };

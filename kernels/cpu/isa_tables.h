@@ -1,0 +1,14 @@
+// The tables of the instruction-set units; nullptr where this build leaves a unit out.
+#ifndef DOVETAIL_KERNELS_CPU_ISA_TABLES_H_
+#define DOVETAIL_KERNELS_CPU_ISA_TABLES_H_
+
+namespace dovetail::kernels {
+
+struct KernelTable;
+
+const KernelTable* Avx2Table();
+const KernelTable* Avx512Table();
+
+}  // namespace dovetail::kernels
+
+#endif  // DOVETAIL_KERNELS_CPU_ISA_TABLES_H_

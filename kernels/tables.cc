@@ -1,0 +1,122 @@
+#include <cpuid.h>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/cpu/isa_tables.h"
+#include "kernels/kernel_table.h"
+#include "kernels/kv_layout.h"
+#include "kernels/quant/format.h"
+#include "kernels/ref/ref.h"
+
+namespace dovetail::kernels {
+namespace {
+
+struct Feature {
+  const char* name;
+  bool present;
+};
+
+bool CpuidLeaf7Edx(int bit) {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> bit & 1) != 0;
+}
+
+// __builtin_cpu_supports asks the operating system too (xgetbv). Only the AMX bits are raw: nothing
+// uses tiles yet, they are reported.
+std::vector<Feature> Features() {
+  __builtin_cpu_init();
+  return {{"avx2", __builtin_cpu_supports("avx2") != 0},
+          {"fma", __builtin_cpu_supports("fma") != 0},
+          {"f16c", __builtin_cpu_supports("f16c") != 0},
+          {"avx512f", __builtin_cpu_supports("avx512f") != 0},
+          {"avx512bw", __builtin_cpu_supports("avx512bw") != 0},
+          {"avx512vl", __builtin_cpu_supports("avx512vl") != 0},
+          {"avx512dq", __builtin_cpu_supports("avx512dq") != 0},
+          {"avx512vnni", __builtin_cpu_supports("avx512vnni") != 0},
+          {"avx512vbmi", __builtin_cpu_supports("avx512vbmi") != 0},
+          {"avx512bf16", __builtin_cpu_supports("avx512bf16") != 0},
+          {"gfni", __builtin_cpu_supports("gfni") != 0},
+          {"amx_bf16", CpuidLeaf7Edx(22)},
+          {"amx_tile", CpuidLeaf7Edx(24)},
+          {"amx_int8", CpuidLeaf7Edx(25)}};
+}
+
+struct IsaEntry {
+  Isa isa;
+  const char* name;
+  const KernelTable* table;  // nullptr where this build lacks it
+  std::vector<const char*> needs;
+};
+
+std::vector<IsaEntry> Entries() {
+  return {{Isa::kScalar, "scalar", &ref::kTable, {}},
+          {Isa::kAvx2, "avx2", Avx2Table(), {"avx2", "fma", "f16c"}},
+          {Isa::kAvx512,
+           "avx512",
+           Avx512Table(),
+           {"fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"}}};
+}
+
+// What keeps `entry` from running here, or "".
+std::string Obstacle(const IsaEntry& entry) {
+  if (entry.table == nullptr) return "this build has no such kernels";
+  std::string missing;
+  for (const Feature& feature : Features()) {
+    for (const char* need : entry.needs) {
+      if (absl::string_view(need) == feature.name && !feature.present) {
+        absl::StrAppend(&missing, missing.empty() ? "this processor lacks " : ", ", need);
+      }
+    }
+  }
+  return missing;
+}
+
+}  // namespace
+
+int32_t ActivationBlock(WeightType type) {
+  const QuantFormat* format = FindQuantFormat(type);
+  return format == nullptr ? 0 : format->block;
+}
+
+int64_t AttentionScratchFloats(int32_t num_heads, int32_t num_kv_heads, int32_t head_dim) {
+  return AttentionScratchSize(head_dim);
+}
+
+const KernelTable* FindTable(Isa isa) {
+  for (const IsaEntry& entry : Entries()) {
+    if (entry.isa == isa && Obstacle(entry).empty()) return entry.table;
+  }
+  return nullptr;
+}
+
+std::vector<const KernelTable*> AvailableTables() {
+  std::vector<const KernelTable*> tables;
+  for (const IsaEntry& entry : Entries()) {
+    if (Obstacle(entry).empty()) tables.push_back(entry.table);
+  }
+  return tables;
+}
+
+absl::StatusOr<const KernelTable*> SelectTable(absl::string_view dovetail_isa) {
+  if (dovetail_isa.empty()) return AvailableTables().back();
+  for (const IsaEntry& entry : Entries()) {
+    if (dovetail_isa != entry.name) continue;
+    const std::string obstacle = Obstacle(entry);
+    if (obstacle.empty()) return entry.table;
+    return absl::FailedPreconditionError(
+        absl::StrCat("DOVETAIL_ISA=", dovetail_isa, ": ", obstacle));
+  }
+  return absl::InvalidArgumentError(absl::StrCat("DOVETAIL_ISA=", dovetail_isa,
+                                                 " is not known; use scalar, avx2 or avx512, "
+                                                 "or leave it unset for the best one"));
+}
+
+std::string CpuFeatures() {
+  std::string names;
+  for (const Feature& feature : Features()) {
+    if (feature.present) absl::StrAppend(&names, names.empty() ? "" : " ", feature.name);
+  }
+  return names;
+}
+
+}  // namespace dovetail::kernels
