@@ -1,0 +1,128 @@
+"""Clients that leave, workers that die, many at once, and a server that nobody asks."""
+import concurrent.futures
+import json
+import os
+import pathlib
+import signal
+import socket
+import time
+import urllib.error
+import urllib.request
+
+import grpc
+
+import harness
+from grpc_client import ReflectionClient
+
+
+def chat(server, text, **fields):
+    body = {"model": "SmolLM2-135M-Instruct.Q4_1", "messages": [{"role": "user", "content": text}], "temperature": 0,
+            "max_tokens": 40, **fields}
+    request = urllib.request.Request(f"http://{server.http}/v1/chat/completions", data=json.dumps(body).encode(),
+                                     headers={"Content-Type": "application/json"})
+    return urllib.request.urlopen(request, timeout=120)
+
+
+def test_eight_clients_at_once():
+    questions = [f"Name the capital of {c}." for c in
+                 ("France", "Italy", "Spain", "Japan", "Egypt", "Germany", "Greece", "Russia")]
+    with harness.Server("--workers", "cpu:0,cpu:1", "--rules", harness.RULES) as server:
+        ask = lambda q: json.load(chat(server, q))["choices"][0]["message"]["content"]
+        alone = [ask(q) for q in questions]
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            together = list(pool.map(ask, questions))
+        assert alone == together, list(zip(alone, together))
+        assert "Paris" in alone[0], alone[0]
+        harness.wait_for(lambda: server.status().get("kv_blocks_used", 0) == 0, 2, "KV blocks free")
+
+
+def test_client_goes_away():
+    with harness.Server("--workers", "cpu:0,cpu:1") as server:
+        body = json.dumps({"model": "SmolLM2-135M-Instruct.Q4_1", "prompt": "Once upon a time", "max_tokens": 4000,
+                           "stream": True, "ignore_eos": True}).encode()
+        host, port = server.http.split(":")
+        client = socket.create_connection((host, int(port)))
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                       b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert b"200" in client.recv(4096)
+        harness.wait_for(lambda: server.status().get("kv_blocks_used", 0) > 0, 5, "it runs")
+        client.close()
+        start = time.monotonic()
+        harness.wait_for(lambda: server.status().get("kv_blocks_used", 0) == 0, 2, "its blocks are free")
+        print(f"  blocks free after {1000 * (time.monotonic() - start):.0f} ms")
+
+        stub = ReflectionClient(server.grpc)
+        stream = stub.call("dovetail.v1.InferenceService/Generate", {"prompt": "Once", "ignore_eos": True, "max_tokens": 4000})
+        next(stream)
+        stub.close()
+        harness.wait_for(lambda: server.status().get("kv_blocks_used", 0) == 0, 2, "gRPC client's blocks are free")
+        assert "Paris" in json.load(chat(server, "Name the capital of France."))["choices"][0]["message"]["content"]
+
+
+def test_worker_dies():
+    with harness.Server("--workers", "cpu:0,cpu:1", "--rules", harness.RULES) as server:
+        for name in ("cpu:1", "cpu:0"):
+            stream = chat(server, "Tell a long story.", stream=True, max_tokens=4000, ignore_eos=True)
+            assert stream.readline().startswith(b"data: ")
+            stub = ReflectionClient(server.grpc)
+            calls = stub.call("dovetail.v1.InferenceService/Generate", {"prompt": "Once", "ignore_eos": True, "max_tokens": 4000})
+            next(calls)
+            os.kill(server.workers()[name], signal.SIGKILL)
+            start = time.monotonic()
+            events = [line for line in stream.read().split(b"\n\n") if line]
+            took = time.monotonic() - start
+            assert json.loads(events[-1].removeprefix(b"data: ")).get("error"), events[-1]
+            assert took < 2, took
+            try:
+                for _ in calls:
+                    pass
+                raise AssertionError("the gRPC stream ended well")
+            except grpc.RpcError as error:
+                assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+            stub.close()
+            back = harness.wait_for(lambda: server.workers().get(name), 5, "the worker is started again")
+            harness.wait_for(lambda: server.status().get("state") == "SERVING_STATE_READY", 30, "ready again")
+            print(f"  {name}: streams ended after {took * 1000:.0f} ms, new process {back}")
+            assert "Paris" in json.load(chat(server, "Name the capital of France."))["choices"][0]["message"]["content"]
+
+
+def test_unavailable_while_a_worker_is_missing():
+    with harness.Server("--workers", "cpu:0,cpu:1") as server:
+        os.kill(server.workers()["cpu:0"], signal.SIGSTOP)  # hangs; is not dead
+        stopped = server.workers()["cpu:0"]
+        try:
+            harness.wait_for(lambda: server.status().get("state") != "SERVING_STATE_READY", 5, "the hang is noticed")
+            try:
+                chat(server, "x")
+                raise AssertionError("a request was accepted")
+            except urllib.error.HTTPError as error:
+                assert error.code == 503 and "Retry-After" in error.headers, (error.code, dict(error.headers))
+            try:
+                urllib.request.urlopen(f"http://{server.http}/health", timeout=5)
+                raise AssertionError("healthy without a worker")
+            except urllib.error.HTTPError as error:
+                assert error.code == 503, error
+        finally:
+            if pathlib.Path(f"/proc/{stopped}").exists():
+                os.kill(stopped, signal.SIGCONT)
+        harness.wait_for(lambda: server.status().get("state") == "SERVING_STATE_READY", 30, "ready again")
+
+
+def cpu_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_idle_uses_no_cpu():
+    with harness.Server("--workers", "cpu:0,cpu:1") as server:
+        chat(server, "Hello").read()
+        time.sleep(1)
+        pids = [server.process.pid, *server.workers().values()]
+        before = sum(map(cpu_seconds, pids))
+        time.sleep(5)
+        used = sum(map(cpu_seconds, pids)) - before
+        print(f"  {1000 * used / 5:.1f} ms of CPU a second in {len(pids)} processes")
+        assert used <= 0.1, used  # 2 % of one core for heartbeats of three processes
+
+
+harness.main(globals())

@@ -1,0 +1,182 @@
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/status_macros.h"
+#include "tools/dovetail/batch_run.h"
+#include "tools/dovetail/commands.h"
+#include "tools/dovetail/local_job.h"
+
+namespace dovetail::tools {
+namespace {
+
+struct BenchFlags {
+  LocalJobFlags job;
+  int prompt = 512;
+  int generate = 64;
+  int depth = 1;    // tokens in the cache before decoding is timed
+  int repeat = 3;   // the median is reported
+  std::string streams = "1";
+  bool json = false;
+};
+
+constexpr uint64_t kSeed = 7;
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t n = values.size();
+  return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+std::vector<int32_t> RandomPrompt(int tokens, int vocab, uint64_t seed) {
+  std::mt19937_64 rng(seed);
+  std::vector<int32_t> prompt(static_cast<size_t>(tokens));
+  for (int32_t& id : prompt) id = static_cast<int32_t>(rng() % static_cast<uint64_t>(vocab));
+  return prompt;
+}
+
+absl::StatusOr<std::vector<int>> ParseStreams(const std::string& text) {
+  std::vector<int> streams;
+  for (absl::string_view part : absl::StrSplit(text, ',')) {
+    int value = 0;
+    if (!absl::SimpleAtoi(part, &value) || value < 1 || value > 4096) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--streams: \"", part, "\" is not a number from 1 to 4096"));
+    }
+    streams.push_back(value);
+  }
+  return streams;
+}
+
+// Weight bytes that one step reads (embedding rows are looked up, not read whole) and the read bandwidth
+// of the workers, which take turns on one stream: the mean, weighted by what each reads.
+struct Traffic {
+  double weight_bytes = 0;
+  double bandwidth = 0;  // bytes per second
+};
+
+Traffic MeasureTraffic(const coordinator::Coordinator& job) {
+  Traffic traffic;
+  const auto plan = job.CurrentPlan();
+  if (!plan.ok()) return traffic;
+  double seconds = 0;
+  for (const auto& worker : plan->workers) {
+    double bytes = static_cast<double>(worker.memory.weights_packed);
+    for (const auto& module : plan->modules) {
+      if (module.worker == worker.device.name && module.op.kind == OpKind::kEmbedding) {
+        bytes -= static_cast<double>(module.stored_bytes);
+      }
+    }
+    traffic.weight_bytes += bytes;
+    for (const auto& status : job.Status().workers) {
+      if (status.name == worker.device.name && status.read_bandwidth_gb_per_s > 0) {
+        seconds += bytes / (status.read_bandwidth_gb_per_s * 1e9);
+      }
+    }
+  }
+  if (seconds > 0) traffic.bandwidth = traffic.weight_bytes / seconds;
+  return traffic;
+}
+
+absl::StatusOr<double> PrefillRate(const BenchFlags& flags, coordinator::Coordinator& job) {
+  std::vector<double> rates;
+  for (int r = 0; r < flags.repeat + 1; ++r) {
+    const BatchRequest request{RandomPrompt(flags.prompt, job.config().vocab_size, kSeed + r), 1};
+    const absl::Time start = absl::Now();
+    DT_ASSIGN_OR_RETURN(auto results, RunBatch(job.engine(), {request}, 1));
+    const double seconds = absl::ToDoubleSeconds(results[0].token_times[0] - start);
+    if (r > 0) rates.push_back(flags.prompt / seconds);  // the first one warms up
+  }
+  return Median(rates);
+}
+
+// All streams together, from the moment when each has its first token to the first one that ends.
+absl::StatusOr<double> DecodeRate(const BenchFlags& flags, coordinator::Coordinator& job,
+                                  int streams) {
+  std::vector<double> rates;
+  for (int r = 0; r < flags.repeat; ++r) {
+    std::vector<BatchRequest> requests;
+    for (int s = 0; s < streams; ++s) {
+      requests.push_back({RandomPrompt(flags.depth, job.config().vocab_size, kSeed + 100 + s),
+                          flags.generate});
+    }
+    DT_ASSIGN_OR_RETURN(auto results, RunBatch(job.engine(), requests, streams));
+    absl::Time from = absl::InfinitePast();
+    absl::Time to = absl::InfiniteFuture();
+    for (const auto& result : results) {
+      from = std::max(from, result.token_times.front());
+      to = std::min(to, result.token_times.back());
+    }
+    int64_t tokens = 0;
+    for (const auto& result : results) {
+      for (absl::Time t : result.token_times) tokens += t > from && t <= to;
+    }
+    rates.push_back(static_cast<double>(tokens) / absl::ToDoubleSeconds(to - from));
+  }
+  return Median(rates);
+}
+
+absl::Status Bench(const BenchFlags& flags) {
+  DT_ASSIGN_OR_RETURN(const std::vector<int> streams, ParseStreams(flags.streams));
+  LocalJobShape shape;
+  shape.context_length = std::max(flags.prompt + 1, flags.depth + flags.generate) + 1;
+  shape.max_batch_size = *std::max_element(streams.begin(), streams.end());
+  DT_ASSIGN_OR_RETURN(auto job, StartLocalJob(flags.job, shape));
+  DT_ASSIGN_OR_RETURN(const double prefill, PrefillRate(flags, *job));
+  const Traffic traffic = MeasureTraffic(*job);
+  nlohmann::json json = {{"prefill_tokens_per_s", prefill}, {"decode", nlohmann::json::array()}};
+  json["prompt"] = flags.prompt;
+  json["generate"] = flags.generate;
+  json["depth"] = flags.depth;
+  if (!flags.json) std::printf("prefill %d tokens: %.1f tokens/s\n", flags.prompt, prefill);
+  for (int s : streams) {
+    DT_ASSIGN_OR_RETURN(const double rate, DecodeRate(flags, *job, s));
+    const double share =
+        traffic.bandwidth > 0 ? traffic.weight_bytes * rate / s / traffic.bandwidth : 0;
+    json["decode"].push_back({{"streams", s},
+                              {"tokens_per_s", rate},
+                              {"bytes_per_token", traffic.weight_bytes / s},
+                              {"share_of_read_bandwidth", share}});
+    if (!flags.json) {
+      std::printf("decode %d streams: %.1f tokens/s, %.1f MB a token, %.0f %% of read bandwidth\n",
+                  s, rate, traffic.weight_bytes / s / 1e6, 100 * share);
+    }
+  }
+  if (flags.json) std::printf("%s\n", json.dump().c_str());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddBench(CLI::App* app, int* exit_code) {
+  auto flags = std::make_shared<BenchFlags>();
+  CLI::App* command = app->add_subcommand("bench", "Prefill and decode speed on token ids");
+  AddLocalJobFlags(command, &flags->job);
+  command->add_option("--prompt", flags->prompt, "prefill tokens")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--generate", flags->generate, "tokens that each stream decodes")
+      ->check(CLI::Range(2, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--depth", flags->depth, "tokens in the cache before decoding starts")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--streams", flags->streams, "numbers of streams, as in 1,4,8")
+      ->capture_default_str();
+  command->add_option("--repeat", flags->repeat, "runs, of which the median counts")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_flag("--json", flags->json, "machine-readable");
+  command->callback([flags, exit_code] {
+    const absl::Status status = Bench(*flags);
+    *exit_code = status.ok() ? 0 : ReportError(status);
+  });
+}
+
+}  // namespace dovetail::tools

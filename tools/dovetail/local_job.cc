@@ -1,0 +1,91 @@
+#include "tools/dovetail/local_job.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <climits>
+#include <cstdio>
+
+#include "absl/strings/str_split.h"
+#include "base/status_macros.h"
+#include "tools/dovetail/progress.h"
+
+namespace dovetail::tools {
+namespace {
+
+constexpr absl::Duration kReadyTimeout = absl::Minutes(30);
+
+}  // namespace
+
+void AddLocalJobFlags(CLI::App* app, LocalJobFlags* flags) {
+  app->add_option("--model", flags->model, "GGUF file, any shard of a split one, or a directory")
+      ->required();
+  app->add_option("--rules", flags->rules, "placement rules; default: layers split evenly");
+  app->add_option("--workers", flags->workers, "workers to start, as in cpu:0,cpu:1")
+      ->capture_default_str();
+  app->add_option("--threads", flags->threads, "threads of each worker; 0: cores / workers");
+  app->add_option("--chunk", flags->chunk, "prefill tokens of one step")->capture_default_str();
+  app->add_option("--kv-type", flags->kv_type, "f16 or f32")
+      ->check(CLI::IsMember({"f16", "f32"}))
+      ->capture_default_str();
+  app->add_option("--lanes", flags->lanes, "steps in flight along the route")->capture_default_str();
+  app->add_option("--run-dir", flags->run_dir, "directory of the shared memory (a tmpfs)");
+}
+
+absl::StatusOr<std::unique_ptr<coordinator::Coordinator>> StartLocalJob(
+    const LocalJobFlags& flags, const LocalJobShape& shape) {
+  if (flags.chunk < 1) return absl::InvalidArgumentError("--chunk must be at least 1");
+  coordinator::ServeConfig config;
+  config.model = flags.model;
+  config.rules = flags.rules;
+  config.workers = absl::StrSplit(flags.workers, ',', absl::SkipEmpty());
+  config.threads = flags.threads;
+  config.run_dir = flags.run_dir;
+  config.port = 0;
+  config.grpc_port = 0;
+  config.context_length = shape.context_length;
+  const int64_t padded = (int64_t{shape.context_length} + kKvBlockTokens) / kKvBlockTokens *
+                         kKvBlockTokens;
+  config.kv_tokens = static_cast<int>(padded * (shape.max_batch_size + 1));
+  config.kv_type = flags.kv_type == "f32" ? KvType::kF32 : KvType::kF16;
+  config.max_batch_size = shape.max_batch_size;
+  config.chunk_size = flags.chunk;
+  config.max_queue = 1 << 20;
+  config.max_logit_rows = shape.max_logit_rows;
+  config.lanes = flags.lanes;
+  config.log_level = "warn";
+
+  coordinator::CoordinatorOptions options;
+  options.serve_clients = false;
+  options.worker_binary = SiblingBinary("dovetail-worker");
+  auto progress = std::make_shared<ProgressPrinter>();
+  options.on_progress = [progress](const coordinator::StatusSnapshot& s) { progress->Show(s); };
+  DT_ASSIGN_OR_RETURN(auto job, coordinator::Coordinator::Start(config, std::move(options)));
+  DT_RETURN_IF_ERROR(job->WaitReady(kReadyTimeout));
+  return job;
+}
+
+std::string SiblingBinary(const std::string& name) {
+  char path[PATH_MAX];
+  const ssize_t n = ::readlink("/proc/self/exe", path, sizeof(path) - 1);
+  std::string self = n > 0 ? std::string(path, static_cast<size_t>(n)) : std::string();
+  const size_t slash = self.rfind('/');
+  return slash == std::string::npos ? name : self.substr(0, slash + 1) + name;
+}
+
+int ReportError(const absl::Status& status) {
+  for (absl::string_view line : absl::StrSplit(status.message(), '\n')) {
+    std::fprintf(stderr, "dovetail: %.*s\n", static_cast<int>(line.size()), line.data());
+  }
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:
+      return 2;
+    case absl::StatusCode::kResourceExhausted:
+      return 3;
+    default:
+      return 1;
+  }
+}
+
+}  // namespace dovetail::tools

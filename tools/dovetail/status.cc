@@ -1,0 +1,71 @@
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
+#include "dovetail/v1/admin.grpc.pb.h"
+#include "tools/dovetail/client.h"
+#include "tools/dovetail/commands.h"
+#include "tools/dovetail/local_job.h"
+
+namespace dovetail::tools {
+namespace {
+
+struct StatusFlags {
+  std::string server = kDefaultServer;
+  bool quiet = false;
+};
+
+std::string StateText(v1::ServingState state) {
+  const std::string name = v1::ServingState_Name(state);
+  const absl::string_view word = absl::StripPrefix(name, "SERVING_STATE_");
+  return absl::StrReplaceAll(absl::AsciiStrToLower(word), {{"_", " "}});
+}
+
+void Print(const v1::GetStatusResponse& r) {
+  std::printf("%s  model %s  epoch %llu  up %.0f s\n", StateText(r.state()).c_str(),
+              r.model().c_str(), static_cast<unsigned long long>(r.epoch()), r.uptime_seconds());
+  if (!r.message().empty()) std::printf("%s\n", r.message().c_str());
+  std::printf("sequences %u running, %u waiting   KV blocks %u of %u   tokens %llu in, %llu out\n",
+              r.running_sequences(), r.waiting_sequences(), r.kv_blocks_used(), r.kv_blocks_total(),
+              static_cast<unsigned long long>(r.prompt_tokens()),
+              static_cast<unsigned long long>(r.generated_tokens()));
+  std::printf("%-10s %-9s %-8s %7s %10s %10s %9s %12s %8s\n", "worker", "state", "isa", "threads",
+              "planned", "resident", "read", "steps", "restarts");
+  for (const v1::WorkerStatus& w : r.workers()) {
+    std::printf("%-10s %-9s %-8s %7u %7.0f MB %7.0f MB %4.1f GB/s %12llu %8u\n", w.name().c_str(),
+                w.attached() ? "attached" : "gone", w.isa().c_str(), w.num_threads(),
+                w.planned_bytes() / 1e6, w.resident_bytes() / 1e6, w.read_bandwidth_gb_per_s(),
+                static_cast<unsigned long long>(w.steps()), w.restarts());
+  }
+}
+
+int ShowStatus(const StatusFlags& flags) {
+  auto stub = v1::AdminService::NewStub(Dial(flags.server));
+  grpc::ClientContext context;
+  SetDeadline(&context, std::chrono::seconds(5));
+  v1::GetStatusResponse response;
+  const grpc::Status status = stub->GetStatus(&context, {}, &response);
+  if (!status.ok()) return ReportError(ClientStatus(status, flags.server));
+  if (flags.quiet) {
+    std::printf("%s\n", StateText(response.state()).c_str());
+  } else {
+    Print(response);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void AddStatus(CLI::App* app, int* exit_code) {
+  auto flags = std::make_shared<StatusFlags>();
+  CLI::App* command = app->add_subcommand("status", "State, workers and queue of a running server");
+  command->add_option("--server", flags->server, "gRPC address")->capture_default_str();
+  command->add_flag("--quiet,-q", flags->quiet, "only the state, in one word or two");
+  command->callback([flags, exit_code] { *exit_code = ShowStatus(*flags); });
+}
+
+}  // namespace dovetail::tools
