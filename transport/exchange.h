@@ -1,13 +1,13 @@
-// Exchange: the shared memory of one epoch: a doorbell per endpoint and a ring per edge, in one file of
-// the run directory.
+// Exchange: the shared memory of one epoch: a doorbell per endpoint and a ring per edge, in one
+// file of the run directory.
 //
-// The coordinator creates it from the route, the workers open it by name; nothing is inherited, so the
-// processes may live in different containers that share the directory. Endpoints are named: the workers'
-// names, and kCoordinator. Edges of a route w1, w2, ..., wn: kCoordinator -> w1, wi -> w(i+1) for each hop (one
-// ring per distinct pair), wn -> kCoordinator.
+// The coordinator creates it from the route, the workers open it by name; nothing is inherited, so
+// the processes may live in different containers that share the directory. Endpoints are named: the
+// workers' names, and kCoordinator. Edges of a route w1, w2, ..., wn: kCoordinator -> w1, wi ->
+// w(i+1) for each hop (one ring per distinct pair), wn -> kCoordinator.
 //
-// Abort() marks the epoch as over for all processes and wakes every waiter. A mapping stays valid as long as
-// the object; the file is removed by the coordinator.
+// Abort() marks the epoch as over for all processes and wakes every waiter. A mapping stays valid
+// as long as the object; the file is removed by the coordinator.
 #ifndef DOVETAIL_TRANSPORT_EXCHANGE_H_
 #define DOVETAIL_TRANSPORT_EXCHANGE_H_
 
@@ -28,9 +28,9 @@ inline constexpr char kCoordinator[] = "coordinator";
 
 struct ExchangeSpec {
   uint64_t epoch = 0;
-  std::vector<std::string> endpoints;                        // kCoordinator first
-  std::vector<std::pair<std::string, std::string>> edges;    // (from, to), distinct
-  uint64_t ring_bytes = 0;                                   // capacity of each ring; rounded up to a power of two
+  std::vector<std::string> endpoints;                      // kCoordinator first
+  std::vector<std::pair<std::string, std::string>> edges;  // (from, to), distinct
+  uint64_t ring_bytes = 0;  // capacity of each ring; rounded up to a power of two
 
   static ExchangeSpec ForRoute(const Route& route, uint64_t epoch, uint64_t ring_bytes);
   // Bytes of the whole file, for the memory plan.
@@ -42,7 +42,8 @@ class Exchange {
   // Creates the file (removing a leftover of the same name) and maps it.
   static absl::StatusOr<std::unique_ptr<Exchange>> Create(const std::string& path,
                                                           const ExchangeSpec& spec);
-  // Maps an existing one; every offset in it is checked. kFailedPrecondition: another epoch or format.
+  // Maps an existing one; every offset in it is checked. kFailedPrecondition: another epoch or
+  // format.
   static absl::StatusOr<std::unique_ptr<Exchange>> Open(const std::string& path, uint64_t epoch);
   // In anonymous memory, for tests with threads instead of processes.
   static std::unique_ptr<Exchange> CreateInProcess(const ExchangeSpec& spec);
@@ -50,7 +51,8 @@ class Exchange {
 
   uint64_t epoch() const;
   // NotFound names the edge or endpoint. The returned objects borrow from this Exchange.
-  absl::StatusOr<std::unique_ptr<TensorSender>> Sender(absl::string_view from, absl::string_view to);
+  absl::StatusOr<std::unique_ptr<TensorSender>> Sender(absl::string_view from,
+                                                       absl::string_view to);
   absl::StatusOr<std::unique_ptr<TensorReceiver>> Receiver(absl::string_view from,
                                                            absl::string_view to);
   absl::StatusOr<std::unique_ptr<Doorbell>> DoorbellOf(absl::string_view endpoint);

@@ -1,8 +1,12 @@
 // RunDir: the directory through which processes of one job find each other's shared memory.
 //
-// It should lie on a tmpfs (default: /dev/shm/dovetail-<pid>). The coordinator creates it with an `id` file
-// (random, also the proof that a worker sees the same directory) and holds a lock on it; workers open it.
-// Names inside: id, lock, exchange-<epoch>, <worker>.weights, <worker>.kv ("cpu:0" becomes "cpu-0").
+// It should lie on a tmpfs (default: /dev/shm/dovetail-<pid>-<random>). The coordinator creates it
+// with an `id` file (random, also the proof that a worker sees the same directory) and holds a lock
+// on it; workers open it. A coordinator that takes a directory over keeps its id, so that workers
+// which outlived the last one find themselves at home. Names inside: id, lock, exchange-<epoch>,
+// <worker>.weights, <worker>.kv ("cpu:0" becomes "cpu-0").
+//
+// An object belongs to one thread. Locks are advisory (flock) and end with the process.
 #ifndef DOVETAIL_TRANSPORT_RUN_DIR_H_
 #define DOVETAIL_TRANSPORT_RUN_DIR_H_
 
@@ -11,33 +15,39 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/posix.h"
 
 namespace dovetail::transport {
 
 class RunDir {
  public:
-  // Coordinator's side: creates or takes over `path` (a leftover whose lock nobody holds is cleaned of
-  // exchange files; segments stay, they may be reused). FailedPrecondition: another coordinator holds it.
+  // Coordinator's side: creates or takes over `path` (a leftover whose lock nobody holds is cleaned
+  // of exchange files; segments stay, they may be reused). FailedPrecondition: another coordinator
+  // holds it.
   static absl::StatusOr<std::unique_ptr<RunDir>> Create(const std::string& path);
-  // Worker's side: waits up to `timeout_ms` for the id file.
+  // Worker's side: waits up to `timeout_ms` for the id file. kDeadlineExceeded says what was
+  // missing.
   static absl::StatusOr<std::unique_ptr<RunDir>> Open(const std::string& path, int timeout_ms);
   // A fresh path for a job on this machine; removes leftovers of dead jobs that used this scheme.
   static std::string DefaultPath();
-  ~RunDir();
+  // The same under another parent directory than /dev/shm.
+  static std::string DefaultPathUnder(const std::string& parent);
+  ~RunDir() = default;
 
   const std::string& path() const { return path_; }
   const std::string& id() const { return id_; }
   std::string WeightsPath(absl::string_view worker) const;
   std::string KvPath(absl::string_view worker) const;
   std::string ExchangePath(uint64_t epoch) const;
-  // Removes everything in it and the directory itself (the coordinator, when the job ends).
+  // Removes the files named above and then the directory, unless something foreign is left in it
+  // (the coordinator, when the job ends).
   void RemoveAll();
 
  private:
   RunDir() = default;
   std::string path_;
   std::string id_;
-  int lock_fd_ = -1;
+  UniqueFd lock_;  // the coordinator's
 };
 
 }  // namespace dovetail::transport

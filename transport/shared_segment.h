@@ -1,10 +1,13 @@
 // SharedSegment: named memory in the run directory that outlives the process that filled it.
 //
-// A worker keeps its packed weights in "<worker>.weights" and its KV cache in "<worker>.kv". The header
-// carries a key (what the content was made from) and a `complete` mark, set after the last byte: a restarted
-// worker that finds a complete segment with the right key uses it as it is.
+// A worker keeps its packed weights in "<worker>.weights" and its KV cache in "<worker>.kv". The
+// header carries a key (what the content was made from) and a `complete` mark, set after the last
+// byte: a restarted worker that finds a complete segment with the right key uses it as it is.
 //
-// Created and written by one process; mapped shared. Bytes start 64-byte aligned and zero.
+// Owned by one process at a time: an open segment is locked, and the lock ends with the process.
+// Bytes start page-aligned and zero. All room is taken at creation, by the calling thread: its
+// memory policy (NUMA node) decides where the pages lie, and writing cannot fail for want of memory
+// later.
 #ifndef DOVETAIL_TRANSPORT_SHARED_SEGMENT_H_
 #define DOVETAIL_TRANSPORT_SHARED_SEGMENT_H_
 
@@ -13,28 +16,31 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "absl/types/span.h"
+#include "base/posix.h"
 
 namespace dovetail::transport {
 
 class SharedSegment {
  public:
-  // Maps `path` if it is complete and has this key and size, else makes a new one of `bytes` zero bytes.
-  // kResourceExhausted: the file system of the run directory has less room than `bytes` (with both figures).
+  // Maps `path` if it is complete and has this key and size, else makes a new one of `bytes` zero
+  // bytes. kFailedPrecondition: another owner, perhaps in a process that hangs, still has it open.
+  // kResourceExhausted: the file system of the run directory has less room than `bytes` (with both
+  // figures).
   static absl::StatusOr<std::unique_ptr<SharedSegment>> OpenOrCreate(const std::string& path,
                                                                      uint64_t key, uint64_t bytes);
-  ~SharedSegment();  // unmaps; the file stays
+  // Unmaps; the file stays.
+  ~SharedSegment() = default;
 
-  uint8_t* data() const { return data_; }
+  uint8_t* data() const;
   uint64_t bytes() const { return bytes_; }
   bool was_complete() const { return was_complete_; }
+  // To be called when all writers are done.
   void MarkComplete();
 
  private:
   SharedSegment() = default;
-  void* mapping_ = nullptr;
-  uint64_t mapping_bytes_ = 0;
-  uint8_t* data_ = nullptr;
+  UniqueFd lock_;  // of the file itself
+  MemoryMap map_;
   uint64_t bytes_ = 0;
   bool was_complete_ = false;
 };

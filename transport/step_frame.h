@@ -1,13 +1,14 @@
 // Step frames: what travels along the route for one step, and what comes back.
 //
-// A frame is complete in itself: header, sequences, block tables, tokens and (after the first hop) the
-// residual stream. Workers keep no per-sequence state besides the KV cache, so a step can be repeated by
-// any incarnation of a worker. Layout on the wire: StepHeader, SequenceStep[num_sequences],
-// int32 block_ids[num_block_ids], int32 tokens[num_rows], int32 logit_rows[num_logit_rows],
-// f32 hidden[hidden_rows * hidden_size]. All little-endian, same-host structs; docs/wire_format.md.
+// A frame is complete in itself: header, sequences, block tables, tokens and (after the first hop)
+// the residual stream. Workers keep no per-sequence state besides the KV cache, so a step can be
+// repeated by any incarnation of a worker. Layout on the wire: StepHeader,
+// SequenceStep[num_sequences], int32 block_ids[num_block_ids], int32 tokens[num_rows], int32
+// logit_rows[num_logit_rows], f32 hidden[hidden_rows * hidden_size]. All little-endian, same-host
+// structs; docs/wire_format.md.
 //
-// Everything received is checked against the StepShape before it is used (counts, positions, block ids, row
-// numbers, sizes that must add up to the message).
+// Everything received is checked against the StepShape before it is used (counts, positions, block
+// ids, row numbers, sizes that must add up to the message).
 #ifndef DOVETAIL_TRANSPORT_STEP_FRAME_H_
 #define DOVETAIL_TRANSPORT_STEP_FRAME_H_
 
@@ -27,17 +28,18 @@ inline constexpr uint32_t kOutputMagic = 0x54554f44;  // "DOUT"
 
 struct StepHeader {
   uint32_t magic = kStepMagic;
-  uint32_t segment = 0;          // index into the route of the segment that is to compute now
+  uint32_t segment = 0;  // index into the route of the segment that is to compute now
   uint64_t epoch = 0;
   uint64_t step = 0;
   uint32_t lane = 0;
   uint32_t num_sequences = 0;
-  uint32_t num_rows = 0;         // tokens
+  uint32_t num_rows = 0;  // tokens
   uint32_t num_block_ids = 0;
-  uint32_t num_logit_rows = 0;   // rows whose logits are wanted, ascending
-  uint32_t hidden_rows = 0;      // rows of the residual stream that follow: 0, num_rows or num_logit_rows
+  uint32_t num_logit_rows = 0;  // rows whose logits are wanted, ascending
+  uint32_t hidden_rows =
+      0;  // rows of the residual stream that follow: 0, num_rows or num_logit_rows
   uint32_t hidden_size = 0;
-  uint32_t error_layer = 0;      // 1 + op index where a value stopped being finite; 0: none
+  uint32_t error_layer = 0;  // 1 + op index where a value stopped being finite; 0: none
 };
 
 // What a sequence contributes to a step.
@@ -55,12 +57,13 @@ struct SequenceStep {
   uint32_t reserved = 0;
   SamplingParams sampling;
 };
+static_assert(sizeof(SequenceStep) == 64);
 
 // One step on its way. The vectors are reserved from the StepShape once and reused.
 struct StepFrame {
   StepHeader header;
   std::vector<SequenceStep> sequences;
-  std::vector<int32_t> block_ids;   // the sequences' tables one after the other
+  std::vector<int32_t> block_ids;  // the sequences' tables one after the other
   std::vector<int32_t> tokens;
   std::vector<int32_t> logit_rows;  // row numbers, ascending
   void Reserve(const StepShape& shape);
@@ -73,35 +76,41 @@ struct OutputHeader {
   uint64_t epoch = 0;
   uint64_t step = 0;
   uint32_t num_sequences = 0;
-  uint32_t num_logit_rows = 0;   // rows of logits that follow (those of kReturnLogits sequences)
+  uint32_t num_logit_rows = 0;  // rows of logits that follow (those of kReturnLogits sequences)
   uint32_t vocab_size = 0;
-  uint32_t error_layer = 0;      // as above
+  uint32_t error_layer = 0;  // as above
 };
 
 struct SequenceOutput {
   uint64_t sequence_id = 0;
-  int32_t token = -1;            // the sampled token, -1 without kSample
-  int32_t num_logit_rows = 0;    // rows of logits of this sequence
+  int32_t token = -1;          // the sampled token, -1 without kSample
+  int32_t num_logit_rows = 0;  // rows of logits of this sequence
 };
 
 // The end of a step, back at the coordinator.
 struct StepOutput {
   OutputHeader header;
   std::vector<SequenceOutput> sequences;
-  std::vector<float> logits;     // [num_logit_rows, vocab_size]
+  std::vector<float> logits;  // [num_logit_rows, vocab_size]
   void Reserve(const StepShape& shape, int vocab_size);
 };
+
+// Bytes of the largest frame and the largest output of a shape, for sizing rings.
+uint64_t MaxStepBytes(const StepShape& shape, int hidden_size);
+uint64_t MaxOutputBytes(const StepShape& shape, int vocab_size);
 
 // Sends the frame with `hidden` ([hidden_rows, hidden_size] as the header says; may be empty).
 absl::Status SendStep(TensorSender& sender, const StepFrame& frame, absl::Span<const float> hidden,
                       absl::Duration timeout);
-// Receives the next frame into `frame` and its rows into `hidden` (room for max_rows * hidden_size).
+// Receives the next frame into `frame` and its rows into `hidden` (room for max_rows *
+// hidden_size).
 absl::Status ReceiveStep(TensorReceiver& receiver, const StepShape& shape, uint64_t epoch,
                          int hidden_size, StepFrame* frame, absl::Span<float> hidden,
                          absl::Duration timeout);
 
 absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Duration timeout);
 // As SendOutput, with the logits taken from rows that lie apart: `logits` has one pointer per row.
+// (A list of pieces is kept per thread; it grows with the first message of a size.)
 absl::Status SendOutputRows(TensorSender& sender, const OutputHeader& header,
                             absl::Span<const SequenceOutput> sequences,
                             absl::Span<const float* const> logits, absl::Duration timeout);

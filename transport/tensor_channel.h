@@ -1,9 +1,13 @@
 // TensorSender and TensorReceiver: one edge of the route, carrying messages in order, one way.
 //
-// A message is any number of bytes (more than the ring holds is fine: the writer waits for room), sent
-// from pieces and read in pieces, so that rows land in the workspace without a copy between. Both ends
-// are fenced by their epoch: after Abort() of the exchange every call returns kAborted, also calls that
-// wait. Implementations: shared-memory rings (shm_ring.h), in-process for tests (loopback_channel.h).
+// A message is any number of bytes (more than the ring holds is fine: the writer waits for room),
+// sent from pieces and read in pieces, so that rows land in the workspace without a copy between.
+// Both ends are fenced by their epoch: after Abort() of the exchange every call returns kAborted,
+// also calls that wait. Implementation: shared-memory rings (shm_ring.h), between processes or, for
+// tests, between threads (Exchange::CreateInProcess).
+//
+// Flow control can stand still in a circle: two processes that each wait for room in a ring to the
+// other. A route that visits a worker twice therefore needs rings that hold all steps in flight.
 //
 // Each end belongs to one thread. Sending and receiving allocate nothing.
 #ifndef DOVETAIL_TRANSPORT_TENSOR_CHANNEL_H_
@@ -18,6 +22,10 @@
 #include "absl/types/span.h"
 
 namespace dovetail::transport {
+
+// How long waits of a channel look without sleeping: a hop while stages are busy costs
+// microseconds, an idle process costs nothing.
+inline constexpr absl::Duration kDefaultSpin = absl::Microseconds(20);
 
 struct ConstBytes {
   const void* data;
@@ -35,18 +43,21 @@ class TensorSender {
 class TensorReceiver {
  public:
   virtual ~TensorReceiver() = default;
-  // True when a message has begun to arrive. Never waits.
+  // True when Begin() would not wait: a message has begun to arrive, or the epoch ended. Never
+  // waits.
   virtual bool Ready() const = 0;
-  // Begins the next message and returns its size; requires Ready() or waits up to `timeout`.
+  // Begins the next message and returns its size; requires Ready() or waits up to `timeout`
+  // (kDeadlineExceeded leaves the channel as it was).
   virtual absl::StatusOr<size_t> Begin(absl::Duration timeout) = 0;
   // Reads the next `size` bytes of the begun message. kInvalidArgument: more than the message has.
+  // kDeadlineExceeded: the sender stopped in the middle (the channel is unusable afterwards).
   virtual absl::Status Read(void* data, size_t size, absl::Duration timeout) = 0;
   // Skips what was not read and frees its room.
   virtual absl::Status End(absl::Duration timeout) = 0;
 };
 
-// A process's wake-up: senders ring it, one thread waits on it. Rings, queues and control threads of a
-// process share one, so its executor sleeps in exactly one place.
+// A process's wake-up: senders ring it, one thread waits on it. Rings, queues and control threads
+// of a process share one, so its executor sleeps in exactly one place.
 class Doorbell {
  public:
   virtual ~Doorbell() = default;

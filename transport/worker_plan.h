@@ -23,7 +23,7 @@ struct WorkerPlan {
   uint64_t plan_id = 0;
   std::string model_path;
   uint64_t model_fingerprint = 0;
-  Route route;            // the whole route: the worker finds its own segments by name
+  Route route;  // the whole route: the worker finds its own segments by name
   StepShape step_shape;
   uint64_t ring_bytes = 0;
 };

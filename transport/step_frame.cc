@@ -1,0 +1,180 @@
+#include "transport/step_frame.h"
+
+#include <array>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/deadline.h"
+#include "base/status_macros.h"
+#include "transport/step_frame_check.h"
+
+namespace dovetail::transport {
+namespace {
+
+template <typename T>
+ConstBytes BytesOf(absl::Span<const T> items) {
+  return {items.data(), items.size() * sizeof(T)};
+}
+
+template <typename T>
+absl::Status ReadArray(TensorReceiver& receiver, size_t count, std::vector<T>* out,
+                       const Deadline& deadline) {
+  out->resize(count);
+  return receiver.Read(out->data(), count * sizeof(T), deadline.Remaining());
+}
+
+// Reads the header, the first thing in a message.
+template <typename Header>
+absl::Status ReadHeader(TensorReceiver& receiver, size_t message_bytes, Header* header,
+                        const Deadline& deadline) {
+  if (message_bytes < sizeof(Header)) {
+    return absl::InternalError(absl::StrCat("malformed frame: ", message_bytes,
+                                            " bytes, its header alone has ", sizeof(Header)));
+  }
+  return receiver.Read(header, sizeof(Header), deadline.Remaining());
+}
+
+// Reads the body of the begun message; what it leaves unread is skipped by the caller.
+absl::Status ReadStepBody(TensorReceiver& receiver, size_t message_bytes, const StepShape& shape,
+                          uint64_t epoch, int hidden_size, StepFrame* frame,
+                          absl::Span<float> hidden, const Deadline& deadline) {
+  StepHeader& h = frame->header;
+  DT_RETURN_IF_ERROR(ReadHeader(receiver, message_bytes, &h, deadline));
+  DT_RETURN_IF_ERROR(CheckStepHeader(h, shape, epoch, hidden_size, hidden.size(), message_bytes));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_sequences, &frame->sequences, deadline));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_block_ids, &frame->block_ids, deadline));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_rows, &frame->tokens, deadline));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_logit_rows, &frame->logit_rows, deadline));
+  DT_RETURN_IF_ERROR(CheckStepBody(*frame, shape));
+  const size_t hidden_bytes = size_t{h.hidden_rows} * h.hidden_size * sizeof(float);
+  return receiver.Read(hidden.data(), hidden_bytes, deadline.Remaining());
+}
+
+absl::Status ReadOutputBody(TensorReceiver& receiver, size_t message_bytes, const StepShape& shape,
+                            uint64_t epoch, int vocab_size, StepOutput* output,
+                            const Deadline& deadline) {
+  OutputHeader& h = output->header;
+  DT_RETURN_IF_ERROR(ReadHeader(receiver, message_bytes, &h, deadline));
+  DT_RETURN_IF_ERROR(CheckOutputHeader(h, shape, epoch, vocab_size, message_bytes));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_sequences, &output->sequences, deadline));
+  DT_RETURN_IF_ERROR(CheckOutputSequences(*output, vocab_size));
+  return ReadArray(receiver, size_t{h.num_logit_rows} * h.vocab_size, &output->logits, deadline);
+}
+
+// Takes the rest of the message out of the channel. What went wrong before says more than what the
+// skipping says.
+absl::Status EndMessage(TensorReceiver& receiver, const absl::Status& status,
+                        const Deadline& deadline) {
+  const absl::Status ended = receiver.End(deadline.Remaining());
+  return status.ok() ? ended : status;
+}
+
+}  // namespace
+
+void StepFrame::Reserve(const StepShape& shape) {
+  sequences.reserve(shape.max_sequences);
+  block_ids.reserve(size_t{static_cast<uint32_t>(shape.max_sequences)} *
+                    shape.max_blocks_per_sequence());
+  tokens.reserve(shape.max_rows);
+  logit_rows.reserve(shape.max_logit_rows);
+}
+
+void StepFrame::Clear() {
+  header = StepHeader();
+  sequences.clear();
+  block_ids.clear();
+  tokens.clear();
+  logit_rows.clear();
+}
+
+void StepOutput::Reserve(const StepShape& shape, int vocab_size) {
+  sequences.reserve(shape.max_sequences);
+  logits.reserve(static_cast<size_t>(shape.max_logit_rows) * vocab_size);
+}
+
+uint64_t MaxStepBytes(const StepShape& shape, int hidden_size) {
+  StepHeader h;
+  h.num_sequences = shape.max_sequences;
+  h.num_rows = shape.max_rows;
+  h.num_block_ids = shape.max_sequences * shape.max_blocks_per_sequence();
+  h.num_logit_rows = shape.max_logit_rows;
+  h.hidden_rows = shape.max_rows;
+  h.hidden_size = hidden_size;
+  return StepBytes(h);
+}
+
+uint64_t MaxOutputBytes(const StepShape& shape, int vocab_size) {
+  OutputHeader h;
+  h.num_sequences = shape.max_sequences;
+  h.num_logit_rows = shape.max_logit_rows;
+  h.vocab_size = vocab_size;
+  return OutputBytes(h);
+}
+
+absl::Status SendStep(TensorSender& sender, const StepFrame& frame, absl::Span<const float> hidden,
+                      absl::Duration timeout) {
+  const StepHeader& h = frame.header;
+  DT_CHECK_EQ(frame.sequences.size(), h.num_sequences);
+  DT_CHECK_EQ(frame.block_ids.size(), h.num_block_ids);
+  DT_CHECK_EQ(frame.tokens.size(), h.num_rows);
+  DT_CHECK_EQ(frame.logit_rows.size(), h.num_logit_rows);
+  DT_CHECK_EQ(hidden.size(), size_t{h.hidden_rows} * h.hidden_size);
+  const std::array<ConstBytes, 6> pieces = {
+      ConstBytes{&h, sizeof(h)},
+      BytesOf(absl::MakeConstSpan(frame.sequences)),
+      BytesOf(absl::MakeConstSpan(frame.block_ids)),
+      BytesOf(absl::MakeConstSpan(frame.tokens)),
+      BytesOf(absl::MakeConstSpan(frame.logit_rows)),
+      BytesOf(hidden),
+  };
+  return sender.Send(pieces, timeout);
+}
+
+absl::Status ReceiveStep(TensorReceiver& receiver, const StepShape& shape, uint64_t epoch,
+                         int hidden_size, StepFrame* frame, absl::Span<float> hidden,
+                         absl::Duration timeout) {
+  const Deadline deadline(timeout);
+  frame->Clear();
+  DT_ASSIGN_OR_RETURN(const size_t message_bytes, receiver.Begin(timeout));
+  return EndMessage(
+      receiver,
+      ReadStepBody(receiver, message_bytes, shape, epoch, hidden_size, frame, hidden, deadline),
+      deadline);
+}
+
+absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Duration timeout) {
+  const OutputHeader& h = output.header;
+  DT_CHECK_EQ(output.sequences.size(), h.num_sequences);
+  DT_CHECK_EQ(output.logits.size(), size_t{h.num_logit_rows} * h.vocab_size);
+  const std::array<ConstBytes, 3> pieces = {
+      ConstBytes{&h, sizeof(h)},
+      BytesOf(absl::MakeConstSpan(output.sequences)),
+      BytesOf(absl::MakeConstSpan(output.logits)),
+  };
+  return sender.Send(pieces, timeout);
+}
+
+absl::Status SendOutputRows(TensorSender& sender, const OutputHeader& header,
+                            absl::Span<const SequenceOutput> sequences,
+                            absl::Span<const float* const> logits, absl::Duration timeout) {
+  DT_CHECK_EQ(sequences.size(), header.num_sequences);
+  DT_CHECK_EQ(logits.size(), header.num_logit_rows);
+  static thread_local std::vector<ConstBytes> pieces;
+  pieces.clear();
+  pieces.push_back({&header, sizeof(header)});
+  pieces.push_back(BytesOf(sequences));
+  for (const float* row : logits) pieces.push_back({row, header.vocab_size * sizeof(float)});
+  return sender.Send(pieces, timeout);
+}
+
+absl::Status ReceiveOutput(TensorReceiver& receiver, const StepShape& shape, uint64_t epoch,
+                           int vocab_size, StepOutput* output, absl::Duration timeout) {
+  const Deadline deadline(timeout);
+  output->sequences.clear();
+  DT_ASSIGN_OR_RETURN(const size_t message_bytes, receiver.Begin(timeout));
+  return EndMessage(
+      receiver, ReadOutputBody(receiver, message_bytes, shape, epoch, vocab_size, output, deadline),
+      deadline);
+}
+
+}  // namespace dovetail::transport

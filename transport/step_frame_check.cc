@@ -1,0 +1,177 @@
+#include "transport/step_frame_check.h"
+
+#include <cmath>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+
+namespace dovetail::transport {
+namespace {
+
+absl::Status Bad(absl::string_view field, absl::string_view what) {
+  return absl::InternalError(absl::StrCat("malformed frame: ", field, " ", what));
+}
+
+absl::Status CheckRange(absl::string_view field, int64_t value, int64_t low, int64_t high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return Bad(field, absl::StrCat("is ", value, ", allowed are ", low, " to ", high));
+}
+
+absl::Status CheckEpoch(uint64_t found, uint64_t expected) {
+  if (found == expected) return absl::OkStatus();
+  return absl::AbortedError(absl::StrCat("frame of epoch ", found, ", this is epoch ", expected));
+}
+
+absl::Status CheckSize(uint64_t announced, uint64_t message_bytes) {
+  if (announced == message_bytes) return absl::OkStatus();
+  return Bad("message",
+             absl::StrCat("has ", message_bytes, " bytes, its header makes ", announced));
+}
+
+// Written so that NaN fails.
+absl::Status CheckSampling(const SamplingParams& p, absl::string_view where) {
+  if (!(p.temperature >= 0.0f && std::isfinite(p.temperature))) {
+    return Bad(where, absl::StrCat("temperature is ", p.temperature));
+  }
+  if (!(p.top_p > 0.0f && p.top_p <= 1.0f)) return Bad(where, absl::StrCat("top_p is ", p.top_p));
+  if (!(p.min_p >= 0.0f && p.min_p <= 1.0f)) return Bad(where, absl::StrCat("min_p is ", p.min_p));
+  if (p.top_k < 0) return Bad(where, absl::StrCat("top_k is ", p.top_k));
+  return absl::OkStatus();
+}
+
+// What of the frame's arrays the sequences before this one have used.
+struct Used {
+  int64_t rows = 0;
+  int64_t blocks = 0;
+  int64_t logit_rows = 0;
+};
+
+absl::Status CheckSequenceCounts(const SequenceStep& s, const StepHeader& header,
+                                 const StepShape& shape, const Used& used) {
+  DT_RETURN_IF_ERROR(CheckRange("num_rows", s.num_rows, 1, header.num_rows - used.rows));
+  DT_RETURN_IF_ERROR(CheckRange("position", s.position, 0, shape.context_length));
+  const int64_t end = int64_t{s.position} + s.num_rows;
+  DT_RETURN_IF_ERROR(CheckRange("position + num_rows", end, 1, shape.context_length));
+  const int64_t needed = (end + kKvBlockTokens - 1) / kKvBlockTokens;
+  DT_RETURN_IF_ERROR(
+      CheckRange("num_blocks", s.num_blocks, needed, shape.max_blocks_per_sequence()));
+  DT_RETURN_IF_ERROR(
+      CheckRange("num_blocks", s.num_blocks, needed, header.num_block_ids - used.blocks));
+  DT_RETURN_IF_ERROR(CheckRange("num_logit_rows", s.num_logit_rows, 0, s.num_rows));
+  return CheckRange("num_logit_rows", s.num_logit_rows, 0, header.num_logit_rows - used.logit_rows);
+}
+
+absl::Status CheckLogitRows(const SequenceStep& s, const StepFrame& frame, const Used& used) {
+  int64_t low = used.rows;
+  const int64_t last_row = used.rows + s.num_rows - 1;
+  for (int32_t i = 0; i < s.num_logit_rows; ++i) {
+    const int32_t row = frame.logit_rows[static_cast<size_t>(used.logit_rows + i)];
+    DT_RETURN_IF_ERROR(CheckRange("logit row", row, low, last_row));
+    low = int64_t{row} + 1;
+  }
+  if ((s.flags & SequenceStep::kSample) != 0 && low != last_row + 1) {
+    return Bad("logit rows", "lack the last row of a sequence that is to be sampled");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSequence(const SequenceStep& s, const StepFrame& frame, const StepShape& shape,
+                           const Used& used) {
+  DT_RETURN_IF_ERROR(CheckSequenceCounts(s, frame.header, shape, used));
+  constexpr uint32_t kKnownFlags = SequenceStep::kSample | SequenceStep::kReturnLogits;
+  if ((s.flags & ~kKnownFlags) != 0) return Bad("flags", absl::StrCat("are ", s.flags));
+  if (s.reserved != 0 || s.sampling.reserved != 0) return Bad("reserved", "is not zero");
+  DT_RETURN_IF_ERROR(CheckSampling(s.sampling, "sampling"));
+  return CheckLogitRows(s, frame, used);
+}
+
+}  // namespace
+
+uint64_t StepBytes(const StepHeader& h) {
+  return sizeof(StepHeader) + uint64_t{h.num_sequences} * sizeof(SequenceStep) +
+         sizeof(int32_t) * (uint64_t{h.num_block_ids} + h.num_rows + h.num_logit_rows) +
+         sizeof(float) * uint64_t{h.hidden_rows} * h.hidden_size;
+}
+
+uint64_t OutputBytes(const OutputHeader& h) {
+  return sizeof(OutputHeader) + uint64_t{h.num_sequences} * sizeof(SequenceOutput) +
+         sizeof(float) * uint64_t{h.num_logit_rows} * h.vocab_size;
+}
+
+absl::Status CheckStepHeader(const StepHeader& h, const StepShape& shape, uint64_t epoch,
+                             int hidden_size, uint64_t hidden_room, uint64_t message_bytes) {
+  if (h.magic != kStepMagic) return Bad("magic", absl::StrCat("is ", h.magic));
+  DT_RETURN_IF_ERROR(CheckEpoch(h.epoch, epoch));
+  DT_RETURN_IF_ERROR(CheckRange("num_sequences", h.num_sequences, 1, shape.max_sequences));
+  DT_RETURN_IF_ERROR(CheckRange("num_rows", h.num_rows, 1, shape.max_rows));
+  const int64_t max_block_ids = int64_t{h.num_sequences} * shape.max_blocks_per_sequence();
+  DT_RETURN_IF_ERROR(CheckRange("num_block_ids", h.num_block_ids, h.num_sequences, max_block_ids));
+  DT_RETURN_IF_ERROR(CheckRange("num_logit_rows", h.num_logit_rows, 0, shape.max_logit_rows));
+  DT_RETURN_IF_ERROR(CheckRange("num_logit_rows", h.num_logit_rows, 0, h.num_rows));
+  if (h.hidden_rows != 0) {
+    if (h.hidden_rows != h.num_rows && h.hidden_rows != h.num_logit_rows) {
+      return Bad("hidden_rows", absl::StrCat("is ", h.hidden_rows, ", allowed are 0, ", h.num_rows,
+                                             " and ", h.num_logit_rows));
+    }
+    DT_RETURN_IF_ERROR(CheckRange("hidden_size", h.hidden_size, hidden_size, hidden_size));
+    if (uint64_t{h.hidden_rows} * h.hidden_size > hidden_room) {
+      return Bad("hidden_rows", absl::StrCat("of ", h.hidden_rows, " x ", h.hidden_size,
+                                             " floats do not fit in ", hidden_room));
+    }
+  }
+  return CheckSize(StepBytes(h), message_bytes);
+}
+
+absl::Status CheckStepBody(const StepFrame& frame, const StepShape& shape) {
+  const StepHeader& h = frame.header;
+  Used used;
+  for (size_t i = 0; i < frame.sequences.size(); ++i) {
+    const SequenceStep& s = frame.sequences[i];
+    const absl::Status status = CheckSequence(s, frame, shape, used);
+    if (!status.ok()) return Annotate(status, absl::StrCat("sequence ", i));
+    used.rows += s.num_rows;
+    used.blocks += s.num_blocks;
+    used.logit_rows += s.num_logit_rows;
+  }
+  if (used.rows != h.num_rows || used.blocks != h.num_block_ids ||
+      used.logit_rows != h.num_logit_rows) {
+    return Bad("sequences",
+               absl::StrCat("add up to ", used.rows, " rows, ", used.blocks, " blocks and ",
+                            used.logit_rows, " logit rows, the header says ", h.num_rows, ", ",
+                            h.num_block_ids, " and ", h.num_logit_rows));
+  }
+  for (const int32_t block : frame.block_ids) {
+    DT_RETURN_IF_ERROR(CheckRange("block id", block, 0, int64_t{shape.num_kv_blocks} - 1));
+  }
+  for (const int32_t token : frame.tokens) {
+    DT_RETURN_IF_ERROR(CheckRange("token", token, 0, INT32_MAX));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckOutputHeader(const OutputHeader& h, const StepShape& shape, uint64_t epoch,
+                               int vocab_size, uint64_t message_bytes) {
+  if (h.magic != kOutputMagic) return Bad("magic", absl::StrCat("is ", h.magic));
+  DT_RETURN_IF_ERROR(CheckEpoch(h.epoch, epoch));
+  DT_RETURN_IF_ERROR(CheckRange("num_sequences", h.num_sequences, 0, shape.max_sequences));
+  DT_RETURN_IF_ERROR(CheckRange("num_logit_rows", h.num_logit_rows, 0, shape.max_logit_rows));
+  if (h.num_logit_rows != 0) {
+    DT_RETURN_IF_ERROR(CheckRange("vocab_size", h.vocab_size, vocab_size, vocab_size));
+  }
+  return CheckSize(OutputBytes(h), message_bytes);
+}
+
+absl::Status CheckOutputSequences(const StepOutput& output, int vocab_size) {
+  int64_t rows = 0;
+  for (const SequenceOutput& s : output.sequences) {
+    DT_RETURN_IF_ERROR(CheckRange("token", s.token, -1, int64_t{vocab_size} - 1));
+    DT_RETURN_IF_ERROR(CheckRange("num_logit_rows", s.num_logit_rows, 0,
+                                  int64_t{output.header.num_logit_rows} - rows));
+    rows += s.num_logit_rows;
+  }
+  return CheckRange("sum of num_logit_rows", rows, output.header.num_logit_rows,
+                    output.header.num_logit_rows);
+}
+
+}  // namespace dovetail::transport

@@ -1,0 +1,32 @@
+// The checks on frames and outputs that another process sent. Pure functions; thread-safe.
+//
+// Each returns kInternal with the field, what it holds and what is allowed, or kAborted for another
+// epoch. Header checks come first: they bound every count, so that sizes computed from them cannot
+// overflow and the vectors read after them stay within what was reserved.
+#ifndef DOVETAIL_TRANSPORT_STEP_FRAME_CHECK_H_
+#define DOVETAIL_TRANSPORT_STEP_FRAME_CHECK_H_
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "transport/step_frame.h"
+
+namespace dovetail::transport {
+
+// The message's bytes as its (checked) header announces them.
+uint64_t StepBytes(const StepHeader& header);
+uint64_t OutputBytes(const OutputHeader& header);
+
+// `hidden_room`: how many floats the receiver can take.
+absl::Status CheckStepHeader(const StepHeader& header, const StepShape& shape, uint64_t epoch,
+                             int hidden_size, uint64_t hidden_room, uint64_t message_bytes);
+// Sequences, blocks, tokens and logit rows of a frame whose header was checked.
+absl::Status CheckStepBody(const StepFrame& frame, const StepShape& shape);
+
+absl::Status CheckOutputHeader(const OutputHeader& header, const StepShape& shape, uint64_t epoch,
+                               int vocab_size, uint64_t message_bytes);
+absl::Status CheckOutputSequences(const StepOutput& output, int vocab_size);
+
+}  // namespace dovetail::transport
+
+#endif  // DOVETAIL_TRANSPORT_STEP_FRAME_CHECK_H_
