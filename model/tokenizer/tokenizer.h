@@ -1,7 +1,8 @@
 // Tokenizer: text to token ids and back, as the GGUF file's tokenizer.ggml.* keys say.
 //
-// Kinds: byte-level BPE ("gpt2" with a pre-tokenizer), SentencePiece ("llama"), and none ("no_vocab":
-// ids only). Encode/Decode are const and thread-safe. Vocabulary data is hostile until checked.
+// Kinds: byte-level BPE ("gpt2" with a pre-tokenizer), SentencePiece ("llama"), and none
+// ("no_vocab": ids only). Encode/Decode are const and thread-safe. Vocabulary data is hostile until
+// checked.
 #ifndef DOVETAIL_MODEL_TOKENIZER_TOKENIZER_H_
 #define DOVETAIL_MODEL_TOKENIZER_TOKENIZER_H_
 
@@ -21,8 +22,9 @@ namespace dovetail::model {
 using TokenId = int32_t;
 
 struct EncodeOptions {
-  bool add_special = true;    // BOS / EOS where the file says so
-  bool parse_special = false; // special tokens written in the text ("<|im_start|>") become their id
+  bool add_special = true;  // BOS / EOS where the file says so
+  bool parse_special =
+      false;  // special tokens written in the text ("<|im_start|>") become their id
 };
 
 class Tokenizer {
@@ -50,6 +52,8 @@ class Tokenizer {
   virtual absl::Span<const TokenId> end_of_generation() const = 0;
   virtual std::optional<TokenId> FindToken(absl::string_view text) const = 0;
   virtual bool IsSpecial(TokenId id) const = 0;
+  // SentencePiece: a space was put before the text, so its decoder takes one away at the start.
+  virtual bool drops_leading_space() const { return false; }
 };
 
 // StreamingDetokenizer: turns a growing list of ids into text deltas that never end inside a UTF-8
@@ -58,8 +62,8 @@ class StreamingDetokenizer {
  public:
   // `tokenizer` must outlive it. `at_start`: the ids begin a text (SentencePiece drops one space).
   StreamingDetokenizer(const Tokenizer* tokenizer, bool special, bool at_start);
-  std::string Push(TokenId id);   // what became complete
-  std::string Finish();           // what is left, incomplete bytes as U+FFFD
+  std::string Push(TokenId id);  // what became complete
+  std::string Finish();          // what is left, incomplete bytes as U+FFFD
 
  private:
   const Tokenizer* tokenizer_;
