@@ -47,10 +47,9 @@ std::string ShortElement(const std::vector<T>& values) {
   for (size_t i = 0; i < std::min(kShownElements, values.size()); ++i) {
     shown.push_back(ShortElement(static_cast<T>(values[i])));
   }
-  return absl::StrCat("[", absl::StrJoin(shown, ", "),
-                      values.size() > kShownElements
-                          ? absl::StrCat(", ...] (", values.size(), " elements)")
-                          : "]");
+  return absl::StrCat(
+      "[", absl::StrJoin(shown, ", "),
+      values.size() > kShownElements ? absl::StrCat(", ...] (", values.size(), " elements)") : "]");
 }
 
 std::string ShortValue(const GgufValue& value) {
@@ -122,17 +121,16 @@ absl::StatusOr<std::string> InspectText(const GgufFile& file) {
   }
   const bool split = file.shard_paths().size() > 1;
   for (const GgufTensor& tensor : file.tensors()) {
-    absl::StrAppendFormat(&text, "  %-*s  %-8s %-22s %12d bytes at %s%d\n",
-                          static_cast<int>(widest), absl::CHexEscape(tensor.name),
-                          InfoOf(tensor.type).name, ShapeText(tensor), tensor.bytes,
-                          split ? absl::StrCat("file ", tensor.shard + 1, ", ") : "",
-                          tensor.offset);
+    absl::StrAppendFormat(
+        &text, "  %-*s  %-8s %-22s %12d bytes at %s%d\n", static_cast<int>(widest),
+        absl::CHexEscape(tensor.name), InfoOf(tensor.type).name, ShapeText(tensor), tensor.bytes,
+        split ? absl::StrCat("file ", tensor.shard + 1, ", ") : "", tensor.offset);
   }
   return text;
 }
 
-// Written piece by piece: a document tree of a large vocabulary, or of a hostile file's thousands of
-// keys, would cost far more than its text.
+// Written piece by piece: a document tree of a large vocabulary, or of a hostile file's thousands
+// of keys, would cost far more than its text.
 std::string InspectJson(const GgufFile& file) {
   std::string text = absl::StrCat("{\"version\": ", file.version(), ",\n\"metadata\": {");
   absl::string_view separator = "\n";

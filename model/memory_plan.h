@@ -1,7 +1,8 @@
 // MemoryPlan: the bytes that a worker will use, computed from headers alone.
 //
-// The coordinator refuses with it what does not fit; the worker sizes its segments and its workspace
-// with the same functions, so that plan and allocation cannot drift apart. Pure functions.
+// The coordinator refuses with it what does not fit; the worker sizes its segments and its
+// workspace with the same functions, so that plan and allocation cannot drift apart. Pure
+// functions.
 #ifndef DOVETAIL_MODEL_MEMORY_PLAN_H_
 #define DOVETAIL_MODEL_MEMORY_PLAN_H_
 
@@ -24,12 +25,13 @@ struct WeightSlot {
   WeightSpec spec;
   WeightType type = WeightType::kF32;
   int64_t offset = 0;
-  int64_t bytes = 0;          // as packed (vectors: f32)
-  int64_t stored_bytes = 0;   // as the file has it
+  int64_t bytes = 0;         // as packed (vectors: f32)
+  int64_t stored_bytes = 0;  // as the file has it
 };
 
 // The slots of a worker that owns `ops`, in op order. A weight used by two ops of the same worker
-// (tied embeddings) gets one slot each: the embedding is read row by row as stored, the head packed.
+// (tied embeddings) gets one slot each: the embedding is read row by row as stored, the head
+// packed.
 absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
                                                       const GgufFile& file,
                                                       absl::Span<const Op> ops,
@@ -49,14 +51,15 @@ inline constexpr int64_t kRingBytes = int64_t{4} << 20;
 // Resident bytes of a worker process before it loads anything: code, gRPC, thread stacks.
 inline constexpr int64_t kRuntimeBytes = int64_t{40} << 20;
 
-// The named buffers of a worker's step workspace; the worker carves them out of one allocation. Only
-// what the owned ops need is there. R = max_rows, L = max_logit_rows, A = max(R, L), K = the longest
-// weight row of the owned products, padded to 256:
+// The named buffers of a worker's step workspace; the worker carves them out of one allocation.
+// Only what the owned ops need is there. R = max_rows, L = max_logit_rows, A = max(R, L), K = the
+// longest weight row of the owned products, padded to 256:
 //   x [A, hidden]      normed [A, hidden]     always; every owner of an op passes or makes x
 //   q, attn [R, heads * head_dim]   k, v [R, kv_heads * head_dim]   cos_sin [R, rope_dim]
 //   attn_scratch [num_threads, kAttentionScratchFloats]             with attention
 //   gate, up [R, intermediate]                                      with mlp
-//   act_q8 int8 [A, K]   act_d [A, K / 32]   act_bsum int16 [A, K / 16]     with any product; act2_*
+//   act_q8 int8 [A, K]   act_d [A, K / 32]   act_bsum int16 [A, K / 16]     with any product;
+//   act2_*
 //                      the same again, for weights of the other activation block size
 //   logit_rows [L, hidden]                                          with norm or lm_head
 //   logits [L, vocab]   probs [num_threads, vocab]                  with lm_head

@@ -27,14 +27,14 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const GgufFile& file) {
   DT_ASSIGN_OR_RETURN(const std::string architecture, file.GetString("general.architecture"));
   const absl::StatusOr<std::string> type = file.GetString("general.type");
   if (type.ok() && *type != "model") {
-    return absl::InvalidArgumentError(absl::StrCat(
-        file.path(), ": general.type is ", QuoteName(*type), ", expected \"model\""));
+    return absl::InvalidArgumentError(
+        absl::StrCat(file.path(), ": general.type is ", QuoteName(*type), ", expected \"model\""));
   }
   const Family* family = FindFamily(architecture);
   if (family == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat(
-        file.path(), ": architecture ", QuoteName(architecture), " is not supported (supported: ",
-        absl::StrJoin(SupportedArchitectures(), ", "), ")"));
+        file.path(), ": architecture ", QuoteName(architecture),
+        " is not supported (supported: ", absl::StrJoin(SupportedArchitectures(), ", "), ")"));
   }
   DT_ASSIGN_OR_RETURN(ModelConfig config, family->load(file));
   const absl::StatusOr<std::string> name = file.GetString("general.name");
@@ -62,11 +62,16 @@ std::vector<Op> OpsOf(const ModelConfig& config) {
 
 std::string ModuleName(const Op& op) {
   switch (op.kind) {
-    case OpKind::kEmbedding: return "model.embed_tokens";
-    case OpKind::kAttention: return absl::StrCat("model.layers.", op.layer, ".self_attn");
-    case OpKind::kMlp: return absl::StrCat("model.layers.", op.layer, ".mlp");
-    case OpKind::kNorm: return "model.norm";
-    case OpKind::kLmHead: return "lm_head";
+    case OpKind::kEmbedding:
+      return "model.embed_tokens";
+    case OpKind::kAttention:
+      return absl::StrCat("model.layers.", op.layer, ".self_attn");
+    case OpKind::kMlp:
+      return absl::StrCat("model.layers.", op.layer, ".mlp");
+    case OpKind::kNorm:
+      return "model.norm";
+    case OpKind::kLmHead:
+      return "lm_head";
   }
   DT_CHECK(false);
 }

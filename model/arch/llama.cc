@@ -1,6 +1,8 @@
 #include "model/arch/llama.h"
 
+#include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -18,18 +20,16 @@ constexpr char kTokenEmbedding[] = "token_embd.weight";
 constexpr char kOutput[] = "output.weight";
 constexpr size_t kListed = 200;
 
-// Keys that change the arithmetic of other architectures; a llama file that sets one to anything but
-// `neutral` would be computed wrongly, so it is refused.
+// Keys that change the arithmetic of other architectures; a llama file that sets one to anything
+// but `neutral` would be computed wrongly, so it is refused.
 struct NeutralKey {
   absl::string_view key;
   double neutral;
 };
 constexpr NeutralKey kNeutralKeys[] = {
-    {"attention.scale", 0},        {"attention.clamp_kqv", 0},
-    {"attention.max_alibi_bias", 0}, {"attention.sliding_window", 0},
-    {"attn_logit_softcapping", 0}, {"final_logit_softcapping", 0},
-    {"embedding_scale", 1},        {"residual_scale", 1},
-    {"logit_scale", 1},
+    {"attention.scale", 0},          {"attention.clamp_kqv", 0},    {"attention.max_alibi_bias", 0},
+    {"attention.sliding_window", 0}, {"attn_logit_softcapping", 0}, {"final_logit_softcapping", 0},
+    {"embedding_scale", 1},          {"residual_scale", 1},         {"logit_scale", 1},
 };
 
 void RefuseForeignKeys(MetadataReader& reader) {
@@ -40,8 +40,9 @@ void RefuseForeignKeys(MetadataReader& reader) {
                       absl::StrCat("is ", value, ", which is not supported for this architecture"));
   }
   if (!reader.Flag("attention.causal", true)) {
-    reader.AddProblem("attention.causal", "is false: models that do not generate text left to "
-                                          "right are not supported");
+    reader.AddProblem("attention.causal",
+                      "is false: models that do not generate text left to "
+                      "right are not supported");
   }
   if (reader.Number("expert_count", 0, 1e6, 0) > 0) {
     reader.AddProblem("expert_count",
@@ -51,59 +52,80 @@ void RefuseForeignKeys(MetadataReader& reader) {
 }
 
 // Where no key says so, the embedding does.
-int32_t VocabSize(const GgufFile& file, MetadataReader& reader) {
+int32_t ReadVocabSize(const GgufFile& file, MetadataReader& reader) {
   constexpr int32_t kMaxVocab = 1 << 24;
   const GgufTensor* embedding = file.FindTensor(kTokenEmbedding);
   std::optional<int32_t> rows;
   if (embedding != nullptr && embedding->rows() <= kMaxVocab) {
     rows = static_cast<int32_t>(embedding->rows());
   }
-  const int32_t vocab_size = reader.Dimension("vocab_size", kMaxVocab, rows);
-  const GgufValue* tokens = file.Find("tokenizer.ggml.tokens");
-  const auto* list =
-      tokens == nullptr ? nullptr : std::get_if<std::vector<std::string>>(&tokens->value);
-  if (list != nullptr && list->size() > static_cast<size_t>(vocab_size)) {
-    reader.AddProblem(absl::StrCat("tokenizer.ggml.tokens: has ", list->size(),
-                                   " tokens, more than the vocabulary's ", vocab_size));
-  }
-  return vocab_size;
+  return reader.Dimension("vocab_size", kMaxVocab, rows);
 }
 
-void ReadAttention(MetadataReader& reader, ModelConfig* config) {
+void ReadDimensions(const GgufFile& file, MetadataReader& reader, ModelConfig* config) {
   constexpr int32_t kMaxHeads = 1 << 14;
   constexpr int32_t kMaxHeadDim = 1 << 13;
+  config->num_hidden_layers = reader.Dimension("block_count", 1 << 14);
+  config->hidden_size = reader.Dimension("embedding_length", 1 << 20);
+  config->intermediate_size = reader.Dimension("feed_forward_length", 1 << 22);
+  config->max_position_embeddings = reader.Dimension("context_length", 1 << 30);
+  config->rms_norm_eps =
+      static_cast<float>(reader.Number("attention.layer_norm_rms_epsilon", 0, 1));
+  config->vocab_size = ReadVocabSize(file, reader);
   const int32_t heads = reader.Dimension("attention.head_count", kMaxHeads);
   config->num_attention_heads = heads;
   config->num_key_value_heads = reader.Dimension("attention.head_count_kv", kMaxHeads, heads);
-  if (heads % config->num_key_value_heads != 0) {
-    reader.AddProblem("attention.head_count",
-                      absl::StrCat("is ", heads, ", not a multiple of head_count_kv ",
-                                   config->num_key_value_heads));
-  }
-  if (!reader.Has("attention.key_length") && config->hidden_size % heads != 0) {
-    reader.AddProblem("embedding_length",
-                      absl::StrCat("is ", config->hidden_size,
-                                   ", not a multiple of attention.head_count ", heads,
-                                   ", and attention.key_length is not given"));
-  }
   const int32_t usual = std::max(config->hidden_size / heads, 1);
   config->head_dim = reader.Dimension("attention.key_length", kMaxHeadDim, usual);
-  const int32_t value_dim = reader.Dimension("attention.value_length", kMaxHeadDim, usual);
-  if (value_dim != config->head_dim) {
+  config->rope_dim = reader.Dimension("rope.dimension_count", kMaxHeadDim, config->head_dim);
+  config->attention_scale = static_cast<float>(1.0 / std::sqrt(config->head_dim));
+}
+
+void CheckHeads(MetadataReader& reader, const ModelConfig& config) {
+  const int32_t heads = config.num_attention_heads;
+  if (heads % config.num_key_value_heads != 0) {
+    reader.AddProblem("attention.head_count",
+                      absl::StrCat("is ", heads, ", not a multiple of head_count_kv ",
+                                   config.num_key_value_heads));
+  }
+  if (!reader.Has("attention.key_length") && config.hidden_size % heads != 0) {
+    reader.AddProblem(
+        "embedding_length",
+        absl::StrCat("is ", config.hidden_size, ", not a multiple of attention.head_count ", heads,
+                     ", and attention.key_length is not given"));
+  }
+  const int32_t value_dim =
+      reader.Dimension("attention.value_length", 1 << 13, std::max(config.hidden_size / heads, 1));
+  if (value_dim != config.head_dim) {
     reader.AddProblem("attention.value_length",
                       absl::StrCat("is ", value_dim, ", but attention.key_length is ",
-                                   config->head_dim, "; only equal lengths are supported"));
+                                   config.head_dim, "; only equal lengths are supported"));
   }
-  if (config->head_dim % 2 != 0) {
-    reader.AddProblem("attention.key_length", absl::StrCat("is ", config->head_dim, ", not even"));
+  if (config.head_dim % 2 != 0) {
+    reader.AddProblem("attention.key_length", absl::StrCat("is ", config.head_dim, ", not even"));
   }
-  config->rope_dim = reader.Dimension("rope.dimension_count", kMaxHeadDim, config->head_dim);
-  if (config->rope_dim > config->head_dim || config->rope_dim % 2 != 0) {
-    reader.AddProblem("rope.dimension_count",
-                      absl::StrCat("is ", config->rope_dim, ", expected an even number up to ",
-                                   config->head_dim));
+  if (config.rope_dim > config.head_dim || config.rope_dim % 2 != 0) {
+    reader.AddProblem(
+        "rope.dimension_count",
+        absl::StrCat("is ", config.rope_dim, ", expected an even number up to ", config.head_dim));
   }
-  config->attention_scale = static_cast<float>(1.0 / std::sqrt(config->head_dim));
+}
+
+// What the keys say together, once each by itself is sound.
+void CheckDimensions(const GgufFile& file, MetadataReader& reader, const ModelConfig& config) {
+  CheckHeads(reader, config);
+  if (static_cast<size_t>(config.num_hidden_layers) > file.tensors().size()) {
+    reader.AddProblem("block_count",
+                      absl::StrCat("is ", config.num_hidden_layers, ", but the file has only ",
+                                   file.tensors().size(), " tensors"));
+  }
+  const GgufValue* tokens = file.Find("tokenizer.ggml.tokens");
+  const auto* list =
+      tokens == nullptr ? nullptr : std::get_if<std::vector<std::string>>(&tokens->value);
+  if (list != nullptr && list->size() > static_cast<size_t>(config.vocab_size)) {
+    reader.AddProblem(absl::StrCat("tokenizer.ggml.tokens: has ", list->size(),
+                                   " tokens, more than the vocabulary's ", config.vocab_size));
+  }
 }
 
 // rope_freqs.weight, one divisor per pair (llama3 scaling); empty where the file has none.
@@ -123,21 +145,6 @@ std::vector<double> ReadRopeFreqs(const GgufFile& file, int32_t rope_dim, Metada
     return {};
   }
   return factors;
-}
-
-void ReadDimensions(const GgufFile& file, MetadataReader& reader, ModelConfig* config) {
-  config->num_hidden_layers = reader.Dimension("block_count", 1 << 14);
-  if (static_cast<size_t>(config->num_hidden_layers) > file.tensors().size()) {
-    reader.AddProblem("block_count",
-                      absl::StrCat("is ", config->num_hidden_layers, ", but the file has only ",
-                                   file.tensors().size(), " tensors"));
-  }
-  config->hidden_size = reader.Dimension("embedding_length", 1 << 20);
-  config->intermediate_size = reader.Dimension("feed_forward_length", 1 << 22);
-  config->max_position_embeddings = reader.Dimension("context_length", 1 << 30);
-  config->rms_norm_eps =
-      static_cast<float>(reader.Number("attention.layer_norm_rms_epsilon", 0, 1));
-  config->vocab_size = VocabSize(file, reader);
 }
 
 absl::Status Refuse(const GgufFile& file, absl::Span<const std::string> problems) {
@@ -162,11 +169,12 @@ absl::StatusOr<ModelConfig> LoadLlama(const GgufFile& file) {
   MetadataReader reader(file, config.architecture);
   RefuseForeignKeys(reader);
   ReadDimensions(file, reader, &config);
-  ReadAttention(reader, &config);
   const double base = reader.Number("rope.freq_base", 1.001, 1e12, 10000.0);
   const RopeScaling scaling = ReadRopeScaling(reader, config.max_position_embeddings);
-  const std::vector<double> factors = ReadRopeFreqs(file, config.rope_dim, reader);
-  // Without sound dimensions no tensor's shape can be judged.
+  // Each check presumes that those before it found nothing.
+  if (reader.problems().empty()) CheckDimensions(file, reader, config);
+  std::vector<double> factors;
+  if (reader.problems().empty()) factors = ReadRopeFreqs(file, config.rope_dim, reader);
   if (!reader.problems().empty()) return Refuse(file, reader.problems());
 
   config.tie_word_embeddings = file.FindTensor(kOutput) == nullptr;

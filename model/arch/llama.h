@@ -1,6 +1,6 @@
-// The `llama` family: Llama 1 to 3, Mistral, SmolLM and all that GGUF files call so. Pre-norm blocks,
-// grouped-query attention with rotary positions, SwiGLU. Files of this architecture have the rows of
-// q and k permuted so that rotary pairs are neighbours.
+// The `llama` family: Llama 1 to 3, Mistral, SmolLM and all that GGUF files call so. Pre-norm
+// blocks, grouped-query attention with rotary positions, SwiGLU. Files of this architecture have
+// the rows of q and k permuted so that rotary pairs are neighbours.
 #ifndef DOVETAIL_MODEL_ARCH_LLAMA_H_
 #define DOVETAIL_MODEL_ARCH_LLAMA_H_
 

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "model/gguf/gguf_parser.h"
 
 namespace dovetail::model {
@@ -16,8 +17,7 @@ void MetadataReader::AddProblem(absl::string_view key, absl::string_view what) {
 }
 
 // The number that `value` is, or that all elements of the array are; otherwise notes a problem.
-std::optional<double> MetadataReader::UniformNumber(absl::string_view key,
-                                                    const GgufValue& value) {
+std::optional<double> MetadataReader::UniformNumber(absl::string_view key, const GgufValue& value) {
   const auto uniform = [&](const auto& elements) -> std::optional<double> {
     for (const auto element : elements) {
       if (element == elements[0]) continue;
@@ -41,7 +41,8 @@ std::optional<double> MetadataReader::UniformNumber(absl::string_view key,
 int32_t MetadataReader::Dimension(absl::string_view key, int32_t max,
                                   std::optional<int32_t> otherwise) {
   const double number = Number(key, 1, max, otherwise);
-  if (number != std::floor(number)) AddProblem(key, absl::StrCat("is ", number, ", not an integer"));
+  if (number != std::floor(number))
+    AddProblem(key, absl::StrCat("is ", number, ", not an integer"));
   return static_cast<int32_t>(number);
 }
 
@@ -56,7 +57,7 @@ double MetadataReader::Number(absl::string_view key, double min, double max,
   const std::optional<double> number = UniformNumber(key, *value);
   if (!number.has_value()) return harmless;
   if (std::isfinite(*number) && *number >= min && *number <= max) return *number;
-  AddProblem(key, absl::StrCat("is ", *number, ", expected ", min, " to ", max));
+  AddProblem(key, absl::StrFormat("is %.10g, expected %.10g to %.10g", *number, min, max));
   return harmless;
 }
 

@@ -1,7 +1,7 @@
 // MetadataReader: reads one family's keys and gathers everything that is wrong with them.
 //
-// A getter returns a harmless value where it notes a problem, so that reading goes on to the end and
-// all problems come in one message. Keys are given without the architecture ("block_count").
+// A getter returns a harmless value where it notes a problem, so that reading goes on to the end
+// and all problems come in one message. Keys are given without the architecture ("block_count").
 // Used by one loading function; borrows the file.
 #ifndef DOVETAIL_MODEL_ARCH_METADATA_READER_H_
 #define DOVETAIL_MODEL_ARCH_METADATA_READER_H_

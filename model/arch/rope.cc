@@ -35,8 +35,8 @@ std::vector<double> YarnKeep(double base, int32_t rope_dim, const RopeScaling& s
 }
 
 void ReadYarn(MetadataReader& reader, int32_t context_length, RopeScaling* scaling) {
-  scaling->original_context_length = reader.Number("rope.scaling.original_context_length", 1,
-                                                   1e9, context_length);
+  scaling->original_context_length =
+      reader.Number("rope.scaling.original_context_length", 1, 1e9, context_length);
   // A negative value is llama.cpp's way to say "not given".
   const double extrapolation = reader.Number("rope.scaling.yarn_ext_factor", -1, 1, 1.0);
   scaling->extrapolation_factor = extrapolation < 0 ? 1.0 : extrapolation;
@@ -46,12 +46,10 @@ void ReadYarn(MetadataReader& reader, int32_t context_length, RopeScaling* scali
     reader.AddProblem("rope.scaling.yarn_beta_slow", "is larger than yarn_beta_fast");
   }
   const double usual = scaling->factor <= 1 ? 1.0 : 0.1 * std::log(scaling->factor) + 1.0;
-  scaling->attention_factor =
-      reader.Number("rope.scaling.yarn_attn_factor", 1e-3, 1e3, usual) *
-      reader.Number("rope.scaling.attn_factor", 1e-3, 1e3, 1.0);
+  scaling->attention_factor = reader.Number("rope.scaling.yarn_attn_factor", 1e-3, 1e3, usual) *
+                              reader.Number("rope.scaling.attn_factor", 1e-3, 1e3, 1.0);
   if (reader.Number("rope.scaling.yarn_log_multiplier", 0, 1e3, 0.0) != 0.0) {
-    reader.AddProblem("rope.scaling.yarn_log_multiplier",
-                      "is not supported for this architecture");
+    reader.AddProblem("rope.scaling.yarn_log_multiplier", "is not supported for this architecture");
   }
 }
 
@@ -70,7 +68,8 @@ RopeScaling ReadRopeScaling(MetadataReader& reader, int32_t context_length) {
   } else if (type == "linear") {
     scaling.kind = scaling.factor == 1.0 ? RopeScaling::Kind::kNone : RopeScaling::Kind::kLinear;
   } else if (type != "none") {
-    reader.AddProblem("rope.scaling.type", absl::StrCat(QuoteName(type), " is not supported; "
+    reader.AddProblem("rope.scaling.type", absl::StrCat(QuoteName(type),
+                                                        " is not supported; "
                                                         "expected none, linear or yarn"));
   }
   return scaling;
@@ -80,8 +79,7 @@ std::vector<float> RopeInvFreq(double base, int32_t rope_dim, absl::Span<const d
                                const RopeScaling& scaling) {
   DT_CHECK(factors.empty() || factors.size() == static_cast<size_t>(rope_dim / 2));
   const bool yarn = scaling.kind == RopeScaling::Kind::kYarn;
-  const std::vector<double> keep =
-      yarn ? YarnKeep(base, rope_dim, scaling) : std::vector<double>();
+  const std::vector<double> keep = yarn ? YarnKeep(base, rope_dim, scaling) : std::vector<double>();
   std::vector<float> inv_freq(rope_dim / 2);
   for (size_t i = 0; i < inv_freq.size(); ++i) {
     double f = 1.0 / std::pow(base, 2.0 * static_cast<double>(i) / rope_dim);

@@ -1,7 +1,6 @@
 #include "model/arch/tensor_check.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <map>
 #include <set>
@@ -9,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/check.h"
+#include "base/float_convert.h"
 #include "base/weight_type.h"
 #include "model/gguf/gguf_parser.h"
 
@@ -26,28 +26,14 @@ std::string JoinNames(const std::vector<std::string>& names) {
 }
 
 std::string Counted(absl::string_view what, const std::vector<std::string>& names) {
-  return absl::StrCat(names.size(), " ", what, names.size() == 1 ? " tensor: " : " tensors: ",
-                      JoinNames(names));
+  return absl::StrCat(names.size(), " ", what,
+                      names.size() == 1 ? " tensor: " : " tensors: ", JoinNames(names));
 }
 
 std::string SupportedTypes() {
   return absl::StrJoin(SupportedWeightTypes(), ", ", [](std::string* out, WeightType type) {
     absl::StrAppend(out, InfoOf(type).name);
   });
-}
-
-double HalfToDouble(uint16_t bits) {
-  const int exponent = (bits >> 10) & 31;
-  const int mantissa = bits & 1023;
-  double value;
-  if (exponent == 31) {
-    value = mantissa == 0 ? INFINITY : NAN;
-  } else if (exponent == 0) {
-    value = std::ldexp(mantissa, -24);
-  } else {
-    value = std::ldexp(1024 + mantissa, exponent - 25);
-  }
-  return (bits & 0x8000) != 0 ? -value : value;
 }
 
 }  // namespace
@@ -106,17 +92,10 @@ std::vector<double> ReadFloats(const GgufFile& file, const GgufTensor& tensor) {
       float value;
       std::memcpy(&value, data + 4 * i, 4);
       values[i] = value;
-      continue;
-    }
-    uint16_t bits;
-    std::memcpy(&bits, data + 2 * i, 2);
-    if (tensor.type == WeightType::kF16) {
-      values[i] = HalfToDouble(bits);
     } else {
-      const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-      float value;
-      std::memcpy(&value, &wide, 4);
-      values[i] = value;
+      uint16_t bits;
+      std::memcpy(&bits, data + 2 * i, 2);
+      values[i] = tensor.type == WeightType::kF16 ? F16ToF32(bits) : Bf16ToF32(bits);
     }
   }
   return values;

@@ -12,8 +12,8 @@
 namespace dovetail::model {
 
 // One line for all missing tensors, one per mis-shaped one, one for each weight type that cannot be
-// computed with and all its tensors, one for all tensors that no spec names. `also_known`: names that
-// the family reads itself.
+// computed with and all its tensors, one for all tensors that no spec names. `also_known`: names
+// that the family reads itself.
 std::vector<std::string> CheckTensors(const GgufFile& file, absl::Span<const WeightSpec> specs,
                                       absl::Span<const std::string> also_known);
 

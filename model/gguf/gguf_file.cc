@@ -52,8 +52,8 @@ absl::Status CheckShard(const GgufShard& shard, const std::string& path, int idx
         "name-00001-of-0000N.gguf), so the others cannot be found"));
   }
   if (split_count != count) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": the name says ", count,
-                                                   " shards, split.count says ", split_count));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": the name says ", count, " shards, split.count says ", split_count));
   }
   const int64_t split_no = SplitNumber(shard, "split.no", -1);
   if (split_no != idx) {
@@ -92,8 +92,8 @@ absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(const std::string& path
     for (GgufTensor& tensor : shard.tensors) {
       tensor.shard = i;
       if (!impl.tensor_index.emplace(tensor.name, impl.tensors.size()).second) {
-        duplicates.push_back(absl::StrCat("tensor ", QuoteName(tensor.name), " again in ",
-                                          shard_path));
+        duplicates.push_back(
+            absl::StrCat("tensor ", QuoteName(tensor.name), " again in ", shard_path));
       }
       impl.tensors.push_back(std::move(tensor));
     }
@@ -105,13 +105,13 @@ absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(const std::string& path
     impl.maps.push_back(std::move(map));
   }
   if (!duplicates.empty()) {
-    return absl::InvalidArgumentError(ListProblems(
-        absl::StrCat(path, ": shards repeat tensors"), duplicates, kListedDuplicates));
+    return absl::InvalidArgumentError(
+        ListProblems(absl::StrCat(path, ": shards repeat tensors"), duplicates, kListedDuplicates));
   }
   if (count > 1 && total_tensors != static_cast<int64_t>(impl.tensors.size())) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        path, ": the ", count, " shards hold ", impl.tensors.size(),
-        " tensors, split.tensors.count of the first says ", total_tensors));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": the ", count, " shards hold ", impl.tensors.size(),
+                     " tensors, split.tensors.count of the first says ", total_tensors));
   }
   for (size_t i = 0; i < impl.metadata.size(); ++i) impl.key_index[impl.metadata[i].first] = i;
   impl.fingerprint = XXH3_64bits_digest(hash.get());

@@ -23,8 +23,8 @@ struct GgufShard {
   uint64_t header_bytes = 0;  // up to the end of the tensor descriptions
 };
 
-// `name` stands at the head of every message, with the byte offset. On success all tensors' bytes lie
-// inside `bytes`, aligned and without overlap; otherwise all tensors with problems are listed.
+// `name` stands at the head of every message, with the byte offset. On success all tensors' bytes
+// lie inside `bytes`, aligned and without overlap; otherwise all tensors with problems are listed.
 absl::StatusOr<GgufShard> ParseGguf(absl::Span<const uint8_t> bytes, const std::string& name);
 
 // A name from a file, in quotes and harmless for a terminal: control characters and invalid UTF-8

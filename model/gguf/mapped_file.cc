@@ -33,8 +33,8 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& 
   }
   if (!S_ISREG(info.st_mode) || info.st_size == 0) {
     ::close(fd);
-    return absl::InvalidArgumentError(absl::StrCat(
-        path, S_ISREG(info.st_mode) ? ": the file is empty" : ": not a regular file"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, S_ISREG(info.st_mode) ? ": the file is empty" : ": not a regular file"));
   }
   const auto size = static_cast<size_t>(info.st_size);
   void* data = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);

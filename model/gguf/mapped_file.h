@@ -1,7 +1,8 @@
 // MappedFile: a regular file, mapped read-only.
 //
-// Immutable, so any thread may read it. Owned by the GgufFile that opened it. If somebody truncates the
-// file while it is mapped, reading beyond the new end is fatal (SIGBUS), as for every mapped file.
+// Immutable, so any thread may read it. Owned by the GgufFile that opened it. If somebody truncates
+// the file while it is mapped, reading beyond the new end is fatal (SIGBUS), as for every mapped
+// file.
 #ifndef DOVETAIL_MODEL_GGUF_MAPPED_FILE_H_
 #define DOVETAIL_MODEL_GGUF_MAPPED_FILE_H_
 

@@ -43,10 +43,9 @@ absl::StatusOr<std::string> OnlyModelIn(const std::string& directory) {
     return absl::NotFoundError(absl::StrCat(directory, ": no .gguf file in this directory"));
   }
   if (models.size() > 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(directory, ": the directory holds ", models.size(),
-                     " models; name one of them: ",
-                     JoinSome(std::vector<std::string>(models.begin(), models.end()))));
+    return absl::InvalidArgumentError(absl::StrCat(
+        directory, ": the directory holds ", models.size(), " models; name one of them: ",
+        JoinSome(std::vector<std::string>(models.begin(), models.end()))));
   }
   return (fs::path(directory) / *models.begin()).string();
 }
@@ -95,10 +94,10 @@ absl::StatusOr<std::vector<std::string>> FindShards(const std::string& path) {
   if (missing.size() == paths.size()) {
     return absl::ErrnoToStatus(ENOENT, file);
   }
-  return absl::NotFoundError(absl::StrCat(
-      name.stem, "-*.gguf: ", missing.size() == 1 ? "shard " : "shards ", JoinSome(missing), " of ",
-      name.count, missing.size() == 1 ? " is" : " are", " missing (named like ",
-      ShardPath(name, 0), ")"));
+  return absl::NotFoundError(
+      absl::StrCat(name.stem, "-*.gguf: ", missing.size() == 1 ? "shard " : "shards ",
+                   JoinSome(missing), " of ", name.count, missing.size() == 1 ? " is" : " are",
+                   " missing (named like ", ShardPath(name, 0), ")"));
 }
 
 }  // namespace dovetail::model

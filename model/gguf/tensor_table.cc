@@ -17,8 +17,8 @@ namespace {
 std::string MeasureTensor(const RawTensor& raw, GgufTensor* tensor) {
   const std::string shape = absl::StrCat("[", absl::StrJoin(raw.shape, ", "), "]");
   const WeightTypeInfo* info = FindWeightType(raw.type_id);
-  if (info == nullptr) return absl::StrCat("its type cannot be read: ",
-                                           DescribeWeightType(raw.type_id));
+  if (info == nullptr)
+    return absl::StrCat("its type cannot be read: ", DescribeWeightType(raw.type_id));
   tensor->type = info->type;
   uint64_t elements = 1;
   for (uint64_t dim : raw.shape) {
@@ -65,8 +65,7 @@ std::string PlaceTensor(const RawTensor& raw, const TensorSection& section, Gguf
 void FindOverlaps(const std::vector<GgufTensor>& tensors, std::vector<size_t> placed,
                   std::vector<std::string>* problem_of) {
   const auto place = [&](size_t i) { return std::pair(tensors[i].offset, tensors[i].bytes); };
-  std::sort(placed.begin(), placed.end(),
-            [&](size_t a, size_t b) { return place(a) < place(b); });
+  std::sort(placed.begin(), placed.end(), [&](size_t a, size_t b) { return place(a) < place(b); });
   for (size_t n = 1, last = 0; n < placed.size(); ++n) {
     const GgufTensor& before = tensors[placed[last]];
     const GgufTensor& here = tensors[placed[n]];

@@ -1,0 +1,214 @@
+#include "tests/testing/tiny_llama.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/float_convert.h"
+
+namespace dovetail::testing {
+namespace {
+
+class Random {  // splitmix64
+ public:
+  explicit Random(uint64_t seed) : state_(seed) {}
+  uint64_t Next() {
+    uint64_t z = (state_ += 0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
+  }
+  double Uniform() { return static_cast<double>(Next() >> 11) * 0x1p-53; }
+  // Twelve uniforms: variance 1, and no libm whose last bit may differ.
+  double Normal() {
+    double sum = -6;
+    for (int i = 0; i < 12; ++i) sum += Uniform();
+    return sum;
+  }
+  std::string Bytes(size_t count) {
+    std::string bytes(count, '\0');
+    for (char& byte : bytes) byte = static_cast<char>(Next() >> 56);
+    return bytes;
+  }
+
+ private:
+  uint64_t state_;
+};
+
+std::string Half(double value) { return GgufWriter::Bytes(F32ToF16(static_cast<float>(value))); }
+
+// Six-bit scales and minimums of Q4_K, each minimum equal to its scale.
+std::string PackQ4KScales(Random& random) {
+  uint8_t s[8];
+  for (uint8_t& v : s) v = static_cast<uint8_t>(32 + random.Next() % 32);
+  std::string out(12, '\0');
+  for (int j = 0; j < 4; ++j) {
+    const uint8_t low = static_cast<uint8_t>(s[j] | (s[j + 4] >> 4) << 6);
+    out[j] = out[j + 4] = static_cast<char>(low);
+    out[j + 8] = static_cast<char>((s[j + 4] & 15) | (s[j + 4] & 15) << 4);
+  }
+  return out;
+}
+
+// One block: random codes, and scales that give the weights the wanted standard deviation. Codes of
+// b bits are uniform, with standard deviation 2^b / sqrt(12).
+std::string RandomBlock(WeightType type, double scale, Random& random) {
+  constexpr double kSigma4 = 4.61, kSigma6 = 18.5, kSigma8 = 73.9;
+  switch (type) {
+    case WeightType::kF32:
+      return GgufWriter::Bytes(static_cast<float>(scale * random.Normal()));
+    case WeightType::kF16:
+      return Half(scale * random.Normal());
+    case WeightType::kBF16:
+      return GgufWriter::Bytes(F32ToBf16(static_cast<float>(scale * random.Normal())));
+    case WeightType::kQ4_0:
+      return Half(scale / kSigma4) + random.Bytes(16);
+    case WeightType::kQ4_1: {
+      const double d = scale / kSigma4;
+      return Half(d) + Half(-7.5 * d) + random.Bytes(16);
+    }
+    case WeightType::kQ8_0:
+      return Half(scale / kSigma8) + random.Bytes(32);
+    case WeightType::kQ4_K: {
+      const double d = scale / (47.5 * kSigma4);
+      return Half(d) + Half(7.5 * d) + PackQ4KScales(random) + random.Bytes(128);
+    }
+    case WeightType::kQ6_K: {
+      std::string out = random.Bytes(128 + 64);
+      for (int i = 0; i < 16; ++i) out += static_cast<char>(64 + random.Next() % 64);
+      return out + Half(scale / (95.5 * kSigma6));
+    }
+    default:
+      break;
+  }
+  DT_CHECK(false && "no random weights for this type");
+}
+
+// GPT-2's map from bytes to printable characters, as UTF-8.
+std::string ByteSymbol(int byte) {
+  int next = 256;
+  int code = 0;
+  for (int b = 0; b <= byte; ++b) {
+    const bool printable =
+        (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174 && b <= 255);
+    code = printable ? b : next++;
+  }
+  if (code < 0x80) return std::string(1, static_cast<char>(code));
+  return {static_cast<char>(0xc0 | code >> 6), static_cast<char>(0x80 | (code & 63))};
+}
+
+constexpr const char* kChatTemplate =
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + "
+    "message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+
+void AddTokenizer(GgufWriter& writer, int vocab) {
+  constexpr int kNormal = 1, kControl = 3, kUnused = 5;
+  std::vector<std::string> tokens = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"};
+  std::vector<int32_t> types(3, kControl);
+  const auto add = [&](const std::string& token, int type) {
+    tokens.push_back(token);
+    types.push_back(type);
+  };
+  for (int byte = 0; byte < 256; ++byte) add(ByteSymbol(byte), kNormal);
+  const std::string space = ByteSymbol(' ');
+  const std::vector<std::pair<std::string, std::string>> merges = {
+      {space, "t"}, {"h", "e"}, {space, "a"}, {"i", "n"},   {space + "t", "he"},
+      {"r", "e"},   {"o", "n"}, {"e", "r"},   {space, "s"}, {"a", "t"},
+      {"e", "n"},   {"o", "r"}, {"l", "l"},   {space, "w"}, {"in", "g"}};
+  std::vector<std::string> merge_texts;
+  for (const auto& [left, right] : merges) {
+    merge_texts.push_back(absl::StrCat(left, " ", right));
+    add(left + right, kNormal);
+  }
+  DT_CHECK_LE(tokens.size(), static_cast<size_t>(vocab));
+  while (tokens.size() < static_cast<size_t>(vocab)) {
+    add(absl::StrCat("<|unused_", tokens.size(), "|>"), kUnused);
+  }
+  writer.AddString("tokenizer.ggml.model", "gpt2");
+  writer.AddString("tokenizer.ggml.pre", "smollm");
+  writer.AddStrings("tokenizer.ggml.tokens", tokens);
+  writer.AddInt32s("tokenizer.ggml.token_type", types);
+  writer.AddStrings("tokenizer.ggml.merges", merge_texts);
+  writer.AddUint32("tokenizer.ggml.bos_token_id", 1);
+  writer.AddUint32("tokenizer.ggml.eos_token_id", 2);
+  writer.AddUint32("tokenizer.ggml.unknown_token_id", 0);
+  writer.AddBool("tokenizer.ggml.add_bos_token", false);
+  writer.AddString("tokenizer.chat_template", kChatTemplate);
+}
+
+void AddMetadata(GgufWriter& writer, const TinyLlamaOptions& options) {
+  writer.AddString("general.architecture", "llama");
+  writer.AddString("general.name", "Tiny Llama");
+  writer.AddUint32("llama.block_count", options.layers);
+  writer.AddUint32("llama.context_length", options.context);
+  writer.AddUint32("llama.embedding_length", options.hidden);
+  writer.AddUint32("llama.feed_forward_length", options.ffn);
+  writer.AddUint32("llama.attention.head_count", options.heads);
+  writer.AddUint32("llama.attention.head_count_kv", options.kv_heads);
+  writer.AddFloat32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  writer.AddFloat32("llama.rope.freq_base", 10000.0f);
+  writer.AddUint32("llama.vocab_size", options.vocab);
+  if (options.tokenizer) {
+    AddTokenizer(writer, options.vocab);
+  } else {
+    writer.AddString("tokenizer.ggml.model", "no_vocab");
+  }
+}
+
+}  // namespace
+
+std::string RandomWeights(WeightType type, int64_t rows, int64_t cols, double scale,
+                          uint64_t seed) {
+  const int64_t block = InfoOf(type).block_elements;
+  DT_CHECK_EQ(cols % block, 0);
+  Random random(seed);
+  std::string data;
+  for (int64_t i = 0; i < rows * cols / block; ++i) data += RandomBlock(type, scale, random);
+  DT_CHECK_EQ(static_cast<int64_t>(data.size()), StoredBytes(type, rows * cols));
+  return data;
+}
+
+GgufWriter MakeTinyLlama(const TinyLlamaOptions& options) {
+  GgufWriter writer;
+  AddMetadata(writer, options);
+  uint64_t seed = options.seed * 1000003;
+  const auto matrix = [&](const std::string& name, int rows, int cols, double gain) {
+    writer.AddTensor(name + ".weight", options.type,
+                     {static_cast<uint64_t>(cols), static_cast<uint64_t>(rows)},
+                     RandomWeights(options.type, rows, cols, gain / std::sqrt(cols), ++seed));
+  };
+  const auto norm = [&](const std::string& name) {
+    Random random(++seed);
+    std::string data;
+    for (int i = 0; i < options.hidden; ++i) {
+      data += GgufWriter::Bytes(static_cast<float>(1 + 0.1 * random.Normal()));
+    }
+    writer.AddTensor(name + ".weight", WeightType::kF32, {static_cast<uint64_t>(options.hidden)},
+                     data);
+  };
+  const int kv = options.hidden / options.heads * options.kv_heads;
+  matrix("token_embd", options.vocab, options.hidden, 3.0);
+  for (int layer = 0; layer < options.layers; ++layer) {
+    const std::string blk = absl::StrCat("blk.", layer, ".");
+    norm(blk + "attn_norm");
+    matrix(blk + "attn_q", options.hidden, options.hidden, 1.5);
+    matrix(blk + "attn_k", kv, options.hidden, 1.5);
+    matrix(blk + "attn_v", kv, options.hidden, 1.0);
+    matrix(blk + "attn_output", options.hidden, options.hidden, 1.0);
+    norm(blk + "ffn_norm");
+    matrix(blk + "ffn_gate", options.ffn, options.hidden, 1.0);
+    matrix(blk + "ffn_up", options.ffn, options.hidden, 1.0);
+    matrix(blk + "ffn_down", options.hidden, options.ffn, 1.0);
+  }
+  norm("output_norm");
+  if (!options.tied) matrix("output", options.vocab, options.hidden, 3.0);
+  return writer;
+}
+
+void WriteTinyLlama(const std::string& path, const TinyLlamaOptions& options) {
+  MakeTinyLlama(options).Write(path);
+}
+
+}  // namespace dovetail::testing

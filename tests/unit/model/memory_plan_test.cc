@@ -1,0 +1,175 @@
+#include "model/memory_plan.h"
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/testing/gguf_writer.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/tiny_llama.h"
+
+namespace dovetail::model {
+namespace {
+
+using ::dovetail::testing::GgufWriter;
+using ::dovetail::testing::IsOk;
+using ::dovetail::testing::StatusIs;
+using ::dovetail::testing::TinyLlamaOptions;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Key;
+using ::testing::Not;
+
+struct Loaded {
+  std::unique_ptr<GgufFile> file;
+  ModelConfig config;
+};
+
+Loaded LoadTiny(const TinyLlamaOptions& options) {
+  const std::string path = ::testing::TempDir() + "/memory_plan_test.gguf";
+  testing::WriteTinyLlama(path, options);
+  Loaded loaded{GgufFile::Open(path).value(), {}};
+  loaded.config = LoadModelConfig(*loaded.file).value();
+  return loaded;
+}
+
+constexpr StepShape kShape = {.max_rows = 24,
+                              .max_sequences = 4,
+                              .max_logit_rows = 8,
+                              .context_length = 100,
+                              .num_kv_blocks = 10,
+                              .kv_type = KvType::kF16};
+
+std::map<std::string, int64_t> Buffers(const ModelConfig& config, const std::vector<Op>& ops,
+                                       const StepShape& shape = kShape, int threads = 2) {
+  std::map<std::string, int64_t> sizes;
+  for (const WorkspaceBuffer& b : WorkspaceBuffers(config, ops, shape, threads)) {
+    EXPECT_EQ(b.bytes % 64, 0) << b.name;
+    EXPECT_TRUE(sizes.emplace(b.name, b.bytes).second) << b.name;
+  }
+  return sizes;
+}
+
+TEST(MemoryPlan, SlotsFollowOpsWithoutGapsOrOverlap) {
+  const Loaded m = LoadTiny({.type = WeightType::kQ8_0});
+  const std::vector<Op> ops = OpsOf(m.config);
+  for (PackedLayout layout : {PackedLayout::kRaw, PackedLayout::kP16}) {
+    ASSERT_OK_AND_ASSIGN(const auto slots, LayOutWeights(m.config, *m.file, ops, layout));
+    size_t n = 0;
+    int64_t offset = 0;
+    for (const Op& op : ops) {
+      for (const WeightSpec& spec : WeightsOf(m.config, op)) {
+        const WeightSlot& slot = slots.at(n++);
+        EXPECT_EQ(slot.op, op);
+        EXPECT_EQ(slot.spec.tensor, spec.tensor);
+        EXPECT_EQ(slot.offset, offset);
+        EXPECT_EQ(slot.offset % 64, 0);
+        EXPECT_EQ(slot.stored_bytes, m.file->FindTensor(spec.tensor)->bytes);
+        if (spec.is_vector) {
+          EXPECT_EQ(slot.bytes, 64 * 4);
+          EXPECT_EQ(slot.type, WeightType::kF32);
+        } else {
+          const PackedLayout own = op.kind == OpKind::kEmbedding ? PackedLayout::kRaw : layout;
+          EXPECT_EQ(slot.bytes, PackedBytes(own, WeightType::kQ8_0, spec.rows, spec.cols));
+          EXPECT_EQ(slot.type, WeightType::kQ8_0);
+        }
+        offset += slot.bytes;
+      }
+    }
+    EXPECT_EQ(n, slots.size());
+  }
+}
+
+TEST(MemoryPlan, TiedEmbeddingsGetASlotForEachUse) {
+  const Loaded m = LoadTiny({.tied = true});
+  const std::vector<Op> ops = {{OpKind::kEmbedding}, {OpKind::kNorm}, {OpKind::kLmHead}};
+  ASSERT_OK_AND_ASSIGN(const auto slots, LayOutWeights(m.config, *m.file, ops, PackedLayout::kP16));
+  ASSERT_EQ(slots.size(), 3u);
+  EXPECT_EQ(slots[0].spec.tensor, "token_embd.weight");
+  EXPECT_EQ(slots[2].spec.tensor, "token_embd.weight");
+  EXPECT_GE(slots[2].offset, slots[0].offset + slots[0].bytes);
+}
+
+TEST(MemoryPlan, MissingTensorsAreNamed) {
+  const Loaded small = LoadTiny({.layers = 1});
+  ModelConfig config = small.config;
+  config.num_hidden_layers = 2;
+  EXPECT_THAT(LayOutWeights(config, *small.file, OpsOf(config), PackedLayout::kRaw),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("missing tensor blk.1.attn_norm.weight")));
+}
+
+TEST(MemoryPlan, KvBytes) {
+  ModelConfig config;
+  config.num_key_value_heads = 3;
+  config.head_dim = 64;
+  // 32 tokens, keys and values, 3 heads of 64.
+  EXPECT_EQ(KvBytesPerBlockPerLayer(config, KvType::kF16), 32 * 2 * 3 * 64 * 2);
+  EXPECT_EQ(KvBytesPerBlockPerLayer(config, KvType::kF32), 32 * 2 * 3 * 64 * 4);
+}
+
+TEST(MemoryPlan, WorkspaceHasWhatTheOpsNeed) {
+  const Loaded m = LoadTiny({});  // hidden 64, 4 heads of 16, 2 KV heads, ffn 128, vocab 320
+  const auto all = Buffers(m.config, OpsOf(m.config));
+  const std::map<std::string, int64_t> expected = {
+      {"x", 24 * 64 * 4},         {"normed", 24 * 64 * 4},
+      {"q", 24 * 64 * 4},         {"k", 24 * 32 * 4},
+      {"v", 24 * 32 * 4},         {"attn", 24 * 64 * 4},
+      {"cos_sin", 24 * 16 * 4},   {"attn_scratch", 2 * kAttentionScratchFloats * 4},
+      {"gate", 24 * 128 * 4},     {"up", 24 * 128 * 4},
+      {"act_q8", 24 * 256},       {"act_d", 24 * 8 * 4},
+      {"act_bsum", 24 * 16 * 2},  {"act2_q8", 24 * 256},
+      {"act2_d", 24 * 8 * 4},     {"act2_bsum", 24 * 16 * 2},
+      {"logit_rows", 8 * 64 * 4}, {"logits", 8 * 320 * 4},
+      {"probs", 2 * 320 * 4},
+  };
+  EXPECT_EQ(all, expected);
+
+  const auto names = [&](const std::vector<Op>& ops) {
+    std::vector<std::string> keys;
+    for (const auto& [name, bytes] : Buffers(m.config, ops)) keys.push_back(name);
+    return keys;
+  };
+  EXPECT_THAT(names({{OpKind::kEmbedding}}), ElementsAre("normed", "x"));
+  EXPECT_THAT(names({{OpKind::kNorm}}), ElementsAre("logit_rows", "normed", "x"));
+  EXPECT_THAT(Buffers(m.config, {{OpKind::kMlp, 0}}), Not(Contains(Key("attn_scratch"))));
+  EXPECT_THAT(Buffers(m.config, {{OpKind::kMlp, 0}}), Contains(Key("gate")));
+  EXPECT_THAT(Buffers(m.config, {{OpKind::kAttention, 0}}), Not(Contains(Key("gate"))));
+  EXPECT_THAT(Buffers(m.config, {{OpKind::kLmHead}}), Contains(Key("probs")));
+}
+
+TEST(MemoryPlan, LongRowsDecideTheActivationBuffers) {
+  const Loaded m = LoadTiny({.ffn = 320});
+  EXPECT_EQ(Buffers(m.config, {{OpKind::kMlp, 0}})["act_q8"], 24 * 512);
+  EXPECT_EQ(Buffers(m.config, {{OpKind::kAttention, 0}})["act_q8"], 24 * 256);
+  // More logits than tokens of a step: buffers on the way to lm_head hold them all.
+  StepShape shape = kShape;
+  shape.max_logit_rows = 40;
+  EXPECT_EQ(Buffers(m.config, {{OpKind::kLmHead}}, shape)["act_q8"], 40 * 256);
+  EXPECT_EQ(Buffers(m.config, {{OpKind::kLmHead}}, shape)["x"], 40 * 64 * 4);
+}
+
+TEST(MemoryPlan, AddsUp) {
+  const Loaded m = LoadTiny({.layers = 3});
+  const std::vector<Op> ops = {{OpKind::kAttention, 0}, {OpKind::kMlp, 0}, {OpKind::kAttention, 2}};
+  ASSERT_OK_AND_ASSIGN(const WorkerMemory memory,
+                       PlanWorkerMemory(m.config, *m.file, ops, kShape, PackedLayout::kP16, 2));
+  ASSERT_OK_AND_ASSIGN(const auto slots, LayOutWeights(m.config, *m.file, ops, PackedLayout::kP16));
+  EXPECT_EQ(memory.weights_packed, slots.back().offset + slots.back().bytes);
+  int64_t stored = 0;
+  for (const WeightSlot& slot : slots) stored += slot.stored_bytes;
+  EXPECT_EQ(memory.weights_stored, stored);
+  EXPECT_EQ(memory.kv, 2 * 10 * KvBytesPerBlockPerLayer(m.config, KvType::kF16));
+  int64_t workspace = 0;
+  for (const auto& [name, bytes] : Buffers(m.config, ops)) workspace += bytes;
+  EXPECT_EQ(memory.workspace, workspace);
+  EXPECT_EQ(memory.communication, kRingBytes);
+  EXPECT_EQ(memory.total(), memory.weights_packed + memory.kv + memory.workspace +
+                                memory.communication + memory.runtime);
+}
+
+}  // namespace
+}  // namespace dovetail::model
