@@ -1,0 +1,62 @@
+#include "coordinator/http/http_message.h"
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "coordinator/http/random_id.h"
+
+namespace dovetail::coordinator {
+namespace {
+
+constexpr size_t kMaxRequestIdBytes = 128;
+
+int HexDigit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+}  // namespace
+
+HttpResponse JsonResponse(int status, std::string body) {
+  HttpResponse response;
+  response.status = status;
+  response.headers.emplace_back("Content-Type", "application/json");
+  response.body = std::move(body);
+  return response;
+}
+
+bool PercentDecode(absl::string_view text, std::string* out) {
+  out->clear();
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      out->push_back(text[i]);
+      continue;
+    }
+    if (i + 2 >= text.size()) return false;
+    const int high = HexDigit(text[i + 1]);
+    const int low = HexDigit(text[i + 2]);
+    if (high < 0 || low < 0) return false;
+    out->push_back(static_cast<char>(high * 16 + low));
+    i += 2;
+  }
+  return true;
+}
+
+std::string ChooseRequestId(absl::string_view offered) {
+  bool usable = !offered.empty() && offered.size() <= kMaxRequestIdBytes;
+  for (char c : offered) usable = usable && absl::ascii_isgraph(static_cast<unsigned char>(c));
+  return usable ? std::string(offered) : absl::StrCat("req_", RandomId());
+}
+
+std::string RequestLogLine(absl::string_view method, absl::string_view path, int status,
+                           absl::Duration taken, absl::string_view note,
+                           absl::string_view request_id) {
+  return absl::StrCat("http ", method, " ", absl::Utf8SafeCHexEscape(path), " ", status, " ",
+                      absl::StrFormat("%.1f", absl::ToDoubleMilliseconds(taken)), " ms",
+                      note.empty() ? "" : ", ", absl::Utf8SafeCHexEscape(note), ", ", request_id);
+}
+
+}  // namespace dovetail::coordinator

@@ -1,0 +1,67 @@
+// OpenAiEncoder: what one request's answers look like on the wire, whole or as server-sent events.
+//
+// Every chunk of a stream has the same id, created and model; a role comes once, in the first chunk
+// of a choice; events have no `id:` and no `event:` line, because the official Python client
+// stumbles over them. Immutable.
+#ifndef DOVETAIL_COORDINATOR_HTTP_OPENAI_ENCODER_H_
+#define DOVETAIL_COORDINATOR_HTTP_OPENAI_ENCODER_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "coordinator/engine.h"
+#include "coordinator/http/api_error.h"
+#include "coordinator/http/openai_fields.h"
+#include "nlohmann/json_fwd.hpp"
+
+namespace dovetail::coordinator {
+
+struct AnswerIdentity {
+  OpenAiEndpoint endpoint = OpenAiEndpoint::kChat;
+  std::string id;       // "chatcmpl-..." or "cmpl-..."
+  int64_t created = 0;  // seconds since 1970
+  std::string model;
+  std::string system_fingerprint;
+  bool include_usage = false;  // of a stream
+};
+
+struct CompletedChoice {
+  std::string text;
+  FinishReason reason = FinishReason::kStop;
+};
+
+inline constexpr char kSseKeepAlive[] = ": keep-alive\n\n";
+inline constexpr char kSseDone[] = "data: [DONE]\n\n";
+
+class OpenAiEncoder {
+ public:
+  explicit OpenAiEncoder(AnswerIdentity identity);
+
+  // The body of a response that is not streamed. Choice i has index i.
+  std::string Completion(absl::Span<const CompletedChoice> choices,
+                         const RequestUsage& usage) const;
+
+  // Events, each "data: {...}\n\n". RoleEvent is "" for completions, which have no roles.
+  std::string RoleEvent(int index) const;
+  std::string TextEvent(int index, absl::string_view text) const;
+  std::string FinishEvent(int index, FinishReason reason) const;
+  std::string UsageEvent(const RequestUsage& usage) const;
+  static std::string ErrorEvent(const ApiError& error);
+
+ private:
+  nlohmann::ordered_json Head(absl::string_view object) const;
+  std::string ChunkEvent(int index, absl::string_view role, const absl::string_view* text,
+                         const char* finish_reason) const;
+
+  AnswerIdentity identity_;
+};
+
+// {"object":"list","data":[...]} and one entry of it. context_length 0 is left out.
+std::string ModelListBody(absl::string_view model, int64_t created, int context_length);
+std::string ModelBody(absl::string_view model, int64_t created, int context_length);
+
+}  // namespace dovetail::coordinator
+
+#endif  // DOVETAIL_COORDINATOR_HTTP_OPENAI_ENCODER_H_
