@@ -1,8 +1,8 @@
 // ServeConfig: everything a person can set, from one YAML file and flags over it; validated whole.
 //
-// Keys of the file are the field names below; KTransformers' names are accepted as aliases where noted. All
-// mistakes are reported at once as "file:line:col: message" (unknown keys with the nearest known one),
-// flags as "--flag: message". Const after Load().
+// Keys of the file are the field names below; KTransformers' names are accepted as aliases where
+// noted. All mistakes are reported at once as "file:line:col: message" (unknown keys with the
+// nearest known one), flags as "--flag: message". Const after Load().
 #ifndef DOVETAIL_COORDINATOR_CONFIG_H_
 #define DOVETAIL_COORDINATOR_CONFIG_H_
 
@@ -18,28 +18,30 @@
 namespace dovetail::coordinator {
 
 struct ServeConfig {
-  std::string model;                       // GGUF file, shard or directory          (alias gguf_path)
-  std::string model_name;                  // id in the API; default: the file's stem
-  std::string rules;                       // rules file; empty: layers split evenly (alias optimize_config_path)
+  std::string model;       // GGUF file, shard or directory          (alias gguf_path)
+  std::string model_name;  // id in the API; default: the file's stem
+  std::string rules;       // rules file; empty: layers split evenly (alias optimize_config_path)
   std::vector<std::string> workers = {"cpu:0"};  // names of the workers the plan is for
-  bool spawn_workers = true;               // serve: start and supervise them on this machine
-  int threads = 0;                         // per local worker; 0: cores / workers    (alias cpu_infer: total)
-  std::string run_dir;                     // empty: RunDir::DefaultPath()
-  std::map<std::string, int64_t> memory;   // budget per worker in bytes ("cpu:0=8GiB"); default: what is available
+  bool spawn_workers = true;                     // serve: start and supervise them on this machine
+  int threads = 0;      // per local worker; 0: cores / workers    (alias cpu_infer: total)
+  std::string run_dir;  // empty: RunDir::DefaultPath()
+  std::map<std::string, int64_t>
+      memory;  // budget per worker in bytes ("cpu:0=8GiB"); default: what is available
 
-  std::string listen = "127.0.0.1";        // address of both servers; loopback unless told otherwise
-  int port = 8080;                         // HTTP; 0: any free port
-  int grpc_port = 0;                       // 0: port + 1 (or any free one when port is 0)
+  std::string listen = "127.0.0.1";  // address of both servers; loopback unless told otherwise
+  int port = 8080;                   // HTTP; 0: any free port
+  int grpc_port = 0;                 // 0: port + 1 (or any free one when port is 0)
 
-  int context_length = 0;                  // tokens per sequence; 0: min(model's, 8192) (alias cache_lens)
-  int kv_tokens = 0;                       // tokens of the whole KV cache; 0: context_length * 2, at least max_batch_size blocks
+  int context_length = 0;  // tokens per sequence; 0: min(model's, 8192) (alias cache_lens)
+  int kv_tokens =
+      0;  // tokens of the whole KV cache; 0: context_length * 2, at least max_batch_size blocks
   KvType kv_type = KvType::kF16;
-  int max_batch_size = 32;                 // sequences of one step
-  int chunk_size = 512;                    // prefill tokens of one step              (alias chunk_prefill_size)
-  int max_new_tokens = 0;                  // cap on max_tokens; 0: until the context ends
-  int max_queue = 256;                     // waiting requests before RESOURCE_EXHAUSTED
-  int max_logit_rows = 0;                  // 0: max_batch_size (eval raises it)
-  int lanes = 1;                           // steps in flight along the route
+  int max_batch_size = 32;  // sequences of one step
+  int chunk_size = 512;     // prefill tokens of one step              (alias chunk_prefill_size)
+  int max_new_tokens = 0;   // cap on max_tokens; 0: until the context ends
+  int max_queue = 256;      // waiting requests before RESOURCE_EXHAUSTED
+  int max_logit_rows = 0;   // 0: max_batch_size (eval raises it)
+  int lanes = 1;            // steps in flight along the route
   absl::Duration request_timeout = absl::Minutes(10);
   absl::Duration worker_timeout = absl::Milliseconds(1500);  // without a sign of life
   absl::Duration drain_timeout = absl::Seconds(30);
@@ -52,9 +54,14 @@ struct ConfigOverride {
   std::string value;
 };
 
-// Reads `path` (empty: defaults) and applies the overrides. InvalidArgument lists every mistake, one a line.
+// Reads `path` (empty: defaults) and applies the overrides. InvalidArgument lists every mistake,
+// one a line.
 absl::StatusOr<ServeConfig> LoadConfig(const std::string& path,
                                        const std::vector<ConfigOverride>& overrides);
+
+// The limits of a step that this configuration asks for, with what 0 stands for filled in.
+// InvalidArgument: `context_length` is beyond the model's, which is `model_context_length`.
+absl::StatusOr<StepShape> ResolveStepShape(const ServeConfig& config, int model_context_length);
 
 // "8GiB", "512MiB", "1.5GB", "1000" -> bytes.
 absl::StatusOr<int64_t> ParseBytes(const std::string& text);

@@ -1,16 +1,19 @@
 // Engine: turns requests into steps and steps into tokens.
 //
-// One thread owns the scheduler, the block pool and all sequences. Others talk to it through a bounded
-// inbox (Submit, Cancel, SetPipeline); results go to each request's TokenSink on the engine's thread. The loop:
-// drain the inbox (cancels first), collect finished steps, emit, schedule, send, sleep on the doorbell.
+// One thread owns the scheduler, the block pool and all sequences. Others talk to it through a
+// bounded inbox (Submit, Cancel, SetPipeline); results go to each request's TokenSink on the
+// engine's thread. The loop: drain the inbox (cancels first), collect finished steps, emit,
+// schedule, send, sleep on the doorbell.
 //
-// Without a pipeline (loading, recovering) new requests are refused with kUnavailable; when the pipeline is
-// lost, running sequences end with kUnavailable.
+// Without a pipeline (loading, recovering) new requests are refused with kUnavailable; when the
+// pipeline is lost, running sequences end with kUnavailable.
 #ifndef DOVETAIL_COORDINATOR_ENGINE_H_
 #define DOVETAIL_COORDINATOR_ENGINE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -33,8 +36,8 @@ struct RequestUsage {
   int cached_tokens = 0;
 };
 
-// Receives one request's results. Called on the engine's thread; must not block and must not call back into
-// the engine except Cancel(). After OnFinish no more calls come.
+// Receives one request's results. Called on the engine's thread; must not block and must not call
+// back into the engine except Cancel(). After OnFinish no more calls come.
 class TokenSink {
  public:
   virtual ~TokenSink() = default;
@@ -46,11 +49,11 @@ class TokenSink {
 };
 
 struct EngineRequest {
-  std::vector<int32_t> prompt;         // at least one token, ids below vocab_size
+  std::vector<int32_t> prompt;  // at least one token, ids below vocab_size
   SamplingParams sampling;
-  int max_tokens = 0;                  // > 0, or 0 with `logits`
-  std::vector<int32_t> end_tokens;     // generation ends at these (not emitted); empty: ignore_eos
-  bool logits = false;                 // send the logits of every prompt row (needs max_logit_rows)
+  int max_tokens = 0;               // > 0, or 0 with `logits`
+  std::vector<int32_t> end_tokens;  // generation ends at these (not emitted); empty: ignore_eos
+  bool logits = false;              // send the logits of every prompt row (needs max_logit_rows)
   absl::Time deadline = absl::InfiniteFuture();
 };
 
@@ -58,9 +61,16 @@ struct EngineOptions {
   StepShape shape;
   int vocab_size = 0;
   int hidden_size = 0;
-  int chunk_size = 512;                // prefill tokens of one step
+  int chunk_size = 512;  // prefill tokens of one step
   int max_queue = 256;
   int lanes = 1;
+  // A step that has not come back after this long means that the pipeline is lost.
+  absl::Duration step_timeout = absl::Seconds(30);
+  // Modules in execution order, to name the one where a value stopped being finite; may be empty.
+  std::vector<std::string> module_names;
+  // Called on the engine's thread after an error or a timeout of the pipeline: it is cleared
+  // already and its requests have ended with kUnavailable. Not called for ClearPipeline().
+  std::function<void(const absl::Status&)> on_pipeline_lost;
 };
 
 struct EngineStats {
@@ -71,6 +81,7 @@ struct EngineStats {
   uint64_t prompt_tokens = 0;
   uint64_t generated_tokens = 0;
   uint64_t steps = 0;
+  uint64_t preemptions = 0;
 };
 
 class Engine {
@@ -78,20 +89,22 @@ class Engine {
   explicit Engine(const EngineOptions& options);  // starts the thread
   ~Engine();                                      // ends every request with kCancelled, joins
 
-  // kInvalidArgument (prompt longer than the context, with both lengths), kResourceExhausted (queue full, or a
-  // prompt that can never fit the KV cache), kUnavailable (no pipeline).
+  // kInvalidArgument (prompt longer than the context, with both lengths), kResourceExhausted (queue
+  // full, or a prompt that can never fit the KV cache), kUnavailable (no pipeline).
   absl::StatusOr<RequestId> Submit(EngineRequest request, std::shared_ptr<TokenSink> sink);
-  // The sequence leaves at the next step border and its blocks are freed; OnFinish(kCancelled) follows.
+  // The sequence leaves at the next step border and its blocks are freed; OnFinish(kCancelled)
+  // follows.
   void Cancel(RequestId id);
 
   // The workers are connected: steps may flow. Any thread.
   void SetPipeline(std::unique_ptr<Pipeline> pipeline);
-  // The workers are gone (or going): running requests end with `reason`. Returns when no step uses the old
-  // pipeline any more.
+  // The workers are gone (or going): running requests end with `reason`. Returns when no step uses
+  // the old pipeline any more.
   void ClearPipeline(const absl::Status& reason);
 
   EngineStats stats() const;
-  // Waits until nothing runs or waits, or the timeout; returns the number of requests left.
+  // Waits until nothing runs or waits and no step is in flight, or the timeout; returns the number
+  // of requests left.
   int WaitIdle(absl::Duration timeout);
 
  private:

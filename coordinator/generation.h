@@ -1,8 +1,8 @@
 // Generation: from text or messages to a stream of text events; what every API dialect encodes.
 //
-// GenerationService tokenises (and renders the chat template), submits to the engine, and turns tokens into
-// text: streaming detokenizer, stop strings across token borders, usage. Encoders (HTTP, gRPC) only
-// translate its events. Thread-safe.
+// GenerationService tokenises (and renders the chat template), submits to the engine, and turns
+// tokens into text: streaming detokenizer, stop strings across token borders, usage. Encoders
+// (HTTP, gRPC) only translate its events. Thread-safe.
 #ifndef DOVETAIL_COORDINATOR_GENERATION_H_
 #define DOVETAIL_COORDINATOR_GENERATION_H_
 
@@ -33,20 +33,20 @@ struct GenerationRequest {
   std::variant<std::string, std::vector<int32_t>, std::vector<ChatMessage>> input;
   std::optional<float> temperature, top_p, min_p;  // checked here: InvalidArgument names the field
   std::optional<int64_t> top_k;
-  std::optional<uint64_t> seed;      // default: random, reported in the first event
-  std::optional<int64_t> max_tokens; // default: until the context ends
-  std::vector<std::string> stop;     // at most 16, none empty
+  std::optional<uint64_t> seed;       // default: random, reported in the first event
+  std::optional<int64_t> max_tokens;  // default: until the context ends
+  std::vector<std::string> stop;      // at most 16, none empty
   bool ignore_eos = false;
   absl::Time deadline = absl::InfiniteFuture();
 };
 
 struct GenerationEvent {
-  std::string text;                  // delta; may be empty
+  std::string text;  // delta; may be empty
   std::vector<int32_t> tokens;
   bool finished = false;
   FinishReason reason = FinishReason::kStop;
-  absl::Status status;               // of kError and kCancelled
-  RequestUsage usage;                // in the first (prompt_tokens) and the last event
+  absl::Status status;  // of kError and kCancelled
+  RequestUsage usage;   // in the first (prompt_tokens) and the last event
   uint64_t seed = 0;
 };
 
@@ -64,9 +64,9 @@ class GenerationService {
                     const model::Tokenizer* tokenizer, const model::ChatTemplate* chat_template,
                     Engine* engine, int context_length, int max_new_tokens);
 
-  // Starts a generation; events follow on `sink` until one is `finished`. Errors are for the client: field
-  // names, limits, kResourceExhausted, kUnavailable. An InvalidArgument about a field begins with its name
-  // in backticks: "`max_tokens` must be at least 1, got -4".
+  // Starts a generation; events follow on `sink` until one is `finished`. Errors are for the
+  // client: field names, limits, kResourceExhausted, kUnavailable. An InvalidArgument about a field
+  // begins with its name in backticks: "`max_tokens` must be at least 1, got -4".
   absl::StatusOr<RequestId> Start(const GenerationRequest& request,
                                   std::shared_ptr<EventSink> sink);
   void Cancel(RequestId id);

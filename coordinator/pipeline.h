@@ -1,7 +1,8 @@
-// Pipeline: the connected workers as the engine sees them: steps go in, outputs come out, in order per lane.
+// Pipeline: the connected workers as the engine sees them: steps go in, outputs come out, in order
+// per lane.
 //
-// ExchangePipeline sends frames through an Exchange; tests use a fake that computes something simple. Used
-// by the engine's thread only, except Wake().
+// ExchangePipeline sends frames through an Exchange; tests use a fake that computes something
+// simple. Used by the engine's thread only, except Wake().
 #ifndef DOVETAIL_COORDINATOR_PIPELINE_H_
 #define DOVETAIL_COORDINATOR_PIPELINE_H_
 
@@ -23,7 +24,8 @@ class Pipeline {
   virtual absl::Status Send(const transport::StepFrame& frame) = 0;
   // True and fills `output` when a step has come back; false when none has. Never waits long.
   virtual absl::StatusOr<bool> Poll(transport::StepOutput* output) = 0;
-  // Sleeps until an output may have come or Wake() was called, at most `timeout`.
+  // Sleeps until an output may have come or Wake() was called, at most `timeout`. A Wake() since
+  // the last Wait() returned counts: then it does not sleep at all.
   virtual void Wait(absl::Duration timeout) = 0;
   virtual void Wake() = 0;  // any thread
 };

@@ -7,8 +7,9 @@
 //   - match: {layers: 3-5, role: mlp, experts: 0-3}
 //     place: cpu:0
 //
-// A rule matches a module if all its conditions do; `experts` matches expert subsets of a mixture-of-experts
-// layer only. Parsing reports every mistake as "file:line:col: message" with the nearest known key.
+// A rule matches a module if all its conditions do; `experts` matches expert subsets of a
+// mixture-of-experts layer only. Parsing reports every mistake as "file:line:col: message" with the
+// nearest known key.
 #ifndef DOVETAIL_COORDINATOR_PLACEMENT_RULE_SET_H_
 #define DOVETAIL_COORDINATOR_PLACEMENT_RULE_SET_H_
 
@@ -26,9 +27,9 @@ struct Rule {
   std::vector<OpKind> roles;                 // empty: any
   std::vector<std::pair<int, int>> experts;  // empty: not an expert rule
   std::string place;
-  std::string location;        // "file:line:col" of the rule
-  std::string place_location;  // of its `place` value
-  std::string layers_location; // of its `layers` value, empty without
+  std::string location;         // "file:line:col" of the rule
+  std::string place_location;   // of its `place` value
+  std::string layers_location;  // of its `layers` value, empty without
 
   bool Matches(const Op& op) const;
 };

@@ -1,0 +1,279 @@
+#include "coordinator/engine_loop.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+
+namespace dovetail::coordinator {
+
+EngineLoop::EngineLoop(const EngineOptions& options)
+    : options_(options),
+      scheduler_({options.shape, options.chunk_size, options.lanes, options.hidden_size}),
+      lanes_(options.lanes) {
+  DT_CHECK_GT(options.vocab_size, 0);
+  frame_.Reserve(options.shape);
+  output_.Reserve(options.shape, options.vocab_size);
+}
+
+absl::StatusOr<NewRequest> EngineLoop::Check(EngineRequest request,
+                                             std::shared_ptr<TokenSink> sink) const {
+  const int64_t num_prompt_tokens = static_cast<int64_t>(request.prompt.size());
+  if (num_prompt_tokens == 0) return absl::InvalidArgumentError("the prompt has no tokens");
+  if (request.max_tokens < 0 || (request.max_tokens == 0 && !request.logits)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_tokens must be at least 1, got ", request.max_tokens));
+  }
+  for (int32_t token : request.prompt) {
+    if (token >= 0 && token < options_.vocab_size) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "token id ", token, " is outside of the vocabulary of ", options_.vocab_size, " tokens"));
+  }
+  const int num_prompt = static_cast<int>(std::min<int64_t>(num_prompt_tokens, INT32_MAX / 2));
+  if (absl::Status fits = scheduler_.CheckFits(num_prompt, request.max_tokens); !fits.ok()) {
+    return fits;
+  }
+  NewRequest result;
+  result.sequence = std::make_unique<Sequence>();
+  Sequence& sequence = *result.sequence;
+  sequence.sampling = request.sampling;
+  sequence.num_prompt_tokens = num_prompt;
+  sequence.max_total_tokens = scheduler_.MaxTotalTokens(num_prompt, request.max_tokens);
+  sequence.wants_logits = request.logits;
+  sequence.tokens = std::move(request.prompt);
+  sequence.tokens.reserve(sequence.max_total_tokens);
+  result.sink = std::move(sink);
+  result.end_tokens = std::move(request.end_tokens);
+  result.deadline = request.deadline;
+  return result;
+}
+
+void EngineLoop::Add(NewRequest request) {
+  const RequestId id = request.sequence->id;
+  Sequence* sequence = scheduler_.Add(std::move(request.sequence));
+  requests_[id] = {sequence, std::move(request.sink), std::move(request.end_tokens),
+                   request.deadline};
+  if (pipeline_ == nullptr) {
+    Finish(id, FinishReason::kError, absl::UnavailableError("the workers are not connected"));
+  }
+}
+
+void EngineLoop::Cancel(RequestId id) {
+  if (requests_.contains(id)) {
+    Finish(id, FinishReason::kCancelled, absl::CancelledError("the request was cancelled"));
+  }
+}
+
+void EngineLoop::SetPipeline(std::shared_ptr<Pipeline> pipeline) {
+  ClearPipeline(absl::UnavailableError("the workers were replaced"));
+  pipeline_ = std::move(pipeline);
+}
+
+void EngineLoop::ClearPipeline(const absl::Status& reason) {
+  if (pipeline_ == nullptr) return;
+  DropSteps();
+  pipeline_.reset();
+  EndAll(FinishReason::kError, reason);
+}
+
+void EngineLoop::DropSteps() {
+  for (int lane = 0; lane < options_.lanes; ++lane) {
+    if (lanes_[lane].in_flight) scheduler_.CompleteStep(lane);
+    lanes_[lane] = LaneStep();
+  }
+}
+
+// An error of the pipeline, seen by us and not by the cluster.
+void EngineLoop::Lose(const absl::Status& error) {
+  const absl::Status reason =
+      error.code() == absl::StatusCode::kUnavailable
+          ? error
+          : absl::UnavailableError(absl::StrCat("the workers were lost: ", error.message()));
+  ClearPipeline(reason);
+  if (options_.on_pipeline_lost) options_.on_pipeline_lost(reason);
+}
+
+void EngineLoop::EndAll(FinishReason reason, const absl::Status& status) {
+  while (!requests_.empty()) Finish(requests_.begin()->first, reason, status);
+}
+
+void EngineLoop::Finish(RequestId id, FinishReason reason, const absl::Status& status) {
+  auto it = requests_.find(id);
+  DT_CHECK(it != requests_.end());
+  const Request request = std::move(it->second);
+  requests_.erase(it);
+  RequestUsage usage;
+  usage.prompt_tokens = request.sequence->num_prompt_tokens;
+  usage.completion_tokens = request.sequence->num_tokens() - request.sequence->num_prompt_tokens;
+  scheduler_.Remove(request.sequence);
+  request.sink->OnFinish(reason, status, usage);
+}
+
+bool EngineLoop::CollectOutputs() {
+  bool any = false;
+  while (pipeline_ != nullptr) {
+    absl::StatusOr<bool> came = pipeline_->Poll(&output_);
+    if (!came.ok()) {
+      Lose(came.status());
+      return true;
+    }
+    if (!*came) break;
+    any = true;
+    if (output_.header.epoch != pipeline_->epoch()) continue;  // of a worker's past life
+    if (absl::Status handled = HandleOutput(); !handled.ok()) Lose(handled);
+  }
+  return any;
+}
+
+absl::Status EngineLoop::HandleOutput() {
+  const transport::OutputHeader& header = output_.header;
+  if (header.lane >= lanes_.size() || !lanes_[header.lane].in_flight ||
+      lanes_[header.lane].step != header.step) {
+    return absl::InternalError(absl::StrCat("step ", header.step, " of lane ", header.lane,
+                                            " came back, which is not in flight"));
+  }
+  const int lane = static_cast<int>(header.lane);
+  if (header.error_layer != 0) {
+    FailStep(lane, header.error_layer);
+  } else {
+    size_t output_idx = 0;
+    size_t logit_row = 0;
+    for (const ScheduledRows& rows : scheduler_.in_flight(lane)) {
+      if (absl::Status handled = HandleRows(rows, &output_idx, &logit_row); !handled.ok()) {
+        return handled;
+      }
+    }
+  }
+  lanes_[lane].in_flight = false;
+  scheduler_.CompleteStep(lane);
+  return absl::OkStatus();
+}
+
+// Outputs come in the order of the frame's sequences; those without anything to report may be
+// missing.
+absl::Status EngineLoop::HandleRows(const ScheduledRows& rows, size_t* output_idx,
+                                    size_t* logit_row) {
+  transport::SequenceOutput output;
+  if (*output_idx < output_.sequences.size() &&
+      output_.sequences[*output_idx].sequence_id == rows.sequence->id) {
+    output = output_.sequences[(*output_idx)++];
+  }
+  const size_t vocab_size = static_cast<size_t>(options_.vocab_size);
+  if (output.num_logit_rows != rows.num_logit_rows ||
+      (*logit_row + output.num_logit_rows) * vocab_size > output_.logits.size() ||
+      (rows.samples && (output.token < 0 || output.token >= options_.vocab_size))) {
+    return absl::InternalError(absl::StrCat("step ", output_.header.step,
+                                            " came back without what sequence ", rows.sequence->id,
+                                            " asked for"));
+  }
+  const auto logits = absl::MakeConstSpan(output_.logits)
+                          .subspan(*logit_row * vocab_size, output.num_logit_rows * vocab_size);
+  *logit_row += output.num_logit_rows;
+  if (!rows.sequence->removed) Deliver(rows, output.token, logits);
+  return absl::OkStatus();
+}
+
+void EngineLoop::Deliver(const ScheduledRows& rows, int32_t token, absl::Span<const float> logits) {
+  Sequence& sequence = *rows.sequence;
+  auto it = requests_.find(sequence.id);
+  DT_CHECK(it != requests_.end());
+  Request& request = it->second;
+  const bool prompt_done = rows.position + rows.num_rows >= sequence.num_prompt_tokens;
+  if (prompt_done && !request.prompt_counted) {
+    request.prompt_counted = true;
+    num_prompt_tokens_ += sequence.num_prompt_tokens;
+  }
+  if (rows.num_logit_rows > 0) {
+    request.sink->OnLogits(rows.first_logit_row, logits, options_.vocab_size);
+  }
+  if (!rows.samples) {
+    if (prompt_done && !sequence.samples()) {
+      Finish(sequence.id, FinishReason::kLength, absl::OkStatus());
+    }
+    return;
+  }
+  if (std::find(request.end_tokens.begin(), request.end_tokens.end(), token) !=
+      request.end_tokens.end()) {
+    return Finish(sequence.id, FinishReason::kStop, absl::OkStatus());
+  }
+  sequence.tokens.push_back(token);
+  ++num_generated_tokens_;
+  request.sink->OnToken(token);
+  if (sequence.num_tokens() >= sequence.max_total_tokens) {
+    Finish(sequence.id, FinishReason::kLength, absl::OkStatus());
+  }
+}
+
+// A value that is not finite in one row cannot be told from one in another: the whole step has
+// failed.
+void EngineLoop::FailStep(int lane, uint32_t error_layer) {
+  const size_t op = error_layer - 1;
+  const std::string where = op < options_.module_names.size() ? options_.module_names[op]
+                                                              : absl::StrCat("operation ", op);
+  const absl::Status status =
+      absl::InternalError(absl::StrCat("a value stopped being finite in ", where));
+  for (const ScheduledRows& rows : scheduler_.in_flight(lane)) {
+    if (!rows.sequence->removed) Finish(rows.sequence->id, FinishReason::kError, status);
+  }
+}
+
+void EngineLoop::ExpireRequests(absl::Time now) {
+  std::vector<RequestId> expired;
+  for (const auto& [id, request] : requests_) {
+    if (request.deadline <= now) expired.push_back(id);
+  }
+  for (RequestId id : expired) {
+    Finish(id, FinishReason::kError,
+           absl::DeadlineExceededError("the request did not finish before its deadline"));
+  }
+  for (const LaneStep& lane : lanes_) {
+    if (!lane.in_flight || !lane.overdue.Passed()) continue;
+    return Lose(
+        absl::DeadlineExceededError(absl::StrCat("step ", lane.step, " did not come back within ",
+                                                 absl::FormatDuration(options_.step_timeout))));
+  }
+}
+
+void EngineLoop::ScheduleSteps() {
+  if (pipeline_ == nullptr || scheduler_.idle()) return;
+  for (int lane = 0; lane < options_.lanes; ++lane) {
+    if (lanes_[lane].in_flight || !scheduler_.Schedule(lane, &frame_)) continue;
+    lanes_[lane] = {true, ++num_steps_, Deadline(options_.step_timeout)};
+    frame_.header.epoch = pipeline_->epoch();
+    frame_.header.step = num_steps_;
+    if (absl::Status sent = pipeline_->Send(frame_); !sent.ok()) return Lose(sent);
+  }
+  // With nothing in flight the oldest sequence can always go on: anything else would wait for ever.
+  DT_CHECK(AnyInFlight());
+}
+
+bool EngineLoop::AnyInFlight() const {
+  return std::any_of(lanes_.begin(), lanes_.end(), [](const LaneStep& l) { return l.in_flight; });
+}
+
+absl::Duration EngineLoop::UntilNextDeadline(absl::Time now) const {
+  absl::Duration left = absl::InfiniteDuration();
+  for (const auto& [id, request] : requests_) {
+    if (request.deadline != absl::InfiniteFuture()) left = std::min(left, request.deadline - now);
+  }
+  for (const LaneStep& lane : lanes_) {
+    if (lane.in_flight) left = std::min(left, lane.overdue.Remaining());
+  }
+  return std::max(left, absl::ZeroDuration());
+}
+
+EngineStats EngineLoop::Stats() const {
+  EngineStats stats;
+  stats.running = scheduler_.num_running();
+  stats.waiting = scheduler_.num_waiting();
+  stats.kv_blocks_total = scheduler_.pool().num_blocks();
+  stats.kv_blocks_used = scheduler_.pool().num_used();
+  stats.prompt_tokens = num_prompt_tokens_;
+  stats.generated_tokens = num_generated_tokens_;
+  stats.steps = num_steps_;
+  stats.preemptions = scheduler_.num_preemptions();
+  return stats;
+}
+
+}  // namespace dovetail::coordinator

@@ -1,0 +1,96 @@
+// EngineLoop: what the engine's thread does, without the thread: requests, scheduler and pipeline.
+//
+// Engine (engine.h) owns one, feeds it from its inbox and calls CollectOutputs(), ExpireRequests()
+// and ScheduleSteps() in turn. Everything here belongs to that thread, except what is marked
+// otherwise.
+#ifndef DOVETAIL_COORDINATOR_ENGINE_LOOP_H_
+#define DOVETAIL_COORDINATOR_ENGINE_LOOP_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "base/deadline.h"
+#include "coordinator/engine.h"
+#include "coordinator/pipeline.h"
+#include "coordinator/scheduler.h"
+
+namespace dovetail::coordinator {
+
+// A request that passed the checks, on its way to the loop. Made on the caller's thread, so that
+// copying the prompt does not delay a step.
+struct NewRequest {
+  std::unique_ptr<Sequence> sequence;
+  std::shared_ptr<TokenSink> sink;
+  std::vector<int32_t> end_tokens;
+  absl::Time deadline;
+};
+
+class EngineLoop {
+ public:
+  explicit EngineLoop(const EngineOptions& options);
+
+  // Any thread: depends on the options only. The sequence has no id yet.
+  absl::StatusOr<NewRequest> Check(EngineRequest request, std::shared_ptr<TokenSink> sink) const;
+
+  void Add(NewRequest request);
+  void Cancel(RequestId id);
+  void SetPipeline(std::shared_ptr<Pipeline> pipeline);
+  void ClearPipeline(const absl::Status& reason);
+  void EndAll(FinishReason reason, const absl::Status& status);
+
+  // Takes in what came back and tells the sinks. True if anything did.
+  bool CollectOutputs();
+  // Ends requests whose deadline passed, and the pipeline if a step is overdue.
+  void ExpireRequests(absl::Time now);
+  // Sends a step for every lane that has none in flight and something to compute.
+  void ScheduleSteps();
+
+  // How long the loop may sleep if nothing happens.
+  absl::Duration UntilNextDeadline(absl::Time now) const;
+  const std::shared_ptr<Pipeline>& pipeline() const { return pipeline_; }
+  bool idle() const { return scheduler_.idle(); }  // also nothing in flight
+  int num_requests() const { return static_cast<int>(requests_.size()); }
+  EngineStats Stats() const;
+
+ private:
+  struct Request {
+    Sequence* sequence;
+    std::shared_ptr<TokenSink> sink;
+    std::vector<int32_t> end_tokens;
+    absl::Time deadline;
+    bool prompt_counted = false;
+  };
+  struct LaneStep {  // the step in flight in a lane
+    bool in_flight = false;
+    uint64_t step = 0;
+    Deadline overdue{absl::InfiniteDuration()};
+  };
+
+  absl::Status HandleOutput();
+  absl::Status HandleRows(const ScheduledRows& rows, size_t* output_idx, size_t* logit_row);
+  void Deliver(const ScheduledRows& rows, int32_t token, absl::Span<const float> logits);
+  void FailStep(int lane, uint32_t error_layer);
+  void Finish(RequestId id, FinishReason reason, const absl::Status& status);
+  void Lose(const absl::Status& error);
+  void DropSteps();
+  bool AnyInFlight() const;
+
+  const EngineOptions options_;
+  Scheduler scheduler_;
+  absl::btree_map<RequestId, Request> requests_;
+  std::shared_ptr<Pipeline> pipeline_;
+  std::vector<LaneStep> lanes_;
+  transport::StepFrame frame_;
+  transport::StepOutput output_;
+  uint64_t num_steps_ = 0;
+  uint64_t num_prompt_tokens_ = 0;
+  uint64_t num_generated_tokens_ = 0;
+};
+
+}  // namespace dovetail::coordinator
+
+#endif  // DOVETAIL_COORDINATOR_ENGINE_LOOP_H_

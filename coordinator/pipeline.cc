@@ -1,0 +1,79 @@
+#include "coordinator/pipeline.h"
+
+#include <utility>
+
+#include "base/check.h"
+#include "base/status_macros.h"
+
+namespace dovetail::coordinator {
+namespace {
+
+// A worker that does not take or finish a message for this long is lost.
+constexpr absl::Duration kMessageTimeout = absl::Seconds(10);
+// Longer than a hop, shorter than a step: a token that comes at once is taken without a system
+// call.
+constexpr absl::Duration kSpin = absl::Microseconds(20);
+
+class ExchangePipeline : public Pipeline {
+ public:
+  ExchangePipeline(std::shared_ptr<transport::Exchange> exchange,
+                   std::unique_ptr<transport::TensorSender> sender,
+                   std::unique_ptr<transport::TensorReceiver> receiver,
+                   std::unique_ptr<transport::Doorbell> doorbell, const StepShape& shape,
+                   int vocab_size)
+      : exchange_(std::move(exchange)),
+        sender_(std::move(sender)),
+        receiver_(std::move(receiver)),
+        doorbell_(std::move(doorbell)),
+        shape_(shape),
+        vocab_size_(vocab_size),
+        seen_(doorbell_->Sequence()) {}
+
+  uint64_t epoch() const override { return exchange_->epoch(); }
+
+  absl::Status Send(const transport::StepFrame& frame) override {
+    return transport::SendStep(*sender_, frame, {}, kMessageTimeout);
+  }
+
+  absl::StatusOr<bool> Poll(transport::StepOutput* output) override {
+    if (exchange_->aborted()) return absl::AbortedError("the connection to the workers was ended");
+    if (!receiver_->Ready()) return false;
+    DT_RETURN_IF_ERROR(transport::ReceiveOutput(*receiver_, shape_, exchange_->epoch(), vocab_size_,
+                                                output, kMessageTimeout));
+    return true;
+  }
+
+  void Wait(absl::Duration timeout) override {
+    doorbell_->Wait(seen_, kSpin, timeout);
+    // Read before the caller looks for work, so that a ring that comes after is not slept through.
+    seen_ = doorbell_->Sequence();
+  }
+
+  void Wake() override { doorbell_->Ring(); }
+
+ private:
+  const std::shared_ptr<transport::Exchange> exchange_;
+  const std::unique_ptr<transport::TensorSender> sender_;
+  const std::unique_ptr<transport::TensorReceiver> receiver_;
+  const std::unique_ptr<transport::Doorbell> doorbell_;
+  const StepShape shape_;
+  const int vocab_size_;
+  uint32_t seen_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Pipeline>> MakeExchangePipeline(
+    std::shared_ptr<transport::Exchange> exchange, const Route& route, const StepShape& shape,
+    int vocab_size) {
+  DT_CHECK(exchange != nullptr && !route.empty());
+  DT_ASSIGN_OR_RETURN(auto sender, exchange->Sender(transport::kCoordinator, route.front().worker));
+  DT_ASSIGN_OR_RETURN(auto receiver,
+                      exchange->Receiver(route.back().worker, transport::kCoordinator));
+  DT_ASSIGN_OR_RETURN(auto doorbell, exchange->DoorbellOf(transport::kCoordinator));
+  return std::make_unique<ExchangePipeline>(std::move(exchange), std::move(sender),
+                                            std::move(receiver), std::move(doorbell), shape,
+                                            vocab_size);
+}
+
+}  // namespace dovetail::coordinator

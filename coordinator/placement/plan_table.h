@@ -1,0 +1,34 @@
+// How plans are shown to people: byte counts, ranges of modules, tables. Pure functions.
+#ifndef DOVETAIL_COORDINATOR_PLACEMENT_PLAN_TABLE_H_
+#define DOVETAIL_COORDINATOR_PLACEMENT_PLAN_TABLE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "base/route.h"
+#include "coordinator/placement/plan.h"
+
+namespace dovetail::coordinator {
+
+// "0 B", "512 B", "12.3 MiB", "1.50 GiB".
+std::string FormatBytes(int64_t bytes);
+
+// Modules in execution order with neighbouring layers joined:
+//   {"model.embed_tokens", "model.layers.0-13", "model.layers.14.self_attn", "lm_head"}.
+std::vector<std::string> CollapseModules(absl::Span<const Op> ops);
+
+// "embedding, layers 0-14, layer 15 attention, norm, lm_head".
+std::string DescribeOps(absl::Span<const Op> ops);
+
+// Columns padded to their widest cell, two spaces between; the first column to the left, others to
+// the right. Each line begins with two spaces and ends with a newline.
+std::string FormatTable(const std::vector<std::vector<std::string>>& rows);
+
+// One row a worker: what it is to hold, the sum, the budget, and what is missing.
+std::string FormatMemoryTable(const std::vector<PlacedWorker>& workers);
+
+}  // namespace dovetail::coordinator
+
+#endif  // DOVETAIL_COORDINATOR_PLACEMENT_PLAN_TABLE_H_

@@ -1,0 +1,40 @@
+// Sequence: one request's tokens and how far the model has computed them.
+//
+// `num_computed_tokens` is the only progress counter. It is advanced when tokens are scheduled, so
+// prefill, chunks, decode and recomputation after a preemption are all "compute tokens from here to
+// there". Plain data; owned by the scheduler, touched by the engine's thread only.
+#ifndef DOVETAIL_COORDINATOR_SEQUENCE_H_
+#define DOVETAIL_COORDINATOR_SEQUENCE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "base/sampling_params.h"
+#include "coordinator/block_pool.h"
+
+namespace dovetail::coordinator {
+
+struct Sequence {
+  uint64_t id = 0;  // ascending in order of arrival
+  SamplingParams sampling;
+  std::vector<int32_t> tokens;  // prompt, then what was generated
+  int num_prompt_tokens = 0;
+  int max_total_tokens = 0;   // prompt and generated; reached: the sequence is done
+  bool wants_logits = false;  // of every prompt row
+
+  int num_computed_tokens = 0;
+  int num_logit_rows_sent = 0;  // prompt rows whose logits were scheduled; never asked for again
+  std::vector<BlockId> blocks;
+  int lane = -1;           // -1: waiting
+  bool in_flight = false;  // rows of it are in its lane's step
+  bool removed = false;    // gone, but its blocks belong to the step in flight
+  int num_preemptions = 0;
+
+  int num_tokens() const { return static_cast<int>(tokens.size()); }
+  int num_pending_tokens() const { return num_tokens() - num_computed_tokens; }
+  bool samples() const { return max_total_tokens > num_prompt_tokens; }
+};
+
+}  // namespace dovetail::coordinator
+
+#endif  // DOVETAIL_COORDINATOR_SEQUENCE_H_
