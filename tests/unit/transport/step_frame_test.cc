@@ -1,0 +1,379 @@
+#include "transport/step_frame.h"
+
+#include <cstring>
+#include <thread>
+
+#include "gtest/gtest.h"
+#include "memory_channel.h"
+#include "step_frame_testing.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/test_data.h"
+#include "transport/exchange.h"
+
+namespace dovetail::transport {
+namespace {
+
+using testing::FrameAndRows;
+using testing::FrameMaker;
+using ::testing::HasSubstr;
+using testing::kEpoch;
+using testing::kHiddenSize;
+using testing::kVocabSize;
+using testing::MemoryReceiver;
+using testing::MemorySender;
+using testing::SmallShape;
+using testing::StatusIs;
+
+constexpr absl::Duration kLong = absl::Seconds(60);
+
+template <typename T>
+void ExpectSameBytes(const std::vector<T>& a, const std::vector<T>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  if (a.empty()) return;
+  EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(T)), 0);
+}
+
+void ExpectSame(const StepFrame& a, const StepFrame& b) {
+  EXPECT_EQ(std::memcmp(&a.header, &b.header, sizeof(StepHeader)), 0);
+  ExpectSameBytes(a.sequences, b.sequences);
+  EXPECT_EQ(a.block_ids, b.block_ids);
+  EXPECT_EQ(a.tokens, b.tokens);
+  EXPECT_EQ(a.logit_rows, b.logit_rows);
+}
+
+ExchangeSpec Loop(uint64_t ring_bytes) {
+  return ExchangeSpec{.epoch = kEpoch,
+                      .endpoints = {kCoordinator, "cpu:0"},
+                      .edges = {{kCoordinator, "cpu:0"}},
+                      .ring_bytes = ring_bytes};
+}
+
+TEST(StepFrame, RoundTripsThroughARing) {
+  constexpr int kFrames = 300;
+  const uint64_t seed = testing::TestSeed();
+  auto exchange = Exchange::CreateInProcess(Loop(4096));
+  auto sender = *exchange->Sender(kCoordinator, "cpu:0");
+  auto receiver = *exchange->Receiver(kCoordinator, "cpu:0");
+  std::thread sending([&] {
+    FrameMaker maker(seed);
+    for (int i = 0; i < kFrames; ++i) {
+      const FrameAndRows sent = maker.Next();
+      EXPECT_OK(SendStep(*sender, sent.frame, sent.hidden, kLong));
+      EXPECT_OK(SendOutput(*sender, maker.NextOutput(), kLong));
+    }
+  });
+  FrameMaker maker(seed);
+  StepFrame got;
+  StepOutput got_output;
+  std::vector<float> room(size_t{40} * kHiddenSize);
+  for (int i = 0; i < kFrames; ++i) {
+    const FrameAndRows sent = maker.Next();
+    EXPECT_OK(ReceiveStep(*receiver, SmallShape(), kEpoch, kHiddenSize, &got, absl::MakeSpan(room),
+                          kLong));
+    ExpectSame(got, sent.frame);
+    EXPECT_EQ(std::memcmp(room.data(), sent.hidden.data(), sent.hidden.size() * sizeof(float)), 0);
+    const StepOutput sent_output = maker.NextOutput();
+    EXPECT_OK(ReceiveOutput(*receiver, SmallShape(), kEpoch, kVocabSize, &got_output, kLong));
+    EXPECT_EQ(got_output.header.step, sent_output.header.step);
+    ExpectSameBytes(got_output.sequences, sent_output.sequences);
+    ExpectSameBytes(got_output.logits, sent_output.logits);
+  }
+  sending.join();
+}
+
+TEST(StepFrame, ReturnsToItsBeginningWhenCleared) {
+  FrameAndRows made = FrameMaker(1).Next();
+  made.frame.Clear();
+  EXPECT_EQ(made.frame.header.num_rows, 0u);
+  EXPECT_TRUE(made.frame.sequences.empty() && made.frame.block_ids.empty() &&
+              made.frame.tokens.empty() && made.frame.logit_rows.empty());
+}
+
+TEST(StepFrame, MaximaHoldEveryFrame) {
+  FrameMaker maker(testing::TestSeed());
+  for (int i = 0; i < 100; ++i) {
+    MemorySender sender;
+    const FrameAndRows made = maker.Next();
+    ASSERT_OK(SendStep(sender, made.frame, made.hidden, kLong));
+    EXPECT_LE(sender.message().size(), MaxStepBytes(SmallShape(), kHiddenSize));
+    ASSERT_OK(SendOutput(sender, maker.NextOutput(), kLong));
+    EXPECT_LE(sender.message().size(), MaxOutputBytes(SmallShape(), kVocabSize));
+  }
+}
+
+TEST(StepOutput, RowsMayLieApart) {
+  StepOutput output;
+  output.header.epoch = kEpoch;
+  output.header.num_sequences = 1;
+  output.header.num_logit_rows = 3;
+  output.header.vocab_size = kVocabSize;
+  output.sequences = {{.sequence_id = 4, .token = 2, .num_logit_rows = 3}};
+  for (int i = 0; i < 3 * kVocabSize; ++i) output.logits.push_back(static_cast<float>(i));
+  MemorySender together, apart;
+  ASSERT_OK(SendOutput(together, output, kLong));
+  std::vector<std::vector<float>> rows;
+  std::vector<const float*> pointers;
+  for (int i = 0; i < 3; ++i) {
+    rows.emplace_back(output.logits.begin() + i * kVocabSize,
+                      output.logits.begin() + (i + 1) * kVocabSize);
+  }
+  for (const std::vector<float>& row : rows) pointers.push_back(row.data());
+  ASSERT_OK(SendOutputRows(apart, output.header, output.sequences, pointers, kLong));
+  EXPECT_EQ(apart.message(), together.message());
+}
+
+// A message in the middle of the route, taken apart so that single fields can be spoiled.
+class SpoiledFrame : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    frame_.header.epoch = kEpoch;
+    frame_.header.num_sequences = 2;
+    frame_.header.num_rows = 4;
+    frame_.header.num_block_ids = 3;
+    frame_.header.num_logit_rows = 2;
+    frame_.header.hidden_rows = 4;
+    frame_.header.hidden_size = kHiddenSize;
+    SequenceStep a;
+    a.num_rows = 3;
+    a.position = 30;
+    a.num_blocks = 2;
+    a.num_logit_rows = 1;
+    a.flags = SequenceStep::kSample;
+    SequenceStep b;
+    b.num_rows = 1;
+    b.num_blocks = 1;
+    b.num_logit_rows = 1;
+    b.flags = SequenceStep::kReturnLogits;
+    frame_.sequences = {a, b};
+    frame_.block_ids = {0, 29, 5};
+    frame_.tokens = {1, 2, 3, 4};
+    frame_.logit_rows = {2, 3};
+    hidden_.resize(size_t{4} * kHiddenSize);
+    ASSERT_OK(Receive(Bytes()));
+  }
+
+  std::vector<uint8_t> Bytes() const {
+    MemorySender sender;
+    EXPECT_OK(SendStep(sender, frame_, hidden_, kLong));
+    return sender.message();
+  }
+  absl::Status Receive(std::vector<uint8_t> bytes, const StepShape& shape = SmallShape()) {
+    MemoryReceiver receiver(std::move(bytes));
+    StepFrame got;
+    std::vector<float> room(size_t{40} * kHiddenSize);
+    const absl::Status status =
+        ReceiveStep(receiver, shape, kEpoch, kHiddenSize, &got, absl::MakeSpan(room), kLong);
+    EXPECT_TRUE(receiver.ended());
+    return status;
+  }
+  template <typename Change>
+  absl::Status WithHeader(Change change) {
+    std::vector<uint8_t> bytes = Bytes();
+    StepHeader header;
+    std::memcpy(&header, bytes.data(), sizeof(header));
+    change(header);
+    std::memcpy(bytes.data(), &header, sizeof(header));
+    return Receive(std::move(bytes));
+  }
+  template <typename Change>
+  absl::Status WithFrame(Change change) {
+    const StepFrame saved = frame_;
+    change(frame_);
+    const absl::Status status = Receive(Bytes());
+    frame_ = saved;
+    return status;
+  }
+
+  StepFrame frame_;
+  std::vector<float> hidden_;
+};
+
+#define EXPECT_MALFORMED(status, text) \
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kInternal, HasSubstr(text)))
+
+TEST_F(SpoiledFrame, IsRefusedForItsHeader) {
+  EXPECT_MALFORMED(WithHeader([](StepHeader& h) { h.magic = kOutputMagic; }), "magic");
+  EXPECT_THAT(WithHeader([](StepHeader& h) { h.epoch = kEpoch - 1; }),
+              StatusIs(absl::StatusCode::kAborted, HasSubstr("epoch 8, this is epoch 9")));
+  for (const uint32_t count : {0u, 1000u, 0x80000000u, 0xffffffffu}) {
+    EXPECT_MALFORMED(WithHeader([=](StepHeader& h) { h.num_sequences = count; }), "num_sequences");
+    EXPECT_MALFORMED(WithHeader([=](StepHeader& h) { h.num_rows = count; }), "num_rows");
+    EXPECT_MALFORMED(WithHeader([=](StepHeader& h) { h.num_block_ids = count; }), "num_block_ids");
+    EXPECT_MALFORMED(WithHeader([=](StepHeader& h) { h.hidden_size = count; }), "hidden_size");
+  }
+  for (const uint32_t count : {5u, 21u, 0xffffffffu}) {
+    EXPECT_MALFORMED(WithHeader([=](StepHeader& h) { h.num_logit_rows = count; }),
+                     "num_logit_rows");
+  }
+  for (const uint32_t count : {1u, 5u, 0xffffffffu}) {
+    EXPECT_MALFORMED(WithHeader([=](StepHeader& h) { h.hidden_rows = count; }), "hidden_rows");
+  }
+  // Possible alone, but not with this many bytes.
+  EXPECT_MALFORMED(WithHeader([](StepHeader& h) { h.hidden_rows = 0; }), "message has");
+  EXPECT_MALFORMED(WithHeader([](StepHeader& h) { h.num_block_ids = 4; }), "message has");
+  EXPECT_MALFORMED(WithHeader([](StepHeader& h) { h.num_sequences = 3; }), "message has");
+}
+
+TEST_F(SpoiledFrame, IsRefusedForItsLength) {
+  std::vector<uint8_t> bytes = Bytes();
+  bytes.push_back(0);
+  EXPECT_MALFORMED(Receive(bytes), "message has");
+  for (const size_t size : {bytes.size() - 2, sizeof(StepHeader), size_t{5}, size_t{0}}) {
+    bytes.resize(size);
+    EXPECT_MALFORMED(Receive(bytes), "malformed frame");
+  }
+}
+
+TEST_F(SpoiledFrame, IsRefusedForASequence) {
+  auto with = [this](auto change) {
+    return WithFrame([&](StepFrame& f) { change(f.sequences[0]); });
+  };
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.num_rows = 0; }), "sequence 0");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.num_rows = -3; }), "num_rows is -3");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.num_rows = 5; }), "num_rows is 5");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.num_rows = 2; }), "sequence 0: ");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.position = -1; }), "position is -1");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.position = 198; }), "position + num_rows is 201");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.position = INT32_MAX; }), "position is");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.position = 62; }), "num_blocks is 2");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.num_blocks = 1; }), "num_blocks is 1");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.num_blocks = 8; }), "num_blocks is 8");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.num_blocks = 4; }), "num_blocks is 4");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.num_blocks = 3; }), "sequence 1: ");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.num_logit_rows = -1; }), "num_logit_rows is -1");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.num_logit_rows = 4; }), "num_logit_rows is 4");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.num_logit_rows = 0; }), "lack the last row");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.num_logit_rows = 2; }), "logit row is 3");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.flags = 4; }), "flags are 4");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.reserved = 1; }), "reserved");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.sampling.reserved = 1; }), "reserved");
+}
+
+TEST_F(SpoiledFrame, IsRefusedForSamplingOutOfRange) {
+  auto with = [this](auto change) {
+    return WithFrame([&](StepFrame& f) { change(f.sequences[1].sampling); });
+  };
+  for (const float bad : {-0.5f, std::nanf(""), HUGE_VALF, -HUGE_VALF}) {
+    EXPECT_MALFORMED(with([=](SamplingParams& p) { p.temperature = bad; }), "temperature");
+    EXPECT_MALFORMED(with([=](SamplingParams& p) { p.top_p = bad; }), "top_p");
+    EXPECT_MALFORMED(with([=](SamplingParams& p) { p.min_p = bad; }), "min_p");
+  }
+  EXPECT_MALFORMED(with([](SamplingParams& p) { p.top_p = 0.0f; }), "top_p");
+  EXPECT_MALFORMED(with([](SamplingParams& p) { p.top_p = 1.5f; }), "top_p");
+  EXPECT_MALFORMED(with([](SamplingParams& p) { p.min_p = 1.5f; }), "min_p");
+  EXPECT_MALFORMED(with([](SamplingParams& p) { p.top_k = -1; }), "top_k is -1");
+}
+
+TEST_F(SpoiledFrame, IsRefusedForItsArrays) {
+  EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.block_ids[1] = 30; }), "block id is 30");
+  EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.block_ids[2] = -1; }), "block id is -1");
+  EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.tokens[3] = -1; }), "token is -1");
+  EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.logit_rows[1] = 4; }), "logit row is 4");
+  EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.logit_rows[0] = -1; }), "logit row is -1");
+  EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.logit_rows[1] = 2; }), "logit row is 2");
+  EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.logit_rows[0] = 1; }), "lack the last row");
+  // Descending within one sequence.
+  EXPECT_MALFORMED(WithFrame([](StepFrame& f) {
+                     f.sequences[0].num_logit_rows = 2;
+                     f.sequences[1].num_logit_rows = 0;
+                     f.logit_rows = {2, 1};
+                   }),
+                   "logit row is 1");
+}
+
+TEST_F(SpoiledFrame, IsRefusedWhenItsRowsDoNotFit) {
+  MemoryReceiver receiver(Bytes());
+  StepFrame got;
+  std::vector<float> room(size_t{3} * kHiddenSize);
+  EXPECT_MALFORMED(
+      ReceiveStep(receiver, SmallShape(), kEpoch, kHiddenSize, &got, absl::MakeSpan(room), kLong),
+      "do not fit in 36");
+}
+
+TEST(StepFrame, SurvivesRandomDamage) {
+  const uint64_t seed = testing::TestSeed();
+  std::mt19937_64 random(seed);
+  FrameMaker maker(seed);
+  int refused = 0;
+  StepFrame got;
+  StepOutput got_output;
+  std::vector<float> room(size_t{40} * kHiddenSize);
+  for (int i = 0; i < 5000; ++i) {
+    MemorySender sender;
+    const FrameAndRows made = maker.Next();
+    ASSERT_OK(SendStep(sender, made.frame, made.hidden, kLong));
+    std::vector<uint8_t> bytes = sender.message();
+    const size_t interesting = bytes.size() - made.hidden.size() * sizeof(float);
+    for (uint64_t n = 0; n < 1 + random() % 3; ++n) bytes[random() % interesting] = random();
+    MemoryReceiver receiver(bytes);
+    refused +=
+        !ReceiveStep(receiver, SmallShape(), kEpoch, kHiddenSize, &got, absl::MakeSpan(room), kLong)
+             .ok();
+    ASSERT_OK(SendOutput(sender, maker.NextOutput(), kLong));
+    bytes = sender.message();
+    bytes[random() % bytes.size()] = random();
+    MemoryReceiver output_receiver(bytes);
+    (void)ReceiveOutput(output_receiver, SmallShape(), kEpoch, kVocabSize, &got_output, kLong);
+  }
+  // Much of a frame is free to be anything (ids, seeds, tokens), much is not.
+  EXPECT_GT(refused, 1000);
+}
+
+class SpoiledOutput : public ::testing::Test {
+ protected:
+  SpoiledOutput() {
+    output_.header.epoch = kEpoch;
+    output_.header.num_sequences = 2;
+    output_.header.num_logit_rows = 3;
+    output_.header.vocab_size = kVocabSize;
+    output_.sequences = {{.sequence_id = 1, .token = 49, .num_logit_rows = 1},
+                         {.sequence_id = 2, .token = -1, .num_logit_rows = 2}};
+    output_.logits.resize(3 * kVocabSize);
+  }
+  template <typename Change>
+  absl::Status With(Change change) {
+    MemorySender sender;
+    EXPECT_OK(SendOutput(sender, output_, kLong));
+    std::vector<uint8_t> bytes = sender.message();
+    OutputHeader header;
+    SequenceOutput sequences[2];
+    std::memcpy(&header, bytes.data(), sizeof(header));
+    std::memcpy(sequences, bytes.data() + sizeof(header), sizeof(sequences));
+    change(header, sequences);
+    std::memcpy(bytes.data(), &header, sizeof(header));
+    std::memcpy(bytes.data() + sizeof(header), sequences, sizeof(sequences));
+    MemoryReceiver receiver(bytes);
+    StepOutput got;
+    const absl::Status status =
+        ReceiveOutput(receiver, SmallShape(), kEpoch, kVocabSize, &got, kLong);
+    EXPECT_TRUE(receiver.ended());
+    return status;
+  }
+  StepOutput output_;
+};
+
+TEST_F(SpoiledOutput, IsRefused) {
+  using H = OutputHeader;
+  using S = SequenceOutput;
+  EXPECT_OK(With([](H&, S*) {}));
+  EXPECT_MALFORMED(With([](H& h, S*) { h.magic = kStepMagic; }), "magic");
+  EXPECT_THAT(With([](H& h, S*) { h.epoch = 10; }),
+              StatusIs(absl::StatusCode::kAborted, HasSubstr("epoch 10")));
+  for (const uint32_t count : {7u, 0xffffffffu}) {
+    EXPECT_MALFORMED(With([=](H& h, S*) { h.num_sequences = count; }), "num_sequences");
+  }
+  for (const uint32_t count : {21u, 0xffffffffu}) {
+    EXPECT_MALFORMED(With([=](H& h, S*) { h.num_logit_rows = count; }), "num_logit_rows");
+  }
+  EXPECT_MALFORMED(With([](H& h, S*) { h.num_logit_rows = 2; }), "message has");
+  EXPECT_MALFORMED(With([](H& h, S*) { h.num_sequences = 1; }), "message has");
+  EXPECT_MALFORMED(With([](H& h, S*) { h.vocab_size = 51; }), "vocab_size is 51");
+  EXPECT_MALFORMED(With([](H&, S* s) { s[0].token = 50; }), "token is 50");
+  EXPECT_MALFORMED(With([](H&, S* s) { s[1].token = -2; }), "token is -2");
+  EXPECT_MALFORMED(With([](H&, S* s) { s[0].num_logit_rows = -1; }), "num_logit_rows is -1");
+  EXPECT_MALFORMED(With([](H&, S* s) { s[1].num_logit_rows = 3; }), "num_logit_rows is 3");
+  EXPECT_MALFORMED(With([](H&, S* s) { s[1].num_logit_rows = 1; }), "sum of num_logit_rows");
+}
+
+}  // namespace
+}  // namespace dovetail::transport

@@ -1,0 +1,126 @@
+// Random valid frames, shared by the tests of frames.
+#ifndef DOVETAIL_TESTS_UNIT_TRANSPORT_STEP_FRAME_TESTING_H_
+#define DOVETAIL_TESTS_UNIT_TRANSPORT_STEP_FRAME_TESTING_H_
+
+#include <algorithm>
+#include <random>
+#include <vector>
+
+#include "transport/step_frame.h"
+
+namespace dovetail::testing {
+
+inline constexpr int kHiddenSize = 12;
+inline constexpr int kVocabSize = 50;
+inline constexpr uint64_t kEpoch = 9;
+
+inline StepShape SmallShape() {
+  return StepShape{.max_rows = 40,
+                   .max_sequences = 6,
+                   .max_logit_rows = 20,
+                   .context_length = 200,
+                   .num_kv_blocks = 30,
+                   .kv_type = KvType::kF16};
+}
+
+struct FrameAndRows {
+  transport::StepFrame frame;
+  std::vector<float> hidden;
+};
+
+class FrameMaker {
+ public:
+  explicit FrameMaker(uint64_t seed) : random_(seed) {}
+
+  FrameAndRows Next() {
+    const StepShape shape = SmallShape();
+    FrameAndRows out;
+    transport::StepFrame& frame = out.frame;
+    const int num_sequences = Between(1, shape.max_sequences);
+    int rows_left = shape.max_rows;
+    int logits_left = shape.max_logit_rows;
+    for (int i = 0; i < num_sequences; ++i) {
+      const int spare = rows_left - (num_sequences - i - 1);
+      AddSequence(shape, Between(1, std::min(spare, 15)), &logits_left, &frame);
+      rows_left -= frame.sequences.back().num_rows;
+    }
+    transport::StepHeader& h = frame.header;
+    h.segment = Between(0, 3);
+    h.epoch = kEpoch;
+    h.step = random_();
+    h.lane = Between(0, 3);
+    h.num_sequences = frame.sequences.size();
+    h.num_rows = frame.tokens.size();
+    h.num_block_ids = frame.block_ids.size();
+    h.num_logit_rows = frame.logit_rows.size();
+    const uint32_t choices[] = {0, h.num_rows, h.num_logit_rows};
+    h.hidden_rows = choices[Between(0, 2)];
+    h.hidden_size = kHiddenSize;
+    out.hidden.resize(size_t{h.hidden_rows} * h.hidden_size);
+    for (float& value : out.hidden) value = static_cast<float>(Between(-1000, 1000)) / 7.0f;
+    return out;
+  }
+
+  transport::StepOutput NextOutput() {
+    const StepShape shape = SmallShape();
+    transport::StepOutput out;
+    out.header.epoch = kEpoch;
+    out.header.step = random_();
+    out.header.vocab_size = kVocabSize;
+    out.header.num_sequences = Between(0, shape.max_sequences);
+    int left = shape.max_logit_rows;
+    for (uint32_t i = 0; i < out.header.num_sequences; ++i) {
+      transport::SequenceOutput sequence;
+      sequence.sequence_id = random_();
+      sequence.token = Between(-1, kVocabSize - 1);
+      sequence.num_logit_rows = Between(0, std::min(left, 5));
+      left -= sequence.num_logit_rows;
+      out.header.num_logit_rows += sequence.num_logit_rows;
+      out.sequences.push_back(sequence);
+    }
+    out.logits.resize(size_t{out.header.num_logit_rows} * kVocabSize);
+    for (float& value : out.logits) value = static_cast<float>(Between(-1000, 1000)) / 3.0f;
+    return out;
+  }
+
+ private:
+  int Between(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
+
+  void AddSequence(const StepShape& shape, int num_rows, int* logits_left,
+                   transport::StepFrame* frame) {
+    transport::SequenceStep s;
+    s.sequence_id = random_();
+    s.num_rows = num_rows;
+    s.position = Between(0, shape.context_length - num_rows);
+    const int needed = (s.position + num_rows + kKvBlockTokens - 1) / kKvBlockTokens;
+    s.num_blocks = Between(needed, shape.max_blocks_per_sequence());
+    s.flags = Between(0, 3);
+    s.sampling.temperature = static_cast<float>(Between(0, 20)) / 10.0f;
+    s.sampling.top_p = static_cast<float>(Between(1, 10)) / 10.0f;
+    s.sampling.top_k = Between(0, 5);
+    s.sampling.seed = random_();
+    const int first_row = static_cast<int>(frame->tokens.size());
+    if (*logits_left == 0) s.flags &= ~uint32_t{transport::SequenceStep::kSample};
+    for (int row = 0; row < num_rows; ++row) {
+      frame->tokens.push_back(Between(0, 1 << 20));
+      const bool last = row == num_rows - 1;
+      const bool must = last && (s.flags & transport::SequenceStep::kSample) != 0;
+      // One is kept back for the last row of a sequence that is sampled.
+      if (must || (!last && *logits_left > 1 && Between(0, 3) == 0)) {
+        frame->logit_rows.push_back(first_row + row);
+        ++s.num_logit_rows;
+        --*logits_left;
+      }
+    }
+    for (int i = 0; i < s.num_blocks; ++i) {
+      frame->block_ids.push_back(Between(0, shape.num_kv_blocks - 1));
+    }
+    frame->sequences.push_back(s);
+  }
+
+  std::mt19937_64 random_;
+};
+
+}  // namespace dovetail::testing
+
+#endif  // DOVETAIL_TESTS_UNIT_TRANSPORT_STEP_FRAME_TESTING_H_
