@@ -73,8 +73,6 @@ MaybeError ReadSampling(const Json& body, GenerationRequest* common) {
   if (MaybeError error = ReadFloat(body, "top_p", &common->top_p)) return error;
   if (MaybeError error = ReadFloat(body, "min_p", &common->min_p)) return error;
   if (MaybeError error = ReadInt(body, "top_k", &common->top_k)) return error;
-  // vLLM's clients say -1 for "off".
-  if (common->top_k == -1) common->top_k = 0;
   if (MaybeError error = ReadSeed(body, "seed", &common->seed)) return error;
   if (MaybeError error = ReadBool(body, "ignore_eos", &common->ignore_eos)) return error;
   return ReadStop(body, &common->stop);
