@@ -14,37 +14,10 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "base/packed_layout.h"
 #include "kernels/ops.h"
+#include "kernels/table.h"
 
 namespace dovetail::kernels {
-
-enum class Isa { kScalar = 0, kAvx2 = 1, kAvx512 = 2 };
-
-struct KernelTable {
-  const char* name;  // "avx512"
-  Isa isa;
-  PackedLayout layout;  // what `pack` makes and `matmul` reads
-
-  // Packs weight rows [row_begin, row_end) (row_begin a multiple of kPanelRows) of a matrix [n, k]
-  // stored as GGUF rows at `src` into its place in `dst` (PackedBytes(layout, type, n, k) in all).
-  void (*pack)(WeightType type, const uint8_t* src, int64_t n, int64_t k, int64_t row_begin,
-               int64_t row_end, uint8_t* dst);
-
-  void (*rms_norm)(const RmsNormArgs& args, int64_t begin, int64_t end);
-  void (*quantize)(const QuantizeArgs& args, int64_t begin, int64_t end);
-  void (*matmul)(const MatmulArgs& args, int64_t begin, int64_t end);
-  void (*silu_mul)(const SiluMulArgs& args, int64_t begin, int64_t end);
-  void (*rope)(const RopeArgs& args, int64_t begin, int64_t end);
-  void (*kv_append)(const KvAppendArgs& args, int64_t begin, int64_t end);
-  void (*attention)(const AttentionArgs& args, int64_t begin, int64_t end);
-  void (*embedding)(const EmbeddingArgs& args, int64_t begin, int64_t end);
-  float (*softmax)(const SoftmaxArgs& args);     // returns the sum
-  int32_t (*argmax)(const float* x, int64_t n);  // ties to the lowest index; -1 if any is NaN
-  bool (*all_finite)(const float* x, int64_t n);
-  // Reads every byte with the widest loads there are and returns a checksum: measures bandwidth.
-  uint64_t (*read_stream)(const uint8_t* data, int64_t bytes);
-};
 
 // Elements per activation block that products with `type` read: 32, 256, or 0 for float weights.
 int32_t ActivationBlock(WeightType type);

@@ -1,0 +1,359 @@
+// The KV cache and causal attention; kernels/ref/attention.cc says what they compute.
+// Included once, inside the instruction set's namespace.
+//
+// All queries (step rows x heads of a group) that read one KV head work through the splits
+// together, in tiles of kQueryTile, so that keys and values are loaded once per tile. Scores have
+// lane = key, values lane = dimension: no sum crosses lanes but the 16 of l.
+
+struct F32Elements {
+  static constexpr int kBytes = 4;
+  static inline F Get(const uint8_t* p) { return Load(reinterpret_cast<const float*>(p)); }
+};
+struct F16Elements {
+  static constexpr int kBytes = 2;
+  static inline F Get(const uint8_t* p) { return LoadF16(reinterpret_cast<const uint16_t*>(p)); }
+};
+
+// One batch of queries against one KV head. Queries are ordered by row, so num_keys ascends.
+struct QueryBatch {
+  int count;
+  const float* q[kQueryBatch];
+  float* out[kQueryBatch];
+  int num_keys[kQueryBatch];
+  float max[kQueryBatch];  // of the split, then
+  float l[kQueryBatch];
+  float total_max[kQueryBatch];  // of all splits so far
+  float total_l[kQueryBatch];
+  AttentionScratch scratch;
+  int head_dim;
+  int64_t dim;  // head_dim in whole vectors: row length of split, total and values in scratch
+};
+
+// scores[t][0..31] = scale * (q_t . key), for kTile queries from `first` on and the 32 keys of a
+// block.
+template <typename Elements, int kTile>
+static inline void ScoreTile(const QueryBatch& batch, int first, const uint8_t* keys, float scale,
+                             float* scores) {
+  F sum[kTile][2];
+  for (int t = 0; t < kTile; ++t) sum[t][0] = sum[t][1] = Zero();
+  for (int d = 0; d < batch.head_dim; ++d) {
+    const uint8_t* row = keys + int64_t{d} * kKvBlockTokens * Elements::kBytes;
+    const F low = Elements::Get(row), high = Elements::Get(row + 16 * Elements::kBytes);
+    for (int t = 0; t < kTile; ++t) {
+      const F q = Set1(batch.q[first + t][d]);
+      sum[t][0] = Fma(q, low, sum[t][0]);
+      sum[t][1] = Fma(q, high, sum[t][1]);
+    }
+  }
+  for (int t = 0; t < kTile; ++t) {
+    float* to = scores + (first + t) * int64_t{kKvSplitTokens};
+    Store(to, Mul(sum[t][0], Set1(scale)));
+    Store(to + 16, Mul(sum[t][1], Set1(scale)));
+  }
+}
+
+// split[t] += p_t[j] * value[j] for j in [begin, end), kVectors vectors of the dimension.
+template <typename Elements, int kTile, int kVectors>
+static inline void ValueTile(const QueryBatch& batch, int first, const uint8_t* values,
+                             int64_t stride, const float* p, int begin, int end, int64_t at) {
+  F sum[kTile][kVectors];
+  for (int t = 0; t < kTile; ++t) {
+    for (int v = 0; v < kVectors; ++v) {
+      sum[t][v] = Load(batch.scratch.split + (first + t) * batch.dim + at + 16 * v);
+    }
+  }
+  for (int j = begin; j < end; ++j) {
+    F value[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      value[v] = Elements::Get(values + (j * stride + at + 16 * v) * Elements::kBytes);
+    }
+    for (int t = 0; t < kTile; ++t) {
+      const F weight = Set1(p[(first + t) * int64_t{kKvSplitTokens} + j]);
+      for (int v = 0; v < kVectors; ++v) sum[t][v] = Fma(weight, value[v], sum[t][v]);
+    }
+  }
+  for (int t = 0; t < kTile; ++t) {
+    for (int v = 0; v < kVectors; ++v) {
+      Store(batch.scratch.split + (first + t) * batch.dim + at + 16 * v, sum[t][v]);
+    }
+  }
+}
+
+template <typename Elements, int kTile>
+static inline void ValueRange(const QueryBatch& batch, int first, const uint8_t* values,
+                              int64_t stride, const float* p, int begin, int end) {
+  if (begin >= end) return;
+  int64_t at = 0;
+  for (; at + 16 * kValueVectors <= batch.dim; at += 16 * kValueVectors) {
+    ValueTile<Elements, kTile, kValueVectors>(batch, first, values, stride, p, begin, end, at);
+  }
+  for (; at < batch.dim; at += 16) {
+    ValueTile<Elements, kTile, 1>(batch, first, values, stride, p, begin, end, at);
+  }
+}
+
+// A tile of values: the keys that all its queries see together, then what each sees beyond.
+template <typename Elements, int kTile>
+static inline void ValueTileOfBlock(const QueryBatch& batch, int first, const uint8_t* values,
+                                    int64_t stride, const float* p, int key_begin) {
+  const auto visible = [&](int t) {
+    const int n = batch.num_keys[first + t] - key_begin;
+    return n < kKvBlockTokens ? n : kKvBlockTokens;
+  };
+  const int common = visible(0);
+  ValueRange<Elements, kTile>(batch, first, values, stride, p, 0, common);
+  for (int t = 1; t < kTile; ++t) {
+    ValueRange<Elements, 1>(batch, first + t, values, stride, p, common, visible(t));
+  }
+}
+
+// Calls body.template operator()<kTile>(first) for tiles that cover queries [begin, count).
+template <typename Body>
+static inline void ForTiles(int begin, int count, const Body& body) {
+  int t = begin;
+  for (; t + kQueryTile <= count; t += kQueryTile) body.template operator()<kQueryTile>(t);
+  if constexpr (kQueryTile > 3) {
+    for (; t + 3 <= count; t += 3) body.template operator()<3>(t);
+  }
+  for (; t < count; ++t) body.template operator()<1>(t);
+}
+
+template <typename Elements>
+static void ScoreBlock(const QueryBatch& batch, int begin, const uint8_t* keys, float scale,
+                       float* scores) {
+  ForTiles(begin, batch.count, [&]<int kTile>(int first) {
+    ScoreTile<Elements, kTile>(batch, first, keys, scale, scores);
+  });
+}
+
+template <typename Elements>
+static void ValueBlockSum(const QueryBatch& batch, int begin, const uint8_t* values, int64_t stride,
+                          const float* p, int key_begin) {
+  ForTiles(begin, batch.count, [&]<int kTile>(int first) {
+    ValueTileOfBlock<Elements, kTile>(batch, first, values, stride, p, key_begin);
+  });
+}
+
+// Where many queries share a block it is widened to f32 once.
+constexpr int kWidenFrom = 2 * kQueryTile;
+
+static inline void WidenKeys(const uint8_t* keys, int head_dim, float* to) {
+  for (int i = 0; i < head_dim * kKvBlockTokens; i += 16) {
+    Store(to + i, LoadF16(reinterpret_cast<const uint16_t*>(keys) + i));
+  }
+}
+
+// Rows of values as f32, padded with zeros to whole vectors.
+static inline void WidenValues(KvType type, const uint8_t* values, int head_dim, int64_t dim,
+                               float* to) {
+  for (int j = 0; j < kKvBlockTokens; ++j) {
+    for (int d = 0; d < head_dim; d += 16) {
+      const int n = head_dim - d < 16 ? head_dim - d : 16;
+      const int64_t from = int64_t{j} * head_dim + d;
+      alignas(64) uint16_t half[16] = {};
+      F v;
+      if (type == KvType::kF32) {
+        v = LoadUpTo(reinterpret_cast<const float*>(values) + from, n, 0.0f);
+      } else {
+        __builtin_memcpy(half, values + 2 * from, 2 * static_cast<size_t>(n));
+        v = LoadF16(half);
+      }
+      Store(to + j * dim + d, v);
+    }
+  }
+}
+
+static void ScoreSplit(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
+                       int split, int end, const QueryBatch& batch) {
+  const bool f16 = args.kv.type == KvType::kF16;
+  int begin = 0;
+  for (int key = split; key < end; key += kKvBlockTokens) {
+    while (batch.num_keys[begin] <= key) ++begin;
+    const uint8_t* keys = KeyBlock(args.kv, sequence.blocks[key / kKvBlockTokens], kv_head);
+    float* scores = batch.scratch.scores + (key - split);
+    if (f16 && batch.count - begin < kWidenFrom) {
+      ScoreBlock<F16Elements>(batch, begin, keys, args.scale, scores);
+      continue;
+    }
+    if (f16) {
+      WidenKeys(keys, batch.head_dim, batch.scratch.keys);
+      keys = reinterpret_cast<const uint8_t*>(batch.scratch.keys);
+    }
+    ScoreBlock<F32Elements>(batch, begin, keys, args.scale, scores);
+  }
+}
+
+static void SumValues(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
+                      int split, int end, const QueryBatch& batch) {
+  const bool f16 = args.kv.type == KvType::kF16;
+  int begin = 0;
+  for (int key = split; key < end; key += kKvBlockTokens) {
+    while (batch.num_keys[begin] <= key) ++begin;
+    const uint8_t* values = ValueBlock(args.kv, sequence.blocks[key / kKvBlockTokens], kv_head);
+    const float* p = batch.scratch.scores + (key - split);
+    const bool whole = batch.dim == batch.head_dim;
+    if (whole && !f16) {
+      ValueBlockSum<F32Elements>(batch, begin, values, batch.dim, p, key);
+    } else if (whole && batch.count - begin < kWidenFrom) {
+      ValueBlockSum<F16Elements>(batch, begin, values, batch.dim, p, key);
+    } else {
+      WidenValues(args.kv.type, values, batch.head_dim, batch.dim, batch.scratch.values);
+      ValueBlockSum<F32Elements>(
+          batch, begin, reinterpret_cast<const uint8_t*>(batch.scratch.values), batch.dim, p, key);
+    }
+  }
+}
+
+// Scores of one query in a split -> probabilities in place; max and l of the split.
+static inline void Probabilities(float* scores, int n, float* max, float* l) {
+  *max = MaxOfLanes(MaxOf(scores, n));
+  const F m = Set1(*max);
+  F sum = Zero();
+  int i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const F p = Exp(Sub(Load(scores + i), m));
+    Store(scores + i, p);
+    sum = Add(sum, p);
+  }
+  if (i < n) {
+    StorePart(scores + i, n - i, Exp(Sub(LoadPart(scores + i, n - i, 0.0f), m)));
+    sum = Add(sum, LoadPart(scores + i, n - i, 0.0f));
+  }
+  *l = TreeSum(sum);
+}
+
+// Takes the split of query t into its total.
+static inline void MergeSplit(QueryBatch* batch, int t, bool is_first) {
+  const float* split = batch->scratch.split + t * batch->dim;
+  float* total = batch->scratch.total + t * batch->dim;
+  if (is_first) {
+    batch->total_max[t] = batch->max[t];
+    batch->total_l[t] = batch->l[t];
+    for (int64_t d = 0; d < batch->dim; d += 16) Store(total + d, Load(split + d));
+    return;
+  }
+  const float max = batch->max[t] > batch->total_max[t] ? batch->max[t] : batch->total_max[t];
+  const float keep = ScalarExp(batch->total_max[t] - max);
+  const float add = ScalarExp(batch->max[t] - max);
+  batch->total_max[t] = max;
+  batch->total_l[t] = __builtin_fmaf(batch->l[t], add, batch->total_l[t] * keep);
+  for (int64_t d = 0; d < batch->dim; d += 16) {
+    Store(total + d, Fma(Load(split + d), Set1(add), Mul(Load(total + d), Set1(keep))));
+  }
+}
+
+static void AttendBatch(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
+                        QueryBatch* batch) {
+  const int max_keys = batch->num_keys[batch->count - 1];
+  for (int split = 0; split < max_keys; split += kKvSplitTokens) {
+    const int end = max_keys - split < kKvSplitTokens ? max_keys : split + kKvSplitTokens;
+    int begin = 0;
+    while (batch->num_keys[begin] <= split) ++begin;
+    ScoreSplit(args, sequence, kv_head, split, end, *batch);
+    for (int t = begin; t < batch->count; ++t) {
+      const int n = (batch->num_keys[t] < end ? batch->num_keys[t] : end) - split;
+      Probabilities(batch->scratch.scores + int64_t{t} * kKvSplitTokens, n, &batch->max[t],
+                    &batch->l[t]);
+      float* sum = batch->scratch.split + t * batch->dim;
+      for (int64_t d = 0; d < batch->dim; d += 16) Store(sum + d, Zero());
+    }
+    SumValues(args, sequence, kv_head, split, end, *batch);
+    for (int t = begin; t < batch->count; ++t) MergeSplit(batch, t, split == 0);
+  }
+  for (int t = 0; t < batch->count; ++t) {
+    const F l = Set1(batch->total_l[t]);
+    for (int d = 0; d < batch->head_dim; d += 16) {
+      StoreUpTo(batch->out[t] + d, batch->head_dim - d,
+                Div(Load(batch->scratch.total + t * batch->dim + d), l));
+    }
+  }
+}
+
+// Rows [begin, end) of the step, all of one sequence, against one KV head.
+static void AttendRows(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
+                       int64_t begin, int64_t end) {
+  const int group = args.num_heads / args.kv.num_kv_heads;
+  QueryBatch batch;
+  batch.head_dim = args.kv.head_dim;
+  batch.dim = RoundUpLanes(args.kv.head_dim);
+  batch.scratch = CutAttentionScratch(args.scratch, args.kv.head_dim);
+  batch.count = 0;
+  for (int64_t row = begin; row < end; ++row) {
+    for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+      const int64_t offset = int64_t{head} * args.kv.head_dim;
+      batch.q[batch.count] = args.q + row * args.q_stride + offset;
+      batch.out[batch.count] = args.out + row * args.out_stride + offset;
+      batch.num_keys[batch.count] =
+          sequence.position + static_cast<int>(row - sequence.row_begin) + 1;
+      if (++batch.count == kQueryBatch) {
+        AttendBatch(args, sequence, kv_head, &batch);
+        batch.count = 0;
+      }
+    }
+  }
+  if (batch.count > 0) AttendBatch(args, sequence, kv_head, &batch);
+}
+
+static inline int64_t CeilDiv(int64_t a, int64_t b) { return a <= 0 ? 0 : (a + b - 1) / b; }
+
+// Tasks are (row, KV head) with the head running fastest; each KV head's rows are taken together.
+static void Attention(const AttentionArgs& args, int64_t begin, int64_t end) {
+  const int64_t num_kv_heads = args.kv.num_kv_heads;
+  for (int kv_head = 0; kv_head < args.kv.num_kv_heads; ++kv_head) {
+    int64_t row = CeilDiv(begin - kv_head, num_kv_heads);
+    const int64_t row_end = CeilDiv(end - kv_head, num_kv_heads);
+    while (row < row_end) {
+      const SequenceRows& s = *FindSequence(args.sequences, args.num_sequences, row);
+      const int64_t sequence_end = int64_t{s.row_begin} + s.num_rows;
+      const int64_t stop = sequence_end < row_end ? sequence_end : row_end;
+      AttendRows(args, s, kv_head, row, stop);
+      row = stop;
+    }
+  }
+}
+
+// --- appending
+// -------------------------------------------------------------------------------------------
+
+static inline void AppendHeadF32(const float* k, const float* v, int head_dim, int slot,
+                                 uint8_t* keys, uint8_t* values) {
+  for (int d = 0; d < head_dim; ++d) {
+    __builtin_memcpy(keys + 4 * (int64_t{d} * kKvBlockTokens + slot), k + d, 4);
+  }
+  __builtin_memcpy(values + 4 * int64_t{slot} * head_dim, v, 4 * static_cast<size_t>(head_dim));
+}
+
+static inline void AppendHeadF16(const float* k, const float* v, int head_dim, int slot,
+                                 uint8_t* keys, uint8_t* values) {
+  for (int d = 0; d < head_dim; d += 16) {
+    const int n = head_dim - d < 16 ? head_dim - d : 16;
+    alignas(64) uint16_t half[16];
+    StoreF16(half, LoadUpTo(k + d, n, 0.0f));
+    for (int i = 0; i < n; ++i) {
+      __builtin_memcpy(keys + 2 * (int64_t{d + i} * kKvBlockTokens + slot), half + i, 2);
+    }
+    StoreF16(half, LoadUpTo(v + d, n, 0.0f));
+    __builtin_memcpy(values + 2 * (int64_t{slot} * head_dim + d), half, 2 * static_cast<size_t>(n));
+  }
+}
+
+static void KvAppend(const KvAppendArgs& args, int64_t begin, int64_t end) {
+  const KvCacheView& kv = args.kv;
+  for (int64_t row = begin; row < end; ++row) {
+    const SequenceRows& s = *FindSequence(args.sequences, args.num_sequences, row);
+    const int position = s.position + static_cast<int>(row - s.row_begin);
+    const int32_t block = s.blocks[position / kKvBlockTokens];
+    const int slot = position % kKvBlockTokens;
+    for (int head = 0; head < kv.num_kv_heads; ++head) {
+      const float* k = args.k + row * args.k_stride + int64_t{head} * kv.head_dim;
+      const float* v = args.v + row * args.v_stride + int64_t{head} * kv.head_dim;
+      uint8_t* keys = KeyBlock(kv, block, head);
+      uint8_t* values = ValueBlock(kv, block, head);
+      if (kv.type == KvType::kF32) {
+        AppendHeadF32(k, v, kv.head_dim, slot, keys, values);
+      } else {
+        AppendHeadF16(k, v, kv.head_dim, slot, keys, values);
+      }
+    }
+  }
+}

@@ -1,0 +1,158 @@
+// Norms, activations, rotations and searches over vectors of 16 lanes; kernels/ref/elementwise.cc
+// and rope.cc say what they compute. Included once, inside the instruction set's namespace.
+
+static inline F Exp(F x) {
+  using namespace exp_constants;
+  x = Max(Set1(kLowest), Min(Set1(kHighest), x));
+  const F t = Fma(x, Set1(kLog2E), Set1(kRound));
+  const F n = Sub(t, Set1(kRound));
+  F r = Fma(n, Set1(-kLn2High), x);
+  r = Fma(n, Set1(-kLn2Low), r);
+  F p = Set1(kC6);
+  p = Fma(p, r, Set1(kC5));
+  p = Fma(p, r, Set1(kC4));
+  p = Fma(p, r, Set1(kC3));
+  p = Fma(p, r, Set1(kC2));
+  p = Fma(p, r, Set1(1.0f));
+  p = Fma(p, r, Set1(1.0f));
+  const I power = SubI(BitsOf(t), SetI1(kRoundBits));
+  const I first = ShiftRightI<1>(power);
+  const I second = SubI(power, first);
+  const F scale1 = FloatOf(ShiftLeftI<23>(AddI(first, SetI1(127))));
+  const F scale2 = FloatOf(ShiftLeftI<23>(AddI(second, SetI1(127))));
+  return Mul(Mul(p, scale1), scale2);
+}
+
+static inline float ScalarExp(float x) { return FirstLane(Exp(Set1(x))); }
+
+// Whole vectors go through Load and Store, the rest through the masked forms.
+static inline F LoadUpTo(const float* p, int n, float fill) {
+  return n >= 16 ? Load(p) : LoadPart(p, n, fill);
+}
+static inline void StoreUpTo(float* p, int n, F v) {
+  if (n >= 16) {
+    Store(p, v);
+  } else {
+    StorePart(p, n, v);
+  }
+}
+
+static void RmsNorm(const RmsNormArgs& args, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    const float* x = args.x + row * args.x_stride;
+    float* y = args.y + row * args.y_stride;
+    F sum[2] = {Zero(), Zero()};
+    for (int i = 0; i < args.cols; i += 16) {
+      const F v = LoadUpTo(x + i, args.cols - i, 0.0f);
+      sum[i / 16 % 2] = Fma(v, v, sum[i / 16 % 2]);
+    }
+    const float mean = TreeSum(Add(sum[0], sum[1])) / static_cast<float>(args.cols);
+    const F inverse = Set1(1.0f / __builtin_sqrtf(mean + args.eps));
+    for (int i = 0; i < args.cols; i += 16) {
+      const int n = args.cols - i;
+      const F scaled = Mul(LoadUpTo(x + i, n, 0.0f), inverse);
+      StoreUpTo(y + i, n, Mul(scaled, LoadUpTo(args.weight + i, n, 0.0f)));
+    }
+  }
+}
+
+static void SiluMul(const SiluMulArgs& args, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    const float* gate = args.gate + row * args.in_stride;
+    const float* up = args.up + row * args.in_stride;
+    float* y = args.y + row * args.y_stride;
+    for (int i = 0; i < args.cols; i += 16) {
+      const int n = args.cols - i;
+      const F g = LoadUpTo(gate + i, n, 0.0f);
+      const F silu = Div(g, Add(Set1(1.0f), Exp(Mul(g, Set1(-1.0f)))));
+      StoreUpTo(y + i, n, Mul(silu, LoadUpTo(up + i, n, 0.0f)));
+    }
+  }
+}
+
+// The pair (x0, x1) of a head, one at a time: what is left after whole vectors.
+static inline void RotatePair(float* x0, float* x1, float c, float s) {
+  const float a = *x0, b = *x1;
+  *x0 = __builtin_fmaf(a, c, -(b * s));
+  *x1 = __builtin_fmaf(a, s, b * c);
+}
+
+static inline void RopeInterleaved(float* x, const float* c, const float* s, int pairs) {
+  int i = 0;
+  for (; i + 8 <= pairs; i += 8) Store(x + 2 * i, RotatePairs(Load(x + 2 * i), c + i, s + i));
+  for (; i < pairs; ++i) RotatePair(x + 2 * i, x + 2 * i + 1, c[i], s[i]);
+}
+
+static inline void RopeHalves(float* x, const float* c, const float* s, int pairs) {
+  int i = 0;
+  for (; i + 16 <= pairs; i += 16) {
+    const F a = Load(x + i), b = Load(x + pairs + i), cc = Load(c + i), ss = Load(s + i);
+    Store(x + i, Fma(a, cc, Mul(Mul(b, ss), Set1(-1.0f))));
+    Store(x + pairs + i, Fma(a, ss, Mul(b, cc)));
+  }
+  for (; i < pairs; ++i) RotatePair(x + i, x + pairs + i, c[i], s[i]);
+}
+
+static void Rope(const RopeArgs& args, int64_t begin, int64_t end) {
+  const int pairs = args.rope_dim / 2;
+  for (int64_t row = begin; row < end; ++row) {
+    const float* c = args.cos_sin + row * args.rope_dim;
+    for (int head = 0; head < args.num_heads; ++head) {
+      float* x = args.x + row * args.x_stride + int64_t{head} * args.head_dim;
+      if (args.interleaved) {
+        RopeInterleaved(x, c, c + pairs, pairs);
+      } else {
+        RopeHalves(x, c, c + pairs, pairs);
+      }
+    }
+  }
+}
+
+static inline F MaxOf(const float* x, int n) {
+  F max = Set1(-__builtin_inff());
+  for (int i = 0; i < n; i += 16) max = Max(LoadUpTo(x + i, n - i, -__builtin_inff()), max);
+  return max;
+}
+
+static float Softmax(const SoftmaxArgs& args) {
+  const F max = Set1(MaxOfLanes(MaxOf(args.x, args.cols)));
+  F sum[2] = {Zero(), Zero()};
+  for (int i = 0; i < args.cols; i += 16) {
+    const int n = args.cols - i;
+    const F x = LoadUpTo(args.x + i, n, 0.0f);
+    const F p = Exp(Mul(Sub(x, max), Set1(args.inv_temperature)));
+    StoreUpTo(args.p + i, n, p);
+    // Lanes past the end must add nothing.
+    sum[i / 16 % 2] = Add(sum[i / 16 % 2], n >= 16 ? p : LoadPart(args.p + i, n, 0.0f));
+  }
+  return TreeSum(Add(sum[0], sum[1]));
+}
+
+static int32_t ArgMax(const float* x, int64_t n) {
+  F max = Set1(-__builtin_inff());
+  bool nan = false;
+  for (int64_t i = 0; i < n; i += 16) {
+    const F v = LoadUpTo(x + i, static_cast<int>(n - i < 16 ? n - i : 16), -__builtin_inff());
+    nan = nan || AnyNan(v);
+    max = Max(v, max);
+  }
+  if (nan) return -1;
+  const F best = Set1(MaxOfLanes(max));
+  for (int64_t i = 0; i < n; i += 16) {
+    const int count = static_cast<int>(n - i < 16 ? n - i : 16);
+    const uint32_t equal = EqualMask(LoadUpTo(x + i, count, -__builtin_inff()), best);
+    if (equal != 0) return static_cast<int32_t>(i) + __builtin_ctz(equal);
+  }
+  return 0;
+}
+
+static bool AllFinite(const float* x, int64_t n) {
+  I max = ZeroI();
+  for (int64_t i = 0; i < n; i += 16) {
+    const F v = LoadUpTo(x + i, static_cast<int>(n - i < 16 ? n - i : 16), 0.0f);
+    max = MaxI(max, AndI(BitsOf(v), SetI1(0x7fffffff)));
+  }
+  return MaxOfLanesI(max) < 0x7f800000;
+}
+
+static uint64_t ReadStream(const uint8_t* data, int64_t bytes) { return XorStream(data, bytes); }

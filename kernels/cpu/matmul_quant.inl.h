@@ -1,0 +1,245 @@
+// Products of quantised weights in P16 with int8 activations, for any number of rows.
+// Included once, inside the instruction set's namespace.
+//
+// Weight-stationary: a piece of a panel (16 weight rows x 32 or 64 k) is unpacked into registers
+// once and meets every activation row ("token") of a group; the sums of the group stay in L1. One
+// token (decode) and hundreds (prefill) run the same code, so they trivially give the same bits.
+// Sums: kernels/ref/matmul.cc.
+
+constexpr int kTokenGroup = 64;     // tokens whose sums (4 KiB) and activations stay close
+constexpr int kBlocksPerPrep = 32;  // 32-element blocks whose activation sums are prepared together
+
+struct TokenGroup {
+  int64_t first;
+  int count;
+  alignas(64) float sum[kTokenGroup * 16];
+};
+
+static inline void ZeroSums(TokenGroup* group) {
+  for (int t = 0; t < group->count; ++t) Store(group->sum + 16 * t, Zero());
+}
+
+// y[token, 16 * panel ..] = or += the sums; the last panel may be narrower than 16.
+static inline void StoreSums(const MatmulArgs& args, const TokenGroup& group, int64_t panel) {
+  const int lanes = static_cast<int>(args.n - panel * 16 < 16 ? args.n - panel * 16 : 16);
+  for (int t = 0; t < group.count; ++t) {
+    float* y = args.y + (group.first + t) * args.y_stride + panel * 16;
+    F sum = Load(group.sum + 16 * t);
+    if (args.accumulate) sum = Add(LoadUpTo(y, lanes, 0.0f), sum);
+    StoreUpTo(y, lanes, sum);
+  }
+}
+
+static inline F LoadHalves(const uint8_t* p) {
+  return LoadF16(reinterpret_cast<const uint16_t*>(p));
+}
+
+// --- 32-element blocks: one or two fmas per block
+// ------------------------------------------------------
+
+// Per token and block of a run of blocks: what corrects the offset (int), or the sum that meets the
+// minimum (float).
+struct BlockSums {
+  alignas(64) int32_t correction[kTokenGroup * kBlocksPerPrep];
+  alignas(64) float sum[kTokenGroup * kBlocksPerPrep];
+};
+
+template <typename Format>
+static inline void PrepareSums(const MatmulArgs& args, const TokenGroup& group, int64_t block,
+                               int count, BlockSums* out) {
+  if constexpr (Format::kHasMin || Format::kOffset != 0) {
+    for (int t = 0; t < group.count; ++t) {
+      const int16_t* from = args.x.bsum + (group.first + t) * args.x.bsum_stride + 2 * block;
+      for (int i = 0; i < count; ++i) {
+        const int32_t sum = from[2 * i] + from[2 * i + 1];
+        const int at = t * kBlocksPerPrep + i;
+        if constexpr (Format::kOffset != 0) out->correction[at] = -Format::kOffset * sum;
+        if constexpr (Format::kHasMin) out->sum[at] = static_cast<float>(sum);
+      }
+    }
+  }
+}
+
+// Adds kBlocks neighbouring blocks of a panel to the sums of the group. `prep` is the index of the
+// first one in `sums`.
+template <typename Format, int kBlocks>
+static inline void AddBlocks32(const MatmulArgs& args, const uint8_t* panel_block, int64_t block,
+                               const BlockSums& sums, int prep, TokenGroup* group) {
+  B w[kBlocks][8];
+  F d[kBlocks], m[kBlocks];
+  for (int b = 0; b < kBlocks; ++b) {
+    const uint8_t* from = panel_block + b * Format::P16::kBytes;
+    Format::template Unpack<0>(from, w[b]);
+    d[b] = LoadHalves(from + Format::P16::kD);
+    if constexpr (Format::kHasMin) m[b] = LoadHalves(from + Format::P16::kMin);
+  }
+  const int8_t* q = args.x.q + group->first * args.x.q_stride + 32 * block;
+  const float* dx = args.x.d + group->first * args.x.d_stride + block;
+  for (int t = 0; t < group->count; ++t) {
+    F sum = Load(group->sum + 16 * t);
+    for (int b = 0; b < kBlocks; ++b) {
+      const int at = t * kBlocksPerPrep + prep + b;
+      I dot = ZeroI();
+      if constexpr (Format::kOffset != 0) dot = BroadcastDword(sums.correction + at);
+      dot = DotGroups<Format::kMaxWeight, 8>(w[b], q + 32 * b, dot);
+      const F scale = Set1(dx[b]);
+      sum = Fma(ToFloat(dot), Mul(d[b], scale), sum);
+      if constexpr (Format::kHasMin) {
+        const F min = Mul(m[b], scale);
+        sum = Fma(Set1(Format::kMinSign * sums.sum[at]), min, sum);
+      }
+    }
+    Store(group->sum + 16 * t, sum);
+    q += args.x.q_stride;
+    dx += args.x.d_stride;
+  }
+}
+
+template <typename Format>
+static void PanelTimesGroup32(const MatmulArgs& args, const uint8_t* panel, TokenGroup* group) {
+  const int64_t num_blocks = args.k / 32;
+  BlockSums sums;
+  for (int64_t first = 0; first < num_blocks; first += kBlocksPerPrep) {
+    const int count =
+        static_cast<int>(num_blocks - first < kBlocksPerPrep ? num_blocks - first : kBlocksPerPrep);
+    PrepareSums<Format>(args, *group, first, count, &sums);
+    int i = 0;
+    for (; i + kBlocksPerStep <= count; i += kBlocksPerStep) {
+      AddBlocks32<Format, kBlocksPerStep>(args, panel + (first + i) * Format::P16::kBytes,
+                                          first + i, sums, i, group);
+    }
+    for (; i < count; ++i) {
+      AddBlocks32<Format, 1>(args, panel + (first + i) * Format::P16::kBytes, first + i, sums, i,
+                             group);
+    }
+  }
+}
+
+// --- 256-element blocks with integer sub-scales
+// --------------------------------------------------------
+
+struct IntegerSums {
+  alignas(64) int32_t sum[kTokenGroup * 16];
+};
+
+// Adds chunk kChunk (32 k) and the next kChunks - 1 of a panel block, each sub-block times its
+// scale, to the integer sums; the first chunk starts them.
+template <typename Format, int kChunk, int kChunks>
+static inline void AddChunks(const MatmulArgs& args, const uint8_t* panel_block, int64_t block,
+                             const TokenGroup& group, IntegerSums* sums) {
+  constexpr int kSubs = 32 / Format::kSubBlock;  // sub-blocks of a chunk
+  constexpr int kGroups = 8 / kSubs;
+  B w[kChunks][8];
+  I scale[kChunks][kSubs];
+  Format::template Unpack<kChunk>(panel_block, w[0]);
+  if constexpr (kChunks > 1) Format::template Unpack<kChunk + 1>(panel_block, w[1]);
+  for (int c = 0; c < kChunks; ++c) {
+    for (int s = 0; s < kSubs; ++s) {
+      scale[c][s] = Format::Scale(panel_block, (kChunk + c) * kSubs + s);
+    }
+  }
+  const int8_t* q = args.x.q + group.first * args.x.q_stride + 256 * block + 32 * kChunk;
+  for (int t = 0; t < group.count; ++t) {
+    I sum = kChunk == 0 ? ZeroI() : LoadI(sums->sum + 16 * t);
+    for (int c = 0; c < kChunks; ++c) {
+      for (int s = 0; s < kSubs; ++s) {
+        const I dot = DotGroups<Format::kMaxWeight, kGroups>(
+            w[c] + kGroups * s, q + 32 * c + Format::kSubBlock * s, ZeroI());
+        sum = AddI(sum, MulI(dot, scale[c][s]));
+      }
+    }
+    StoreI(sums->sum + 16 * t, sum);
+    q += args.x.q_stride;
+  }
+}
+
+template <typename Format>
+static inline void AddAllChunks(const MatmulArgs& args, const uint8_t* panel_block, int64_t block,
+                                const TokenGroup& group, IntegerSums* sums) {
+  constexpr int kStep = kBlocksPerStep;
+  AddChunks<Format, 0, kStep>(args, panel_block, block, group, sums);
+  if constexpr (kStep == 1) AddChunks<Format, 1, kStep>(args, panel_block, block, group, sums);
+  AddChunks<Format, 2, kStep>(args, panel_block, block, group, sums);
+  if constexpr (kStep == 1) AddChunks<Format, 3, kStep>(args, panel_block, block, group, sums);
+  AddChunks<Format, 4, kStep>(args, panel_block, block, group, sums);
+  if constexpr (kStep == 1) AddChunks<Format, 5, kStep>(args, panel_block, block, group, sums);
+  AddChunks<Format, 6, kStep>(args, panel_block, block, group, sums);
+  if constexpr (kStep == 1) AddChunks<Format, 7, kStep>(args, panel_block, block, group, sums);
+}
+
+// Pair i of int16 factors per row for the activation sums of elements 32 i.. and 32 i + 16..: the
+// minimums, or the scales times minus the offset.
+template <typename Format>
+static inline void LoadSumFactors(const uint8_t* panel_block, I* pairs) {
+  for (int i = 0; i < 8; ++i) {
+    if constexpr (Format::kHasMin) {
+      static_assert(Format::kSubBlock == 32 && Format::kOffset == 0);
+      const I min = LoadU8(panel_block + Format::P16::kMins + 16 * i);
+      pairs[i] = AddI(min, ShiftLeftI<16>(min));
+    } else {
+      static_assert(Format::kSubBlock == 16);
+      const I low = MulI(Format::Scale(panel_block, 2 * i), SetI1(-Format::kOffset));
+      const I high = MulI(Format::Scale(panel_block, 2 * i + 1), SetI1(-Format::kOffset));
+      pairs[i] = AddI(AndI(low, SetI1(0xffff)), ShiftLeftI<16>(high));
+    }
+  }
+}
+
+template <typename Format>
+static inline void FinishBlock256(const MatmulArgs& args, const uint8_t* panel_block, int64_t block,
+                                  const IntegerSums& sums, TokenGroup* group) {
+  I pairs[8];
+  LoadSumFactors<Format>(panel_block, pairs);
+  const F d = LoadHalves(panel_block + Format::P16::kD);
+  const int16_t* bsum = args.x.bsum + group->first * args.x.bsum_stride + 16 * block;
+  const float* dx = args.x.d + group->first * args.x.d_stride + block;
+  for (int t = 0; t < group->count; ++t) {
+    I product = LoadI(sums.sum + 16 * t);
+    I weighted = Format::kHasMin ? ZeroI() : product;
+    for (int i = 0; i < 8; ++i) weighted = DotI16(weighted, pairs[i], BroadcastDword(bsum + 2 * i));
+    if constexpr (!Format::kHasMin) product = weighted;
+    const F scale = Set1(*dx);
+    F sum = Load(group->sum + 16 * t);
+    sum = Fma(ToFloat(product), Mul(d, scale), sum);
+    if constexpr (Format::kHasMin) {
+      const F dmin = Mul(LoadHalves(panel_block + Format::P16::kMin), Set1(Format::kMinSign));
+      sum = Fma(ToFloat(weighted), Mul(dmin, scale), sum);
+    }
+    Store(group->sum + 16 * t, sum);
+    bsum += args.x.bsum_stride;
+    dx += args.x.d_stride;
+  }
+}
+
+template <typename Format>
+static void PanelTimesGroup256(const MatmulArgs& args, const uint8_t* panel, TokenGroup* group) {
+  IntegerSums sums;
+  for (int64_t block = 0; block < args.k / 256; ++block) {
+    AddAllChunks<Format>(args, panel, block, *group, &sums);
+    FinishBlock256<Format>(args, panel, block, sums, group);
+    panel += Format::P16::kBytes;
+  }
+}
+
+// --- all panels of a slice
+// -------------------------------------------------------------------------------
+
+template <typename Format>
+static void QuantMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
+  const int64_t panel_bytes = args.k / Format::kBlock * Format::P16::kBytes;
+  TokenGroup group;
+  for (int64_t first = 0; first < args.rows; first += kTokenGroup) {
+    group.first = first;
+    group.count =
+        static_cast<int>(args.rows - first < kTokenGroup ? args.rows - first : kTokenGroup);
+    for (int64_t panel = begin; panel < end; ++panel) {
+      ZeroSums(&group);
+      if constexpr (Format::kBlock == 32) {
+        PanelTimesGroup32<Format>(args, args.w + panel * panel_bytes, &group);
+      } else {
+        PanelTimesGroup256<Format>(args, args.w + panel * panel_bytes, &group);
+      }
+      StoreSums(args, group, panel);
+    }
+  }
+}

@@ -1,0 +1,245 @@
+// Vectors of 16 lanes on AVX2, FMA and F16C, as pairs of 256-bit registers: the names of
+// simd_avx512.inl.h, which says what each one does.
+//
+// Included once, inside the instruction set's namespace; <immintrin.h> is included before.
+
+struct F {
+  __m256 a, b;
+};
+struct I {
+  __m256i a, b;
+};
+using B = I;  // 64 bytes: lanes 0..7 in a, 8..15 in b
+
+constexpr int kBlocksPerStep = 1;
+constexpr int kFloatTokens = 3;
+constexpr int kFloatRows = 1;
+constexpr int kQueryTile = 2;
+constexpr int kValueVectors = 2;
+
+static inline F Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+static inline F Set1(float v) { return {_mm256_set1_ps(v), _mm256_set1_ps(v)}; }
+static inline F Load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+static inline void Store(float* p, F v) {
+  _mm256_storeu_ps(p, v.a);
+  _mm256_storeu_ps(p + 8, v.b);
+}
+// All ones in the first n of the 8 lanes from `first` on.
+static inline __m256i LaneMask(int n, int first) {
+  const __m256i lane =
+      _mm256_add_epi32(_mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0), _mm256_set1_epi32(first));
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane);
+}
+static inline F LoadPart(const float* p, int n, float fill) {
+  const __m256i ma = LaneMask(n, 0), mb = LaneMask(n, 8);
+  const __m256 f = _mm256_set1_ps(fill);
+  return {_mm256_blendv_ps(f, _mm256_maskload_ps(p, ma), _mm256_castsi256_ps(ma)),
+          _mm256_blendv_ps(f, _mm256_maskload_ps(p + 8, mb), _mm256_castsi256_ps(mb))};
+}
+static inline void StorePart(float* p, int n, F v) {
+  _mm256_maskstore_ps(p, LaneMask(n, 0), v.a);
+  _mm256_maskstore_ps(p + 8, LaneMask(n, 8), v.b);
+}
+
+static inline F Add(F x, F y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
+static inline F Sub(F x, F y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
+static inline F Mul(F x, F y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+static inline F Div(F x, F y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
+static inline F Fma(F x, F y, F z) {
+  return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+}
+static inline F Max(F x, F y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+static inline F Min(F x, F y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+static inline bool AnyNan(F v) {
+  return (_mm256_movemask_ps(_mm256_cmp_ps(v.a, v.a, _CMP_UNORD_Q)) |
+          _mm256_movemask_ps(_mm256_cmp_ps(v.b, v.b, _CMP_UNORD_Q))) != 0;
+}
+static inline uint32_t EqualMask(F x, F y) {
+  const int a = _mm256_movemask_ps(_mm256_cmp_ps(x.a, y.a, _CMP_EQ_OQ));
+  const int b = _mm256_movemask_ps(_mm256_cmp_ps(x.b, y.b, _CMP_EQ_OQ));
+  return static_cast<uint32_t>(a | b << 8);
+}
+static inline float MaxOfLanes(F v) {
+  const __m256 half = _mm256_max_ps(v.a, v.b);
+  __m128 s = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+  s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+  s = _mm_max_ss(s, _mm_shuffle_ps(s, s, 1));
+  return _mm_cvtss_f32(s);
+}
+static inline float TreeSum(F v) {
+  const __m256 half = _mm256_add_ps(v.a, v.b);
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  s = _mm_add_ss(s, _mm_shuffle_ps(s, s, 1));
+  return _mm_cvtss_f32(s);
+}
+static inline float FirstLane(F v) { return _mm256_cvtss_f32(v.a); }
+
+static inline __m128i Load128(const void* p) {
+  return _mm_loadu_si128(static_cast<const __m128i_u*>(p));
+}
+static inline __m256i Load256(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i_u*>(p));
+}
+static inline F LoadF16(const uint16_t* p) {
+  return {_mm256_cvtph_ps(Load128(p)), _mm256_cvtph_ps(Load128(p + 8))};
+}
+static inline void StoreF16(uint16_t* p, F v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i_u*>(p),
+                   _mm256_cvtps_ph(v.a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  _mm_storeu_si128(reinterpret_cast<__m128i_u*>(p + 8),
+                   _mm256_cvtps_ph(v.b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+static inline __m256 WidenBf16(const uint16_t* p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(Load128(p)), 16));
+}
+static inline F LoadBf16(const uint16_t* p) { return {WidenBf16(p), WidenBf16(p + 8)}; }
+
+static inline I ZeroI() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+static inline I SetI1(int32_t v) { return {_mm256_set1_epi32(v), _mm256_set1_epi32(v)}; }
+static inline I LoadI(const int32_t* p) { return {Load256(p), Load256(p + 8)}; }
+static inline void StoreI(int32_t* p, I v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(p), v.a);
+  _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(p + 8), v.b);
+}
+static inline I AddI(I x, I y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
+static inline I SubI(I x, I y) { return {_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)}; }
+static inline I MulI(I x, I y) {
+  return {_mm256_mullo_epi32(x.a, y.a), _mm256_mullo_epi32(x.b, y.b)};
+}
+static inline I AndI(I x, I y) { return {_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)}; }
+static inline I MaxI(I x, I y) { return {_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)}; }
+static inline I MinI(I x, I y) { return {_mm256_min_epi32(x.a, y.a), _mm256_min_epi32(x.b, y.b)}; }
+template <int kBits>
+static inline I ShiftRightI(I x) {
+  return {_mm256_srai_epi32(x.a, kBits), _mm256_srai_epi32(x.b, kBits)};
+}
+template <int kBits>
+static inline I ShiftLeftI(I x) {
+  return {_mm256_slli_epi32(x.a, kBits), _mm256_slli_epi32(x.b, kBits)};
+}
+static inline F ToFloat(I v) { return {_mm256_cvtepi32_ps(v.a), _mm256_cvtepi32_ps(v.b)}; }
+static inline I ToNearestInt(F v) { return {_mm256_cvtps_epi32(v.a), _mm256_cvtps_epi32(v.b)}; }
+static inline I BitsOf(F v) { return {_mm256_castps_si256(v.a), _mm256_castps_si256(v.b)}; }
+static inline F FloatOf(I v) { return {_mm256_castsi256_ps(v.a), _mm256_castsi256_ps(v.b)}; }
+static inline int32_t MaxOfLanesI(I v) {
+  const __m256i half = _mm256_max_epi32(v.a, v.b);
+  __m128i s = _mm_max_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  s = _mm_max_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  s = _mm_max_epi32(s, _mm_shuffle_epi32(s, 0xb1));
+  return _mm_cvtsi128_si32(s);
+}
+static inline int32_t SumOfLanesI(I v) {
+  const __m256i half = _mm256_add_epi32(v.a, v.b);
+  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
+  return _mm_cvtsi128_si32(s);
+}
+static inline I LoadU8(const uint8_t* p) {
+  const __m128i v = Load128(p);
+  return {_mm256_cvtepu8_epi32(v), _mm256_cvtepu8_epi32(_mm_srli_si128(v, 8))};
+}
+static inline I LoadI8(const uint8_t* p) {
+  const __m128i v = Load128(p);
+  return {_mm256_cvtepi8_epi32(v), _mm256_cvtepi8_epi32(_mm_srli_si128(v, 8))};
+}
+static inline void StoreI8(int8_t* p, I v) {
+  const __m128i low =
+      _mm_packs_epi32(_mm256_castsi256_si128(v.a), _mm256_extracti128_si256(v.a, 1));
+  const __m128i high =
+      _mm_packs_epi32(_mm256_castsi256_si128(v.b), _mm256_extracti128_si256(v.b, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i_u*>(p), _mm_packs_epi16(low, high));
+}
+static inline I PairSums(const int16_t* p) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  return {_mm256_madd_epi16(Load256(p), ones), _mm256_madd_epi16(Load256(p + 16), ones)};
+}
+static inline __m256i BroadcastDword256(const void* p) {
+  int32_t v;
+  __builtin_memcpy(&v, p, sizeof(v));
+  return _mm256_set1_epi32(v);
+}
+static inline I BroadcastDword(const void* p) {
+  return {BroadcastDword256(p), BroadcastDword256(p)};
+}
+static inline I DotI16(I acc, I x, I y) {
+  return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(x.a, y.a)),
+          _mm256_add_epi32(acc.b, _mm256_madd_epi16(x.b, y.b))};
+}
+
+static inline __m256 RotateFourPairs(__m256 x, const float* c, const float* s) {
+  const __m256i twice = _mm256_set_epi32(3, 3, 2, 2, 1, 1, 0, 0);
+  const __m256 cc = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(c)), twice);
+  const __m256 ss = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(s)), twice);
+  const __m256 cs = _mm256_blend_ps(cc, ss, 0xaa), sc = _mm256_blend_ps(ss, cc, 0xaa);
+  return _mm256_fmaddsub_ps(_mm256_moveldup_ps(x), cs, _mm256_mul_ps(_mm256_movehdup_ps(x), sc));
+}
+static inline F RotatePairs(F x, const float* c, const float* s) {
+  return {RotateFourPairs(x.a, c, s), RotateFourPairs(x.b, c + 4, s + 4)};
+}
+
+// Signed bytes stay signed: the product moves their sign to the activations.
+constexpr int kSignedOffset = 0;
+static inline B LoadB(const uint8_t* p) { return {Load256(p), Load256(p + 32)}; }
+static inline B FromSigned(B v) { return v; }
+static inline B OrB(B x, B y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
+template <int kShift, int kMask>
+static inline B Bits(B v) {
+  const __m256i mask = _mm256_set1_epi8(kMask);
+  return {_mm256_and_si256(_mm256_srli_epi16(v.a, kShift), mask),
+          _mm256_and_si256(_mm256_srli_epi16(v.b, kShift), mask)};
+}
+template <int kShift>
+static inline B ShiftLeftB(B v) {
+  return {_mm256_slli_epi16(v.a, kShift), _mm256_slli_epi16(v.b, kShift)};
+}
+
+// Sums of two products in int16. They stay below 2^15: |activation| <= 127, and a weight is
+// unsigned and at most 63, or signed and at most 128.
+template <int kMaxWeight>
+static inline __m256i PairProducts(__m256i w, __m256i x) {
+  if constexpr (kMaxWeight > 127) {
+    return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+  } else {
+    return _mm256_maddubs_epi16(w, x);
+  }
+}
+template <int kMaxWeight, int kGroups>
+static inline I DotGroups(const B* w, const int8_t* activations, I init) {
+  // So many pair sums fit an int16 before they must be widened.
+  constexpr int kFit = 32767 / (2 * 127 * (kMaxWeight > 127 ? 128 : kMaxWeight));
+  constexpr int kChain = kFit < kGroups ? kFit : kGroups;
+  static_assert(kGroups % kChain == 0);
+  const __m256i ones = _mm256_set1_epi16(1);
+  for (int g = 0; g < kGroups; g += kChain) {
+    __m256i x = BroadcastDword256(activations + 4 * g);
+    __m256i a = PairProducts<kMaxWeight>(w[g].a, x), b = PairProducts<kMaxWeight>(w[g].b, x);
+    for (int i = g + 1; i < g + kChain; ++i) {
+      x = BroadcastDword256(activations + 4 * i);
+      a = _mm256_add_epi16(a, PairProducts<kMaxWeight>(w[i].a, x));
+      b = _mm256_add_epi16(b, PairProducts<kMaxWeight>(w[i].b, x));
+    }
+    init.a = _mm256_add_epi32(init.a, _mm256_madd_epi16(a, ones));
+    init.b = _mm256_add_epi32(init.b, _mm256_madd_epi16(b, ones));
+  }
+  return init;
+}
+
+static inline uint64_t XorStream(const uint8_t* data, int64_t bytes) {
+  __m256i sum[4] = {};
+  for (int64_t i = 0; i + 128 <= bytes; i += 128) {
+    for (int j = 0; j < 4; ++j) sum[j] = _mm256_xor_si256(sum[j], Load256(data + i + 32 * j));
+  }
+  const __m256i all =
+      _mm256_xor_si256(_mm256_xor_si256(sum[0], sum[1]), _mm256_xor_si256(sum[2], sum[3]));
+  uint64_t words[4], result = 0;
+  _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(words), all);
+  for (int64_t i = bytes / 128 * 128; i + 8 <= bytes; i += 8) {
+    uint64_t word;
+    __builtin_memcpy(&word, data + i, sizeof(word));
+    result ^= word;
+  }
+  for (uint64_t word : words) result ^= word;
+  return result;
+}

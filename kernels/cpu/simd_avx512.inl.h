@@ -1,0 +1,163 @@
+// Vectors of 16 lanes on AVX-512 (F, BW, VL, DQ, VNNI): the vocabulary in which the kernel bodies
+// of this folder are written. simd_avx2.inl.h gives the same names on pairs of 256-bit registers.
+//
+// Included once, inside the instruction set's namespace; <immintrin.h> is included before.
+
+using F = __m512;   // 16 x f32
+using I = __m512i;  // 16 x i32
+using B = __m512i;  // 64 bytes: 16 lanes x 4 consecutive k
+
+// Tile sizes that fit 32 registers.
+constexpr int kBlocksPerStep = 2;  // 32-k chunks of weights held in registers
+constexpr int kFloatTokens = 4;    // matmul with float weights: activation rows per tile
+constexpr int kFloatRows = 2;      //   and weight rows
+constexpr int kQueryTile = 6;      // attention: queries per tile
+constexpr int kValueVectors = 4;   //   and vectors of the value dimension
+
+static inline F Zero() { return _mm512_setzero_ps(); }
+static inline F Set1(float v) { return _mm512_set1_ps(v); }
+static inline F Load(const float* p) { return _mm512_loadu_ps(p); }
+static inline void Store(float* p, F v) { _mm512_storeu_ps(p, v); }
+static inline __mmask16 FirstLanes(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+// The first n lanes (n < 16) from memory, the others `fill`; memory past them is not touched.
+static inline F LoadPart(const float* p, int n, float fill) {
+  return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), FirstLanes(n), p);
+}
+static inline void StorePart(float* p, int n, F v) { _mm512_mask_storeu_ps(p, FirstLanes(n), v); }
+
+static inline F Add(F a, F b) { return _mm512_add_ps(a, b); }
+static inline F Sub(F a, F b) { return _mm512_sub_ps(a, b); }
+static inline F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
+static inline F Div(F a, F b) { return _mm512_div_ps(a, b); }
+static inline F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+// a > b ? a : b, so b where either is NaN.
+static inline F Max(F a, F b) { return _mm512_max_ps(a, b); }
+static inline F Min(F a, F b) { return _mm512_min_ps(a, b); }
+static inline bool AnyNan(F v) { return _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q) != 0; }
+// Bit i: lane i of a equals lane i of b.
+static inline uint32_t EqualMask(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+static inline float MaxOfLanes(F v) { return _mm512_reduce_max_ps(v); }
+// The halving tree 8, 4, 2, 1.
+static inline float TreeSum(F v) {
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  s = _mm_add_ss(s, _mm_shuffle_ps(s, s, 1));
+  return _mm_cvtss_f32(s);
+}
+static inline float FirstLane(F v) { return _mm512_cvtss_f32(v); }
+
+static inline F LoadF16(const uint16_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(p)));
+}
+static inline void StoreF16(uint16_t* p, F v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(p),
+                      _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+static inline F LoadBf16(const uint16_t* p) {
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(p));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+static inline I ZeroI() { return _mm512_setzero_si512(); }
+static inline I SetI1(int32_t v) { return _mm512_set1_epi32(v); }
+static inline I LoadI(const int32_t* p) { return _mm512_loadu_si512(p); }
+static inline void StoreI(int32_t* p, I v) { _mm512_storeu_si512(p, v); }
+static inline I AddI(I a, I b) { return _mm512_add_epi32(a, b); }
+static inline I SubI(I a, I b) { return _mm512_sub_epi32(a, b); }
+static inline I MulI(I a, I b) { return _mm512_mullo_epi32(a, b); }
+static inline I AndI(I a, I b) { return _mm512_and_si512(a, b); }
+static inline I MaxI(I a, I b) { return _mm512_max_epi32(a, b); }
+static inline I MinI(I a, I b) { return _mm512_min_epi32(a, b); }
+template <int kBits>
+static inline I ShiftRightI(I a) {
+  return _mm512_srai_epi32(a, kBits);
+}
+template <int kBits>
+static inline I ShiftLeftI(I a) {
+  return _mm512_slli_epi32(a, kBits);
+}
+static inline F ToFloat(I v) { return _mm512_cvtepi32_ps(v); }
+static inline I ToNearestInt(F v) { return _mm512_cvtps_epi32(v); }
+static inline I BitsOf(F v) { return _mm512_castps_si512(v); }
+static inline F FloatOf(I v) { return _mm512_castsi512_ps(v); }
+static inline int32_t MaxOfLanesI(I v) { return _mm512_reduce_max_epi32(v); }
+static inline int32_t SumOfLanesI(I v) { return _mm512_reduce_add_epi32(v); }
+static inline I LoadU8(const uint8_t* p) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i_u*>(p)));
+}
+static inline I LoadI8(const uint8_t* p) {
+  return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i_u*>(p)));
+}
+// Lanes, known to fit, as bytes.
+static inline void StoreI8(int8_t* p, I v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i_u*>(p), _mm512_cvtepi32_epi8(v));
+}
+// 16 sums of two neighbouring int16 from memory.
+static inline I PairSums(const int16_t* p) {
+  return _mm512_madd_epi16(_mm512_loadu_si512(p), _mm512_set1_epi16(1));
+}
+static inline I BroadcastDword(const void* p) {
+  int32_t v;
+  __builtin_memcpy(&v, p, sizeof(v));
+  return _mm512_set1_epi32(v);
+}
+// acc + a.low * b.low + a.high * b.high over the int16 halves of each lane.
+static inline I DotI16(I acc, I a, I b) { return _mm512_dpwssd_epi32(acc, a, b); }
+
+// Pairs (x0, x1) of neighbouring lanes: even (c x0 - s x1), odd (s x0 + c x1), each
+// fma(x0, ., -+ (x1 * .)); c and s hold one value per pair.
+static inline F RotatePairs(F x, const float* c, const float* s) {
+  const __m512i low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512 cc = _mm512_castps256_ps512(_mm256_loadu_ps(c));
+  const __m512 ss = _mm512_castps256_ps512(_mm256_loadu_ps(s));
+  const __m512 cs = _mm512_permutex2var_ps(cc, low, ss);  // c0 s0 c1 s1 ...
+  const __m512 sc = _mm512_permutex2var_ps(ss, low, cc);  // s0 c0 s1 c1 ...
+  return _mm512_fmaddsub_ps(_mm512_moveldup_ps(x), cs, _mm512_mul_ps(_mm512_movehdup_ps(x), sc));
+}
+
+// Bytes of weights. The unsigned side of VNNI takes q + offset; the product corrects by the sums of
+// the activations.
+constexpr int kSignedOffset = 128;
+static inline B LoadB(const uint8_t* p) { return _mm512_loadu_si512(p); }
+static inline B FromSigned(B v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
+static inline B OrB(B a, B b) { return _mm512_or_si512(a, b); }
+// (byte >> kShift) & kMask for every byte.
+template <int kShift, int kMask>
+static inline B Bits(B v) {
+  return _mm512_and_si512(_mm512_srli_epi16(v, kShift), _mm512_set1_epi8(kMask));
+}
+// byte << kShift, where no bit leaves its byte.
+template <int kShift>
+static inline B ShiftLeftB(B v) {
+  return _mm512_slli_epi16(v, kShift);
+}
+// init + the dot products of kGroups x 4 weights (bytes of at most kMaxWeight) with as many
+// activations, one row per lane.
+template <int kMaxWeight, int kGroups>
+static inline I DotGroups(const B* w, const int8_t* activations, I init) {
+  for (int g = 0; g < kGroups; ++g) {
+    init = _mm512_dpbusd_epi32(init, w[g], BroadcastDword(activations + 4 * g));
+  }
+  return init;
+}
+
+static inline uint64_t XorStream(const uint8_t* data, int64_t bytes) {
+  __m512i sum[4] = {ZeroI(), ZeroI(), ZeroI(), ZeroI()};
+  for (int64_t i = 0; i + 256 <= bytes; i += 256) {
+    for (int j = 0; j < 4; ++j) {
+      sum[j] = _mm512_xor_si512(sum[j], _mm512_loadu_si512(data + i + 64 * j));
+    }
+  }
+  const __m512i all =
+      _mm512_xor_si512(_mm512_xor_si512(sum[0], sum[1]), _mm512_xor_si512(sum[2], sum[3]));
+  uint64_t words[8], result = 0;
+  _mm512_storeu_si512(words, all);
+  for (int64_t i = bytes / 256 * 256; i + 8 <= bytes; i += 8) {
+    uint64_t word;
+    __builtin_memcpy(&word, data + i, sizeof(word));
+    result ^= word;
+  }
+  for (uint64_t word : words) result ^= word;
+  return result;
+}

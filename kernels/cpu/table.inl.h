@@ -1,0 +1,43 @@
+// The table of this instruction set. Included last, inside its namespace.
+
+static void Matmul(const MatmulArgs& args, int64_t begin, int64_t end) {
+  switch (args.type) {
+    case WeightType::kF32:
+      return FloatMatmul<LoadF32Weights>(args, begin, end);
+    case WeightType::kF16:
+      return FloatMatmul<LoadF16Weights>(args, begin, end);
+    case WeightType::kBF16:
+      return FloatMatmul<LoadBf16Weights>(args, begin, end);
+    case WeightType::kQ4_0:
+      return QuantMatmul<FormatQ4_0>(args, begin, end);
+    case WeightType::kQ4_1:
+      return QuantMatmul<FormatQ4_1>(args, begin, end);
+    case WeightType::kQ8_0:
+      return QuantMatmul<FormatQ8_0>(args, begin, end);
+    case WeightType::kQ4_K:
+      return QuantMatmul<FormatQ4_K>(args, begin, end);
+    case WeightType::kQ6_K:
+      return QuantMatmul<FormatQ6_K>(args, begin, end);
+    default:
+      __builtin_trap();  // callers bind plans against ActivationBlock and SupportedWeightTypes
+  }
+}
+
+static constinit const KernelTable kTable = {
+    .name = DOVETAIL_ISA_NAME,
+    .isa = DOVETAIL_ISA_VALUE,
+    .layout = PackedLayout::kP16,
+    .pack = PackP16,
+    .rms_norm = RmsNorm,
+    .quantize = Quantize,
+    .matmul = Matmul,
+    .silu_mul = SiluMul,
+    .rope = Rope,
+    .kv_append = KvAppend,
+    .attention = Attention,
+    .embedding = ref::Embedding,
+    .softmax = Softmax,
+    .argmax = ArgMax,
+    .all_finite = AllFinite,
+    .read_stream = ReadStream,
+};

@@ -1,0 +1,34 @@
+#include "base/packed_layout.h"
+
+#include "gtest/gtest.h"
+
+namespace dovetail {
+namespace {
+
+TEST(PackedLayoutTest, Names) {
+  EXPECT_EQ(PackedLayoutName(PackedLayout::kRaw), "raw");
+  EXPECT_EQ(PackedLayoutName(PackedLayout::kP16), "p16");
+}
+
+TEST(PackedLayoutTest, RawIsWhatTheFileHolds) {
+  for (WeightType type : SupportedWeightTypes()) {
+    EXPECT_EQ(PackedBlockBytes(PackedLayout::kRaw, type), InfoOf(type).block_bytes);
+    EXPECT_EQ(PackedBytes(PackedLayout::kRaw, type, 32, 512), 32 * StoredBytes(type, 512));
+  }
+}
+
+TEST(PackedLayoutTest, P16PadsRowsToPanelsAndBytesToLines) {
+  EXPECT_EQ(PackedBytes(PackedLayout::kP16, WeightType::kQ4_1, 17, 64), 32 * 40);
+  EXPECT_EQ(PackedBytes(PackedLayout::kP16, WeightType::kQ4_K, 16, 256), 16 * 148);
+  EXPECT_EQ(PackedBytes(PackedLayout::kP16, WeightType::kQ6_K, 16, 256), (16 * 210 + 63) / 64 * 64);
+  // Float weights keep their rows.
+  EXPECT_EQ(PackedBytes(PackedLayout::kP16, WeightType::kF32, 1, 3), 64);
+  EXPECT_EQ(PackedBytes(PackedLayout::kP16, WeightType::kBF16, 17, 64), 17 * 128);
+}
+
+TEST(PackedLayoutDeathTest, ColumnsMustBeWholeBlocks) {
+  EXPECT_DEATH(PackedBytes(PackedLayout::kP16, WeightType::kQ4_K, 16, 128), "check failed");
+}
+
+}  // namespace
+}  // namespace dovetail

@@ -1,0 +1,56 @@
+#include "gmock/gmock.h"
+#include "kernels/bandwidth.h"
+#include "kernels/kernel_table.h"
+#include "tests/testing/status_matchers.h"
+
+namespace dovetail::kernels {
+namespace {
+
+using ::dovetail::testing::StatusIs;
+using ::testing::HasSubstr;
+
+TEST(TablesTest, ScalarIsAlwaysThereAndTheBestIsTheDefault) {
+  ASSERT_NE(FindTable(Isa::kScalar), nullptr);
+  const auto tables = AvailableTables();
+  ASSERT_FALSE(tables.empty());
+  EXPECT_EQ(tables.front(), FindTable(Isa::kScalar));
+  ASSERT_OK_AND_ASSIGN(const KernelTable* best, SelectTable(""));
+  EXPECT_EQ(best, tables.back());
+  for (const KernelTable* table : tables) {
+    ASSERT_OK_AND_ASSIGN(const KernelTable* found, SelectTable(table->name));
+    EXPECT_EQ(found, table);
+    EXPECT_EQ(FindTable(table->isa), table);
+  }
+}
+
+TEST(TablesTest, UnknownIsaNamesTheAcceptedOnes) {
+  EXPECT_THAT(SelectTable("sse9"), StatusIs(absl::StatusCode::kInvalidArgument,
+                                            HasSubstr("sse9 is not known; use scalar, avx2")));
+}
+
+TEST(TablesTest, AnIsaThatIsAbsentHereNamesWhatIsMissing) {
+  for (const char* name : {"avx2", "avx512"}) {
+    const auto table = SelectTable(name);
+    if (table.ok()) continue;
+    EXPECT_THAT(table, StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("lacks")));
+  }
+}
+
+TEST(TablesTest, EveryEntryIsFilled) {
+  for (const KernelTable* t : AvailableTables()) {
+    EXPECT_TRUE(t->pack && t->rms_norm && t->quantize && t->matmul && t->silu_mul && t->rope &&
+                t->kv_append && t->attention && t->embedding && t->softmax && t->argmax &&
+                t->all_finite && t->read_stream)
+        << t->name;
+  }
+}
+
+TEST(BandwidthTest, IsPlausible) {
+  ThreadPool pool(2, {});
+  const double gb_per_s = MeasureReadBandwidth(&pool, 32 << 20);
+  EXPECT_GT(gb_per_s, 0.1);
+  EXPECT_LT(gb_per_s, 1e4);
+}
+
+}  // namespace
+}  // namespace dovetail::kernels
