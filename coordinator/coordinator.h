@@ -1,9 +1,9 @@
-// Coordinator: the whole control process as one object: model headers, plan, cluster of workers, engine,
-// generation, and the servers. `dovetail serve`, `dovetail-coordinator`, `dovetail eval` and `bench` all
-// run this same object, so what is measured is what serves.
+// Coordinator: the whole control process as one object: model headers, plan, cluster of workers,
+// engine, generation, and the servers. `dovetail serve`, `dovetail-coordinator`, `dovetail eval`
+// and `bench` all run this same object, so what is measured is what serves.
 //
-// States: waiting for workers -> loading -> ready -> (recovering -> loading -> ready)* -> draining -> stopped.
-// One control thread owns the state machine (cluster.h); this facade is thread-safe.
+// States: waiting for workers -> loading -> ready -> (recovering -> loading -> ready)* -> draining
+// -> stopped. One control thread owns the state machine (cluster.h); this facade is thread-safe.
 #ifndef DOVETAIL_COORDINATOR_COORDINATOR_H_
 #define DOVETAIL_COORDINATOR_COORDINATOR_H_
 
@@ -18,72 +18,49 @@
 #include "coordinator/engine.h"
 #include "coordinator/generation.h"
 #include "coordinator/placement/plan.h"
+#include "coordinator/status_snapshot.h"
 
 namespace dovetail::coordinator {
 
-enum class ServingState {
-  kWaitingForWorkers, kLoading, kReady, kRecovering, kDraining, kFailed,
-};
-
-struct WorkerSnapshot {
-  std::string name;
-  bool attached = false;
-  std::string isa;
-  int num_threads = 0;
-  int64_t pid = 0;
-  uint64_t load_bytes_done = 0;
-  uint64_t load_bytes_total = 0;
-  uint64_t steps = 0;
-  uint64_t busy_microseconds = 0;
-  uint64_t resident_bytes = 0;
-  uint64_t planned_bytes = 0;
-  double read_bandwidth_gb_per_s = 0;
-  int restarts = 0;
-};
-
-struct StatusSnapshot {
-  ServingState state = ServingState::kWaitingForWorkers;
-  std::string message;       // why, for people
-  std::string model;
-  uint64_t epoch = 0;
-  double uptime_seconds = 0;
-  EngineStats engine;
-  std::vector<WorkerSnapshot> workers;
-};
-
 struct CoordinatorOptions {
-  bool serve_clients = true;     // HTTP and the client-facing gRPC services (eval and bench need neither)
-  std::string worker_binary;     // path of dovetail-worker, for spawn_workers
-  // Progress for people: called from the control thread whenever the state or the load progress changes.
+  bool serve_clients =
+      true;  // HTTP and the client-facing gRPC services (eval and bench need neither)
+  std::string worker_binary;  // path of dovetail-worker, for spawn_workers
+  // Progress for people: called from the control thread whenever the state or the load progress
+  // changes.
   std::function<void(const StatusSnapshot&)> on_progress;
 };
 
 class Coordinator {
  public:
-  // Reads the model's headers, rules and configuration; checks what can be checked without workers. Listens and
-  // starts local workers (if configured). Everything started is stopped again if it fails.
+  // Reads the model's headers, rules and configuration; checks what can be checked without workers.
+  // Listens and starts local workers (if configured). Everything started is stopped again if it
+  // fails.
   static absl::StatusOr<std::unique_ptr<Coordinator>> Start(const ServeConfig& config,
                                                             CoordinatorOptions options);
   ~Coordinator();  // Shutdown(0)
 
-  // Waits until ready. Returns the reason if that cannot happen (plan refused, worker cannot load, a local worker
-  // that keeps dying), kDeadlineExceeded on timeout.
+  // Waits until ready. Returns the reason if that cannot happen (plan refused, worker cannot load,
+  // a local worker that keeps dying), kDeadlineExceeded on timeout.
   absl::Status WaitReady(absl::Duration timeout);
-  // Stops accepting, waits for running requests up to the timeout, stops workers and servers, removes the run
-  // directory. Returns requests left unfinished.
+  // Stops accepting, waits for running requests up to the timeout, stops workers and servers,
+  // removes the run directory. Returns requests left unfinished.
   int Shutdown(absl::Duration drain_timeout);
   // Stops accepting and waits, without stopping the process (AdminService.Drain).
   int Drain(absl::Duration timeout);
 
   StatusSnapshot Status() const;
-  absl::StatusOr<Plan> CurrentPlan() const;    // Unavailable before there is one
+  absl::StatusOr<Plan> CurrentPlan() const;  // Unavailable before there is one
   Engine* engine();
-  GenerationService* generation();             // null for a no_vocab model's text; token ids still work
+  GenerationService* generation();  // a no_vocab model takes token ids only
   const model::ModelConfig& config() const;
   int http_port() const;
   int grpc_port() const;
-  // Blocks until Drain(exit) was asked over gRPC, or Shutdown, or a fatal state; returns that state's status.
+  // Blocks until Drain(exit) was asked over gRPC, or Shutdown, or a fatal state; returns that
+  // state's status.
   absl::Status WaitStopped(std::function<bool()> should_stop);
+  // True once Drain(exit) was asked over gRPC or Shutdown() began.
+  bool exit_requested() const;
 
  private:
   Coordinator();

@@ -1,0 +1,146 @@
+// ClusterMachine: the state machine that turns registered workers into a running pipeline, and a
+// lost worker into an orderly new start.
+//
+//   every configured worker registered -> plan -> Load to each worker with ops -> all Loaded ->
+//   epoch + 1, exchange file, Connect to all -> all Connected -> pipeline handed to the engine ->
+//   ready.
+//
+// A planned worker that is lost ends the epoch: the exchange is aborted, the engine's requests end
+// with the reason, the other workers are disconnected but keep their weights. When it registers
+// again it alone loads, and a new epoch begins. A refused plan or a failed load is final.
+//
+// Pure logic: no threads, no clock, no gRPC. Owned by one thread (cluster.h), which passes the time
+// in.
+#ifndef DOVETAIL_COORDINATOR_CLUSTER_MACHINE_H_
+#define DOVETAIL_COORDINATOR_CLUSTER_MACHINE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "coordinator/cluster_member.h"
+#include "coordinator/pipeline.h"
+#include "coordinator/placement/plan.h"
+#include "coordinator/status_snapshot.h"
+#include "coordinator/watched_pipeline.h"
+#include "coordinator/worker_link.h"
+#include "transport/exchange.h"
+#include "transport/run_dir.h"
+
+namespace dovetail::v1 {
+class Register;
+class WorkerEvent;
+class WorkerFailure;
+}  // namespace dovetail::v1
+
+namespace dovetail::coordinator {
+
+struct ClusterOptions {
+  std::vector<std::string> workers;            // names that may register
+  const transport::RunDir* run_dir = nullptr;  // borrowed
+  std::string model_path;                      // as workers see it
+  uint64_t model_fingerprint = 0;
+  uint64_t ring_bytes = 0;
+  absl::Duration worker_timeout = absl::Milliseconds(1500);  // without a sign of life
+  absl::Duration connect_timeout = absl::Seconds(10);        // from Connect to Connected
+
+  // All are called on the control thread. `members` come in the order of `workers`.
+  std::function<absl::StatusOr<Plan>(const std::vector<ClusterMember>& members)> make_plan;
+  std::function<absl::StatusOr<std::unique_ptr<Pipeline>>(std::shared_ptr<transport::Exchange>,
+                                                          const Plan&)>
+      make_pipeline;
+  std::function<void(std::unique_ptr<Pipeline>)> set_pipeline;
+  std::function<void(const absl::Status& reason)> clear_pipeline;
+};
+
+class ClusterMachine {
+ public:
+  explicit ClusterMachine(ClusterOptions options);
+
+  void OnEvent(const std::shared_ptr<WorkerLink>& link, const v1::WorkerEvent& event,
+               absl::Time now);
+  void OnClosed(const std::shared_ptr<WorkerLink>& link, const absl::Status& reason,
+                absl::Time now);
+  // The engine met an error in the pipeline of `epoch`.
+  void OnPipelineLost(uint64_t epoch, const absl::Status& reason, absl::Time now);
+  // Loses workers that were silent for too long; starts what was put off.
+  void Tick(absl::Time now);
+  // When Tick() is due.
+  absl::Time NextDeadline() const;
+  // This process itself stood still: nobody's silence counts until now.
+  void ForgiveSilence(absl::Time now);
+  // Cannot go on.
+  void Fail(const absl::Status& reason);
+  // Tells every worker to end.
+  void Shutdown(const std::string& reason);
+
+  ServingState state() const { return state_; }
+  const std::string& message() const { return message_; }
+  const absl::Status& failure() const { return failure_; }
+  uint64_t epoch() const { return epoch_; }
+  const std::shared_ptr<const Plan>& plan() const { return plan_; }
+  std::vector<WorkerSnapshot> Workers() const;
+  // Grows whenever state, message or load progress change.
+  uint64_t revision() const { return revision_; }
+
+ private:
+  enum class Phase { kAbsent, kAttached, kLoading, kLoaded, kConnecting, kConnected };
+  struct Worker {
+    std::string name;
+    Phase phase = Phase::kAbsent;
+    std::shared_ptr<WorkerLink> link;  // null when absent
+    bool known = false;                // registered at least once: `member` is set
+    bool planned = false;              // owns ops of the plan
+    ClusterMember member;
+    absl::Time last_seen;
+    absl::Time connect_deadline;
+    WorkerSnapshot snapshot;
+  };
+
+  void HandleRegister(const std::shared_ptr<WorkerLink>& link, const v1::Register& message,
+                      absl::Time now);
+  void Attach(Worker& worker, const std::shared_ptr<WorkerLink>& link, ClusterMember member,
+              absl::Time now);
+  void HandleWorkerEvent(Worker& worker, const v1::WorkerEvent& event, absl::Time now);
+  void HandleFailure(Worker& worker, const v1::WorkerFailure& failure);
+  void LoseWorker(Worker& worker, const std::string& reason);
+  void Advance(absl::Time now);
+  bool MakePlanIfComplete();
+  void SendLoad(Worker& worker);
+  void StartEpoch(absl::Time now);
+  void StartServing(absl::Time now);
+  void BreakEpoch(const absl::Status& reason);
+  void DropPlan();
+  void UpdateState();
+  Worker* FindByLink(const std::shared_ptr<WorkerLink>& link);
+  bool AllPlanned(Phase phase) const;
+  std::string ProgressMessage() const;
+
+  ClusterOptions options_;
+  std::vector<Worker> workers_;
+  ServingState state_ = ServingState::kWaitingForWorkers;
+  std::string message_;
+  absl::Status failure_;
+  std::string last_loss_;  // why the last epoch ended
+  bool was_ready_ = false;
+  bool stopped_ = false;
+  uint64_t revision_ = 0;
+
+  std::shared_ptr<const Plan> plan_;
+  uint64_t plan_id_ = 0;
+  uint64_t epoch_ = 0;
+  std::shared_ptr<transport::Exchange> exchange_;  // of the running epoch
+  std::shared_ptr<PipelineWatch> watch_;           // of the pipeline that the engine has
+  absl::Time serving_since_;
+  int pipeline_losses_ = 0;  // in a row, for the pause before the next epoch
+  absl::Time earliest_epoch_ = absl::InfinitePast();
+};
+
+}  // namespace dovetail::coordinator
+
+#endif  // DOVETAIL_COORDINATOR_CLUSTER_MACHINE_H_

@@ -1,0 +1,94 @@
+#include "coordinator/cluster_member.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/weight_type.h"
+#include "dovetail/v1/cluster.pb.h"
+
+namespace dovetail::coordinator {
+namespace {
+
+constexpr uint32_t kMaxThreads = 4096;
+
+absl::StatusOr<PackedLayout> ParseLayout(absl::string_view name) {
+  for (PackedLayout layout : {PackedLayout::kRaw, PackedLayout::kP16}) {
+    if (PackedLayoutName(layout) == name) return layout;
+  }
+  return absl::InvalidArgumentError(absl::StrCat("packed_layout `", name, "` is not known"));
+}
+
+// Types that this coordinator does not know are left out: it would never plan them.
+std::vector<WeightType> ParseWeightTypes(const v1::Register& message) {
+  std::vector<WeightType> types;
+  for (WeightType type : SupportedWeightTypes()) {
+    for (const std::string& name : message.weight_types()) {
+      if (InfoOf(type).name == name) {
+        types.push_back(type);
+        break;
+      }
+    }
+  }
+  return types;
+}
+
+absl::Status CheckIdentity(const v1::Register& message, const std::vector<std::string>& names,
+                           absl::string_view run_dir_id) {
+  if (message.protocol_version() != kClusterProtocolVersion) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "worker ", message.worker(), " speaks cluster protocol ", message.protocol_version(),
+        ", this coordinator speaks ", kClusterProtocolVersion, ": use the same release for both"));
+  }
+  if (std::find(names.begin(), names.end(), message.worker()) == names.end()) {
+    return absl::InvalidArgumentError(absl::StrCat("worker name `", message.worker(),
+                                                   "` is not one of the configured workers (",
+                                                   absl::StrJoin(names, ", "), ")"));
+  }
+  if (message.run_dir_id() != run_dir_id) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("worker ", message.worker(),
+                     " uses another run directory than the coordinator: start both with the same "
+                     "--run-dir, on storage that they share"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ClusterMember> CheckRegister(const v1::Register& message,
+                                            const std::vector<std::string>& names,
+                                            absl::string_view run_dir_id) {
+  if (absl::Status s = CheckIdentity(message, names, run_dir_id); !s.ok()) return s;
+  if (message.num_threads() < 1 || message.num_threads() > kMaxThreads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("num_threads ", message.num_threads(), " is not in 1..", kMaxThreads));
+  }
+  absl::StatusOr<PackedLayout> layout = ParseLayout(message.packed_layout());
+  if (!layout.ok()) return layout.status();
+  ClusterMember member;
+  member.device.name = message.worker();
+  member.device.memory_bytes = static_cast<int64_t>(std::min<uint64_t>(
+      message.memory_available_bytes(), std::numeric_limits<int64_t>::max() / 4));
+  member.device.num_threads = static_cast<int>(message.num_threads());
+  member.device.layout = *layout;
+  member.device.weight_types = ParseWeightTypes(message);
+  if (member.device.weight_types.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("worker ", message.worker(), " computes with no weight type known here"));
+  }
+  member.incarnation = message.incarnation();
+  member.pid = message.pid();
+  member.numa_node = message.numa_node();
+  member.isa = message.isa();
+  member.read_bandwidth_gb_per_s = message.read_bandwidth_gb_per_s();
+  return member;
+}
+
+bool SameDevice(const ClusterMember& a, const ClusterMember& b) {
+  return a.device.layout == b.device.layout && a.device.num_threads == b.device.num_threads &&
+         a.device.weight_types == b.device.weight_types;
+}
+
+}  // namespace dovetail::coordinator

@@ -1,0 +1,67 @@
+#include "coordinator/config_flags.h"
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+
+namespace dovetail::coordinator {
+namespace {
+
+struct Flag {
+  const char* name;  // the key of the file
+  const char* type;  // how --help shows the value
+  const char* help;
+};
+
+constexpr Flag kFlags[] = {
+    {"model", "FILE", "GGUF file, any shard of a split model, or a directory with one model"},
+    {"model_name", "ID", "id of the model in the API (default: the file's name)"},
+    {"rules", "FILE", "placement rules; without them layers are split evenly over the workers"},
+    {"workers", "NAMES", "workers that the plan is for, such as cpu:0,cpu:1 (default: cpu:0)"},
+    {"threads", "N", "threads of each local worker (default: cores / workers)"},
+    {"run_dir", "DIR", "directory of the shared memory, on a tmpfs (default: in /dev/shm)"},
+    {"memory", "BUDGETS",
+     "memory per worker, such as cpu:0=8GiB,cpu:1=4GiB (default: what is free)"},
+    {"listen", "ADDRESS", "address of both servers (default: 127.0.0.1)"},
+    {"port", "N", "HTTP port; 0: any free one (default: 8080)"},
+    {"grpc_port", "N", "gRPC port (default: port + 1)"},
+    {"context_length", "TOKENS", "longest sequence (default: the model's, at most 8192)"},
+    {"kv_tokens", "TOKENS", "size of the whole KV cache (default: twice the context length)"},
+    {"kv_type", "TYPE", "f16 or f32 (default: f16)"},
+    {"max_batch_size", "N", "sequences of one step (default: 32)"},
+    {"chunk_size", "TOKENS", "prefill tokens of one step (default: 512)"},
+    {"max_new_tokens", "TOKENS", "cap on max_tokens; 0: until the context ends (default: 0)"},
+    {"max_queue", "N", "waiting requests before more are refused (default: 256)"},
+    {"lanes", "N", "steps in flight along the route (default: 1)"},
+    {"request_timeout", "DURATION", "longest generation (default: 10m)"},
+    {"worker_timeout", "DURATION", "a worker this silent is lost (default: 1.5s)"},
+    {"drain_timeout", "DURATION", "wait for running requests before the end (default: 30s)"},
+    {"log_level", "LEVEL", "debug, info, warn, error or off (default: info)"},
+};
+
+}  // namespace
+
+void ConfigFlags::AddTo(CLI::App* app) {
+  app->add_option("--config", path_, "configuration file (YAML); flags take precedence")
+      ->type_name("FILE");
+  for (const Flag& flag : kFlags) {
+    const std::string dashed = absl::StrReplaceAll(flag.name, {{"_", "-"}});
+    std::string names = absl::StrCat("--", dashed);
+    if (dashed != flag.name) absl::StrAppend(&names, ",--", flag.name);
+    app->add_option_function<std::string>(
+           names,
+           [this, dashed](const std::string& value) {
+             overrides_.push_back({dashed, value});
+           },
+           flag.help)
+        ->type_name(flag.type)
+        ->take_last();
+  }
+}
+
+absl::StatusOr<ServeConfig> ConfigFlags::Load() const { return LoadConfig(path_, overrides_); }
+
+}  // namespace dovetail::coordinator

@@ -1,0 +1,419 @@
+#include "coordinator/coordinator.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "absl/synchronization/mutex.h"
+#include "base/cpu_topology.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "coordinator/cluster.h"
+#include "coordinator/http/http_server.h"
+#include "coordinator/loaded_model.h"
+#include "coordinator/plan_members.h"
+#include "coordinator/service/admin_service.h"
+#include "coordinator/service/cluster_service.h"
+#include "coordinator/service/grpc_server.h"
+#include "coordinator/service/health_service.h"
+#include "coordinator/service/inference_service.h"
+#include "coordinator/supervisor.h"
+#include "model/memory_plan.h"
+#include "transport/run_dir.h"
+
+// Complete types for the services that the coordinator owns.
+#include <grpcpp/impl/service_type.h>
+
+namespace dovetail::coordinator {
+namespace {
+
+constexpr absl::Duration kStopPoll = absl::Milliseconds(200);
+// From the end of the last request to the end of its connection.
+constexpr absl::Duration kGrpcGrace = absl::Seconds(1);
+
+// What local workers dial when the server listens on `listen`.
+std::string DialHost(const std::string& listen) {
+  if (listen == "0.0.0.0" || listen == "localhost") return "127.0.0.1";
+  if (listen == "::" || listen == "[::]") return "[::1]";
+  const bool bare_ipv6 = listen.find(':') != std::string::npos && listen[0] != '[';
+  return bare_ipv6 ? absl::StrCat("[", listen, "]") : listen;
+}
+
+int GrpcPort(const ServeConfig& config, bool serve_clients) {
+  if (config.grpc_port != 0 || !serve_clients || config.port == 0) return config.grpc_port;
+  return config.port + 1;
+}
+
+int LocalThreads(const ServeConfig& config) {
+  if (config.threads > 0) return config.threads;
+  const size_t cores = UsableCpus(ReadCpuTopology(), -1).size();
+  return std::max<int>(1, static_cast<int>(cores / config.workers.size()));
+}
+
+int64_t ModifiedSeconds(const std::string& path) {
+  struct stat info = {};
+  return ::stat(path.c_str(), &info) == 0 ? static_cast<int64_t>(info.st_mtime) : 0;
+}
+
+const char* StateWord(ServingState state) {
+  switch (state) {
+    case ServingState::kWaitingForWorkers:
+      return "waiting_for_workers";
+    case ServingState::kLoading:
+      return "loading";
+    case ServingState::kReady:
+      return "ok";
+    case ServingState::kRecovering:
+      return "recovering";
+    case ServingState::kDraining:
+      return "draining";
+    case ServingState::kFailed:
+      break;
+  }
+  return "failed";
+}
+
+void LogLines(absl::string_view text) {
+  for (absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) LogInfo(line);
+}
+
+}  // namespace
+
+struct Coordinator::Impl {
+  ServeConfig config;
+  CoordinatorOptions options;
+  const absl::Time start_time = absl::Now();
+  LoadedModel model;
+  std::unique_ptr<RuleSet> rules;
+  StepShape shape;
+  std::unique_ptr<transport::RunDir> run_dir;
+  std::unique_ptr<Engine> engine;
+  std::unique_ptr<GenerationService> generation;
+  std::unique_ptr<HealthService> health;
+  std::unique_ptr<Cluster> cluster;
+  std::unique_ptr<grpc::Service> cluster_service;
+  std::unique_ptr<grpc::Service> inference_service;
+  std::unique_ptr<grpc::Service> admin_service;
+  std::unique_ptr<GrpcServer> grpc_server;
+  std::unique_ptr<HttpServer> http_server;
+  int http_port = 0;
+  int grpc_port = 0;
+
+  absl::Mutex shutdown_mutex;  // held for all of Shutdown()
+  bool shut_down = false;      // under shutdown_mutex
+  int unfinished = 0;          // under shutdown_mutex
+  mutable absl::Mutex mutex;
+  std::unique_ptr<Supervisor> supervisor ABSL_GUARDED_BY(mutex);
+  bool draining ABSL_GUARDED_BY(mutex) = false;
+  bool ended ABSL_GUARDED_BY(mutex) = false;  // exit was asked for, or Shutdown() began
+
+  absl::Status ReadInputs();
+  PlanInputs MakePlanInputs() const;
+  void StartEngine();
+  void StartCluster();
+  absl::Status StartGrpc();
+  absl::Status StartHttp();
+  absl::Status StartSupervisor();
+  void OnClusterChange(const ClusterSnapshot& snapshot);
+  StatusSnapshot MakeStatus(ClusterSnapshot snapshot) const;
+  HealthReport Health() const;
+  int Drain(absl::Duration timeout);
+  int Shutdown(absl::Duration drain_timeout);
+  void RequestExit() {
+    absl::MutexLock lock(&mutex);
+    ended = true;
+  }
+};
+
+absl::Status Coordinator::Impl::ReadInputs() {
+  if (config.workers.empty()) return absl::InvalidArgumentError("`workers` must not be empty");
+  DT_ASSIGN_OR_RETURN(model, OpenModel(config));
+  if (!config.rules.empty()) {
+    DT_ASSIGN_OR_RETURN(RuleSet loaded, LoadRules(config.rules));
+    rules = std::make_unique<RuleSet>(std::move(loaded));
+  }
+  DT_ASSIGN_OR_RETURN(shape, MakeStepShape(config, model.config));
+  DT_RETURN_IF_ERROR(CheckRules(MakePlanInputs(), config.workers));
+  const int64_t kv_bytes = KvCacheBytes(model.config, shape);
+  LogInfo(absl::StrFormat("model %s (%s), %.1f MB", model.name, model.config.architecture,
+                          static_cast<double>(model.file->file_bytes()) / 1e6));
+  LogInfo(absl::StrFormat("context %d tokens; KV cache %d tokens, %.1f MiB in all",
+                          shape.context_length, shape.num_kv_blocks * kKvBlockTokens,
+                          static_cast<double>(kv_bytes) / (1 << 20)));
+  return absl::OkStatus();
+}
+
+PlanInputs Coordinator::Impl::MakePlanInputs() const {
+  PlanInputs inputs;
+  inputs.config = &model.config;
+  inputs.file = model.file.get();
+  inputs.rules = rules.get();
+  inputs.run_dir = run_dir.get();
+  inputs.memory = config.memory;
+  inputs.shape = shape;
+  return inputs;
+}
+
+void Coordinator::Impl::StartEngine() {
+  EngineOptions engine_options;
+  engine_options.shape = shape;
+  engine_options.vocab_size = model.config.vocab_size;
+  engine_options.hidden_size = model.config.hidden_size;
+  engine_options.chunk_size = config.chunk_size;
+  engine_options.max_queue = config.max_queue;
+  engine_options.lanes = config.lanes;
+  for (const Op& op : model::OpsOf(model.config)) {
+    engine_options.module_names.push_back(model::ModuleName(op));
+  }
+  // The engine has a pipeline only while there is a cluster.
+  engine_options.on_pipeline_lost = [this](const absl::Status& reason) {
+    cluster->OnPipelineLost(reason);
+  };
+  engine = std::make_unique<Engine>(engine_options);
+  generation = std::make_unique<GenerationService>(model.name, &model.config, model.tokenizer.get(),
+                                                   model.chat_template.get(), engine.get(),
+                                                   shape.context_length, config.max_new_tokens);
+}
+
+void Coordinator::Impl::StartCluster() {
+  health = std::make_unique<HealthService>(
+      std::set<std::string>{"dovetail.v1.InferenceService", "dovetail.v1.AdminService"});
+  ClusterOptions cluster_options;
+  cluster_options.workers = config.workers;
+  cluster_options.run_dir = run_dir.get();
+  cluster_options.model_path = model.path;
+  cluster_options.model_fingerprint = model.file->fingerprint();
+  cluster_options.ring_bytes = static_cast<uint64_t>(model::kRingBytes);
+  cluster_options.worker_timeout = config.worker_timeout;
+  cluster_options.make_plan = [this](const std::vector<ClusterMember>& members) {
+    absl::StatusOr<Plan> plan = PlanMembers(MakePlanInputs(), members);
+    if (plan.ok()) LogLines(DescribePlan(*plan, model.config));
+    return plan;
+  };
+  cluster_options.make_pipeline = [this](std::shared_ptr<transport::Exchange> exchange,
+                                         const Plan& plan) {
+    return MakeExchangePipeline(std::move(exchange), plan.route, plan.shape,
+                                model.config.vocab_size);
+  };
+  cluster_options.set_pipeline = [this](std::unique_ptr<Pipeline> pipeline) {
+    engine->SetPipeline(std::move(pipeline));
+  };
+  cluster_options.clear_pipeline = [this](const absl::Status& reason) {
+    engine->ClearPipeline(reason);
+  };
+  cluster = std::make_unique<Cluster>(
+      std::move(cluster_options),
+      [this](const ClusterSnapshot& snapshot) { OnClusterChange(snapshot); });
+  if (options.on_progress) options.on_progress(MakeStatus(cluster->snapshot()));
+}
+
+absl::Status Coordinator::Impl::StartGrpc() {
+  std::vector<grpc::Service*> services;
+  cluster_service = MakeClusterService(cluster.get());
+  services.push_back(cluster_service.get());
+  if (options.serve_clients) {
+    InferenceOptions inference;
+    inference.generation = generation.get();
+    inference.file_bytes = model.file->file_bytes();
+    inference.request_timeout = config.request_timeout;
+    inference_service = MakeInferenceService(inference);
+    AdminHooks hooks;
+    hooks.status = [this] { return MakeStatus(cluster->snapshot()); };
+    hooks.plan = [this]() -> absl::StatusOr<Plan> {
+      const auto plan = cluster->plan();
+      if (plan == nullptr) return absl::UnavailableError("there is no plan yet");
+      return *plan;
+    };
+    hooks.drain = [this](absl::Duration timeout) {
+      return Drain(timeout > absl::ZeroDuration() ? timeout : config.drain_timeout);
+    };
+    hooks.request_exit = [this] { RequestExit(); };
+    admin_service = MakeAdminService(std::move(hooks));
+    services.push_back(inference_service.get());
+    services.push_back(admin_service.get());
+    services.push_back(health->service());
+  }
+  DT_ASSIGN_OR_RETURN(
+      grpc_server,
+      GrpcServer::Start(config.listen, GrpcPort(config, options.serve_clients), services));
+  grpc_port = grpc_server->port();
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::Impl::StartHttp() {
+  if (!options.serve_clients) return absl::OkStatus();
+  HttpServerOptions http_options;
+  http_options.listen = config.listen;
+  http_options.port = config.port;
+  http_options.request_timeout = config.request_timeout;
+  HttpApi api;
+  api.generation = generation.get();
+  api.engine = engine.get();
+  api.health = [this] { return Health(); };
+  api.model_name = model.name;
+  api.model_created = ModifiedSeconds(model.path);
+  api.context_length = shape.context_length;
+  api.system_fingerprint =
+      absl::StrCat("dovetail-cis1-", shape.kv_type == KvType::kF32 ? "f32" : "f16");
+  DT_ASSIGN_OR_RETURN(http_server, HttpServer::Start(http_options, std::move(api)));
+  http_port = http_server->port();
+  LogInfo(absl::StrCat("listening: HTTP on ", config.listen, " port ", http_port, ", gRPC on port ",
+                       grpc_port));
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::Impl::StartSupervisor() {
+  if (!config.spawn_workers) return absl::OkStatus();
+  SupervisorOptions supervisor_options;
+  supervisor_options.worker_binary = options.worker_binary;
+  supervisor_options.workers = config.workers;
+  const std::string address = absl::StrCat(DialHost(config.listen), ":", grpc_port);
+  const int threads = LocalThreads(config);
+  supervisor_options.arguments = [this, address, threads](const std::string& worker) {
+    return std::vector<std::string>{
+        "--name",      worker,           "--coordinator",    address,
+        "--run-dir",   run_dir->path(),  "--threads",        absl::StrCat(threads),
+        "--log-level", config.log_level, "--die-with-parent"};
+  };
+  supervisor_options.on_give_up = [this](const absl::Status& reason) { cluster->Fail(reason); };
+  DT_ASSIGN_OR_RETURN(auto started, Supervisor::Start(std::move(supervisor_options)));
+  absl::MutexLock lock(&mutex);
+  supervisor = std::move(started);
+  if (cluster->snapshot().state == ServingState::kReady) supervisor->NoteReady();
+  return absl::OkStatus();
+}
+
+void Coordinator::Impl::OnClusterChange(const ClusterSnapshot& snapshot) {
+  {
+    absl::MutexLock lock(&mutex);
+    const bool ready = snapshot.state == ServingState::kReady;
+    health->SetServing(ready && !draining);
+    if (ready && supervisor != nullptr) supervisor->NoteReady();
+  }
+  if (options.on_progress) options.on_progress(MakeStatus(snapshot));
+}
+
+StatusSnapshot Coordinator::Impl::MakeStatus(ClusterSnapshot snapshot) const {
+  StatusSnapshot status;
+  status.state = snapshot.state;
+  status.message = std::move(snapshot.message);
+  status.model = model.name;
+  status.epoch = snapshot.epoch;
+  status.uptime_seconds = absl::ToDoubleSeconds(absl::Now() - start_time);
+  status.engine = engine->stats();
+  status.workers = std::move(snapshot.workers);
+  absl::MutexLock lock(&mutex);
+  if (draining && status.state != ServingState::kFailed) status.state = ServingState::kDraining;
+  return status;
+}
+
+HealthReport Coordinator::Impl::Health() const {
+  ClusterSnapshot snapshot = cluster->snapshot();
+  absl::MutexLock lock(&mutex);
+  const ServingState state = draining && snapshot.state != ServingState::kFailed
+                                 ? ServingState::kDraining
+                                 : snapshot.state;
+  return {state == ServingState::kReady, StateWord(state), std::move(snapshot.message)};
+}
+
+int Coordinator::Impl::Drain(absl::Duration timeout) {
+  {
+    absl::MutexLock lock(&mutex);
+    draining = true;
+    health->SetServing(false);
+  }
+  generation->StopAccepting();
+  return engine->WaitIdle(timeout);
+}
+
+int Coordinator::Impl::Shutdown(absl::Duration drain_timeout) {
+  absl::MutexLock shutdown_lock(&shutdown_mutex);
+  if (shut_down) return unfinished;
+  shut_down = true;
+  if (cluster != nullptr) unfinished = Drain(drain_timeout);
+  Supervisor* children = nullptr;
+  {
+    absl::MutexLock lock(&mutex);
+    ended = true;
+    children = supervisor.get();
+  }
+  if (children != nullptr) children->ExpectExit();
+  if (cluster != nullptr) cluster->Shutdown("the server is shutting down");
+  if (http_server != nullptr) http_server->Stop();
+  if (health != nullptr) health->Shutdown();
+  if (children != nullptr) children->Stop();
+  if (grpc_server != nullptr) grpc_server->Shutdown(kGrpcGrace);
+  if (run_dir != nullptr) run_dir->RemoveAll();
+  return unfinished;
+}
+
+Coordinator::Coordinator() : impl_(std::make_unique<Impl>()) {}
+
+absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(const ServeConfig& config,
+                                                                CoordinatorOptions options) {
+  // A return on the way destroys the coordinator, which stops what was started.
+  auto coordinator = std::unique_ptr<Coordinator>(new Coordinator());
+  Impl& impl = *coordinator->impl_;
+  impl.config = config;
+  impl.options = std::move(options);
+  DT_RETURN_IF_ERROR(impl.ReadInputs());
+  DT_ASSIGN_OR_RETURN(impl.run_dir, transport::RunDir::Create(config.run_dir.empty()
+                                                                  ? transport::RunDir::DefaultPath()
+                                                                  : config.run_dir));
+  impl.StartEngine();
+  impl.StartCluster();
+  DT_RETURN_IF_ERROR(impl.StartGrpc());
+  DT_RETURN_IF_ERROR(impl.StartHttp());
+  DT_RETURN_IF_ERROR(impl.StartSupervisor());
+  return coordinator;
+}
+
+Coordinator::~Coordinator() { Shutdown(absl::ZeroDuration()); }
+
+absl::Status Coordinator::WaitReady(absl::Duration timeout) {
+  return impl_->cluster->WaitReady(timeout);
+}
+
+int Coordinator::Shutdown(absl::Duration drain_timeout) { return impl_->Shutdown(drain_timeout); }
+
+int Coordinator::Drain(absl::Duration timeout) { return impl_->Drain(timeout); }
+
+StatusSnapshot Coordinator::Status() const { return impl_->MakeStatus(impl_->cluster->snapshot()); }
+
+absl::StatusOr<Plan> Coordinator::CurrentPlan() const {
+  const auto plan = impl_->cluster->plan();
+  if (plan == nullptr) return absl::UnavailableError("there is no plan yet");
+  return *plan;
+}
+
+Engine* Coordinator::engine() { return impl_->engine.get(); }
+GenerationService* Coordinator::generation() { return impl_->generation.get(); }
+const model::ModelConfig& Coordinator::config() const { return impl_->model.config; }
+int Coordinator::http_port() const { return impl_->http_port; }
+int Coordinator::grpc_port() const { return impl_->grpc_port; }
+
+bool Coordinator::exit_requested() const {
+  absl::MutexLock lock(&impl_->mutex);
+  return impl_->ended;
+}
+
+absl::Status Coordinator::WaitStopped(std::function<bool()> should_stop) {
+  while (true) {
+    if (should_stop && should_stop()) return absl::OkStatus();
+    {
+      absl::MutexLock lock(&impl_->mutex);
+      if (impl_->mutex.AwaitWithTimeout(absl::Condition(&impl_->ended), kStopPoll)) {
+        return absl::OkStatus();
+      }
+    }
+    const ClusterSnapshot snapshot = impl_->cluster->snapshot();
+    if (snapshot.state == ServingState::kFailed) return snapshot.failure;
+  }
+}
+
+}  // namespace dovetail::coordinator

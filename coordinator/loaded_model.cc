@@ -1,0 +1,90 @@
+#include "coordinator/loaded_model.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "model/memory_plan.h"
+
+namespace dovetail::coordinator {
+namespace {
+
+constexpr int kDefaultContext = 8192;
+constexpr char kChatTemplateKey[] = "tokenizer.chat_template";
+
+std::string AbsolutePath(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  return error ? path : absolute.lexically_normal().string();
+}
+
+// "/models/SmolLM2-135M.Q4_1.gguf" -> "SmolLM2-135M.Q4_1"; a directory by its own name.
+std::string DefaultName(const std::string& path) {
+  std::filesystem::path file(path);
+  if (!file.has_filename()) file = file.parent_path();
+  const std::string name =
+      file.extension() == ".gguf" ? file.stem().string() : file.filename().string();
+  return name.empty() ? "model" : name;
+}
+
+std::unique_ptr<model::ChatTemplate> ParseChatTemplate(const model::GgufFile& file) {
+  const absl::StatusOr<std::string> source = file.GetString(kChatTemplateKey);
+  if (!source.ok()) return nullptr;
+  auto parsed = model::ChatTemplate::Parse(*source);
+  if (parsed.ok()) return *std::move(parsed);
+  LogWarn(absl::StrCat("chat is not available: ", parsed.status().message()));
+  return nullptr;
+}
+
+int BlocksOf(int64_t tokens) {
+  return static_cast<int>((tokens + kKvBlockTokens - 1) / kKvBlockTokens);
+}
+
+}  // namespace
+
+absl::StatusOr<LoadedModel> OpenModel(const ServeConfig& config) {
+  LoadedModel model;
+  model.path = AbsolutePath(config.model);
+  model.name = config.model_name.empty() ? DefaultName(model.path) : config.model_name;
+  DT_ASSIGN_OR_RETURN(model.file, model::GgufFile::Open(config.model));
+  DT_ASSIGN_OR_RETURN(model.config, model::LoadModelConfig(*model.file));
+  DT_ASSIGN_OR_RETURN(model.tokenizer, model::Tokenizer::Create(*model.file));
+  model.chat_template = ParseChatTemplate(*model.file);
+  return model;
+}
+
+absl::StatusOr<StepShape> MakeStepShape(const ServeConfig& config,
+                                        const model::ModelConfig& model_config) {
+  const int longest = model_config.max_position_embeddings;
+  StepShape shape;
+  shape.context_length = config.context_length;
+  if (shape.context_length == 0) {
+    shape.context_length = longest > 0 ? std::min(longest, kDefaultContext) : kDefaultContext;
+  } else if (longest > 0 && shape.context_length > longest) {
+    return absl::InvalidArgumentError(absl::StrCat("`context_length` is ", shape.context_length,
+                                                   ", the model was made for at most ", longest,
+                                                   " tokens"));
+  }
+  const int64_t kv_tokens =
+      config.kv_tokens > 0 ? config.kv_tokens : int64_t{2} * shape.context_length;
+  shape.num_kv_blocks =
+      std::max(BlocksOf(kv_tokens), config.kv_tokens > 0 ? 1 : config.max_batch_size);
+  shape.kv_type = config.kv_type;
+  shape.max_sequences = config.max_batch_size;
+  // Every decode fits beside a full chunk of prefill.
+  shape.max_rows = config.chunk_size + config.max_batch_size;
+  shape.max_logit_rows = config.max_logit_rows > 0 ? std::min(config.max_logit_rows, shape.max_rows)
+                                                   : config.max_batch_size;
+  return shape;
+}
+
+int64_t KvCacheBytes(const model::ModelConfig& model_config, const StepShape& shape) {
+  return int64_t{model_config.num_hidden_layers} * shape.num_kv_blocks *
+         model::KvBytesPerBlockPerLayer(model_config, shape.kv_type);
+}
+
+}  // namespace dovetail::coordinator

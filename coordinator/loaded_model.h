@@ -1,0 +1,41 @@
+// LoadedModel: what the coordinator knows of a model: headers, tokenizer and chat template, and the
+// shape of a step that model and configuration allow. Immutable after Open().
+#ifndef DOVETAIL_COORDINATOR_LOADED_MODEL_H_
+#define DOVETAIL_COORDINATOR_LOADED_MODEL_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "base/step_shape.h"
+#include "coordinator/config.h"
+#include "model/chat_template/chat_template.h"
+#include "model/gguf/gguf_file.h"
+#include "model/model_config.h"
+#include "model/tokenizer/tokenizer.h"
+
+namespace dovetail::coordinator {
+
+struct LoadedModel {
+  std::string name;  // id in the API
+  std::string path;  // absolute
+  std::unique_ptr<model::GgufFile> file;
+  model::ModelConfig config;
+  std::unique_ptr<model::Tokenizer> tokenizer;
+  std::unique_ptr<model::ChatTemplate>
+      chat_template;  // null: none, or one that does not parse (logged)
+};
+
+absl::StatusOr<LoadedModel> OpenModel(const ServeConfig& config);
+
+// The limits of a step. InvalidArgument: a context longer than the model's, with both lengths.
+absl::StatusOr<StepShape> MakeStepShape(const ServeConfig& config,
+                                        const model::ModelConfig& model_config);
+
+// Bytes of the whole KV cache, all workers together.
+int64_t KvCacheBytes(const model::ModelConfig& model_config, const StepShape& shape);
+
+}  // namespace dovetail::coordinator
+
+#endif  // DOVETAIL_COORDINATOR_LOADED_MODEL_H_

@@ -1,0 +1,181 @@
+#include "coordinator/service/admin_service.h"
+
+#include <deque>
+#include <thread>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "dovetail/v1/admin.grpc.pb.h"
+#include "model/model_config.h"
+#include "transport/status_convert.h"
+#include "transport/worker_plan.h"
+
+namespace dovetail::coordinator {
+namespace {
+
+constexpr size_t kMaxWaitingDrains = 16;
+
+v1::ServingState ToProto(ServingState state) {
+  switch (state) {
+    case ServingState::kWaitingForWorkers:
+      return v1::SERVING_STATE_WAITING_FOR_WORKERS;
+    case ServingState::kLoading:
+      return v1::SERVING_STATE_LOADING;
+    case ServingState::kReady:
+      return v1::SERVING_STATE_READY;
+    case ServingState::kRecovering:
+      return v1::SERVING_STATE_RECOVERING;
+    case ServingState::kDraining:
+      return v1::SERVING_STATE_DRAINING;
+    case ServingState::kFailed:
+      return v1::SERVING_STATE_FAILED;
+  }
+  return v1::SERVING_STATE_UNSPECIFIED;
+}
+
+void FillWorker(const WorkerSnapshot& worker, v1::WorkerStatus* proto) {
+  proto->set_name(worker.name);
+  proto->set_attached(worker.attached);
+  proto->set_isa(worker.isa);
+  proto->set_num_threads(static_cast<uint32_t>(worker.num_threads));
+  proto->set_pid(worker.pid);
+  proto->set_load_bytes_done(worker.load_bytes_done);
+  proto->set_load_bytes_total(worker.load_bytes_total);
+  proto->set_steps(worker.steps);
+  proto->set_busy_microseconds(worker.busy_microseconds);
+  proto->set_resident_bytes(worker.resident_bytes);
+  proto->set_planned_bytes(worker.planned_bytes);
+  proto->set_read_bandwidth_gb_per_s(worker.read_bandwidth_gb_per_s);
+  proto->set_restarts(static_cast<uint32_t>(worker.restarts));
+}
+
+void FillStatus(const StatusSnapshot& status, v1::GetStatusResponse* proto) {
+  proto->set_state(ToProto(status.state));
+  proto->set_message(status.message);
+  proto->set_model(status.model);
+  proto->set_epoch(status.epoch);
+  proto->set_running_sequences(static_cast<uint32_t>(status.engine.running));
+  proto->set_waiting_sequences(static_cast<uint32_t>(status.engine.waiting));
+  proto->set_kv_blocks_total(static_cast<uint32_t>(status.engine.kv_blocks_total));
+  proto->set_kv_blocks_used(static_cast<uint32_t>(status.engine.kv_blocks_used));
+  proto->set_prompt_tokens(status.engine.prompt_tokens);
+  proto->set_generated_tokens(status.engine.generated_tokens);
+  proto->set_steps(status.engine.steps);
+  proto->set_uptime_seconds(status.uptime_seconds);
+  for (const WorkerSnapshot& worker : status.workers) FillWorker(worker, proto->add_workers());
+}
+
+void FillPlan(const Plan& plan, const std::string& model, v1::GetPlanResponse* proto) {
+  proto->set_model(model);
+  for (const PlacedModule& module : plan.modules) {
+    v1::PlannedModule* out = proto->add_modules();
+    out->set_name(module.module);
+    out->set_worker(module.worker);
+    out->set_rule(module.rule);
+    out->set_bytes(static_cast<uint64_t>(module.stored_bytes));
+  }
+  for (const PlacedWorker& worker : plan.workers) {
+    v1::PlannedWorker* out = proto->add_workers();
+    out->set_name(worker.device.name);
+    out->set_capacity_bytes(static_cast<uint64_t>(worker.device.memory_bytes));
+    out->set_weights_stored_bytes(static_cast<uint64_t>(worker.memory.weights_stored));
+    out->set_weights_packed_bytes(static_cast<uint64_t>(worker.memory.weights_packed));
+    out->set_kv_bytes(static_cast<uint64_t>(worker.memory.kv));
+    out->set_workspace_bytes(static_cast<uint64_t>(worker.memory.workspace));
+    out->set_communication_bytes(static_cast<uint64_t>(worker.memory.communication));
+    out->set_runtime_bytes(static_cast<uint64_t>(worker.memory.runtime));
+  }
+  for (const Segment& segment : plan.route) transport::ToProto(segment, proto->add_route());
+  transport::ToProto(plan.shape, proto->mutable_step_shape());
+}
+
+class AdminServiceImpl final : public v1::AdminService::CallbackService {
+ public:
+  explicit AdminServiceImpl(AdminHooks hooks)
+      : hooks_(std::move(hooks)), drainer_([this] { RunDrains(); }) {}
+
+  ~AdminServiceImpl() override {
+    {
+      absl::MutexLock lock(&mutex_);
+      stopping_ = true;
+    }
+    drainer_.join();
+  }
+
+  grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context,
+                                      const v1::GetStatusRequest*,
+                                      v1::GetStatusResponse* response) override {
+    FillStatus(hooks_.status(), response);
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    reactor->Finish(grpc::Status::OK);
+    return reactor;
+  }
+
+  grpc::ServerUnaryReactor* GetPlan(grpc::CallbackServerContext* context, const v1::GetPlanRequest*,
+                                    v1::GetPlanResponse* response) override {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    const absl::StatusOr<Plan> plan = hooks_.plan();
+    if (plan.ok()) FillPlan(*plan, hooks_.status().model, response);
+    reactor->Finish(transport::ToGrpcStatus(plan.status()));
+    return reactor;
+  }
+
+  grpc::ServerUnaryReactor* Drain(grpc::CallbackServerContext* context,
+                                  const v1::DrainRequest* request,
+                                  v1::DrainResponse* response) override {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    absl::MutexLock lock(&mutex_);
+    if (stopping_) {
+      reactor->Finish(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is shutting down"));
+    } else if (drains_.size() >= kMaxWaitingDrains) {
+      reactor->Finish(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "too many drains"));
+    } else {
+      // The request and the response live until the reactor has finished.
+      drains_.push_back(
+          {reactor, absl::Milliseconds(request->timeout_ms()), request->exit(), response});
+    }
+    return reactor;
+  }
+
+ private:
+  struct PendingDrain {
+    grpc::ServerUnaryReactor* reactor;
+    absl::Duration timeout;
+    bool exit;
+    v1::DrainResponse* response;
+  };
+
+  void RunDrains() {
+    while (true) {
+      PendingDrain drain;
+      {
+        absl::MutexLock lock(&mutex_);
+        auto awake = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+          return stopping_ || !drains_.empty();
+        };
+        mutex_.Await(absl::Condition(&awake));
+        if (drains_.empty()) return;
+        drain = drains_.front();
+        drains_.pop_front();
+      }
+      drain.response->set_unfinished_sequences(static_cast<uint32_t>(hooks_.drain(drain.timeout)));
+      drain.reactor->Finish(grpc::Status::OK);
+      if (drain.exit) hooks_.request_exit();
+    }
+  }
+
+  const AdminHooks hooks_;
+  absl::Mutex mutex_;
+  std::deque<PendingDrain> drains_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread drainer_;
+};
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> MakeAdminService(AdminHooks hooks) {
+  return std::make_unique<AdminServiceImpl>(std::move(hooks));
+}
+
+}  // namespace dovetail::coordinator

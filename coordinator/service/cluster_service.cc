@@ -1,0 +1,164 @@
+#include "coordinator/service/cluster_service.h"
+
+#include <atomic>
+#include <deque>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "dovetail/v1/cluster.grpc.pb.h"
+#include "transport/status_convert.h"
+
+namespace dovetail::coordinator {
+namespace {
+
+// Commands that a worker has not read yet. A worker in order reads at once; heartbeat acks add up
+// otherwise.
+constexpr size_t kMaxQueuedCommands = 64;
+// Streams in all, attached or not: configured workers are few, whoever opens more is not one of
+// them.
+constexpr int kMaxStreams = 256;
+
+// The reactor of one stream. gRPC holds it until OnDone, the cluster as long as it likes.
+class AttachStream final : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerCommand>,
+                           public WorkerLink,
+                           public std::enable_shared_from_this<AttachStream> {
+ public:
+  AttachStream(Cluster* cluster, grpc::CallbackServerContext* context, std::atomic<int>* streams)
+      : cluster_(cluster), context_(context), streams_(streams) {}
+
+  void Begin() {
+    self_ = shared_from_this();
+    StartRead(&event_);
+  }
+
+  // WorkerLink.
+  void Send(const v1::WorkerCommand& command) override {
+    absl::MutexLock lock(&mutex_);
+    if (closing_) return;
+    if (queue_.size() >= kMaxQueuedCommands) {
+      CloseLocked(absl::ResourceExhaustedError("the worker does not read its commands"));
+      context_->TryCancel();
+      return;
+    }
+    queue_.push_back(command);
+    if (queue_.size() == 1) StartWrite(&queue_.front());
+  }
+
+  void Close(const absl::Status& status) override {
+    absl::MutexLock lock(&mutex_);
+    CloseLocked(status);
+  }
+
+  void Abandon(const absl::Status& status) override {
+    absl::MutexLock lock(&mutex_);
+    const bool stuck = !closing_ && !queue_.empty();
+    CloseLocked(status);
+    if (stuck) context_->TryCancel();
+  }
+
+  void Next() override {
+    absl::MutexLock lock(&mutex_);
+    if (closing_) return;
+    event_.Clear();
+    StartRead(&event_);
+  }
+
+  // Reactions.
+  void OnReadDone(bool ok) override {
+    if (ok) {
+      v1::WorkerEvent event;
+      event.Swap(&event_);
+      cluster_->OnEvent(shared_from_this(), std::move(event));
+    } else {
+      End("its connection ended");
+    }
+  }
+
+  void OnWriteDone(bool ok) override {
+    absl::MutexLock lock(&mutex_);
+    queue_.pop_front();
+    if (!ok) queue_.clear();
+    if (!queue_.empty()) {
+      StartWrite(&queue_.front());
+    } else if (closing_) {
+      Finish(transport::ToGrpcStatus(close_status_));
+    }
+  }
+
+  void OnCancel() override { End("its connection broke"); }
+
+  void OnDone() override {
+    {
+      absl::MutexLock lock(&mutex_);
+      context_ = nullptr;
+    }
+    streams_->fetch_sub(1);
+    self_.reset();  // may delete this
+  }
+
+ private:
+  void CloseLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (closing_) return;
+    closing_ = true;
+    close_status_ = status;
+    if (queue_.empty()) Finish(transport::ToGrpcStatus(status));
+  }
+
+  // The worker's side is over.
+  void End(const char* reason) {
+    bool was_open;
+    {
+      absl::MutexLock lock(&mutex_);
+      was_open = !closing_;
+      CloseLocked(absl::OkStatus());
+    }
+    if (was_open) cluster_->OnClosed(shared_from_this(), absl::UnavailableError(reason));
+  }
+
+  Cluster* const cluster_;
+  absl::Mutex mutex_;
+  grpc::CallbackServerContext* context_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<int>* const streams_;
+  v1::WorkerEvent event_;                                        // of the read in progress
+  std::deque<v1::WorkerCommand> queue_ ABSL_GUARDED_BY(mutex_);  // front: being written
+  bool closing_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status close_status_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<AttachStream> self_;
+};
+
+// Ends a stream that was not wanted.
+class RefusedStream final : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerCommand> {
+ public:
+  explicit RefusedStream(const grpc::Status& status) { Finish(status); }
+  void OnDone() override { delete this; }
+};
+
+class ClusterServiceImpl final : public v1::ClusterService::CallbackService {
+ public:
+  explicit ClusterServiceImpl(Cluster* cluster) : cluster_(cluster) {}
+
+  grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerCommand>* Attach(
+      grpc::CallbackServerContext* context) override {
+    if (streams_.fetch_add(1) >= kMaxStreams) {
+      streams_.fetch_sub(1);
+      return new RefusedStream(
+          grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "too many worker streams"));
+    }
+    auto stream = std::make_shared<AttachStream>(cluster_, context, &streams_);
+    stream->Begin();
+    return stream.get();
+  }
+
+ private:
+  Cluster* const cluster_;
+  std::atomic<int> streams_{0};
+};
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> MakeClusterService(Cluster* cluster) {
+  return std::make_unique<ClusterServiceImpl>(cluster);
+}
+
+}  // namespace dovetail::coordinator

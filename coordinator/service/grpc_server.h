@@ -1,0 +1,43 @@
+// GrpcServer: the coordinator's gRPC port: which services it has, its limits, and how it stops.
+#ifndef DOVETAIL_COORDINATOR_SERVICE_GRPC_SERVER_H_
+#define DOVETAIL_COORDINATOR_SERVICE_GRPC_SERVER_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace grpc {
+class Service;
+}  // namespace grpc
+
+namespace dovetail::coordinator {
+
+class GrpcServer {
+ public:
+  // Serves `services` (borrowed, outliving this) and reflection on listen:port; port 0 is any free
+  // one. AlreadyExists: "port 8081 on 127.0.0.1 is in use"; InvalidArgument: not an address of this
+  // machine.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(
+      const std::string& listen, int port, const std::vector<grpc::Service*>& services);
+  ~GrpcServer();  // Shutdown at once
+
+  int port() const;
+  // Takes no new calls; those that run have `grace` to end, then they are cancelled.
+  void Shutdown(absl::Duration grace);
+
+ private:
+  GrpcServer();
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Routes what libgrpc logs by itself into our log at level debug. Once per process, before the
+// first server.
+void QuietGrpc();
+
+}  // namespace dovetail::coordinator
+
+#endif  // DOVETAIL_COORDINATOR_SERVICE_GRPC_SERVER_H_

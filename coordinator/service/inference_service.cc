@@ -1,0 +1,97 @@
+#include "coordinator/service/inference_service.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "coordinator/service/generate_call.h"
+#include "dovetail/v1/inference.grpc.pb.h"
+#include "transport/status_convert.h"
+
+namespace dovetail::coordinator {
+namespace {
+
+class InferenceServiceImpl final : public v1::InferenceService::CallbackService {
+ public:
+  explicit InferenceServiceImpl(const InferenceOptions& options) : options_(options) {}
+
+  grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
+      grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
+    auto call = std::make_shared<GenerateCall>(options_);
+    call->Begin(*request, absl::FromChrono(context->deadline()));
+    return call.get();
+  }
+
+  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
+                                     const v1::TokenizeRequest* request,
+                                     v1::TokenizeResponse* response) override {
+    return Reply(context, TokenizeText(*request, response));
+  }
+
+  grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
+                                       const v1::DetokenizeRequest* request,
+                                       v1::DetokenizeResponse* response) override {
+    return Reply(context, DetokenizeIds(*request, response));
+  }
+
+  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
+                                       const v1::ListModelsRequest*,
+                                       v1::ListModelsResponse* response) override {
+    const GenerationService& generation = *options_.generation;
+    v1::Model* model = response->add_models();
+    model->set_id(generation.model_name());
+    model->set_architecture(generation.config().architecture);
+    model->set_context_length_tokens(static_cast<uint32_t>(generation.context_length()));
+    model->set_vocab_size(static_cast<uint32_t>(generation.config().vocab_size));
+    model->set_parameters(static_cast<uint64_t>(generation.config().parameter_count));
+    model->set_file_bytes(static_cast<uint64_t>(options_.file_bytes));
+    return Reply(context, absl::OkStatus());
+  }
+
+ private:
+  static grpc::ServerUnaryReactor* Reply(grpc::CallbackServerContext* context,
+                                         const absl::Status& status) {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    reactor->Finish(transport::ToGrpcStatus(status));
+    return reactor;
+  }
+
+  absl::Status TokenizeText(const v1::TokenizeRequest& request,
+                            v1::TokenizeResponse* response) const {
+    if (absl::Status s = options_.generation->CheckModel(request.model()); !s.ok()) return s;
+    auto ids = options_.generation->tokenizer().Encode(
+        request.text(),
+        {.add_special = request.add_special(), .parse_special = request.parse_special()});
+    if (!ids.ok()) return ids.status();
+    response->mutable_ids()->Add(ids->begin(), ids->end());
+    return absl::OkStatus();
+  }
+
+  absl::Status DetokenizeIds(const v1::DetokenizeRequest& request,
+                             v1::DetokenizeResponse* response) const {
+    if (absl::Status s = options_.generation->CheckModel(request.model()); !s.ok()) return s;
+    const model::Tokenizer& tokenizer = options_.generation->tokenizer();
+    if (!tokenizer.has_vocab()) {
+      return absl::FailedPreconditionError("the model file has no vocabulary");
+    }
+    for (int i = 0; i < request.ids_size(); ++i) {
+      if (request.ids(i) >= 0 && request.ids(i) < tokenizer.vocab_size()) continue;
+      return absl::InvalidArgumentError(absl::StrCat("`ids[", i, "]` must be from 0 to ",
+                                                     tokenizer.vocab_size() - 1, ", got ",
+                                                     request.ids(i)));
+    }
+    response->set_text(tokenizer.Decode(
+        absl::MakeConstSpan(request.ids().data(), static_cast<size_t>(request.ids_size())),
+        request.special()));
+    return absl::OkStatus();
+  }
+
+  const InferenceOptions options_;
+};
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> MakeInferenceService(const InferenceOptions& options) {
+  return std::make_unique<InferenceServiceImpl>(options);
+}
+
+}  // namespace dovetail::coordinator

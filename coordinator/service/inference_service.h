@@ -1,0 +1,30 @@
+// InferenceService: the gRPC door of clients: Generate, Tokenize, Detokenize, ListModels.
+#ifndef DOVETAIL_COORDINATOR_SERVICE_INFERENCE_SERVICE_H_
+#define DOVETAIL_COORDINATOR_SERVICE_INFERENCE_SERVICE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "absl/time/time.h"
+#include "coordinator/generation.h"
+
+namespace grpc {
+class Service;
+}  // namespace grpc
+
+namespace dovetail::coordinator {
+
+struct InferenceOptions {
+  GenerationService* generation = nullptr;             // borrowed, outlives the server
+  int64_t file_bytes = 0;                              // of the model, for ListModels
+  absl::Duration request_timeout = absl::Minutes(10);  // for calls with a later deadline, or none
+  // Text of one stream that its client has not read yet; more, and the generation is cancelled.
+  size_t max_unread_bytes = 1 << 20;
+};
+
+std::unique_ptr<grpc::Service> MakeInferenceService(const InferenceOptions& options);
+
+}  // namespace dovetail::coordinator
+
+#endif  // DOVETAIL_COORDINATOR_SERVICE_INFERENCE_SERVICE_H_

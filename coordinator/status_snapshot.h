@@ -1,0 +1,51 @@
+// StatusSnapshot: what coordinator, workers, queue and KV cache are doing right now, as plain data
+// for health checks, AdminService and the progress display.
+#ifndef DOVETAIL_COORDINATOR_STATUS_SNAPSHOT_H_
+#define DOVETAIL_COORDINATOR_STATUS_SNAPSHOT_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "coordinator/engine.h"
+
+namespace dovetail::coordinator {
+
+enum class ServingState {
+  kWaitingForWorkers,
+  kLoading,
+  kReady,
+  kRecovering,
+  kDraining,
+  kFailed,
+};
+
+struct WorkerSnapshot {
+  std::string name;
+  bool attached = false;
+  std::string isa;
+  int num_threads = 0;
+  int64_t pid = 0;
+  uint64_t load_bytes_done = 0;
+  uint64_t load_bytes_total = 0;
+  uint64_t steps = 0;
+  uint64_t busy_microseconds = 0;
+  uint64_t resident_bytes = 0;
+  uint64_t planned_bytes = 0;
+  double read_bandwidth_gb_per_s = 0;
+  int restarts = 0;
+};
+
+struct StatusSnapshot {
+  ServingState state = ServingState::kWaitingForWorkers;
+  std::string message;  // why, for people
+  std::string model;
+  uint64_t epoch = 0;
+  double uptime_seconds = 0;
+  EngineStats engine;
+  std::vector<WorkerSnapshot> workers;
+};
+
+}  // namespace dovetail::coordinator
+
+#endif  // DOVETAIL_COORDINATOR_STATUS_SNAPSHOT_H_
