@@ -12,6 +12,15 @@ namespace {
 
 constexpr int64_t kAlign = 64;
 
+// Quantised activations, once for each block size that weight types ask for.
+struct ActivationNames {
+  const char *q8, *d, *bsum;
+};
+constexpr ActivationNames kProductActivations[] = {{"act_q8", "act_d", "act_bsum"},
+                                                   {"act2_q8", "act2_d", "act2_bsum"}};
+constexpr ActivationNames kNormActivations[] = {{"normed_q8", "normed_d", "normed_bsum"},
+                                                {"normed2_q8", "normed2_d", "normed2_bsum"}};
+
 int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
@@ -74,6 +83,14 @@ int64_t KvBytesPerBlockPerLayer(const ModelConfig& config, KvType type) {
          KvElementBytes(type);
 }
 
+int64_t AttentionScratchFloats(int32_t head_dim) {
+  // For a batch of 48 query vectors the scores of a split and two sums; one block of keys and
+  // values.
+  constexpr int64_t kQueryBatch = 48;
+  const int64_t dim = RoundUp(head_dim, 16);
+  return kQueryBatch * (kKvSplitTokens + 2 * dim) + 2 * dim * kKvBlockTokens;
+}
+
 std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::Span<const Op> ops,
                                               const StepShape& shape, int num_threads) {
   const int64_t rows = shape.max_rows;
@@ -83,6 +100,12 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
   std::vector<WorkspaceBuffer> buffers;
   const auto add = [&](const char* name, int64_t elements, int64_t element_bytes) {
     buffers.push_back({name, RoundUp(elements * element_bytes, kAlign)});
+  };
+  const auto add_activations = [&](const ActivationNames& names, int64_t cols) {
+    const int64_t k = RoundUp(cols, 256);
+    add(names.q8, any_rows * k, 1);
+    add(names.d, any_rows * (k / 32), 4);
+    add(names.bsum, any_rows * (k / 16), 2);
   };
   add("x", any_rows * hidden, 4);
   add("normed", any_rows * hidden, 4);
@@ -94,19 +117,15 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
     add("v", rows * kv, 4);
     add("attn", rows * q, 4);
     add("cos_sin", rows * config.rope_dim, 4);
-    add("attn_scratch", num_threads * kAttentionScratchFloats, 4);
+    add("attn_scratch", num_threads * AttentionScratchFloats(config.head_dim), 4);
   }
   if (Owns(ops, OpKind::kMlp)) {
     add("gate", rows * config.intermediate_size, 4);
     add("up", rows * config.intermediate_size, 4);
   }
-  if (const int64_t k = RoundUp(LongestProduct(config, ops), 256); k > 0) {
-    add("act_q8", any_rows * k, 1);
-    add("act_d", any_rows * (k / 32), 4);
-    add("act_bsum", any_rows * (k / 16), 2);
-    add("act2_q8", any_rows * k, 1);
-    add("act2_d", any_rows * (k / 32), 4);
-    add("act2_bsum", any_rows * (k / 16), 2);
+  if (const int64_t k = LongestProduct(config, ops); k > 0) {
+    for (const ActivationNames& names : kProductActivations) add_activations(names, k);
+    for (const ActivationNames& names : kNormActivations) add_activations(names, hidden);
   }
   if (Owns(ops, OpKind::kNorm) || Owns(ops, OpKind::kLmHead)) {
     add("logit_rows", logit_rows * hidden, 4);

@@ -41,9 +41,9 @@ absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
 //   keys   [kv_head][head_dim][token]  then  values [kv_head][token][head_dim].
 int64_t KvBytesPerBlockPerLayer(const ModelConfig& config, KvType type);
 
-// Floats of scratch that one thread's attention may use; the worker compares it with what its
-// kernels ask for.
-inline constexpr int64_t kAttentionScratchFloats = 16384;
+// Floats of scratch that one thread's attention uses. The kernels have the same formula
+// (kernels/kv_layout.h), which model/ must not include; the worker compares the two at load.
+int64_t AttentionScratchFloats(int32_t head_dim);
 
 // The shared-memory ring through which a worker receives frames.
 inline constexpr int64_t kRingBytes = int64_t{4} << 20;
@@ -56,11 +56,12 @@ inline constexpr int64_t kRuntimeBytes = int64_t{40} << 20;
 // longest weight row of the owned products, padded to 256:
 //   x [A, hidden]      normed [A, hidden]     always; every owner of an op passes or makes x
 //   q, attn [R, heads * head_dim]   k, v [R, kv_heads * head_dim]   cos_sin [R, rope_dim]
-//   attn_scratch [num_threads, kAttentionScratchFloats]             with attention
+//   attn_scratch [num_threads, AttentionScratchFloats(head_dim)]    with attention
 //   gate, up [R, intermediate]                                      with mlp
 //   act_q8 int8 [A, K]   act_d [A, K / 32]   act_bsum int16 [A, K / 16]     with any product;
-//   act2_*
-//                      the same again, for weights of the other activation block size
+//   act2_*             the same again, for weights of the other activation block size
+//   normed_*, normed2_*    the same for K = hidden, padded to 256: what norms make, which is read
+//                      while threads that are ahead already write act_*
 //   logit_rows [L, hidden]                                          with norm or lm_head
 //   logits [L, vocab]   probs [num_threads, vocab]                  with lm_head
 // f32 unless said otherwise; sizes are multiples of 64 bytes.

@@ -115,15 +115,18 @@ TEST(MemoryPlan, WorkspaceHasWhatTheOpsNeed) {
   const Loaded m = LoadTiny({});  // hidden 64, 4 heads of 16, 2 KV heads, ffn 128, vocab 320
   const auto all = Buffers(m.config, OpsOf(m.config));
   const std::map<std::string, int64_t> expected = {
-      {"x", 24 * 64 * 4},         {"normed", 24 * 64 * 4},
-      {"q", 24 * 64 * 4},         {"k", 24 * 32 * 4},
-      {"v", 24 * 32 * 4},         {"attn", 24 * 64 * 4},
-      {"cos_sin", 24 * 16 * 4},   {"attn_scratch", 2 * kAttentionScratchFloats * 4},
-      {"gate", 24 * 128 * 4},     {"up", 24 * 128 * 4},
-      {"act_q8", 24 * 256},       {"act_d", 24 * 8 * 4},
-      {"act_bsum", 24 * 16 * 2},  {"act2_q8", 24 * 256},
-      {"act2_d", 24 * 8 * 4},     {"act2_bsum", 24 * 16 * 2},
-      {"logit_rows", 8 * 64 * 4}, {"logits", 8 * 320 * 4},
+      {"x", 24 * 64 * 4},           {"normed", 24 * 64 * 4},
+      {"q", 24 * 64 * 4},           {"k", 24 * 32 * 4},
+      {"v", 24 * 32 * 4},           {"attn", 24 * 64 * 4},
+      {"cos_sin", 24 * 16 * 4},     {"attn_scratch", 2 * AttentionScratchFloats(16) * 4},
+      {"gate", 24 * 128 * 4},       {"up", 24 * 128 * 4},
+      {"act_q8", 24 * 256},         {"act_d", 24 * 8 * 4},
+      {"act_bsum", 24 * 16 * 2},    {"act2_q8", 24 * 256},
+      {"act2_d", 24 * 8 * 4},       {"act2_bsum", 24 * 16 * 2},
+      {"normed_q8", 24 * 256},      {"normed_d", 24 * 8 * 4},
+      {"normed_bsum", 24 * 16 * 2}, {"normed2_q8", 24 * 256},
+      {"normed2_d", 24 * 8 * 4},    {"normed2_bsum", 24 * 16 * 2},
+      {"logit_rows", 8 * 64 * 4},   {"logits", 8 * 320 * 4},
       {"probs", 2 * 320 * 4},
   };
   EXPECT_EQ(all, expected);

@@ -1,0 +1,312 @@
+#include "worker/cluster_client.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/cpu_topology.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "dovetail/v1/cluster.grpc.pb.h"
+#include "transport/run_dir.h"
+#include "transport/status_convert.h"
+#include "transport/worker_plan.h"
+#include "worker/registration.h"
+
+namespace dovetail::worker {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Milliseconds = std::chrono::milliseconds;
+using Stream = grpc::ClientReaderWriter<v1::WorkerEvent, v1::WorkerCommand>;
+
+constexpr Milliseconds kMinBackoff{100};
+constexpr Milliseconds kMaxBackoff{2000};
+constexpr Milliseconds kPollSlice{500};           // how soon a wait notices Stop()
+constexpr Milliseconds kRegisterTimeout{10'000};  // until Registered says something else
+
+uint64_t RandomIncarnation() {
+  std::random_device random;
+  return static_cast<uint64_t>(random()) << 32 | random();
+}
+
+std::shared_ptr<grpc::Channel> Dial(const std::string& coordinator) {
+  grpc::ChannelArguments args;
+  args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, static_cast<int>(kMinBackoff.count()));
+  args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, static_cast<int>(kMinBackoff.count()));
+  args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, static_cast<int>(kMaxBackoff.count()));
+  args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  return grpc::CreateCustomChannel(coordinator, grpc::InsecureChannelCredentials(), args);
+}
+
+// The exchange file by its name in our view of the run directory: the coordinator's may be mounted
+// elsewhere.
+std::string ExchangePathOf(const transport::RunDir& run_dir, const v1::Connect& connect) {
+  const std::string& file = connect.exchange_file();
+  if (file.empty()) return run_dir.ExchangePath(connect.epoch());
+  return absl::StrCat(run_dir.path(), "/", file.substr(file.rfind('/') + 1));
+}
+
+}  // namespace
+
+struct ClusterClient::Impl {
+  std::string coordinator;
+  std::string run_dir_path;
+  uint64_t incarnation = RandomIncarnation();
+  DeviceFacts facts;
+  Executor* executor = nullptr;
+
+  // The lease. `lease_mutex` guards all of this; it is never held during a call that may wait.
+  std::mutex lease_mutex;
+  std::condition_variable lease_cv;
+  grpc::ClientContext* context = nullptr;  // of the attached stream, to cancel it
+  bool stopping = false;
+  bool registered = false;
+  Clock::time_point last_heard;
+  Milliseconds heartbeat_interval{1000};
+  Milliseconds heartbeat_timeout = kRegisterTimeout;
+
+  // One writer at a time.
+  std::mutex write_mutex;
+  Stream* stream = nullptr;  // guarded by write_mutex
+
+  bool shut_down = false;  // Run()'s thread only
+
+  // Sends an event if a coordinator is attached; what nobody is there to hear is dropped.
+  void Send(const v1::WorkerEvent& event) {
+    std::lock_guard<std::mutex> lock(write_mutex);
+    if (stream != nullptr) stream->Write(event);
+  }
+
+  void SendFailure(const absl::Status& status) {
+    LogError(status.ToString());
+    v1::WorkerEvent event;
+    event.mutable_failure()->set_code(static_cast<uint32_t>(status.code()));
+    event.mutable_failure()->set_message(std::string(status.message()));
+    Send(event);
+  }
+
+  bool Stopping() {
+    std::lock_guard<std::mutex> lock(lease_mutex);
+    return stopping;
+  }
+
+  void Sleep(Milliseconds duration) {
+    std::unique_lock<std::mutex> lock(lease_mutex);
+    lease_cv.wait_for(lock, duration, [this] { return stopping; });
+  }
+
+  void SendHeartbeat() {
+    const ExecutorStats stats = executor->stats();
+    v1::WorkerEvent event;
+    event.mutable_heartbeat()->set_steps(stats.steps);
+    event.mutable_heartbeat()->set_busy_microseconds(stats.busy_microseconds);
+    event.mutable_heartbeat()->set_resident_bytes(ResidentBytes());
+    Send(event);
+  }
+
+  // Beats while the stream lives, and ends it when the coordinator falls silent.
+  void KeepLease(const std::atomic<bool>& ended) {
+    std::unique_lock<std::mutex> lock(lease_mutex);
+    while (!ended.load()) {
+      lease_cv.wait_for(lock, heartbeat_interval);
+      if (ended.load()) return;
+      if (Clock::now() - last_heard > heartbeat_timeout) {
+        LogWarn(absl::StrCat("nothing heard from the coordinator for ", heartbeat_timeout.count(),
+                             " ms"));
+        context->TryCancel();
+        return;
+      }
+      if (!registered) continue;
+      lock.unlock();
+      SendHeartbeat();
+      lock.lock();
+    }
+  }
+
+  void Handle(const v1::WorkerCommand& command, const transport::RunDir& run_dir);
+  absl::Status Attach(const std::shared_ptr<grpc::Channel>& channel,
+                      const transport::RunDir& run_dir);
+  absl::Status ServeStream(Stream* attached, const transport::RunDir& run_dir);
+};
+
+void ClusterClient::Impl::Handle(const v1::WorkerCommand& command,
+                                 const transport::RunDir& run_dir) {
+  switch (command.command_case()) {
+    case v1::WorkerCommand::kRegistered: {
+      std::lock_guard<std::mutex> lock(lease_mutex);
+      const v1::Registered& r = command.registered();
+      heartbeat_interval = Milliseconds(std::max(10u, r.heartbeat_interval_ms()));
+      heartbeat_timeout = Milliseconds(std::max(100u, r.heartbeat_timeout_ms()));
+      registered = true;
+      lease_cv.notify_all();
+      LogInfo(absl::StrCat("attached to the coordinator at ", coordinator));
+      break;
+    }
+    case v1::WorkerCommand::kLoad: {
+      auto plan = transport::FromProto(command.load().plan());
+      if (!plan.ok()) return SendFailure(Annotate(plan.status(), "the plan"));
+      LogInfo(absl::StrCat("loading ", plan->model_path));
+      executor->Load(*std::move(plan), run_dir.WeightsPath(facts.worker),
+                     run_dir.KvPath(facts.worker));
+      break;
+    }
+    case v1::WorkerCommand::kConnect:
+      executor->Connect(
+          [path = ExchangePathOf(run_dir, command.connect()), epoch = command.connect().epoch()]()
+              -> absl::StatusOr<std::shared_ptr<transport::Exchange>> {
+            DT_ASSIGN_OR_RETURN(std::shared_ptr<transport::Exchange> exchange,
+                                transport::Exchange::Open(path, epoch));
+            return exchange;
+          });
+      break;
+    case v1::WorkerCommand::kDisconnect:
+      executor->Disconnect(command.disconnect().epoch());
+      break;
+    case v1::WorkerCommand::kShutdown:
+      LogInfo(absl::StrCat("shutting down: ", command.shutdown().reason()));
+      shut_down = true;
+      break;
+    case v1::WorkerCommand::kHeartbeatAck:
+    case v1::WorkerCommand::COMMAND_NOT_SET:
+      break;
+  }
+}
+
+absl::Status ClusterClient::Impl::Attach(const std::shared_ptr<grpc::Channel>& channel,
+                                         const transport::RunDir& run_dir) {
+  const std::unique_ptr<v1::ClusterService::Stub> stub = v1::ClusterService::NewStub(channel);
+  grpc::ClientContext attached_context;
+  {
+    std::lock_guard<std::mutex> lock(lease_mutex);
+    if (stopping) return absl::CancelledError("stopping");
+    context = &attached_context;
+    registered = false;
+    last_heard = Clock::now();
+    heartbeat_timeout = kRegisterTimeout;
+  }
+  const std::unique_ptr<Stream> attached = stub->Attach(&attached_context);
+  std::atomic<bool> ended{false};
+  std::thread keeper([&] { KeepLease(ended); });
+  absl::Status status = ServeStream(attached.get(), run_dir);
+  {
+    std::lock_guard<std::mutex> lock(lease_mutex);
+    ended.store(true);
+    lease_cv.notify_all();
+  }
+  keeper.join();
+  std::lock_guard<std::mutex> lock(lease_mutex);
+  context = nullptr;
+  return status;
+}
+
+absl::Status ClusterClient::Impl::ServeStream(Stream* attached, const transport::RunDir& run_dir) {
+  {
+    std::lock_guard<std::mutex> lock(write_mutex);
+    v1::WorkerEvent event;
+    *event.mutable_register_() = MakeRegister(facts, run_dir, incarnation);
+    attached->Write(event);
+    stream = attached;
+  }
+  v1::WorkerCommand command;
+  while (!shut_down && attached->Read(&command)) {
+    {
+      std::lock_guard<std::mutex> lock(lease_mutex);
+      last_heard = Clock::now();
+    }
+    Handle(command, run_dir);
+  }
+  if (shut_down) {
+    // The coordinator keeps its side open; ours ends here.
+    std::lock_guard<std::mutex> lock(lease_mutex);
+    context->TryCancel();
+  }
+  {
+    std::lock_guard<std::mutex> lock(write_mutex);
+    stream = nullptr;
+  }
+  return transport::FromGrpcStatus(attached->Finish());
+}
+
+ClusterClient::ClusterClient(std::string coordinator, std::string run_dir)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->coordinator = std::move(coordinator);
+  impl_->run_dir_path = std::move(run_dir);
+}
+
+ClusterClient::~ClusterClient() = default;
+
+ExecutorEvents ClusterClient::events() {
+  Impl* impl = impl_.get();
+  ExecutorEvents events;
+  events.load_progress = [impl](uint64_t plan_id, uint64_t done, uint64_t total) {
+    v1::WorkerEvent event;
+    event.mutable_load_progress()->set_plan_id(plan_id);
+    event.mutable_load_progress()->set_bytes_done(done);
+    event.mutable_load_progress()->set_bytes_total(total);
+    impl->Send(event);
+  };
+  events.loaded = [impl](const LoadResult& result) {
+    LogInfo(absl::StrCat(result.reattached ? "found " : "loaded ", result.weight_bytes / 1000000,
+                         " MB of weights in ", result.seconds, " s"));
+    v1::WorkerEvent event;
+    event.mutable_loaded()->set_plan_id(result.plan_id);
+    event.mutable_loaded()->set_weight_bytes(result.weight_bytes);
+    event.mutable_loaded()->set_seconds(result.seconds);
+    event.mutable_loaded()->set_reattached(result.reattached);
+    impl->Send(event);
+  };
+  events.connected = [impl](uint64_t epoch) {
+    v1::WorkerEvent event;
+    event.mutable_connected()->set_epoch(epoch);
+    impl->Send(event);
+  };
+  events.failed = [impl](const absl::Status& status) { impl->SendFailure(status); };
+  return events;
+}
+
+absl::Status ClusterClient::Run(const DeviceFacts& facts, Executor* executor) {
+  impl_->facts = facts;
+  impl_->executor = executor;
+  const std::shared_ptr<grpc::Channel> channel = Dial(impl_->coordinator);
+  Milliseconds backoff = kMinBackoff;
+  absl::StatusCode last_code = absl::StatusCode::kOk;
+  LogInfo(absl::StrCat("waiting for the coordinator at ", impl_->coordinator, ", run directory ",
+                       impl_->run_dir_path));
+  while (!impl_->Stopping()) {
+    if (!channel->WaitForConnected(std::chrono::system_clock::now() + kPollSlice)) continue;
+    // Opened anew for each attempt: another coordinator may have made another one.
+    auto run_dir =
+        transport::RunDir::Open(impl_->run_dir_path, static_cast<int>(kPollSlice.count()));
+    const absl::Status status = run_dir.ok() ? impl_->Attach(channel, **run_dir) : run_dir.status();
+    executor->Disconnect(0);
+    if (impl_->shut_down || impl_->Stopping()) break;
+    if (absl::IsInvalidArgument(status)) return Annotate(status, "the coordinator refused");
+    if (impl_->registered) backoff = kMinBackoff;
+    if (impl_->registered || status.code() != last_code) {
+      LogWarn(absl::StrCat("no coordinator: ", status.ToString(), "; dialling again"));
+    }
+    last_code = status.code();
+    impl_->registered = false;
+    impl_->Sleep(backoff);
+    backoff = std::min(2 * backoff, kMaxBackoff);
+  }
+  return absl::OkStatus();
+}
+
+void ClusterClient::Stop() {
+  std::lock_guard<std::mutex> lock(impl_->lease_mutex);
+  impl_->stopping = true;
+  impl_->lease_cv.notify_all();
+  if (impl_->context != nullptr) impl_->context->TryCancel();
+}
+
+}  // namespace dovetail::worker

@@ -1,0 +1,49 @@
+// ClusterClient: the worker's side of ClusterService.Attach. Dials the coordinator, registers, and
+// turns its commands into calls of the Executor and the Executor's events into messages.
+//
+// The stream is the worker's lease: when nothing has been heard for heartbeat_timeout, or the
+// stream ends, the data plane is left, the weights are kept, and the coordinator is dialled again
+// (100 ms to 2 s between attempts). Coordinator and worker may start in any order.
+//
+// Run() belongs to one thread; events come from the executor's thread, Stop() from any.
+#ifndef DOVETAIL_WORKER_CLUSTER_CLIENT_H_
+#define DOVETAIL_WORKER_CLUSTER_CLIENT_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "worker/executor.h"
+
+namespace dovetail::worker {
+
+// What the worker says about itself when it registers.
+struct DeviceFacts {
+  std::string worker;  // "cpu:0"
+  int num_threads = 1;
+  int numa_node = -1;
+  double read_bandwidth_gb_per_s = 0;
+  const kernels::KernelTable* kernels = nullptr;
+};
+
+class ClusterClient {
+ public:
+  // `coordinator` is HOST:PORT; the run directory may not exist yet.
+  ClusterClient(std::string coordinator, std::string run_dir);
+  ~ClusterClient();
+
+  // To be given to the Executor that Run() gets.
+  ExecutorEvents events();
+  // Serves until Stop() or the coordinator's Shutdown (OK), or until the coordinator says that this
+  // worker can never join (its status).
+  absl::Status Run(const DeviceFacts& facts, Executor* executor);
+  void Stop();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace dovetail::worker
+
+#endif  // DOVETAIL_WORKER_CLUSTER_CLIENT_H_

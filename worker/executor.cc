@@ -1,0 +1,216 @@
+#include "worker/executor.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/check.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "model/memory_plan.h"
+#include "worker/data_plane.h"
+#include "worker/model_runner.h"
+#include "worker/step_sender.h"
+#include "worker/weight_loader.h"
+
+namespace dovetail::worker {
+namespace {
+
+// How long a peer may take to make room or to send the rest of a message before it counts as lost.
+// The coordinator notices dead workers long before; this ends a wait that nobody else ends.
+constexpr absl::Duration kPeerTimeout = absl::Seconds(30);
+constexpr absl::Duration kIdleWait = absl::Minutes(1);
+constexpr absl::Duration kProgressInterval = absl::Milliseconds(100);
+
+}  // namespace
+
+Executor::Executor(ExecutorOptions options, ExecutorEvents events)
+    : options_(std::move(options)), events_(std::move(events)), thread_([this] { Loop(); }) {}
+
+Executor::~Executor() { Stop(); }
+
+void Executor::Load(transport::WorkerPlan plan, std::string weights_path, std::string kv_path) {
+  Post([this, plan = std::move(plan), weights_path = std::move(weights_path),
+        kv_path = std::move(kv_path)](ThreadPool*) { DoLoad(plan, weights_path, kv_path); });
+}
+
+void Executor::Connect(OpenExchange open) {
+  Post([this, open = std::move(open)](ThreadPool*) { DoConnect(open); });
+}
+
+void Executor::Disconnect(uint64_t epoch) {
+  Post([this, epoch](ThreadPool*) {
+    if (plane_ != nullptr && (epoch == 0 || plane_->epoch() == epoch)) LeaveExchange();
+  });
+}
+
+void Executor::Post(std::function<void(ThreadPool* pool)> fn) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  posted_.push_back([this, fn = std::move(fn)] { fn(pool_.get()); });
+  posted_cv_.notify_one();
+  if (ringer_ != nullptr) ringer_->Ring();
+}
+
+void Executor::Stop() {
+  stop_.store(true);
+  Post([](ThreadPool*) {});
+  if (thread_.joinable()) thread_.join();
+}
+
+ExecutorStats Executor::stats() const { return {steps_.load(), busy_microseconds_.load()}; }
+
+void Executor::Loop() {
+  // Made here, because the thread that makes a pool is its thread 0.
+  pool_ = std::make_unique<ThreadPool>(options_.num_threads, options_.cpus);
+  while (!stop_.load()) {
+    if (plane_ == nullptr) WaitForPosted();
+    if (RunPosted() || plane_ == nullptr) continue;
+    const uint32_t seen = plane_->doorbell().Sequence();
+    if (HasPosted()) continue;
+    if (ServeOne()) continue;
+    if (plane_ != nullptr) plane_->doorbell().Wait(seen, transport::kDefaultSpin, kIdleWait);
+  }
+  LeaveExchange();
+  step_sender_.reset();
+  runner_.reset();
+  pool_.reset();
+}
+
+bool Executor::RunPosted() {
+  std::function<void()> fn;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (posted_.empty()) return false;
+    fn = std::move(posted_.front());
+    posted_.pop_front();
+  }
+  fn();
+  return true;
+}
+
+bool Executor::HasPosted() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return !posted_.empty();
+}
+
+void Executor::WaitForPosted() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  posted_cv_.wait(lock, [this] { return !posted_.empty(); });
+}
+
+void Executor::DoLoad(const transport::WorkerPlan& plan, const std::string& weights_path,
+                      const std::string& kv_path) {
+  const absl::Time start = absl::Now();
+  absl::Time last_report = start;
+  LeaveExchange();
+  step_sender_.reset();
+  runner_.reset();
+  LoadOptions load;
+  load.worker = options_.worker;
+  load.weights_path = weights_path;
+  load.kv_path = kv_path;
+  load.kernels = options_.kernels;
+  load.progress = [&](uint64_t done, uint64_t total) {
+    const absl::Time now = absl::Now();
+    if (events_.load_progress && (done == total || now - last_report >= kProgressInterval)) {
+      last_report = now;
+      events_.load_progress(plan.plan_id, done, total);
+    }
+    return !stop_.load();
+  };
+  const absl::Status status = [&]() -> absl::Status {
+    DT_ASSIGN_OR_RETURN(auto store, LoadWeights(plan, load, pool_.get()));
+    DT_ASSIGN_OR_RETURN(runner_, ModelRunner::Create(plan, options_.worker, std::move(store),
+                                                     options_.kernels, pool_.get()));
+    return absl::OkStatus();
+  }();
+  if (!status.ok()) {
+    if (!stop_.load()) {
+      events_.failed(Annotate(status, absl::StrCat(options_.worker, ": loading the plan")));
+    }
+    return;
+  }
+  plan_ = plan;
+  step_sender_ =
+      std::make_unique<StepSender>(runner_.get(), options_.kernels, plan.step_shape, pool_.get());
+  frame_.Reserve(plan.step_shape);
+  events_.loaded({.plan_id = plan.plan_id,
+                  .weight_bytes = runner_->store().weight_bytes(),
+                  .seconds = absl::ToDoubleSeconds(absl::Now() - start),
+                  .reattached = runner_->store().reattached});
+}
+
+void Executor::DoConnect(const OpenExchange& open) {
+  LeaveExchange();
+  const absl::Status status = [&]() -> absl::Status {
+    if (runner_ == nullptr) return absl::FailedPreconditionError("no plan is loaded");
+    DT_ASSIGN_OR_RETURN(std::shared_ptr<transport::Exchange> exchange, open());
+    DT_ASSIGN_OR_RETURN(auto ringer, exchange->DoorbellOf(options_.worker));
+    DT_ASSIGN_OR_RETURN(plane_, DataPlane::Open(exchange, plan_.route, options_.worker));
+    std::lock_guard<std::mutex> lock(mutex_);
+    ring_owner_ = std::move(exchange);
+    ringer_ = std::move(ringer);
+    return absl::OkStatus();
+  }();
+  if (status.ok()) {
+    events_.connected(plane_->epoch());
+  } else {
+    plane_.reset();
+    events_.failed(Annotate(status, absl::StrCat(options_.worker, ": connecting")));
+  }
+}
+
+void Executor::LeaveExchange() {
+  plane_.reset();
+  std::lock_guard<std::mutex> lock(mutex_);
+  ringer_.reset();
+  ring_owner_.reset();
+}
+
+bool Executor::ServeOne() {
+  absl::Status status;
+  if (plane_->exchange().aborted()) {
+    status = absl::AbortedError("the epoch ended");
+  } else {
+    transport::TensorReceiver* receiver = plane_->NextReady();
+    if (receiver == nullptr) return false;
+    const absl::Time start = absl::Now();
+    status = RunStep(*receiver);
+    steps_.fetch_add(1);
+    busy_microseconds_.fetch_add(absl::ToInt64Microseconds(absl::Now() - start));
+  }
+  if (status.ok()) return true;
+  const uint64_t epoch = plane_->epoch();
+  if (absl::IsAborted(status)) {
+    LogDebug(absl::StrCat("epoch ", epoch, " ended"));
+  } else {
+    // A broken edge or frame: the others learn of it at once, the coordinator also learns why.
+    plane_->exchange().Abort();
+    events_.failed(Annotate(status, absl::StrCat(options_.worker, ": epoch ", epoch)));
+  }
+  LeaveExchange();
+  return true;
+}
+
+absl::Status Executor::RunStep(transport::TensorReceiver& receiver) {
+  DT_RETURN_IF_ERROR(transport::ReceiveStep(receiver, plan_.step_shape, plane_->epoch(),
+                                            runner_->hidden_size(), &frame_,
+                                            runner_->hidden_buffer(), kPeerTimeout));
+  transport::StepHeader& header = frame_.header;
+  DT_RETURN_IF_ERROR(runner_->Validate(frame_));
+  for (;;) {
+    runner_->Run(&frame_);
+    transport::TensorSender* sender = plane_->SenderAfter(header.segment);
+    if (header.segment + 1 == plan_.route.size()) {
+      DT_CHECK(sender != nullptr);
+      return step_sender_->Send(frame_, *sender, kPeerTimeout);
+    }
+    ++header.segment;
+    if (sender != nullptr) {
+      return transport::SendStep(*sender, frame_, runner_->hidden(frame_), kPeerTimeout);
+    }
+  }
+}
+
+}  // namespace dovetail::worker

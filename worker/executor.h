@@ -1,0 +1,127 @@
+// Executor: the thread that owns a worker's memory, kernels and thread pool. It loads plans and
+// runs steps.
+//
+// States: empty -> (Load) loaded -> (Connect) connected -> (Disconnect, or the end of the epoch)
+// loaded. Commands are queued and executed in order on the executor's thread, between steps;
+// results come back through ExecutorEvents, which are called on that thread. While connected it
+// sleeps on the exchange's doorbell, otherwise on a condition variable: idle costs no CPU.
+//
+// A step passes: receive a frame, check it, run the own segments up to a hop, send it on; after the
+// route's last segment draw tokens and send the output. Frames of other epochs are refused by the
+// transport. An error of the data plane ends the connection, never the process.
+//
+// Public functions may be called from any thread.
+#ifndef DOVETAIL_WORKER_EXECUTOR_H_
+#define DOVETAIL_WORKER_EXECUTOR_H_
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/thread_pool.h"
+#include "kernels/kernel_table.h"
+#include "transport/exchange.h"
+#include "transport/step_frame.h"
+#include "transport/worker_plan.h"
+
+namespace dovetail::worker {
+
+class DataPlane;
+class ModelRunner;
+class StepSender;
+
+struct ExecutorOptions {
+  std::string worker;  // "cpu:0"
+  int num_threads = 1;
+  std::vector<int> cpus;  // to pin to; empty: not pinned
+  const kernels::KernelTable* kernels = nullptr;
+};
+
+struct LoadResult {
+  uint64_t plan_id = 0;
+  uint64_t weight_bytes = 0;
+  double seconds = 0;
+  bool reattached = false;
+};
+
+struct ExecutorEvents {
+  std::function<void(uint64_t plan_id, uint64_t done, uint64_t total)> load_progress;
+  std::function<void(const LoadResult& result)> loaded;
+  std::function<void(uint64_t epoch)> connected;
+  std::function<void(const absl::Status& status)> failed;
+};
+
+struct ExecutorStats {
+  uint64_t steps = 0;
+  uint64_t busy_microseconds = 0;
+};
+
+class Executor {
+ public:
+  Executor(ExecutorOptions options, ExecutorEvents events);
+  ~Executor();  // Stop()
+  Executor(const Executor&) = delete;
+  Executor& operator=(const Executor&) = delete;
+
+  // Loads the plan's share; what was loaded before is dropped first. Ends in loaded() or failed().
+  void Load(transport::WorkerPlan plan, std::string weights_path, std::string kv_path);
+  // Opens an exchange and serves it. Ends in connected() or failed().
+  using OpenExchange = std::function<absl::StatusOr<std::shared_ptr<transport::Exchange>>()>;
+  void Connect(OpenExchange open);
+  // Leaves the exchange of `epoch`, or any if 0. No event.
+  void Disconnect(uint64_t epoch);
+  // Runs `fn` on the executor's thread, between steps.
+  void Post(std::function<void(ThreadPool* pool)> fn);
+  // Finishes the step that is being computed, gives up a load, and ends the thread.
+  void Stop();
+
+  ExecutorStats stats() const;
+
+ private:
+  void Loop();
+  bool RunPosted();
+  bool HasPosted();
+  void WaitForPosted();
+  bool ServeOne();
+  absl::Status RunStep(transport::TensorReceiver& receiver);
+  void DoLoad(const transport::WorkerPlan& plan, const std::string& weights_path,
+              const std::string& kv_path);
+  void DoConnect(const OpenExchange& open);
+  void LeaveExchange();
+
+  const ExecutorOptions options_;
+  const ExecutorEvents events_;
+
+  std::mutex mutex_;
+  std::condition_variable posted_cv_;
+  std::deque<std::function<void()>> posted_;         // guarded by mutex_
+  std::shared_ptr<transport::Exchange> ring_owner_;  // guarded by mutex_; keeps ringer_ valid
+  std::unique_ptr<transport::Doorbell> ringer_;      // guarded by mutex_; wakes the loop
+  std::atomic<bool> stop_{false};
+
+  std::atomic<uint64_t> steps_{0};
+  std::atomic<uint64_t> busy_microseconds_{0};
+
+  // The executor's thread only.
+  std::unique_ptr<ThreadPool> pool_;
+  transport::WorkerPlan plan_;
+  std::unique_ptr<ModelRunner> runner_;
+  std::unique_ptr<StepSender> step_sender_;
+  std::unique_ptr<DataPlane> plane_;
+  transport::StepFrame frame_;
+
+  std::thread thread_;  // last: everything it uses exists before it starts
+};
+
+}  // namespace dovetail::worker
+
+#endif  // DOVETAIL_WORKER_EXECUTOR_H_

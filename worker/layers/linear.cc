@@ -1,0 +1,106 @@
+#include "worker/layers/linear.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/packed_layout.h"
+
+namespace dovetail::worker {
+namespace {
+
+constexpr int32_t kSumElements = 16;  // Activations::bsum
+
+// Rows of int8 begin at cache lines.
+int64_t QuantizedStride(int64_t cols) { return (cols + 63) / 64 * 64; }
+
+}  // namespace
+
+int64_t Linear::panels() const { return (out_features + kPanelRows - 1) / kPanelRows; }
+
+int32_t Linear::activation_block() const { return kernels::ActivationBlock(type); }
+
+ActivationForms ActivationForms::Of(absl::Span<const Linear* const> consumers) {
+  ActivationForms forms;
+  for (const Linear* linear : consumers) {
+    forms.block32 |= linear->activation_block() == 32;
+    forms.block256 |= linear->activation_block() == 256;
+  }
+  return forms;
+}
+
+LinearInput::LinearInput(const float* x, int32_t cols, ActivationForms forms,
+                         const ActivationBuffers& buffers)
+    : x_(x), cols_(cols), forms_(forms), buffers_(buffers) {}
+
+kernels::Activations LinearInput::For(int32_t block) const {
+  kernels::Activations a = {};
+  a.f32 = x_;
+  a.f32_stride = cols_;
+  a.cols = cols_;
+  a.block = block;
+  if (block == 0) return a;
+  const QuantizedBuffer& buffer = block == 32 ? buffers_.block32 : buffers_.block256;
+  a.q = buffer.q;
+  a.q_stride = QuantizedStride(cols_);
+  a.d = buffer.d;
+  a.d_stride = cols_ / block;
+  a.bsum = buffer.bsum;
+  a.bsum_stride = cols_ / kSumElements;
+  return a;
+}
+
+void LinearInput::Quantize(const kernels::KernelTable& kernels, int64_t begin, int64_t end,
+                           int32_t col_begin, int32_t col_end) const {
+  for (int32_t block : {32, 256}) {
+    if (!(block == 32 ? forms_.block32 : forms_.block256)) continue;
+    kernels::Activations part = For(block);
+    DT_CHECK(col_begin % block == 0 && col_end % block == 0);
+    part.f32 += col_begin;
+    part.q += col_begin;
+    part.d += col_begin / block;
+    part.bsum += col_begin / kSumElements;
+    part.cols = col_end - col_begin;
+    kernels.quantize({part}, begin, end);
+  }
+}
+
+Range RunProductSlice(StepContext& step, const Product& product, const LinearInput& input,
+                      int32_t rows, int64_t begin, int64_t end) {
+  const Linear& linear = *product.linear;
+  kernels::MatmulArgs args = {};
+  args.w = linear.weight;
+  args.type = linear.type;
+  args.n = linear.out_features;
+  args.k = linear.in_features;
+  args.x = input.For(linear.activation_block());
+  args.rows = rows;
+  args.y = product.y;
+  args.y_stride = linear.out_features;
+  args.accumulate = product.accumulate;
+  step.kernels.matmul(args, begin, end);
+  return {begin * kPanelRows, std::min<int64_t>(end * kPanelRows, linear.out_features)};
+}
+
+void RunProducts(StepContext& step, absl::Span<const Product> products, const LinearInput& input,
+                 int32_t rows, bool check_finite) {
+  int64_t total = 0;
+  for (const Product& product : products) total += product.linear->panels();
+  step.pool.Run([&](int idx, int n) {
+    const Range mine = Slice(total, idx, n);
+    int64_t first = 0;  // panels of the products before this one
+    for (const Product& product : products) {
+      const int64_t panels = product.linear->panels();
+      const int64_t begin = std::clamp(mine.begin - first, int64_t{0}, panels);
+      const int64_t end = std::clamp(mine.end - first, int64_t{0}, panels);
+      first += panels;
+      if (begin >= end) continue;
+      const Range columns = RunProductSlice(step, product, input, rows, begin, end);
+      if (check_finite) {
+        CheckFinite(step, product.y, product.linear->out_features, rows, columns.begin,
+                    columns.end);
+      }
+    }
+  });
+}
+
+}  // namespace dovetail::worker

@@ -1,0 +1,76 @@
+// Linear: a weight matrix as the kernels read it; LinearInput: what it is multiplied with;
+// Products: several of them in one phase.
+//
+// Different weight types read activations in different forms (docs/numerics.md): f32, or int8 in
+// blocks of 32 or 256. A LinearInput holds the forms that its consumers ask for, each quantised
+// once.
+#ifndef DOVETAIL_WORKER_LAYERS_LINEAR_H_
+#define DOVETAIL_WORKER_LAYERS_LINEAR_H_
+
+#include <cstdint>
+
+#include "absl/types/span.h"
+#include "base/weight_type.h"
+#include "kernels/ops.h"
+#include "worker/layers/layer.h"
+
+namespace dovetail::worker {
+
+struct Linear {
+  const uint8_t* weight = nullptr;
+  WeightType type = WeightType::kF32;
+  int32_t out_features = 0;
+  int32_t in_features = 0;
+
+  int64_t panels() const;
+  int32_t activation_block() const;  // 32, 256, or 0: reads f32
+};
+
+// The forms that a set of consumers reads.
+struct ActivationForms {
+  bool block32 = false;
+  bool block256 = false;
+  static ActivationForms Of(absl::Span<const Linear* const> consumers);
+};
+
+class LinearInput {
+ public:
+  // `x` is [rows, cols], dense; the forms go to `buffers`.
+  LinearInput(const float* x, int32_t cols, ActivationForms forms,
+              const ActivationBuffers& buffers);
+
+  // Fills the wanted forms of columns [col_begin, col_end) (whole blocks) of rows [begin, end).
+  void Quantize(const kernels::KernelTable& kernels, int64_t begin, int64_t end, int32_t col_begin,
+                int32_t col_end) const;
+  void Quantize(const kernels::KernelTable& kernels, int64_t begin, int64_t end) const {
+    Quantize(kernels, begin, end, 0, cols_);
+  }
+  // As a product with weights of activation block `block` takes it.
+  kernels::Activations For(int32_t block) const;
+
+ private:
+  const float* x_;
+  int32_t cols_;
+  ActivationForms forms_;
+  ActivationBuffers buffers_;
+};
+
+// One product of a phase: y (+)= linear * input.
+struct Product {
+  const Linear* linear;
+  float* y;  // [rows, out_features], dense
+  bool accumulate = false;
+};
+
+// The slice [begin, end) of the panels of `product`; returns its first and past-the-last column.
+Range RunProductSlice(StepContext& step, const Product& product, const LinearInput& input,
+                      int32_t rows, int64_t begin, int64_t end);
+
+// All products over one input in one phase; threads share the panels of all of them. What is
+// written is checked to be finite if `check_finite`.
+void RunProducts(StepContext& step, absl::Span<const Product> products, const LinearInput& input,
+                 int32_t rows, bool check_finite);
+
+}  // namespace dovetail::worker
+
+#endif  // DOVETAIL_WORKER_LAYERS_LINEAR_H_

@@ -1,0 +1,62 @@
+#include "worker/layers/mlp.h"
+
+#include <algorithm>
+
+#include "base/packed_layout.h"
+
+namespace dovetail::worker {
+
+Mlp::Mlp(const MlpWeights& weights) : w_(weights) {
+  in_forms_ = ActivationForms::Of({&w_.gate_proj, &w_.up_proj});
+  down_forms_ = ActivationForms::Of({&w_.down_proj});
+}
+
+void Mlp::Forward(StepContext& step) const {
+  Workspace& ws = step.ws;
+  const int32_t rows = step.x_rows;
+  const int32_t cols = w_.gate_proj.out_features;
+  const LinearInput normed = NormedInput(step, w_.norm, in_forms_);
+  const LinearInput activated(ws.gate, cols, down_forms_, ws.inner_act);
+  const Product gate = {&w_.gate_proj, ws.gate};
+  const Product up = {&w_.up_proj, ws.up};
+
+  // A thread that has computed whole activation blocks of gate and up can go on with them at once,
+  // which saves a barrier. With few blocks per thread, even shares of panels are worth more.
+  const int32_t unit_cols = std::max(w_.down_proj.activation_block(), kPanelRows);
+  const int64_t panels_per_unit = unit_cols / kPanelRows;
+  const int64_t units = (cols + unit_cols - 1) / unit_cols;
+  const int num_threads = step.pool.num_threads();
+  if (units % num_threads == 0 || units >= 8 * num_threads) {
+    step.pool.Run([&](int idx, int n) {
+      const Range mine = Slice(units, idx, n);
+      const int64_t begin = mine.begin * panels_per_unit;
+      const int64_t end = std::min(mine.end * panels_per_unit, w_.gate_proj.panels());
+      if (begin >= end) return;
+      const Range columns = RunProductSlice(step, gate, normed, rows, begin, end);
+      RunProductSlice(step, up, normed, rows, begin, end);
+      Activate(step, activated, 0, rows, static_cast<int32_t>(columns.begin),
+               static_cast<int32_t>(columns.end));
+    });
+  } else {
+    RunProducts(step, {gate, up}, normed, rows, /*check_finite=*/false);
+    ForRows(step, rows, cols,
+            [&](int64_t begin, int64_t end) { Activate(step, activated, begin, end, 0, cols); });
+  }
+  RunProducts(step, {{&w_.down_proj, step.x, /*accumulate=*/true}}, activated, rows,
+              /*check_finite=*/true);
+}
+
+void Mlp::Activate(StepContext& step, const LinearInput& activated, int64_t begin, int64_t end,
+                   int32_t col_begin, int32_t col_end) const {
+  const int32_t cols = w_.gate_proj.out_features;
+  const kernels::SiluMulArgs args = {.gate = step.ws.gate + col_begin,
+                                     .up = step.ws.up + col_begin,
+                                     .in_stride = cols,
+                                     .y = step.ws.gate + col_begin,
+                                     .y_stride = cols,
+                                     .cols = col_end - col_begin};
+  step.kernels.silu_mul(args, begin, end);
+  activated.Quantize(step.kernels, begin, end, col_begin, col_end);
+}
+
+}  // namespace dovetail::worker

@@ -1,0 +1,179 @@
+// dovetail-worker: the process that owns one device. See --help and docs/architecture.md.
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <future>
+#include <string>
+#include <thread>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "base/cpu_topology.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "kernels/bandwidth.h"
+#include "kernels/kernel_table.h"
+#include "worker/cluster_client.h"
+#include "worker/executor.h"
+
+namespace dovetail::worker {
+namespace {
+
+constexpr int64_t kBandwidthBytes = int64_t{256} << 20;
+
+struct Flags {
+  std::string name = "cpu:0";
+  std::string coordinator;
+  std::string run_dir;
+  int threads = 0;
+  std::string cpus;
+  int numa = -1;
+  std::string log_level = "info";
+  bool die_with_parent = false;
+};
+
+void AddFlags(CLI::App& app, Flags* flags) {
+  app.add_option("--name", flags->name, "Device and worker name, as rules use it")
+      ->capture_default_str();
+  app.add_option("--coordinator", flags->coordinator, "HOST:PORT that workers dial")->required();
+  app.add_option("--run-dir", flags->run_dir,
+                 "Directory of the shared memory, the same as the coordinator's")
+      ->required();
+  app.add_option("--threads", flags->threads,
+                 "Compute threads; 0: one per core that this process may use")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 4096));
+  app.add_option("--cpus", flags->cpus, "Processors to pin the threads to, such as 0-3,8");
+  app.add_option("--numa", flags->numa, "NUMA node to bind memory and threads to")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--log-level", flags->log_level, "debug, info, warn, error or off")
+      ->capture_default_str();
+  app.add_flag("--die-with-parent", flags->die_with_parent,
+               "Receive SIGTERM when the process that started this one ends");
+}
+
+absl::Status CheckName(const std::string& name) {
+  int index = 0;
+  if (absl::StartsWith(name, "cpu:") && absl::SimpleAtoi(name.substr(4), &index) && index >= 0 &&
+      index <= 9999) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--name ", name, ": expected cpu:N; this build has no other kind of device"));
+}
+
+// Which processors the threads are pinned to (none: not pinned) and how many threads there are.
+absl::Status ChooseThreads(const Flags& flags, ExecutorOptions* options) {
+  const CpuTopology topology = ReadCpuTopology();
+  const std::vector<int> usable = UsableCpus(topology, flags.numa);
+  if (flags.numa >= 0) {
+    if (usable.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--numa ", flags.numa, ": no processor that this process may use"));
+    }
+    DT_RETURN_IF_ERROR(Annotate(BindMemoryToNode(flags.numa), "--numa"));
+    options->cpus = usable;
+  }
+  if (!flags.cpus.empty()) {
+    auto cpus = ParseCpuList(flags.cpus);
+    if (!cpus.ok()) return Annotate(cpus.status(), "--cpus");
+    options->cpus = *std::move(cpus);
+  }
+  const size_t cores = options->cpus.empty() ? usable.size() : options->cpus.size();
+  options->num_threads = flags.threads > 0 ? flags.threads : std::max<int>(1, cores);
+  return absl::OkStatus();
+}
+
+double MeasureBandwidth(Executor* executor) {
+  std::promise<double> result;
+  executor->Post([&](ThreadPool* pool) {
+    result.set_value(kernels::MeasureReadBandwidth(pool, kBandwidthBytes));
+  });
+  return result.get_future().get();
+}
+
+// Waits for SIGTERM or SIGINT on a thread of its own, all others having them blocked. SIGUSR1 is
+// how main() ends the wait.
+class SignalWatcher {
+ public:
+  // Before any other thread is started: they inherit the mask.
+  SignalWatcher() {
+    sigemptyset(&signals_);
+    sigaddset(&signals_, SIGTERM);
+    sigaddset(&signals_, SIGINT);
+    sigaddset(&signals_, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+  }
+  void Start(ClusterClient* client) {
+    thread_ = std::thread([this, client] {
+      int signal = 0;
+      sigwait(&signals_, &signal);
+      if (signal == SIGUSR1) return;
+      LogInfo(absl::StrCat(signal == SIGTERM ? "SIGTERM" : "SIGINT", ": stopping"));
+      client->Stop();
+    });
+  }
+  ~SignalWatcher() {
+    if (!thread_.joinable()) return;
+    pthread_kill(thread_.native_handle(), SIGUSR1);
+    thread_.join();
+  }
+
+ private:
+  sigset_t signals_;
+  std::thread thread_;
+};
+
+absl::Status RunWorker(const Flags& flags) {
+  SignalWatcher signals;
+  DT_RETURN_IF_ERROR(CheckName(flags.name));
+  ExecutorOptions options;
+  options.worker = flags.name;
+  DT_RETURN_IF_ERROR(ChooseThreads(flags, &options));
+  const char* isa = std::getenv("DOVETAIL_ISA");
+  DT_ASSIGN_OR_RETURN(options.kernels, kernels::SelectTable(isa == nullptr ? "" : isa));
+
+  DeviceFacts facts;
+  facts.worker = flags.name;
+  facts.num_threads = options.num_threads;
+  facts.numa_node = flags.numa;
+  facts.kernels = options.kernels;
+  ClusterClient client(flags.coordinator, flags.run_dir);
+  signals.Start(&client);
+  Executor executor(options, client.events());
+  facts.read_bandwidth_gb_per_s = MeasureBandwidth(&executor);
+  LogInfo(absl::StrCat(options.num_threads, " threads, ", options.kernels->name, ", reads ",
+                       facts.read_bandwidth_gb_per_s, " GB/s"));
+  const absl::Status status = client.Run(facts, &executor);
+  executor.Stop();
+  return status;
+}
+
+int Main(int argc, char** argv) {
+  Flags flags;
+  CLI::App app{"A Dovetail worker: loads its share of a model and computes its part of each step."};
+  AddFlags(app, &flags);
+  CLI11_PARSE(app, argc, argv);
+  if (flags.die_with_parent) {
+    const pid_t parent = getppid();
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != parent) return EXIT_FAILURE;  // it ended before we asked
+  }
+  absl::Status status = InitLogging(flags.name, flags.log_level);
+  if (status.ok()) status = RunWorker(flags);
+  if (status.ok()) return EXIT_SUCCESS;
+  std::fprintf(stderr, "dovetail-worker: %s\n", std::string(status.message()).c_str());
+  return EXIT_FAILURE;
+}
+
+}  // namespace
+}  // namespace dovetail::worker
+
+int main(int argc, char** argv) { return dovetail::worker::Main(argc, argv); }

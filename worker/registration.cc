@@ -1,0 +1,51 @@
+#include "worker/registration.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <string>
+
+#include "base/cpu_topology.h"
+#include "base/packed_layout.h"
+#include "base/weight_type.h"
+#include "dovetail/v1/cluster.pb.h"
+
+namespace dovetail::worker {
+namespace {
+
+uint64_t AllocatedBytes(const std::string& path) {
+  struct stat info;
+  return stat(path.c_str(), &info) == 0 ? static_cast<uint64_t>(info.st_blocks) * 512 : 0;
+}
+
+}  // namespace
+
+v1::Register MakeRegister(const DeviceFacts& facts, const transport::RunDir& run_dir,
+                          uint64_t incarnation) {
+  v1::Register r;
+  r.set_protocol_version(kProtocolVersion);
+  r.set_worker(facts.worker);
+  r.set_kind(facts.worker.substr(0, facts.worker.find(':')));
+  r.set_incarnation(incarnation);
+  r.set_pid(getpid());
+  r.set_run_dir_id(run_dir.id());
+  r.set_num_threads(static_cast<uint32_t>(facts.num_threads));
+  r.set_numa_node(facts.numa_node);
+  const MemoryInfo memory = ReadMemoryInfo();
+  r.set_memory_total_bytes(memory.total_bytes);
+  r.set_memory_available_bytes(memory.available_bytes +
+                               AllocatedBytes(run_dir.WeightsPath(facts.worker)) +
+                               AllocatedBytes(run_dir.KvPath(facts.worker)));
+  r.set_read_bandwidth_gb_per_s(facts.read_bandwidth_gb_per_s);
+  r.set_isa(facts.kernels->name);
+  r.set_cpu_features(kernels::CpuFeatures());
+  const absl::string_view layout = PackedLayoutName(facts.kernels->layout);
+  r.set_packed_layout(layout.data(), layout.size());
+  for (WeightType type : SupportedWeightTypes()) {
+    const absl::string_view name = InfoOf(type).name;
+    r.add_weight_types(name.data(), name.size());
+  }
+  return r;
+}
+
+}  // namespace dovetail::worker

@@ -1,0 +1,99 @@
+#include "worker/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "base/philox.h"
+
+namespace dovetail::worker {
+namespace {
+
+// Ranked before: larger logit, then lower id.
+struct RankedBefore {
+  const float* logits;
+  bool operator()(int32_t a, int32_t b) const {
+    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+  }
+};
+
+}  // namespace
+
+Sampler::Sampler(const kernels::KernelTable* kernels, int32_t vocab_size, float* probs)
+    : kernels_(kernels), vocab_size_(vocab_size), probs_(probs) {
+  ids_.reserve(vocab_size);
+}
+
+bool Sampler::Survives(const Cut& cut, float logit, int32_t id) {
+  return logit > cut.logit || (logit == cut.logit && id <= cut.id);
+}
+
+int32_t Sampler::Sample(const float* logits, const SamplingParams& params, uint32_t position) {
+  const int32_t best = kernels_->argmax(logits, vocab_size_);
+  const float inv_temperature = 1.0f / params.temperature;
+  // A temperature whose inverse is not a number of f32 is as good as zero.
+  if (best < 0 || params.temperature <= 0 || std::isinf(inv_temperature)) return best;
+
+  kernels_->softmax(
+      {.x = logits, .p = probs_, .cols = vocab_size_, .inv_temperature = inv_temperature});
+  Cut cut = {-std::numeric_limits<float>::infinity(), vocab_size_};
+  if (params.top_k > 0 && params.top_k < vocab_size_) cut = CutTopK(logits, params.top_k);
+  if (params.top_p < 1.0f) cut = CutTopP(logits, params.top_p, cut);
+
+  // probs_ is relative to the best token's, which is 1. What does not survive becomes 0.
+  double total = 0;
+  for (int32_t id = 0; id < vocab_size_; ++id) {
+    if (probs_[id] < params.min_p || !Survives(cut, logits[id], id)) probs_[id] = 0;
+    total += probs_[id];
+  }
+  const double target = PhiloxUniform(params.seed, params.choice, position) * total;
+  double sum = 0;
+  int32_t last = best;
+  for (int32_t id = 0; id < vocab_size_; ++id) {
+    if (probs_[id] <= 0) continue;
+    sum += probs_[id];
+    last = id;
+    if (sum > target) break;
+  }
+  return last;
+}
+
+Sampler::Cut Sampler::CutTopK(const float* logits, int32_t top_k) {
+  ids_.resize(vocab_size_);
+  std::iota(ids_.begin(), ids_.end(), 0);
+  const auto kth = ids_.begin() + (top_k - 1);
+  std::nth_element(ids_.begin(), kth, ids_.end(), RankedBefore{logits});
+  return {logits[*kth], *kth};
+}
+
+Sampler::Cut Sampler::CutTopP(const float* logits, float top_p, const Cut& cut) {
+  double total = 0;
+  for (int32_t id = 0; id < vocab_size_; ++id) {
+    if (Survives(cut, logits[id], id)) total += probs_[id];
+  }
+  // All tokens below this floor have less than 1 - top_p together: the prefix ends before them.
+  const double floor = (1.0 - top_p) * total / vocab_size_;
+  ids_.clear();
+  for (int32_t id = 0; id < vocab_size_; ++id) {
+    if (probs_[id] >= floor && Survives(cut, logits[id], id)) ids_.push_back(id);
+  }
+  // Ranks as much as is needed, a growing piece at a time.
+  const RankedBefore before{logits};
+  const double wanted = top_p * total;
+  double sum = 0;
+  size_t piece = 64;
+  for (size_t begin = 0; begin < ids_.size(); begin += piece, piece *= 4) {
+    const auto first = ids_.begin() + begin;
+    const auto last = ids_.begin() + std::min(begin + piece, ids_.size());
+    if (last != ids_.end()) std::nth_element(first, last, ids_.end(), before);
+    std::sort(first, last, before);
+    for (auto it = first; it != last; ++it) {
+      sum += probs_[*it];
+      if (sum >= wanted) return {logits[*it], *it};
+    }
+  }
+  return ids_.empty() ? cut : Cut{logits[ids_.back()], ids_.back()};
+}
+
+}  // namespace dovetail::worker

@@ -1,0 +1,166 @@
+#include "worker/weight_loader.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/packed_layout.h"
+#include "base/status_macros.h"
+#include "model/gguf/gguf_file.h"
+
+namespace dovetail::worker {
+namespace {
+
+// Changes whenever the bytes in a segment mean something else: an older segment is then not reused.
+constexpr int kSegmentVersion = 1;
+
+// File bytes between two progress reports; the pool packs that much in one phase.
+constexpr int64_t kSliceBytes = int64_t{16} << 20;
+
+uint64_t Hash(const std::string& text) { return XXH3_64bits(text.data(), text.size()); }
+
+uint64_t WeightsKey(uint64_t fingerprint, const WeightStore& store, PackedLayout layout) {
+  std::string text =
+      absl::StrCat(kSegmentVersion, " weights ", fingerprint, " ", PackedLayoutName(layout));
+  for (const model::WeightSlot& slot : store.slots) {
+    absl::StrAppend(&text, " ", slot.spec.tensor, ":", static_cast<int>(slot.spec.role), ":",
+                    slot.offset, ":", slot.bytes);
+  }
+  return Hash(text);
+}
+
+uint64_t KvKey(uint64_t fingerprint, const WeightStore& store, const StepShape& shape) {
+  std::string text =
+      absl::StrCat(kSegmentVersion, " kv ", fingerprint, " ", static_cast<int>(shape.kv_type), " ",
+                   shape.num_kv_blocks, " ", kKvBlockTokens);
+  for (const Op& op : store.ops) {
+    if (op.kind == OpKind::kAttention) absl::StrAppend(&text, " ", op.layer);
+  }
+  return Hash(text);
+}
+
+class Packer {
+ public:
+  Packer(const model::GgufFile& file, const LoadOptions& options, WeightStore* store,
+         ThreadPool* pool)
+      : file_(file), options_(options), store_(store), pool_(pool) {
+    for (const model::WeightSlot& slot : store->slots) total_ += slot.stored_bytes;
+  }
+
+  absl::Status PackAll() {
+    for (const model::WeightSlot& slot : store_->slots) DT_RETURN_IF_ERROR(PackSlot(slot));
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status PackSlot(const model::WeightSlot& slot) {
+    const model::GgufTensor& tensor = *file_.FindTensor(slot.spec.tensor);
+    const uint8_t* src = file_.Data(tensor).data();
+    uint8_t* dst = store_->weights->data() + slot.offset;
+    // Whole panels per unit, so that threads and slices never share one.
+    const int64_t unit_bytes =
+        std::max<int64_t>(1, slot.stored_bytes / slot.spec.rows) * kPanelRows;
+    const int64_t units = (slot.spec.rows + kPanelRows - 1) / kPanelRows;
+    const int64_t units_per_slice = std::max<int64_t>(1, kSliceBytes / unit_bytes);
+    for (int64_t first = 0; first < units; first += units_per_slice) {
+      const int64_t count = std::min(units_per_slice, units - first);
+      pool_->Run([&](int idx, int n) {
+        const Range part = Slice(count, idx, n);
+        const int64_t begin = (first + part.begin) * kPanelRows;
+        const int64_t end = std::min((first + part.end) * kPanelRows, slot.spec.rows);
+        if (begin < end) PackRows(slot, src, begin, end, dst);
+      });
+      done_ += std::min(count * unit_bytes, slot.stored_bytes - first * unit_bytes);
+      if (options_.progress && !options_.progress(done_, total_)) {
+        return absl::CancelledError("loading was stopped");
+      }
+    }
+    file_.DropPages(tensor);
+    return absl::OkStatus();
+  }
+
+  void PackRows(const model::WeightSlot& slot, const uint8_t* src, int64_t begin, int64_t end,
+                uint8_t* dst) const {
+    const int64_t row_bytes = slot.stored_bytes / slot.spec.rows;
+    if (slot.spec.is_vector) {
+      // The kernel that dequantises embedding rows makes f32 of any type.
+      const int32_t row = 0;
+      const int32_t cols = static_cast<int32_t>(slot.spec.cols);
+      options_.kernels->embedding({.table = src,
+                                   .type = slot.type,
+                                   .row_bytes = row_bytes,
+                                   .tokens = &row,
+                                   .y = reinterpret_cast<float*>(dst),
+                                   .y_stride = cols,
+                                   .cols = cols},
+                                  0, 1);
+    } else if (slot.op.kind == OpKind::kEmbedding) {
+      std::memcpy(dst + begin * row_bytes, src + begin * row_bytes, (end - begin) * row_bytes);
+    } else {
+      options_.kernels->pack(slot.type, src, slot.spec.rows, slot.spec.cols, begin, end, dst);
+    }
+  }
+
+  const model::GgufFile& file_;
+  const LoadOptions& options_;
+  WeightStore* store_;
+  ThreadPool* pool_;
+  uint64_t done_ = 0;
+  uint64_t total_ = 0;
+};
+
+absl::Status OpenKv(const transport::WorkerPlan& plan, const std::string& path,
+                    WeightStore* store) {
+  const auto layers = std::count_if(store->ops.begin(), store->ops.end(),
+                                    [](const Op& op) { return op.kind == OpKind::kAttention; });
+  const int64_t bytes = layers * int64_t{plan.step_shape.num_kv_blocks} *
+                        model::KvBytesPerBlockPerLayer(store->config, plan.step_shape.kv_type);
+  if (bytes == 0) return absl::OkStatus();
+  DT_ASSIGN_OR_RETURN(store->kv,
+                      transport::SharedSegment::OpenOrCreate(
+                          path, KvKey(plan.model_fingerprint, *store, plan.step_shape), bytes));
+  if (!store->kv->was_complete()) store->kv->MarkComplete();
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(const transport::WorkerPlan& plan,
+                                                         const LoadOptions& options,
+                                                         ThreadPool* pool) {
+  DT_ASSIGN_OR_RETURN(const std::unique_ptr<model::GgufFile> file,
+                      model::GgufFile::Open(plan.model_path));
+  if (file->fingerprint() != plan.model_fingerprint) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        plan.model_path, ": not the file that the plan was made for (fingerprint ",
+        absl::Hex(file->fingerprint()), ", the plan has ", absl::Hex(plan.model_fingerprint), ")"));
+  }
+  auto store = std::make_unique<WeightStore>();
+  DT_ASSIGN_OR_RETURN(store->config, model::LoadModelConfig(*file));
+  store->ops = OwnedOps(plan.route, options.worker);
+  const PackedLayout layout = options.kernels->layout;
+  DT_ASSIGN_OR_RETURN(store->slots, model::LayOutWeights(store->config, *file, store->ops, layout));
+  int64_t bytes = 64;  // a worker without weights still has a segment
+  for (const model::WeightSlot& slot : store->slots) {
+    bytes = std::max(bytes, slot.offset + slot.bytes);
+  }
+  DT_ASSIGN_OR_RETURN(
+      store->weights,
+      transport::SharedSegment::OpenOrCreate(
+          options.weights_path, WeightsKey(plan.model_fingerprint, *store, layout), bytes));
+  store->reattached = store->weights->was_complete();
+  if (!store->reattached) {
+    DT_RETURN_IF_ERROR(Packer(*file, options, store.get(), pool).PackAll());
+    store->weights->MarkComplete();
+  }
+  // Weights first, then the KV cache from what is left.
+  DT_RETURN_IF_ERROR(OpenKv(plan, options.kv_path, store.get()));
+  return store;
+}
+
+}  // namespace dovetail::worker

@@ -1,0 +1,38 @@
+// LoadWeights: from a GGUF file to the worker's packed segments.
+//
+// Only the tensors of the worker's own ops are read. They are packed by all threads of the pool,
+// slice by slice; a segment that already holds the same weights (same file, ops, layout) is used as
+// it is.
+#ifndef DOVETAIL_WORKER_WEIGHT_LOADER_H_
+#define DOVETAIL_WORKER_WEIGHT_LOADER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "base/thread_pool.h"
+#include "kernels/kernel_table.h"
+#include "transport/worker_plan.h"
+#include "worker/weight_store.h"
+
+namespace dovetail::worker {
+
+struct LoadOptions {
+  std::string worker;        // whose share of the plan
+  std::string weights_path;  // of the segments
+  std::string kv_path;
+  const kernels::KernelTable* kernels = nullptr;
+  // Called after each slice with bytes of the file done and in all; false stops with kCancelled.
+  std::function<bool(uint64_t done, uint64_t total)> progress;
+};
+
+// kFailedPrecondition: the file is another one than the plan was made for.
+absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(const transport::WorkerPlan& plan,
+                                                         const LoadOptions& options,
+                                                         ThreadPool* pool);
+
+}  // namespace dovetail::worker
+
+#endif  // DOVETAIL_WORKER_WEIGHT_LOADER_H_

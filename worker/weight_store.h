@@ -1,0 +1,43 @@
+// WeightStore: the weights and the KV cache of a loaded plan, in segments that outlive the worker.
+//
+// Made by LoadWeights (weight_loader.h). Constant but for the KV cache, which the layers write
+// through their views. Pointers stay valid as long as the store.
+#ifndef DOVETAIL_WORKER_WEIGHT_STORE_H_
+#define DOVETAIL_WORKER_WEIGHT_STORE_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/route.h"
+#include "kernels/ops.h"
+#include "model/memory_plan.h"
+#include "model/model_config.h"
+#include "transport/shared_segment.h"
+#include "worker/layers/linear.h"
+
+namespace dovetail::worker {
+
+struct WeightStore {
+  model::ModelConfig config;
+  std::vector<Op> ops;                   // owned, in route order
+  std::vector<model::WeightSlot> slots;  // of these ops
+  std::unique_ptr<transport::SharedSegment> weights;
+  std::unique_ptr<transport::SharedSegment> kv;  // null without attention
+  bool reattached = false;  // the weights were complete: nothing was read from the file
+
+  // The weight with `role` of `op`, which must be owned.
+  Linear LinearOf(const Op& op, model::WeightRole role) const;
+  const float* VectorOf(const Op& op, model::WeightRole role) const;
+  const model::WeightSlot& SlotOf(const Op& op, model::WeightRole role) const;
+  const uint8_t* DataOf(const model::WeightSlot& slot) const;
+  uint64_t weight_bytes() const { return weights->bytes(); }
+};
+
+// All ops of `worker` in `route`, in order.
+std::vector<Op> OwnedOps(const Route& route, absl::string_view worker);
+
+}  // namespace dovetail::worker
+
+#endif  // DOVETAIL_WORKER_WEIGHT_STORE_H_

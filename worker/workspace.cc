@@ -1,0 +1,99 @@
+#include "worker/workspace.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "base/check.h"
+#include "kernels/kernel_table.h"
+#include "model/memory_plan.h"
+
+namespace dovetail::worker {
+namespace {
+
+// Hands out the named parts of one allocation.
+class Carver {
+ public:
+  Carver(uint8_t* memory, const std::vector<model::WorkspaceBuffer>& buffers)
+      : memory_(memory), buffers_(buffers) {}
+
+  // The buffer `name`, or nullptr where the plan has none; `bytes`, if given, gets its size.
+  template <typename T>
+  T* Take(absl::string_view name, int64_t* bytes = nullptr) const {
+    int64_t offset = 0;
+    for (const model::WorkspaceBuffer& buffer : buffers_) {
+      if (buffer.name == name) {
+        if (bytes != nullptr) *bytes = buffer.bytes;
+        return reinterpret_cast<T*>(memory_ + offset);
+      }
+      offset += buffer.bytes;
+    }
+    return nullptr;
+  }
+
+ private:
+  uint8_t* memory_;
+  const std::vector<model::WorkspaceBuffer>& buffers_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Workspace>> Workspace::Create(const model::ModelConfig& config,
+                                                             absl::Span<const Op> ops,
+                                                             const StepShape& shape,
+                                                             int num_threads) {
+  const std::vector<model::WorkspaceBuffer> buffers =
+      model::WorkspaceBuffers(config, ops, shape, num_threads);
+  std::unique_ptr<Workspace> ws(new Workspace());
+  for (const model::WorkspaceBuffer& buffer : buffers) ws->bytes_ += buffer.bytes;
+  ws->bytes_ = std::max<size_t>(ws->bytes_, 64);
+  void* memory = mmap(nullptr, ws->bytes_, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("cannot reserve ", ws->bytes_, " bytes of workspace: ", strerror(errno)));
+  }
+  ws->memory_ = memory;
+
+  const Carver carver(static_cast<uint8_t*>(memory), buffers);
+  int64_t bytes = 0;
+  ws->x = carver.Take<float>("x", &bytes);
+  ws->x_floats = bytes / static_cast<int64_t>(sizeof(float));
+  ws->normed = carver.Take<float>("normed");
+  ws->q = carver.Take<float>("q");
+  ws->k = carver.Take<float>("k");
+  ws->v = carver.Take<float>("v");
+  ws->attn = carver.Take<float>("attn");
+  ws->gate = carver.Take<float>("gate");
+  ws->up = carver.Take<float>("up");
+  const auto quantized = [&](const std::string& prefix) {
+    return QuantizedBuffer{carver.Take<int8_t>(prefix + "_q8"), carver.Take<float>(prefix + "_d"),
+                           carver.Take<int16_t>(prefix + "_bsum")};
+  };
+  ws->normed_act = {quantized("normed"), quantized("normed2")};
+  ws->inner_act = {quantized("act"), quantized("act2")};
+  ws->cos_sin = carver.Take<float>("cos_sin");
+  ws->attn_scratch = carver.Take<float>("attn_scratch", &bytes);
+  ws->attn_scratch_floats = kernels::AttentionScratchFloats(
+      config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+  // The plan counts with its own figure, because model/ does not know the kernels.
+  if (ws->attn_scratch != nullptr) {
+    DT_CHECK_LE(ws->attn_scratch_floats * num_threads * 4, bytes);
+  }
+  ws->logit_rows = carver.Take<float>("logit_rows");
+  ws->logits = carver.Take<float>("logits");
+  ws->probs = carver.Take<float>("probs");
+  return ws;
+}
+
+Workspace::~Workspace() {
+  if (memory_ != nullptr) munmap(memory_, bytes_);
+}
+
+}  // namespace dovetail::worker

@@ -1,0 +1,73 @@
+// Workspace: every buffer that a step writes, carved out of one allocation when a plan is loaded.
+//
+// The sizes are those of model::WorkspaceBuffers, which the coordinator's memory plan counts:
+// nothing is allocated in a step. Pointers are null where the worker's ops do not need the buffer.
+// Written by the executor's thread and its pool.
+#ifndef DOVETAIL_WORKER_WORKSPACE_H_
+#define DOVETAIL_WORKER_WORKSPACE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "base/route.h"
+#include "base/step_shape.h"
+#include "model/model_config.h"
+
+namespace dovetail::worker {
+
+// Activations in the quantised form of one block size.
+struct QuantizedBuffer {
+  int8_t* q = nullptr;
+  float* d = nullptr;
+  int16_t* bsum = nullptr;
+};
+
+// Both forms of one input of products.
+struct ActivationBuffers {
+  QuantizedBuffer block32;
+  QuantizedBuffer block256;
+};
+
+class Workspace {
+ public:
+  static absl::StatusOr<std::unique_ptr<Workspace>> Create(const model::ModelConfig& config,
+                                                           absl::Span<const Op> ops,
+                                                           const StepShape& shape, int num_threads);
+  ~Workspace();
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  float* x = nullptr;       // [rows, hidden]: the residual stream; frames arrive here
+  float* normed = nullptr;  // [rows, hidden]
+  float* q = nullptr;       // [rows, heads * head_dim]
+  float* k = nullptr;       // [rows, kv_heads * head_dim]
+  float* v = nullptr;
+  float* attn = nullptr;  // [rows, heads * head_dim]
+  float* gate = nullptr;  // [rows, intermediate]
+  float* up = nullptr;
+  // Two inputs, because threads that are ahead in a phase write the second one while others still
+  // read the first.
+  ActivationBuffers normed_act;   // of what norms make, [rows, hidden]
+  ActivationBuffers inner_act;    // of what attention and the activation function make
+  float* cos_sin = nullptr;       // [rows, rope_dim]
+  float* attn_scratch = nullptr;  // [num_threads, attn_scratch_floats]
+  int64_t attn_scratch_floats = 0;
+  float* logit_rows = nullptr;  // [logit rows, hidden]: what the last norm makes
+  float* logits = nullptr;      // [logit rows, vocab]
+  float* probs = nullptr;       // [vocab]
+
+  int64_t x_floats = 0;  // room in x
+  int64_t bytes() const { return static_cast<int64_t>(bytes_); }
+
+ private:
+  Workspace() = default;
+  void* memory_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+}  // namespace dovetail::worker
+
+#endif  // DOVETAIL_WORKER_WORKSPACE_H_
