@@ -9,7 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "base/weight_type.h"
-#include "model/gguf/gguf_parser.h"
+#include "model/tokenizer/utf8.h"
 
 namespace dovetail::model {
 namespace {
@@ -17,7 +17,7 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kShownElements = 6;
-constexpr size_t kShownCharacters = 60;
+constexpr size_t kShownBytes = 60;
 
 std::string Dump(const json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
@@ -28,11 +28,32 @@ std::string TypeName(const GgufValue& value) {
   return absl::StrCat("array[", GgufValueTypeName(value.element_type), "]");
 }
 
+// Control characters, and those that reorder text on a screen.
+bool IsPrintable(char32_t c) {
+  const bool control = c < 0x20 || (c >= 0x7f && c < 0xa0);
+  const bool reorders =
+      c == 0x200e || c == 0x200f || (c >= 0x202a && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069);
+  return !control && !reorders;
+}
+
+// `text` with everything escaped that is not printable UTF-8.
+std::string Printable(absl::string_view text) {
+  std::string out;
+  while (!text.empty()) {
+    const Utf8Step step = DecodeUtf8(text);
+    const absl::string_view character = text.substr(0, step.length);
+    absl::StrAppend(&out, step.valid && IsPrintable(step.code_point) ? std::string(character)
+                                                                     : absl::CHexEscape(character));
+    text.remove_prefix(step.length);
+  }
+  return out;
+}
+
 std::string ShortText(absl::string_view text) {
-  const bool cut = text.size() > kShownCharacters;
-  // CHexEscape may cut a character in half here; its bytes are then shown escaped.
-  return absl::StrCat("\"", absl::CHexEscape(text.substr(0, kShownCharacters)), "\"",
-                      cut ? absl::StrCat("... (", text.size(), " bytes)") : "");
+  size_t end = 0;
+  while (end < text.size() && end < kShownBytes) end += DecodeUtf8(text.substr(end)).length;
+  return absl::StrCat("\"", Printable(text.substr(0, end)), "\"",
+                      end < text.size() ? absl::StrCat("... (", text.size(), " bytes)") : "");
 }
 
 std::string ShortElement(const std::string& text) { return ShortText(text); }
@@ -62,7 +83,7 @@ std::string ShapeText(const GgufTensor& tensor) {
 
 std::string StringOr(const GgufFile& file, absl::string_view key, absl::string_view otherwise) {
   const absl::StatusOr<std::string> text = file.GetString(key);
-  return text.ok() ? absl::CHexEscape(*text) : std::string(otherwise);
+  return text.ok() ? Printable(*text) : std::string(otherwise);
 }
 
 std::string SummaryText(const GgufFile& file) {
@@ -108,22 +129,22 @@ absl::StatusOr<std::string> InspectText(const GgufFile& file) {
   absl::StrAppend(&text, "\nmetadata (", file.metadata().size(), ")\n");
   size_t widest = 0;
   for (const auto& [key, value] : file.metadata()) {
-    widest = std::max(widest, std::min<size_t>(absl::CHexEscape(key).size(), kShownCharacters));
+    widest = std::max(widest, std::min<size_t>(Printable(key).size(), kShownBytes));
   }
   for (const auto& [key, value] : file.metadata()) {
-    absl::StrAppendFormat(&text, "  %-*s  %-14s  %s\n", static_cast<int>(widest),
-                          absl::CHexEscape(key), TypeName(value), ShortValue(value));
+    absl::StrAppendFormat(&text, "  %-*s  %-14s  %s\n", static_cast<int>(widest), Printable(key),
+                          TypeName(value), ShortValue(value));
   }
   absl::StrAppend(&text, "\ntensors (", file.tensors().size(), ")\n");
   widest = 0;
   for (const GgufTensor& tensor : file.tensors()) {
-    widest = std::max(widest, std::min<size_t>(tensor.name.size(), kShownCharacters));
+    widest = std::max(widest, std::min<size_t>(tensor.name.size(), kShownBytes));
   }
   const bool split = file.shard_paths().size() > 1;
   for (const GgufTensor& tensor : file.tensors()) {
     absl::StrAppendFormat(
         &text, "  %-*s  %-8s %-22s %12d bytes at %s%d\n", static_cast<int>(widest),
-        absl::CHexEscape(tensor.name), InfoOf(tensor.type).name, ShapeText(tensor), tensor.bytes,
+        Printable(tensor.name), InfoOf(tensor.type).name, ShapeText(tensor), tensor.bytes,
         split ? absl::StrCat("file ", tensor.shard + 1, ", ") : "", tensor.offset);
   }
   return text;

@@ -35,6 +35,7 @@ GgufWriter Example() {
   w.AddBool("k.bool", true);
   w.AddString("k.bad", "x\xff\x1b[31m");
   w.AddStrings("k.texts", {"a", "\xc3", "c", "d", "e", "f", "g"});
+  w.AddString("k.utf8", "\u0120a\u202e");
   w.AddInt32s("k.ints", {1, -2});
   w.AddArray<uint8_t>("k.bools", 7, {1, 0});
   w.AddTensor("t.weight", WeightType::kQ8_0, {64, 2}, std::string(136, 'x'));
@@ -58,6 +59,7 @@ TEST(InspectJson, HasExactlyTheStableForm) {
         {"k.bad", {{"type", "string"}, {"value", "x\ufffd\x1b[31m"}}},
         {"k.texts",
          {{"type", "array[string]"}, {"value", {"a", "\ufffd", "c", "d", "e", "f", "g"}}}},
+        {"k.utf8", {{"type", "string"}, {"value", "\u0120a\u202e"}}},
         {"k.ints", {{"type", "array[int32]"}, {"value", {1, -2}}}},
         {"k.bools", {{"type", "array[bool]"}, {"value", {true, false}}}}}},
       {"tensors", json::array({{{"name", "t.weight"},
@@ -86,11 +88,12 @@ TEST(InspectText, SummarisesAndStaysPrintable) {
   EXPECT_THAT(text, HasSubstr("parameters      131\n"));
   EXPECT_THAT(text, HasSubstr("bits per weight 9.038\n"));  // (136 + 12) * 8 / 131
   EXPECT_THAT(text, HasSubstr("Q8_0         1 tensors             128 weights"));
-  EXPECT_THAT(text, HasSubstr("metadata (10)\n"));
+  EXPECT_THAT(text, HasSubstr("metadata (11)\n"));
   EXPECT_THAT(text, HasSubstr("\"d\", \"e\", \"f\", ...] (7 elements)"));
   EXPECT_THAT(text, HasSubstr("tensors (2)\n"));
   EXPECT_THAT(text, HasSubstr("t.weight  Q8_0     [64, 2] "));
   EXPECT_THAT(text, HasSubstr("\"x\\xff\\x1b[31m\""));
+  EXPECT_THAT(text, HasSubstr("\"\u0120a\\xe2\\x80\\xae\""));
   EXPECT_THAT(text, Not(HasSubstr("\x1b")));
 }
 
