@@ -1,0 +1,517 @@
+#include "coordinator/engine.h"
+
+#include <sys/resource.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <numeric>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/testing/fake_pipeline.h"
+#include "tests/testing/status_matchers.h"
+
+namespace dovetail::coordinator {
+namespace {
+
+using ::dovetail::testing::FakeWorkers;
+using ::dovetail::testing::StatusIs;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr int kVocab = 97;
+
+// Records one request's results.
+class RecordingSink : public TokenSink {
+ public:
+  void OnToken(int32_t token) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    EXPECT_FALSE(finished_) << "a token after the end";
+    tokens_.push_back(token);
+    changed_.notify_all();
+  }
+  void OnLogits(int first_row, absl::Span<const float> rows, int vocab_size) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    EXPECT_EQ(first_row * vocab_size, static_cast<int>(logits_.size())) << "rows in order";
+    logits_.insert(logits_.end(), rows.begin(), rows.end());
+  }
+  void OnFinish(FinishReason reason, const absl::Status& status,
+                const RequestUsage& usage) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    EXPECT_FALSE(finished_) << "a second end";
+    finished_ = true;
+    reason_ = reason;
+    status_ = status;
+    usage_ = usage;
+    changed_.notify_all();
+  }
+
+  bool WaitFinished() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    return changed_.wait_until(lock, absl::ToChronoTime(absl::Now() + absl::Seconds(30)),
+                               [this] { return finished_; });
+  }
+  bool WaitTokens(size_t count) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    return changed_.wait_until(lock, absl::ToChronoTime(absl::Now() + absl::Seconds(30)),
+                               [&] { return tokens_.size() >= count; });
+  }
+  std::vector<int32_t> tokens() { return Locked(tokens_); }
+  std::vector<float> logits() { return Locked(logits_); }
+  FinishReason reason() { return Locked(reason_); }
+  absl::Status status() { return Locked(status_); }
+  RequestUsage usage() { return Locked(usage_); }
+  bool finished() { return Locked(finished_); }
+
+ private:
+  template <typename T>
+  T Locked(const T& value) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return value;
+  }
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<int32_t> tokens_;
+  std::vector<float> logits_;
+  bool finished_ = false;
+  FinishReason reason_ = FinishReason::kError;
+  absl::Status status_;
+  RequestUsage usage_;
+};
+
+EngineOptions Options() {
+  EngineOptions options;
+  options.shape.max_rows = 40;
+  options.shape.max_sequences = 8;
+  options.shape.max_logit_rows = 16;
+  options.shape.context_length = 200;
+  options.shape.num_kv_blocks = 64;
+  options.vocab_size = kVocab;
+  options.hidden_size = 4;
+  options.chunk_size = 32;
+  return options;
+}
+
+std::vector<int32_t> Prompt(int size, int first = 1) {
+  std::vector<int32_t> prompt(size);
+  for (int i = 0; i < size; ++i) prompt[i] = (first + i * 3) % kVocab;
+  return prompt;
+}
+
+EngineRequest Request(std::vector<int32_t> prompt, int max_tokens) {
+  EngineRequest request;
+  request.prompt = std::move(prompt);
+  request.max_tokens = max_tokens;
+  return request;
+}
+
+class EngineTest : public ::testing::Test {
+ protected:
+  void Start(const EngineOptions& options, bool connect = true) {
+    workers_ = std::make_shared<FakeWorkers>(options.shape, kVocab, options.hidden_size);
+    engine_ = std::make_unique<Engine>(options);
+    if (connect) engine_->SetPipeline(workers_->MakePipeline());
+  }
+  std::shared_ptr<RecordingSink> Submit(EngineRequest request, RequestId* id = nullptr) {
+    auto sink = std::make_shared<RecordingSink>();
+    absl::StatusOr<RequestId> submitted = engine_->Submit(std::move(request), sink);
+    EXPECT_OK(submitted);
+    if (id != nullptr && submitted.ok()) *id = *submitted;
+    return sink;
+  }
+  absl::Status SubmitError(EngineRequest request) {
+    return engine_->Submit(std::move(request), std::make_shared<RecordingSink>()).status();
+  }
+  void TearDown() override {
+    engine_.reset();
+    if (workers_ == nullptr) return;
+    EXPECT_THAT(workers_->errors(), IsEmpty());
+  }
+  void ExpectAllFree() {
+    EXPECT_EQ(engine_->WaitIdle(absl::Seconds(10)), 0);
+    EXPECT_EQ(engine_->stats().kv_blocks_used, 0);
+    EXPECT_EQ(engine_->stats().running, 0);
+    EXPECT_EQ(engine_->stats().waiting, 0);
+  }
+
+  std::shared_ptr<FakeWorkers> workers_;
+  std::unique_ptr<Engine> engine_;
+};
+
+TEST_F(EngineTest, GeneratesWhatTheWorkersComputeFromTheWholePrompt) {
+  Start(Options());
+  auto sink = Submit(Request(Prompt(70), 12));
+  ASSERT_TRUE(sink->WaitFinished());
+  EXPECT_EQ(sink->tokens(), FakeWorkers::Continue(Prompt(70), 12, kVocab));
+  EXPECT_EQ(sink->reason(), FinishReason::kLength);
+  EXPECT_OK(sink->status());
+  EXPECT_EQ(sink->usage().prompt_tokens, 70);
+  EXPECT_EQ(sink->usage().completion_tokens, 12);
+  ExpectAllFree();
+  EXPECT_EQ(workers_->num_rows(), 70 + 11) << "the last token is not computed";
+  EXPECT_EQ(engine_->stats().prompt_tokens, 70u);
+  EXPECT_EQ(engine_->stats().generated_tokens, 12u);
+}
+
+TEST_F(EngineTest, ManyRequestsAtOnceEachGetTheirOwnTokens) {
+  for (int lanes : {1, 2, 3}) {
+    EngineOptions options = Options();
+    options.lanes = lanes;
+    Start(options);
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    for (int i = 0; i < 30; ++i) sinks.push_back(Submit(Request(Prompt(1 + i * 5, i), 20)));
+    for (int i = 0; i < 30; ++i) {
+      ASSERT_TRUE(sinks[i]->WaitFinished());
+      EXPECT_EQ(sinks[i]->tokens(), FakeWorkers::Continue(Prompt(1 + i * 5, i), 20, kVocab));
+    }
+    ExpectAllFree();
+    EXPECT_GT(workers_->max_sequences_seen(), 1) << "batched";
+  }
+}
+
+TEST_F(EngineTest, PreemptionsChangeNoToken) {
+  for (int lanes : {1, 2}) {
+    EngineOptions options = Options();
+    options.shape.num_kv_blocks = 7;  // one sequence of the whole context, just
+    options.lanes = lanes;
+    Start(options);
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    for (int i = 0; i < 12; ++i) sinks.push_back(Submit(Request(Prompt(20 + i, i), 100)));
+    for (int i = 0; i < 12; ++i) {
+      ASSERT_TRUE(sinks[i]->WaitFinished());
+      EXPECT_EQ(sinks[i]->tokens(), FakeWorkers::Continue(Prompt(20 + i, i), 100, kVocab));
+    }
+    ExpectAllFree();
+    EXPECT_GT(engine_->stats().preemptions, 0u) << "the test must be tight enough";
+  }
+}
+
+TEST_F(EngineTest, AnEndTokenEndsTheAnswerAndIsNotEmitted) {
+  Start(Options());
+  const std::vector<int32_t> expected = FakeWorkers::Continue(Prompt(5), 30, kVocab);
+  EngineRequest request = Request(Prompt(5), 30);
+  request.end_tokens = {expected[6]};
+  const auto first = std::find(expected.begin(), expected.end(), expected[6]);
+  auto sink = Submit(std::move(request));
+  ASSERT_TRUE(sink->WaitFinished());
+  EXPECT_EQ(sink->reason(), FinishReason::kStop);
+  EXPECT_EQ(sink->tokens(), std::vector<int32_t>(expected.begin(), first));
+  EXPECT_EQ(sink->usage().completion_tokens, first - expected.begin());
+  ExpectAllFree();
+}
+
+TEST_F(EngineTest, GenerationEndsWithTheContext) {
+  Start(Options());
+  auto sink = Submit(Request(Prompt(190), 1000));
+  ASSERT_TRUE(sink->WaitFinished());
+  EXPECT_EQ(sink->reason(), FinishReason::kLength);
+  EXPECT_EQ(sink->tokens().size(), 10u);
+  ExpectAllFree();
+}
+
+TEST_F(EngineTest, LogitsOfEveryPromptRowComeInOrder) {
+  EngineOptions options = Options();
+  options.shape.num_kv_blocks = 7;
+  Start(options);
+  std::vector<std::shared_ptr<RecordingSink>> others;
+  for (int i = 0; i < 3; ++i) others.push_back(Submit(Request(Prompt(40, i), 60)));
+  EngineRequest request = Request(Prompt(75), 4);
+  request.logits = true;
+  auto sink = Submit(std::move(request));
+  EngineRequest only_logits = Request(Prompt(33), 0);
+  only_logits.logits = true;
+  auto second = Submit(std::move(only_logits));
+  ASSERT_TRUE(sink->WaitFinished());
+  ASSERT_TRUE(second->WaitFinished());
+  EXPECT_EQ(sink->tokens(), FakeWorkers::Continue(Prompt(75), 4, kVocab));
+  EXPECT_THAT(second->tokens(), IsEmpty());
+  EXPECT_EQ(second->reason(), FinishReason::kLength);
+  ASSERT_EQ(sink->logits().size(), 75u * kVocab);
+  ASSERT_EQ(second->logits().size(), 33u * kVocab);
+  const std::vector<float> logits = sink->logits();
+  const std::vector<int32_t> prompt = Prompt(75);
+  for (int row = 0; row < 75; ++row) {
+    const auto prefix = absl::MakeConstSpan(prompt).subspan(0, row + 1);
+    for (int token : {0, 50, 96}) {
+      ASSERT_EQ(logits[row * kVocab + token], FakeWorkers::Logit(prefix, token)) << row;
+    }
+  }
+  for (auto& other : others) ASSERT_TRUE(other->WaitFinished());
+  ExpectAllFree();
+}
+
+TEST_F(EngineTest, RefusesBadRequests) {
+  Start(Options());
+  EXPECT_THAT(SubmitError(Request({}, 5)),
+              StatusIs(absl::StatusCode::kInvalidArgument, "the prompt has no tokens"));
+  EXPECT_THAT(SubmitError(Request({1, 97}, 5)),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "token id 97 is outside of the vocabulary of 97 tokens"));
+  EXPECT_THAT(SubmitError(Request({1, -1}, 5)),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("token id -1")));
+  EXPECT_THAT(SubmitError(Request({1}, 0)),
+              StatusIs(absl::StatusCode::kInvalidArgument, "max_tokens must be at least 1, got 0"));
+  EXPECT_THAT(SubmitError(Request(Prompt(201), 5)),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "this model's maximum context length is 200 tokens; your prompt has 201 "
+                       "tokens"));
+}
+
+TEST_F(EngineTest, WithoutAPipelineRequestsAreRefused) {
+  Start(Options(), /*connect=*/false);
+  EXPECT_THAT(SubmitError(Request(Prompt(5), 5)),
+              StatusIs(absl::StatusCode::kUnavailable, "the workers are not connected yet"));
+  engine_->SetPipeline(workers_->MakePipeline());
+  auto sink = Submit(Request(Prompt(5), 5));
+  ASSERT_TRUE(sink->WaitFinished());
+  EXPECT_OK(sink->status());
+}
+
+TEST_F(EngineTest, ClearPipelineEndsRequestsAndANewOneServesAgain) {
+  Start(Options());
+  workers_->Hold();
+  auto running = Submit(Request(Prompt(5), 5));
+  ASSERT_TRUE(workers_->WaitForSteps(1));
+  auto waiting = Submit(Request(Prompt(6), 5));
+  engine_->ClearPipeline(absl::UnavailableError("worker cpu:1 was killed"));
+  EXPECT_EQ(workers_.use_count(), 1) << "nothing refers to the old pipeline any more";
+  for (auto& sink : {running, waiting}) {
+    EXPECT_TRUE(sink->finished());
+    EXPECT_EQ(sink->reason(), FinishReason::kError);
+    EXPECT_THAT(sink->status(),
+                StatusIs(absl::StatusCode::kUnavailable, "worker cpu:1 was killed"));
+  }
+  ExpectAllFree();
+  EXPECT_THAT(SubmitError(Request(Prompt(5), 5)),
+              StatusIs(absl::StatusCode::kUnavailable, "worker cpu:1 was killed"));
+  auto next = std::make_shared<FakeWorkers>(Options().shape, kVocab, 4, /*epoch=*/2);
+  engine_->SetPipeline(next->MakePipeline());
+  auto sink = Submit(Request(Prompt(5), 5));
+  ASSERT_TRUE(sink->WaitFinished());
+  EXPECT_EQ(sink->tokens(), FakeWorkers::Continue(Prompt(5), 5, kVocab));
+  EXPECT_THAT(next->errors(), IsEmpty());
+}
+
+TEST_F(EngineTest, ACancelledSequenceLeavesAtTheStepBorder) {
+  Start(Options());
+  workers_->Hold();
+  RequestId id = 0;
+  auto sink = Submit(Request(Prompt(64), 50), &id);
+  ASSERT_TRUE(workers_->WaitForSteps(1));
+  engine_->Cancel(id);
+  ASSERT_TRUE(sink->WaitFinished());
+  EXPECT_EQ(sink->reason(), FinishReason::kCancelled);
+  EXPECT_THAT(sink->status(), StatusIs(absl::StatusCode::kCancelled, HasSubstr("cancelled")));
+  EXPECT_EQ(engine_->stats().kv_blocks_used, 2) << "a step still writes to its blocks";
+  workers_->Release(1);
+  ExpectAllFree();
+  EXPECT_THAT(sink->tokens(), IsEmpty());
+  EXPECT_EQ(workers_->num_steps(), 1);
+}
+
+TEST_F(EngineTest, ACancelFromTheSinkCostsNoFurtherStep) {
+  Start(Options());
+  struct CancellingSink : RecordingSink {
+    void OnToken(int32_t token) override {
+      RecordingSink::OnToken(token);
+      if (tokens().size() == 3) engine->Cancel(id);
+    }
+    Engine* engine = nullptr;
+    std::atomic<RequestId> id{0};
+  };
+  workers_->Hold();
+  auto sink = std::make_shared<CancellingSink>();
+  sink->engine = engine_.get();
+  ASSERT_OK_AND_ASSIGN(sink->id, engine_->Submit(Request(Prompt(5), 50), sink));
+  workers_->Release(100);
+  ASSERT_TRUE(sink->WaitFinished());
+  EXPECT_EQ(sink->reason(), FinishReason::kCancelled);
+  ExpectAllFree();
+  EXPECT_EQ(sink->tokens().size(), 3u);
+  EXPECT_EQ(workers_->num_steps(), 3);
+}
+
+TEST_F(EngineTest, ARequestEndsAtItsDeadline) {
+  Start(Options());
+  workers_->Hold();
+  EngineRequest request = Request(Prompt(5), 5);
+  request.deadline = absl::Now() + absl::Milliseconds(30);
+  auto sink = Submit(std::move(request));
+  ASSERT_TRUE(sink->WaitFinished());
+  EXPECT_GE(absl::Now(), request.deadline);
+  EXPECT_EQ(sink->reason(), FinishReason::kError);
+  EXPECT_THAT(sink->status(), StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("deadline")));
+  workers_->Release(1);
+  ExpectAllFree();
+}
+
+TEST_F(EngineTest, AValueThatIsNotFiniteIsNeverSampledFrom) {
+  EngineOptions options = Options();
+  options.module_names = {"model.embed_tokens", "model.layers.0.self_attn", "model.layers.0.mlp"};
+  Start(options);
+  workers_->FailNextStep(3);
+  auto sink = Submit(Request(Prompt(5), 5));
+  ASSERT_TRUE(sink->WaitFinished());
+  EXPECT_EQ(sink->reason(), FinishReason::kError);
+  EXPECT_THAT(sink->status(), StatusIs(absl::StatusCode::kInternal,
+                                       "a value stopped being finite in model.layers.0.mlp"));
+  EXPECT_THAT(sink->tokens(), IsEmpty());
+  ExpectAllFree();
+  auto next = Submit(Request(Prompt(5), 5));
+  ASSERT_TRUE(next->WaitFinished());
+  EXPECT_OK(next->status());
+}
+
+TEST_F(EngineTest, AnErrorOfThePipelineEndsRequestsAndIsReportedOnce) {
+  for (const bool in_send : {true, false}) {
+    std::vector<absl::Status> reports;
+    EngineOptions options = Options();
+    options.on_pipeline_lost = [&](const absl::Status& status) { reports.push_back(status); };
+    Start(options);
+    if (in_send) {
+      workers_->BreakSend(absl::DeadlineExceededError("no room"));
+    } else {
+      workers_->Hold();
+    }
+    auto sink = Submit(Request(Prompt(5), 5));
+    if (!in_send) {
+      ASSERT_TRUE(workers_->WaitForSteps(1));
+      workers_->BreakPoll(absl::AbortedError("no room"));
+    }
+    ASSERT_TRUE(sink->WaitFinished());
+    EXPECT_THAT(sink->status(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("no room")));
+    ExpectAllFree();
+    EXPECT_THAT(SubmitError(Request(Prompt(5), 5)),
+                StatusIs(absl::StatusCode::kUnavailable, HasSubstr("lost")));
+    engine_.reset();
+    ASSERT_EQ(reports.size(), 1u);
+    EXPECT_THAT(reports[0], StatusIs(absl::StatusCode::kUnavailable, HasSubstr("no room")));
+  }
+}
+
+TEST_F(EngineTest, AStepThatDoesNotComeBackLosesThePipeline) {
+  EngineOptions options = Options();
+  options.step_timeout = absl::Milliseconds(40);
+  std::vector<absl::Status> reports;
+  options.on_pipeline_lost = [&](const absl::Status& status) { reports.push_back(status); };
+  Start(options);
+  workers_->Hold();
+  auto sink = Submit(Request(Prompt(5), 5));
+  ASSERT_TRUE(sink->WaitFinished());
+  EXPECT_THAT(sink->status(), StatusIs(absl::StatusCode::kUnavailable,
+                                       HasSubstr("step 1 did not come back within 40ms")));
+  engine_.reset();
+  EXPECT_EQ(reports.size(), 1u);
+}
+
+TEST_F(EngineTest, OutputsOfAnotherEpochAreIgnored) {
+  Start(Options());
+  workers_->Hold();
+  workers_->AnswerWithEpoch(99);
+  RequestId id = 0;
+  auto sink = Submit(Request(Prompt(5), 5), &id);
+  ASSERT_TRUE(workers_->WaitForSteps(1));
+  workers_->Release(1);
+  absl::SleepFor(absl::Milliseconds(20));
+  EXPECT_FALSE(sink->finished());
+  EXPECT_THAT(sink->tokens(), IsEmpty());
+  EXPECT_EQ(workers_->num_steps(), 1) << "the step counts as in flight";
+}
+
+TEST_F(EngineTest, AFullQueueRefuses) {
+  EngineOptions options = Options();
+  options.max_queue = 2;
+  options.shape.max_sequences = 1;
+  Start(options);
+  workers_->Hold();
+  auto running = Submit(Request(Prompt(5), 5));
+  ASSERT_TRUE(workers_->WaitForSteps(1));
+  while (engine_->stats().running == 0) absl::SleepFor(absl::Milliseconds(1));
+  Submit(Request(Prompt(5), 5));
+  Submit(Request(Prompt(5), 5));
+  EXPECT_THAT(
+      SubmitError(Request(Prompt(5), 5)),
+      StatusIs(absl::StatusCode::kResourceExhausted, "the queue is full: 2 requests are waiting"));
+  workers_->Release(1000);
+  ExpectAllFree();
+  EXPECT_OK(SubmitError(Request(Prompt(5), 5)));
+}
+
+TEST_F(EngineTest, DestructionCancelsWhatRuns) {
+  Start(Options());
+  workers_->Hold();
+  auto running = Submit(Request(Prompt(5), 5));
+  ASSERT_TRUE(workers_->WaitForSteps(1));
+  engine_.reset();
+  EXPECT_TRUE(running->finished());
+  EXPECT_EQ(running->reason(), FinishReason::kCancelled);
+  EXPECT_EQ(workers_.use_count(), 1);
+}
+
+TEST_F(EngineTest, WaitIdleReportsWhatIsLeft) {
+  Start(Options());
+  workers_->Hold();
+  Submit(Request(Prompt(5), 5));
+  Submit(Request(Prompt(5), 5));
+  EXPECT_EQ(engine_->WaitIdle(absl::Milliseconds(20)), 2);
+  workers_->Release(1000);
+  EXPECT_EQ(engine_->WaitIdle(absl::InfiniteDuration()), 0);
+}
+
+TEST_F(EngineTest, AnIdleEngineUsesNoCpu) {
+  Start(Options());
+  ASSERT_TRUE(Submit(Request(Prompt(5), 5))->WaitFinished());
+  ExpectAllFree();
+  rusage before{};
+  rusage after{};
+  ASSERT_EQ(getrusage(RUSAGE_SELF, &before), 0);
+  absl::SleepFor(absl::Milliseconds(300));
+  ASSERT_EQ(getrusage(RUSAGE_SELF, &after), 0);
+  const auto micros = [](const timeval& t) { return t.tv_sec * 1'000'000 + t.tv_usec; };
+  EXPECT_LT(micros(after.ru_utime) + micros(after.ru_stime) - micros(before.ru_utime) -
+                micros(before.ru_stime),
+            30'000);
+}
+
+// Submits, cancels, disconnects and asks from many threads; for ThreadSanitizer, and every request
+// must end.
+TEST_F(EngineTest, SurvivesManyThreads) {
+  EngineOptions options = Options();
+  options.shape.num_kv_blocks = 12;
+  options.lanes = 2;
+  Start(options);
+  std::vector<std::thread> threads;
+  std::mutex mutex;
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 40; ++i) {
+        auto sink = std::make_shared<RecordingSink>();
+        absl::StatusOr<RequestId> id =
+            engine_->Submit(Request(Prompt(1 + (i * 7 + t * 13) % 90, i), 1 + i % 30), sink);
+        if (!id.ok()) continue;
+        if (i % 3 == 0) engine_->Cancel(*id);
+        std::lock_guard<std::mutex> lock(mutex);
+        sinks.push_back(sink);
+      }
+    });
+  }
+  std::vector<std::shared_ptr<FakeWorkers>> epochs = {workers_};
+  for (int i = 0; i < 5; ++i) {
+    absl::SleepFor(absl::Milliseconds(3));
+    engine_->ClearPipeline(absl::UnavailableError("a worker was lost"));
+    epochs.push_back(std::make_shared<FakeWorkers>(options.shape, kVocab, 4, 10 + i));
+    engine_->SetPipeline(epochs.back()->MakePipeline());
+    EXPECT_GE(engine_->stats().kv_blocks_total, 12);
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (auto& sink : sinks) EXPECT_TRUE(sink->WaitFinished());
+  ExpectAllFree();
+  for (auto& workers : epochs) EXPECT_THAT(workers->errors(), IsEmpty());
+}
+
+}  // namespace
+}  // namespace dovetail::coordinator

@@ -1,0 +1,260 @@
+#include "coordinator/scheduler.h"
+
+#include <memory>
+#include <numeric>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/testing/status_matchers.h"
+
+namespace dovetail::coordinator {
+namespace {
+
+using ::dovetail::testing::StatusIs;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using transport::SequenceStep;
+
+StepShape Shape() {
+  StepShape shape;
+  shape.max_rows = 24;
+  shape.max_sequences = 4;
+  shape.max_logit_rows = 8;
+  shape.context_length = 256;
+  shape.num_kv_blocks = 16;
+  return shape;
+}
+
+class SchedulerTest : public ::testing::Test {
+ protected:
+  void Make(const StepShape& shape, int chunk_size = 20, int lanes = 1) {
+    scheduler_ = std::make_unique<Scheduler>(SchedulerOptions{shape, chunk_size, lanes, 8});
+    frame_.Reserve(shape);
+  }
+  Sequence* Add(int prompt, int max_tokens, bool logits = false) {
+    auto sequence = std::make_unique<Sequence>();
+    sequence->id = ++last_id_;
+    sequence->tokens.resize(prompt);
+    std::iota(sequence->tokens.begin(), sequence->tokens.end(), 0);
+    sequence->num_prompt_tokens = prompt;
+    sequence->max_total_tokens = scheduler_->MaxTotalTokens(prompt, max_tokens);
+    sequence->wants_logits = logits;
+    return scheduler_->Add(std::move(sequence));
+  }
+  // Runs one step of the lane and appends token 7 where one was sampled.
+  bool Step(int lane = 0) {
+    if (!scheduler_->Schedule(lane, &frame_)) return false;
+    Answer(lane);
+    return true;
+  }
+  void Answer(int lane) {
+    for (const ScheduledRows& rows : scheduler_->in_flight(lane)) {
+      if (rows.samples && !rows.sequence->removed) rows.sequence->tokens.push_back(7);
+    }
+    scheduler_->CompleteStep(lane);
+    EXPECT_OK(scheduler_->Audit());
+  }
+  std::vector<int> RowsPerSequence() const {
+    std::vector<int> rows;
+    for (const SequenceStep& step : frame_.sequences) rows.push_back(step.num_rows);
+    return rows;
+  }
+
+  std::unique_ptr<Scheduler> scheduler_;
+  transport::StepFrame frame_;
+  uint64_t last_id_ = 0;
+};
+
+TEST_F(SchedulerTest, NothingToDoGivesNoStep) {
+  Make(Shape());
+  EXPECT_FALSE(scheduler_->Schedule(0, &frame_));
+  EXPECT_TRUE(scheduler_->idle());
+}
+
+TEST_F(SchedulerTest, CutsAPromptIntoChunksAndSamplesAtItsEnd) {
+  Make(Shape());
+  Sequence* sequence = Add(45, 3);
+  ASSERT_TRUE(scheduler_->Schedule(0, &frame_));
+  EXPECT_EQ(frame_.header.num_rows, 20u);
+  EXPECT_EQ(frame_.header.num_logit_rows, 0u);
+  EXPECT_EQ(frame_.header.num_block_ids, 2u);
+  EXPECT_EQ(frame_.sequences[0].flags, 0u);
+  EXPECT_EQ(sequence->num_computed_tokens, 20);
+  Answer(0);
+  ASSERT_TRUE(Step());
+  EXPECT_EQ(frame_.sequences[0].position, 20);
+  EXPECT_EQ(frame_.tokens[0], 20);
+  ASSERT_TRUE(Step());
+  EXPECT_EQ(frame_.header.num_rows, 5u);
+  EXPECT_EQ(frame_.sequences[0].flags, SequenceStep::kSample);
+  EXPECT_THAT(frame_.logit_rows, ElementsAre(4));
+  ASSERT_TRUE(Step());
+  EXPECT_THAT(frame_.tokens, ElementsAre(7));
+  EXPECT_EQ(frame_.sequences[0].position, 45);
+}
+
+TEST_F(SchedulerTest, DecodesComeFirstAndPrefillFillsTheRest) {
+  Make(Shape());
+  Add(3, 10);
+  Add(4, 10);
+  ASSERT_TRUE(Step());
+  EXPECT_THAT(RowsPerSequence(), ElementsAre(3, 4));
+  Add(50, 10);
+  ASSERT_TRUE(Step());
+  EXPECT_THAT(RowsPerSequence(), ElementsAre(1, 1, 20));
+  EXPECT_THAT(frame_.logit_rows, ElementsAre(0, 1));
+}
+
+TEST_F(SchedulerTest, AStepNeverHasMoreRowsThanItsShape) {
+  StepShape shape = Shape();
+  shape.max_rows = 10;
+  Make(shape, /*chunk_size=*/64);
+  Add(3, 10);
+  Add(50, 10);
+  ASSERT_TRUE(Step());
+  EXPECT_THAT(RowsPerSequence(), ElementsAre(3, 7));
+  ASSERT_TRUE(Step());
+  EXPECT_THAT(RowsPerSequence(), ElementsAre(1, 9));
+}
+
+TEST_F(SchedulerTest, AdmitsInOrderOfArrivalWhileBlocksAreFree) {
+  StepShape shape = Shape();
+  shape.num_kv_blocks = 4;
+  Make(shape, 20);
+  Add(64, 40);  // two blocks, and one more to be free
+  Sequence* big = Add(60, 40);
+  Sequence* small = Add(1, 1);
+  ASSERT_TRUE(Step());
+  EXPECT_EQ(scheduler_->num_running(), 1);
+  EXPECT_EQ(big->lane, -1);
+  EXPECT_EQ(small->lane, -1) << "nobody overtakes";
+}
+
+TEST_F(SchedulerTest, ASequenceThatEndsInItsLastBlockNeedsNoSpareOne) {
+  StepShape shape = Shape();
+  shape.num_kv_blocks = 1;
+  Make(shape);
+  Add(30, 3);  // the third token is sampled at position 31 and never computed
+  ASSERT_TRUE(Step());
+  ASSERT_TRUE(Step());
+  EXPECT_TRUE(Step());
+  EXPECT_EQ(scheduler_->num_preemptions(), 0u);
+}
+
+TEST_F(SchedulerTest, TheNewestGivesItsBlocksBackWhenTheOldestNeedsOne) {
+  StepShape shape = Shape();
+  shape.num_kv_blocks = 4;
+  shape.max_rows = 80;
+  Make(shape, 64);
+  Sequence* old_one = Add(32, 60);
+  Sequence* new_one = Add(20, 60);
+  ASSERT_TRUE(Step());
+  EXPECT_EQ(scheduler_->num_running(), 2);
+  int steps = 1;
+  while (new_one->num_preemptions == 0) {
+    ASSERT_TRUE(Step());
+    ASSERT_LT(++steps, 100);
+  }
+  EXPECT_EQ(old_one->num_preemptions, 0);
+  EXPECT_EQ(new_one->num_computed_tokens, 0);
+  EXPECT_TRUE(new_one->blocks.empty());
+  EXPECT_EQ(scheduler_->num_waiting(), 1);
+  scheduler_->Remove(old_one);
+  ASSERT_TRUE(Step());
+  EXPECT_EQ(frame_.sequences[0].num_rows, new_one->num_tokens() - 1) << "all at once, again";
+  EXPECT_EQ(frame_.sequences[0].position, 0);
+}
+
+TEST_F(SchedulerTest, BlocksOfARemovedSequenceStayUntilItsStepIsBack) {
+  Make(Shape());
+  Sequence* sequence = Add(40, 5);
+  const uint64_t id = sequence->id;
+  ASSERT_TRUE(scheduler_->Schedule(0, &frame_));
+  EXPECT_EQ(scheduler_->pool().num_used(), 2);
+  scheduler_->Remove(sequence);
+  EXPECT_EQ(scheduler_->Find(id), nullptr);
+  EXPECT_EQ(scheduler_->pool().num_used(), 2);
+  EXPECT_EQ(scheduler_->num_running(), 0);
+  EXPECT_FALSE(scheduler_->idle());
+  Answer(0);
+  EXPECT_EQ(scheduler_->pool().num_used(), 0);
+  EXPECT_TRUE(scheduler_->idle());
+}
+
+TEST_F(SchedulerTest, LogitRequestsRespectTheLogitRows) {
+  Make(Shape());
+  Sequence* sequence = Add(19, 0, /*logits=*/true);
+  std::vector<int> firsts;
+  while (sequence->num_pending_tokens() > 0) {
+    ASSERT_TRUE(scheduler_->Schedule(0, &frame_));
+    EXPECT_LE(frame_.header.num_logit_rows, 8u);
+    EXPECT_EQ(frame_.header.num_logit_rows, frame_.header.num_rows);
+    EXPECT_EQ(frame_.sequences[0].flags, SequenceStep::kReturnLogits);
+    firsts.push_back(scheduler_->in_flight(0)[0].first_logit_row);
+    Answer(0);
+  }
+  EXPECT_THAT(firsts, ElementsAre(0, 8, 16));
+}
+
+TEST_F(SchedulerTest, APromptWaitsForALogitRowBeforeItIsSampled) {
+  StepShape shape = Shape();
+  shape.max_logit_rows = 4;
+  Make(shape);
+  Add(9, 0, /*logits=*/true);
+  Add(3, 1);
+  ASSERT_TRUE(Step());
+  EXPECT_THAT(RowsPerSequence(), ElementsAre(4, 2));
+  EXPECT_THAT(frame_.logit_rows, ElementsAre(0, 1, 2, 3));
+}
+
+TEST_F(SchedulerTest, SpreadsSequencesOverLanes) {
+  Make(Shape(), 20, /*lanes=*/2);
+  Sequence* a = Add(3, 10);
+  Sequence* b = Add(3, 10);
+  Sequence* c = Add(3, 10);
+  ASSERT_TRUE(scheduler_->Schedule(0, &frame_));
+  EXPECT_THAT(RowsPerSequence(), ElementsAre(3)) << "the second goes to the emptier lane";
+  ASSERT_TRUE(scheduler_->Schedule(1, &frame_));
+  EXPECT_THAT(RowsPerSequence(), ElementsAre(3, 3));
+  EXPECT_EQ(a->lane, 0);
+  EXPECT_EQ(b->lane, 1);
+  EXPECT_EQ(c->lane, 1);
+  Answer(0);
+  Answer(1);
+  scheduler_->Remove(a);
+  ASSERT_TRUE(Step(1));
+  EXPECT_EQ(b->lane, 1);
+  EXPECT_EQ(c->lane, 0) << "moved to the lane that became empty";
+  Sequence* d = Add(3, 10);
+  ASSERT_TRUE(Step(0));
+  EXPECT_EQ(d->lane, 0);
+  Sequence* e = Add(3, 10);
+  ASSERT_TRUE(Step(0));
+  EXPECT_EQ(e->lane, -1) << "lane 0 is the fuller one";
+  ASSERT_TRUE(Step(1));
+  EXPECT_EQ(e->lane, 1);
+}
+
+TEST_F(SchedulerTest, RefusesWhatCanNeverFit) {
+  StepShape shape = Shape();
+  Make(shape);
+  EXPECT_OK(scheduler_->CheckFits(255, 1));
+  EXPECT_OK(scheduler_->CheckFits(256, 0));
+  EXPECT_THAT(scheduler_->CheckFits(256, 1),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "this model's maximum context length is 256 tokens; your prompt has 256 "
+                       "tokens, which leaves no room for an answer"));
+  EXPECT_THAT(scheduler_->CheckFits(300, 1),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "this model's maximum context length is 256 tokens; your prompt has 300 "
+                       "tokens"));
+  shape.num_kv_blocks = 2;
+  Make(shape);
+  EXPECT_THAT(scheduler_->CheckFits(64, 1),
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       "the whole KV cache holds 64 tokens; your prompt has 64 tokens"));
+  EXPECT_EQ(scheduler_->MaxTotalTokens(60, 100), 64);
+}
+
+}  // namespace
+}  // namespace dovetail::coordinator
