@@ -144,21 +144,21 @@ static inline void WidenKeys(const uint8_t* keys, int head_dim, float* to) {
 }
 
 // Rows of values as f32, padded with zeros to whole vectors.
+static inline F LoadValues(KvType type, const uint8_t* values, int64_t at, int n) {
+  if (type == KvType::kF32) {
+    return LoadUpTo(reinterpret_cast<const float*>(values) + at, n, 0.0f);
+  }
+  if (n >= 16) return LoadF16(reinterpret_cast<const uint16_t*>(values) + at);
+  alignas(64) uint16_t half[16] = {};
+  __builtin_memcpy(half, values + 2 * at, 2 * static_cast<size_t>(n));
+  return LoadF16(half);
+}
+
 static inline void WidenValues(KvType type, const uint8_t* values, int head_dim, int64_t dim,
                                float* to) {
   for (int j = 0; j < kKvBlockTokens; ++j) {
     for (int d = 0; d < head_dim; d += 16) {
-      const int n = head_dim - d < 16 ? head_dim - d : 16;
-      const int64_t from = int64_t{j} * head_dim + d;
-      alignas(64) uint16_t half[16] = {};
-      F v;
-      if (type == KvType::kF32) {
-        v = LoadUpTo(reinterpret_cast<const float*>(values) + from, n, 0.0f);
-      } else {
-        __builtin_memcpy(half, values + 2 * from, 2 * static_cast<size_t>(n));
-        v = LoadF16(half);
-      }
-      Store(to + j * dim + d, v);
+      Store(to + j * dim + d, LoadValues(type, values, int64_t{j} * head_dim + d, head_dim - d));
     }
   }
 }

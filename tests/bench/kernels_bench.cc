@@ -1,0 +1,223 @@
+// Speed of each kernel on one thread: items are multiply-accumulates, bytes are what must be read.
+//
+// "share" is the achieved part of this machine's one-thread read bandwidth (decode) in the same
+// run. Arguments: n / k / rows for products. Run with --benchmark_filter=Q4_1 and the like.
+#include <benchmark/benchmark.h>
+
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/thread_pool.h"
+#include "kernels/bandwidth.h"
+#include "kernels/kernel_table.h"
+
+namespace dovetail::kernels {
+namespace {
+
+using benchmark::Counter;
+
+double ReadBandwidth() {
+  static const double gb_per_s = [] {
+    ThreadPool pool(1, {});
+    return MeasureReadBandwidth(&pool, int64_t{256} << 20);
+  }();
+  return gb_per_s;
+}
+
+// Large enough a vector of weights that consecutive matrices do not come from the cache.
+struct Weights {
+  std::vector<uint8_t> bytes;
+  int64_t matrix_bytes;
+  int64_t count;
+};
+
+Weights MakeWeights(WeightType type, int64_t n, int64_t k, bool many) {
+  Weights w;
+  w.matrix_bytes = PackedBytes(PackedLayout::kP16, type, n, k);
+  w.count = many ? 1 + (int64_t{128} << 20) / w.matrix_bytes : 1;
+  w.bytes.resize(static_cast<size_t>(w.matrix_bytes * w.count + 64));
+  // Any bytes will do, but where halves and floats lie they must be ordinary numbers.
+  std::mt19937 rng(1);
+  for (size_t i = 0; i + 4 <= w.bytes.size(); i += 4) {
+    const uint32_t v = (rng() & 0x03ff03ff) | 0x3c003c00;
+    std::memcpy(&w.bytes[i], &v, 4);
+  }
+  return w;
+}
+
+uint8_t* Aligned(std::vector<uint8_t>& v) {
+  return v.data() + (64 - reinterpret_cast<uintptr_t>(v.data()) % 64) % 64;
+}
+
+void Matmul(benchmark::State& state, const KernelTable* table, WeightType type) {
+  const int64_t n = state.range(0), k = state.range(1), rows = state.range(2);
+  const int32_t block = ActivationBlock(type);
+  Weights w = MakeWeights(type, n, k, rows == 1);
+  std::vector<float> x(rows * k, 0.5f), y(rows * n), d(rows * k / 16);
+  std::vector<int8_t> q(rows * k);
+  std::vector<int16_t> bsum(rows * k / 16);
+  Activations a = {x.data(),    k,        q.data(),
+                   k,           d.data(), block == 0 ? 0 : k / block,
+                   bsum.data(), k / 16,   static_cast<int32_t>(k),
+                   block};
+  if (block != 0) table->quantize({a}, 0, rows);
+  int64_t i = 0;
+  for (auto _ : state) {
+    const MatmulArgs args = {Aligned(w.bytes) + i * w.matrix_bytes,
+                             type,
+                             static_cast<int32_t>(n),
+                             static_cast<int32_t>(k),
+                             a,
+                             static_cast<int32_t>(rows),
+                             y.data(),
+                             n,
+                             false};
+    table->matmul(args, 0, (n + 15) / 16);
+    benchmark::DoNotOptimize(y.data());
+    i = (i + 1) % w.count;
+  }
+  const double iterations = static_cast<double>(state.iterations());
+  const double bytes = iterations * static_cast<double>(w.matrix_bytes);
+  state.counters["GMAC/s"] =
+      Counter(iterations * static_cast<double>(n * k * rows) / 1e9, Counter::kIsRate);
+  state.counters["GB/s"] = Counter(bytes / 1e9, Counter::kIsRate);
+  if (rows == 1) {
+    state.counters["share"] = Counter(bytes / 1e9 / ReadBandwidth(), Counter::kIsRate);
+  }
+}
+
+// A prefill of `rows` tokens after `position` others, one layer of SmolLM2's shape.
+void Attention(benchmark::State& state, const KernelTable* table, KvType type) {
+  const int32_t rows = static_cast<int32_t>(state.range(0));
+  const int32_t position = static_cast<int32_t>(state.range(1));
+  const int heads = 9, kv_heads = 3, dim = 64;
+  const int32_t num_blocks = (position + rows + 31) / 32;
+  const int64_t block_bytes = 2LL * kv_heads * dim * 32 * KvElementBytes(type);
+  std::vector<uint8_t> cache(block_bytes * num_blocks, 0x11);
+  std::vector<int32_t> blocks(num_blocks);
+  for (int i = 0; i < num_blocks; ++i) blocks[i] = i;
+  const SequenceRows sequence = {0, rows, position, blocks.data()};
+  std::vector<float> q(rows * heads * dim, 0.1f), out(q.size());
+  std::vector<float> scratch(AttentionScratchFloats(heads, kv_heads, dim));
+  const AttentionArgs args = {{cache.data(), block_bytes, type, kv_heads, dim},
+                              q.data(),
+                              heads * dim,
+                              out.data(),
+                              heads * dim,
+                              &sequence,
+                              1,
+                              heads,
+                              0.125f,
+                              scratch.data()};
+  for (auto _ : state) {
+    table->attention(args, 0, int64_t{rows} * kv_heads);
+    benchmark::DoNotOptimize(out.data());
+  }
+  double keys = 0;
+  for (int r = 0; r < rows; ++r) keys += position + r + 1;
+  state.counters["GMAC/s"] = Counter(
+      static_cast<double>(state.iterations()) * keys * heads * dim * 2 / 1e9, Counter::kIsRate);
+}
+
+void Quantize(benchmark::State& state, const KernelTable* table) {
+  const int64_t rows = 64, cols = 1536;
+  std::vector<float> x(rows * cols, 0.5f), d(rows * cols / 32);
+  std::vector<int8_t> q(rows * cols);
+  std::vector<int16_t> bsum(rows * cols / 16);
+  const Activations a = {x.data(),  cols,        q.data(),  cols, d.data(),
+                         cols / 32, bsum.data(), cols / 16, cols, 32};
+  for (auto _ : state) {
+    table->quantize({a}, 0, rows);
+    benchmark::DoNotOptimize(q.data());
+  }
+  state.SetBytesProcessed(state.iterations() * rows * cols * 4);
+}
+
+void SiluMul(benchmark::State& state, const KernelTable* table) {
+  std::vector<float> gate(64 * 1536, 0.5f), y(gate.size());
+  for (auto _ : state) {
+    table->silu_mul({gate.data(), gate.data(), 1536, y.data(), 1536, 1536}, 0, 64);
+    benchmark::DoNotOptimize(y.data());
+  }
+  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(gate.size()) * 4);
+}
+
+void RmsNorm(benchmark::State& state, const KernelTable* table) {
+  std::vector<float> x(64 * 576, 0.5f), w(576, 1.0f), y(x.size());
+  for (auto _ : state) {
+    table->rms_norm({x.data(), 576, w.data(), y.data(), 576, 576, 1e-5f}, 0, 64);
+    benchmark::DoNotOptimize(y.data());
+  }
+  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(x.size()) * 4);
+}
+
+void Rope(benchmark::State& state, const KernelTable* table, bool interleaved) {
+  std::vector<float> x(64 * 576, 0.5f), angles(64 * 64, 0.7071f);
+  for (auto _ : state) {
+    table->rope({x.data(), 576, angles.data(), 9, 64, 64, interleaved}, 0, 64);
+    benchmark::DoNotOptimize(x.data());
+  }
+  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(x.size()) * 4);
+}
+
+void Pack(benchmark::State& state, const KernelTable* table, WeightType type) {
+  const int64_t n = 1024, k = 1024;
+  std::vector<uint8_t> src(n * StoredBytes(type, k)), dst(PackedBytes(table->layout, type, n, k));
+  for (auto _ : state) {
+    table->pack(type, src.data(), n, k, 0, n, dst.data());
+    benchmark::DoNotOptimize(dst.data());
+  }
+  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(src.size()));
+}
+
+void ReadStream(benchmark::State& state) {
+  for (auto _ : state) benchmark::DoNotOptimize(ReadBandwidth());
+  state.counters["GB/s"] = ReadBandwidth();
+}
+
+void RegisterFor(const KernelTable* table) {
+  const auto name = [&](const char* op, absl::string_view what = "") {
+    return absl::StrCat(table->name, "/", op, what.empty() ? "" : "/", what);
+  };
+  for (WeightType type : SupportedWeightTypes()) {
+    auto* b = benchmark::RegisterBenchmark(name("matmul", InfoOf(type).name).c_str(),
+                                           [=](benchmark::State& s) { Matmul(s, table, type); });
+    for (int64_t rows : {1, 4, 8, 64, 256}) b->Args({1536, 768, rows});
+    b->UseRealTime()->ArgNames({"n", "k", "rows"});
+    if (!IsFloat(type)) {
+      benchmark::RegisterBenchmark(name("pack", InfoOf(type).name).c_str(),
+                                   [=](benchmark::State& s) { Pack(s, table, type); });
+    }
+  }
+  for (KvType type : {KvType::kF16, KvType::kF32}) {
+    benchmark::RegisterBenchmark(name("attention", type == KvType::kF16 ? "f16" : "f32").c_str(),
+                                 [=](benchmark::State& s) { Attention(s, table, type); })
+        ->Args({512, 0})
+        ->Args({1, 511})
+        ->ArgNames({"rows", "position"});
+  }
+  benchmark::RegisterBenchmark(name("quantize").c_str(),
+                               [=](benchmark::State& s) { Quantize(s, table); });
+  benchmark::RegisterBenchmark(name("silu_mul").c_str(),
+                               [=](benchmark::State& s) { SiluMul(s, table); });
+  benchmark::RegisterBenchmark(name("rms_norm").c_str(),
+                               [=](benchmark::State& s) { RmsNorm(s, table); });
+  for (bool interleaved : {false, true}) {
+    benchmark::RegisterBenchmark(name("rope", interleaved ? "interleaved" : "halves").c_str(),
+                                 [=](benchmark::State& s) { Rope(s, table, interleaved); });
+  }
+}
+
+const bool kRegistered = [] {
+  benchmark::RegisterBenchmark("read_stream", ReadStream)->Iterations(1);
+  for (const KernelTable* table : AvailableTables()) {
+    if (table->isa != Isa::kScalar) RegisterFor(table);
+  }
+  return true;
+}();
+
+}  // namespace
+}  // namespace dovetail::kernels
