@@ -246,12 +246,15 @@ void Connection::ReadHeaders() {
 void Connection::OnHeaders(const ErrorCode& ec) {
   if (phase_ == Phase::kClosed) return;
   received_ = absl::Now();
-  if (ec) return OnReadError(ec);
+  // A body that is announced to be too large is refused here, by a parser that has read all
+  // headers.
+  const bool readable = !ec || ec == http::error::body_limit;
   const auto& message = parser_->get();
-  method_ = std::string(View(message.method_string()));
-  path_ = std::string(View(message.target()));
-  request_id_ = ChooseRequestId(View(message["x-request-id"]));
-  http_1_0_ = message.version() < 11;
+  method_ = readable ? std::string(View(message.method_string())) : "-";
+  path_ = readable ? std::string(View(message.target())) : "-";
+  request_id_ = ChooseRequestId(readable ? View(message["x-request-id"]) : "");
+  http_1_0_ = readable && message.version() < 11;
+  if (ec) return OnReadError(ec);
   if (std::optional<ApiError> error = CheckHeaders()) return SendConnectionError(*error);
   if (parser_->is_done()) return Dispatch();
 
@@ -285,17 +288,12 @@ void Connection::ReadBody() {
 }
 
 void Connection::OnReadError(const ErrorCode& ec) {
-  const bool in_headers = phase_ == Phase::kHeaders;
-  if (in_headers) {
-    method_ = path_ = "-";
-    request_id_ = ChooseRequestId("");
-    http_1_0_ = false;
-  }
   if (ec == http::error::body_limit) return SendConnectionError(BodyTooLarge(options_));
   if (ec == http::error::header_limit || ec == http::error::buffer_overflow) {
     return SendConnectionError(HeadersTooLarge(options_));
   }
-  if (timed_out_) return SendConnectionError(RequestTimedOut(in_headers ? "headers" : "body"));
+  if (timed_out_)
+    return SendConnectionError(RequestTimedOut(phase_ == Phase::kHeaders ? "headers" : "body"));
   const bool cut_off = ec == http::error::end_of_stream || ec == http::error::partial_message;
   if (cut_off || !IsHttpError(ec)) return Close();
   SendConnectionError(MalformedRequest(ec.message()));
@@ -364,7 +362,8 @@ void Connection::SendConnectionError(const ApiError& error) {
   timer_.cancel();
   note_ = error.message;
   ResponseWire::Framing framing;
-  framing.request_id = request_id_.empty() ? ChooseRequestId("") : request_id_;
+  if (request_id_.empty()) request_id_ = ChooseRequestId("");
+  framing.request_id = request_id_;
   framing.http_1_0 = http_1_0_;
   wire_.Begin(std::move(framing));
   Send(ErrorResponse(error));

@@ -1,7 +1,6 @@
 #include "coordinator/http/http_message.h"
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "coordinator/http/random_id.h"
@@ -10,12 +9,26 @@ namespace dovetail::coordinator {
 namespace {
 
 constexpr size_t kMaxRequestIdBytes = 128;
+constexpr size_t kMaxLoggedPathBytes = 200;
 
 int HexDigit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
   if (c >= 'a' && c <= 'f') return c - 'a' + 10;
   if (c >= 'A' && c <= 'F') return c - 'A' + 10;
   return -1;
+}
+
+// Control characters as \xNN: a client must not be able to forge a line of the log.
+std::string OneLine(absl::string_view text) {
+  std::string line;
+  for (const char c : text) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) {
+      absl::StrAppendFormat(&line, "\\x%02x", static_cast<unsigned char>(c));
+    } else {
+      line.push_back(c);
+    }
+  }
+  return line;
 }
 
 }  // namespace
@@ -54,9 +67,10 @@ std::string ChooseRequestId(absl::string_view offered) {
 std::string RequestLogLine(absl::string_view method, absl::string_view path, int status,
                            absl::Duration taken, absl::string_view note,
                            absl::string_view request_id) {
-  return absl::StrCat("http ", method, " ", absl::Utf8SafeCHexEscape(path), " ", status, " ",
-                      absl::StrFormat("%.1f", absl::ToDoubleMilliseconds(taken)), " ms",
-                      note.empty() ? "" : ", ", absl::Utf8SafeCHexEscape(note), ", ", request_id);
+  return absl::StrCat("http ", method, " ", OneLine(path.substr(0, kMaxLoggedPathBytes)), " ",
+                      status, " ", absl::StrFormat("%.1f", absl::ToDoubleMilliseconds(taken)),
+                      " ms, ", note.empty() ? "" : OneLine(note), note.empty() ? "" : ", ",
+                      request_id);
 }
 
 }  // namespace dovetail::coordinator

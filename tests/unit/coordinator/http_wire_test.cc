@@ -97,7 +97,7 @@ TEST(HttpMessageTest, RequestIdIsEchoedOrMade) {
 
 TEST(HttpMessageTest, LogLineEscapesWhatTheClientSent) {
   EXPECT_EQ(RequestLogLine("GET", "/a\nb", 404, absl::Milliseconds(2), "no\r\nway", "r1"),
-            "http GET /a\\nb 404 2.0 ms, no\\r\\nway, r1");
+            "http GET /a\\x0ab 404 2.0 ms, no\\x0d\\x0away, r1");
 }
 
 TEST(RequestHeadTest, ChecksTargetAndEncodings) {
