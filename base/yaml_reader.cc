@@ -147,6 +147,10 @@ class TreeBuilder : public YAML::EventHandler {
     if (parent.node.kind == YamlKind::kList) {
       parent.node.items.push_back(std::move(node));
     } else if (parent.has_key) {
+      if (node.kind == YamlKind::kNull) {  // yaml-cpp's place for it is that of whatever comes next
+        node.line = parent.entry.line;
+        node.col = parent.entry.col;
+      }
       parent.entry.value = std::move(node);
       parent.node.entries.push_back(std::move(parent.entry));
       parent.entry = YamlEntry();
@@ -173,19 +177,23 @@ class TreeBuilder : public YAML::EventHandler {
   int problem_col_ = 0;
 };
 
+// Letters inserted, left out, replaced or swapped with their neighbour.
 int EditDistance(absl::string_view a, absl::string_view b) {
-  std::vector<int> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = static_cast<int>(j);
-  for (size_t i = 1; i <= a.size(); ++i) {
-    int diagonal = row[0];
-    row[0] = static_cast<int>(i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const int above = row[j];
-      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
-      diagonal = above;
+  std::vector<std::vector<int>> cost(a.size() + 1, std::vector<int>(b.size() + 1));
+  for (size_t i = 0; i <= a.size(); ++i) {
+    for (size_t j = 0; j <= b.size(); ++j) {
+      if (i == 0 || j == 0) {
+        cost[i][j] = static_cast<int>(i + j);
+        continue;
+      }
+      cost[i][j] = std::min({cost[i - 1][j] + 1, cost[i][j - 1] + 1,
+                             cost[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
+        cost[i][j] = std::min(cost[i][j], cost[i - 2][j - 2] + 1);
+      }
     }
   }
-  return row[b.size()];
+  return cost[a.size()][b.size()];
 }
 
 bool ParseText(absl::string_view text, YamlNode* root, TreeBuilder* builder, Mistakes* mistakes) {

@@ -1,0 +1,236 @@
+#include "coordinator/config.h"
+
+#include <fstream>
+
+#include "absl/strings/str_replace.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/testing/status_matchers.h"
+
+namespace dovetail::coordinator {
+namespace {
+
+using ::dovetail::testing::StatusIs;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Pair;
+using ::testing::UnorderedElementsAre;
+
+class ConfigTest : public ::testing::Test {
+ protected:
+  absl::StatusOr<ServeConfig> Load(const std::string& text,
+                                   const std::vector<ConfigOverride>& flags = {}) {
+    path_ = ::testing::TempDir() + "dovetail_config_test.yaml";
+    std::ofstream(path_) << text;
+    return LoadConfig(path_, flags);
+  }
+  // The message with the file's name cut to "f".
+  std::string Mistakes(const std::string& text, const std::vector<ConfigOverride>& flags = {}) {
+    const absl::StatusOr<ServeConfig> config = Load(text, flags);
+    EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
+    std::string message(config.status().message());
+    message = absl::StrReplaceAll(message, {{path_, "f"}});
+    return message;
+  }
+  std::string path_;
+};
+
+TEST_F(ConfigTest, FlagsAloneGiveDefaults) {
+  ASSERT_OK_AND_ASSIGN(const ServeConfig config, LoadConfig("", {{"model", "m.gguf"}}));
+  EXPECT_EQ(config.model, "m.gguf");
+  EXPECT_EQ(config.listen, "127.0.0.1");
+  EXPECT_EQ(config.port, 8080);
+  EXPECT_THAT(config.workers, ElementsAre("cpu:0"));
+  EXPECT_EQ(config.kv_type, KvType::kF16);
+  EXPECT_EQ(config.chunk_size, 512);
+}
+
+TEST_F(ConfigTest, ReadsEveryKey) {
+  ASSERT_OK_AND_ASSIGN(const ServeConfig config, Load(R"(
+model: m.gguf
+model_name: tiny
+rules: r.yaml
+workers: [cpu:0, cpu:1]
+spawn_workers: false
+threads: 3
+run_dir: /dev/shm/x
+memory: {cpu:0: 8GiB, cpu:1: 512MiB}
+listen: 0.0.0.0
+port: 9000
+grpc_port: 9100
+context_length: 4096
+kv_tokens: 8192
+kv_type: f32
+max_batch_size: 16
+chunk_size: 128
+max_new_tokens: 100
+max_queue: 10
+max_logit_rows: 64
+lanes: 2
+request_timeout: 90
+worker_timeout: 500ms
+drain_timeout: 1m
+log_level: debug
+)"));
+  EXPECT_EQ(config.model_name, "tiny");
+  EXPECT_EQ(config.rules, "r.yaml");
+  EXPECT_THAT(config.workers, ElementsAre("cpu:0", "cpu:1"));
+  EXPECT_FALSE(config.spawn_workers);
+  EXPECT_EQ(config.threads, 3);
+  EXPECT_EQ(config.run_dir, "/dev/shm/x");
+  EXPECT_THAT(config.memory, UnorderedElementsAre(Pair("cpu:0", int64_t{8} << 30),
+                                                  Pair("cpu:1", int64_t{512} << 20)));
+  EXPECT_EQ(config.listen, "0.0.0.0");
+  EXPECT_EQ(config.port, 9000);
+  EXPECT_EQ(config.grpc_port, 9100);
+  EXPECT_EQ(config.context_length, 4096);
+  EXPECT_EQ(config.kv_tokens, 8192);
+  EXPECT_EQ(config.kv_type, KvType::kF32);
+  EXPECT_EQ(config.max_batch_size, 16);
+  EXPECT_EQ(config.chunk_size, 128);
+  EXPECT_EQ(config.max_new_tokens, 100);
+  EXPECT_EQ(config.max_queue, 10);
+  EXPECT_EQ(config.max_logit_rows, 64);
+  EXPECT_EQ(config.lanes, 2);
+  EXPECT_EQ(config.request_timeout, absl::Seconds(90));
+  EXPECT_EQ(config.worker_timeout, absl::Milliseconds(500));
+  EXPECT_EQ(config.drain_timeout, absl::Minutes(1));
+  EXPECT_EQ(config.log_level, "debug");
+}
+
+TEST_F(ConfigTest, AcceptsTheNamesOfKTransformers) {
+  ASSERT_OK_AND_ASSIGN(const ServeConfig config, Load(R"(
+gguf_path: m.gguf
+optimize_config_path: r.yaml
+cache_lens: 4096
+chunk_prefill_size: 64
+cpu_infer: 7
+workers: cpu:0,cpu:1
+)"));
+  EXPECT_EQ(config.model, "m.gguf");
+  EXPECT_EQ(config.rules, "r.yaml");
+  EXPECT_EQ(config.context_length, 4096);
+  EXPECT_EQ(config.chunk_size, 64);
+  EXPECT_EQ(config.threads, 3) << "of all workers, so half each";
+  EXPECT_THAT(config.workers, ElementsAre("cpu:0", "cpu:1"));
+}
+
+TEST_F(ConfigTest, FlagsGoOverTheFile) {
+  ASSERT_OK_AND_ASSIGN(
+      const ServeConfig config,
+      Load("model: a.gguf\nport: 1\nmemory: {cpu:0: 1GiB}\n", {{"model", "b.gguf"},
+                                                               {"max-batch-size", "4"},
+                                                               {"workers", "cpu:2, cpu:3"},
+                                                               {"memory", "cpu:2=1GB,cpu:3=2GB"},
+                                                               {"spawn-workers", "false"}}));
+  EXPECT_EQ(config.model, "b.gguf");
+  EXPECT_EQ(config.port, 1);
+  EXPECT_EQ(config.max_batch_size, 4);
+  EXPECT_THAT(config.workers, ElementsAre("cpu:2", "cpu:3"));
+  EXPECT_THAT(config.memory,
+              UnorderedElementsAre(Pair("cpu:2", 1'000'000'000), Pair("cpu:3", 2'000'000'000)));
+  EXPECT_FALSE(config.spawn_workers);
+}
+
+TEST_F(ConfigTest, ListsAllMistakesAtOnceWithTheirPlaces) {
+  EXPECT_EQ(
+      Mistakes("port: 70000\n"
+               "chunk: 5\n"
+               "workers: [cpu:0, cuda:0, cpu:0, disk]\n"
+               "kv_type: q8\n"
+               "port: 3\n"
+               "listen: example\n"
+               "memory: {cpu:9: 1GiB, cpu:0: lots}\n"
+               "request_timeout: soon\n"
+               "spawn_workers: perhaps\n"
+               "log_level: loud\n",
+               {{"lanes", "0"}, {"prot", "3"}}),
+      "f:1:7: `port` must be a number from 0 to 65535, got `70000`\n"
+      "f:2:1: unknown key `chunk` in the configuration; known: "
+      "model, gguf_path, model_path, model_name, rules, optimize_config_path, workers, "
+      "spawn_workers, threads, cpu_infer, run_dir, memory, listen, port, grpc_port, "
+      "context_length, cache_lens, kv_tokens, kv_type, max_batch_size, chunk_size, "
+      "chunk_prefill_size, max_new_tokens, max_queue, max_logit_rows, lanes, "
+      "request_timeout, worker_timeout, drain_timeout, log_level\n"
+      "f:3:18: `workers`: `cuda:0`: GPU workers are not there yet; this version knows cpu:N\n"
+      "f:3:26: `workers`: `cpu:0` is named twice\n"
+      "f:3:33: `workers`: `disk` is not a worker's name; expected cpu:N, as in cpu:0\n"
+      "f:4:10: `kv_type` must be f16 or f32, got `q8`\n"
+      "f:5:1: `port` is given twice, first at f:1:1\n"
+      "f:6:9: `listen` must be an IP address such as 127.0.0.1, got `example`\n"
+      "f:7:30: `memory` of cpu:0: `lots` is not a size such as 8GiB, 512MiB, 1.5GB or 1000\n"
+      "f:8:18: `request_timeout` must be a time such as 30s, 1500ms or 10m, got `soon`\n"
+      "f:9:16: `spawn_workers` must be true or false, got `perhaps`\n"
+      "f:10:12: `log_level` must be one of trace, debug, info, warn, error, off, got `loud`\n"
+      "--lanes: `lanes` must be a number from 1 to 64, got `0`\n"
+      "--prot: unknown flag; did you mean --port?\n"
+      "f: `model` is missing: give a GGUF file with --model or `model:` in the configuration\n"
+      "f:7:9: `memory` names cpu:9, which is not among the workers: cpu:0");
+}
+
+TEST_F(ConfigTest, ChecksWhatFieldsSayTogether) {
+  EXPECT_EQ(Mistakes("model: m\nport: 80\ngrpc_port: 80\n"),
+            "f:3:12: `port` and `grpc_port` are both 80");
+  EXPECT_EQ(Mistakes("model: m\ncontext_length: 100\nkv_tokens: 64\n"),
+            "f:3:12: `kv_tokens` (64) is less than `context_length` (100): no sequence could use "
+            "its context");
+  EXPECT_EQ(Mistakes("model: m\ngguf_path: n\n"),
+            "f:2:1: `gguf_path` and `model` are the same setting; give one of them");
+  EXPECT_EQ(Mistakes("model: m\ncpu_infer: 4\nthreads: 2\n"),
+            "f:2:12: `cpu_infer` (threads of all workers) and `threads` (of each worker) exclude "
+            "each other");
+  EXPECT_THAT(Mistakes("gguf_path: m\nmodel_path: hf\n"),
+              HasSubstr("f:2:13: `model_path` is not used"));
+  EXPECT_EQ(Mistakes("model: m\nport: 65535\n"),
+            "f:2:7: `grpc_port` is `port` + 1, which is beyond 65535; set it");
+}
+
+TEST_F(ConfigTest, BadFiles) {
+  EXPECT_THAT(LoadConfig("/nonexistent/x.yaml", {}),
+              StatusIs(absl::StatusCode::kNotFound,
+                       "/nonexistent/x.yaml: the configuration file cannot be read"));
+  EXPECT_THAT(LoadConfig("/tmp", {}), StatusIs(absl::StatusCode::kNotFound, HasSubstr("/tmp")));
+  EXPECT_THAT(Mistakes("- a\n"), HasSubstr("f:1:1: the configuration must be a map, got a list"));
+  EXPECT_THAT(Mistakes("a: [\n"), HasSubstr("f:2:1: not valid YAML"));
+  EXPECT_OK(Load("", {{"model", "m"}}));
+}
+
+TEST(ResolveStepShapeTest, FillsInWhatZeroStandsFor) {
+  ServeConfig config;
+  ASSERT_OK_AND_ASSIGN(StepShape shape, ResolveStepShape(config, 2048));
+  EXPECT_EQ(shape.context_length, 2048);
+  EXPECT_EQ(shape.num_kv_blocks, 2 * 2048 / 32);
+  EXPECT_EQ(shape.max_sequences, 32);
+  EXPECT_EQ(shape.max_rows, 512 + 32);
+  EXPECT_EQ(shape.max_logit_rows, 32);
+  ASSERT_OK_AND_ASSIGN(shape, ResolveStepShape(config, 131072));
+  EXPECT_EQ(shape.context_length, 8192);
+  config.kv_tokens = 100;
+  ASSERT_OK_AND_ASSIGN(shape, ResolveStepShape(config, 131072));
+  EXPECT_EQ(shape.context_length, 100);
+  EXPECT_EQ(shape.num_kv_blocks, 4);
+  config.kv_tokens = 0;
+  config.context_length = 64;
+  ASSERT_OK_AND_ASSIGN(shape, ResolveStepShape(config, 128));
+  EXPECT_EQ(shape.num_kv_blocks, 32) << "a block for every sequence of a step";
+  config.context_length = 256;
+  EXPECT_THAT(ResolveStepShape(config, 128),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "context_length 256 is more than the model's, which is 128"));
+}
+
+TEST(ParseBytesTest, KnowsBothKindsOfUnits) {
+  const auto bytes = [](const std::string& text) { return ParseBytes(text).value_or(-1); };
+  EXPECT_EQ(bytes("1000"), 1000);
+  EXPECT_EQ(bytes("8GiB"), int64_t{8} << 30);
+  EXPECT_EQ(bytes("8 GiB"), int64_t{8} << 30);
+  EXPECT_EQ(bytes("1.5GB"), 1'500'000'000);
+  EXPECT_EQ(bytes("512Mi"), int64_t{512} << 20);
+  EXPECT_EQ(bytes("2T"), 2'000'000'000'000);
+  for (const char* bad : {"", "GiB", "-1", "1XB", "1.2.3", "0", "99999999TiB", "1e3", "nan"}) {
+    EXPECT_EQ(bytes(bad), -1) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace dovetail::coordinator
