@@ -8,13 +8,13 @@
 #include <boost/asio/thread_pool.hpp>
 #include <chrono>
 #include <map>
+#include <mutex>
 #include <optional>
 #include <thread>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "base/log.h"
 #include "coordinator/http/http_connection.h"
 #include "coordinator/http/openai_api.h"
@@ -29,29 +29,30 @@ using Tcp = asio::ip::tcp;
 constexpr std::chrono::milliseconds kAcceptRetry(100);
 constexpr std::chrono::seconds kStopGrace(1);
 
-// The way of other threads to the server's; safe to keep after the server is gone.
+// The way of other threads to the server's; safe to keep after the server is gone. std::mutex,
+// because ThreadSanitizer sees it whole, as in the engine.
 class ServerExecutor : public HttpExecutor {
  public:
   ServerExecutor(asio::io_context* io, asio::thread_pool* work) : io_(io), work_(work) {}
 
   void OnIoThread(std::function<void()> task) override {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard<std::mutex> lock(mutex_);
     if (io_ != nullptr) asio::post(*io_, std::move(task));
   }
   void OnWorkThread(std::function<void()> task) override {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard<std::mutex> lock(mutex_);
     if (work_ != nullptr) asio::post(*work_, std::move(task));
   }
   void Detach() {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard<std::mutex> lock(mutex_);
     io_ = nullptr;
     work_ = nullptr;
   }
 
  private:
-  absl::Mutex mutex_;
-  asio::io_context* io_ ABSL_GUARDED_BY(mutex_);
-  asio::thread_pool* work_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;
+  asio::io_context* io_;     // guarded by mutex_
+  asio::thread_pool* work_;  // guarded by mutex_
 };
 
 absl::StatusOr<Tcp::endpoint> ParseEndpoint(const HttpServerOptions& options) {
@@ -112,8 +113,8 @@ struct HttpServer::Impl {
   bool stopping = false;                                                   // I/O thread
   int port = 0;
   std::thread thread;
-  absl::Mutex stop_mutex;
-  bool stopped ABSL_GUARDED_BY(stop_mutex) = false;
+  std::mutex stop_mutex;
+  bool stopped = false;  // guarded by stop_mutex
 };
 
 absl::Status HttpServer::Impl::Listen() {
@@ -198,7 +199,7 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpServerOp
 int HttpServer::port() const { return impl_->port; }
 
 void HttpServer::Stop() {
-  absl::MutexLock lock(&impl_->stop_mutex);
+  std::lock_guard<std::mutex> lock(impl_->stop_mutex);
   if (impl_->stopped) return;
   impl_->stopped = true;
   Impl* impl = impl_.get();

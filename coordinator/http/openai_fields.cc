@@ -147,7 +147,7 @@ std::optional<ApiError> RefuseUnlessHarmless(OpenAiEndpoint endpoint, absl::stri
 }
 
 bool UnknownFieldLog::ShouldLog(absl::string_view field) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   if (names_.size() >= kMaxNames) return false;
   return names_.emplace(field).second;
 }

@@ -7,13 +7,12 @@
 #ifndef DOVETAIL_COORDINATOR_HTTP_OPENAI_FIELDS_H_
 #define DOVETAIL_COORDINATOR_HTTP_OPENAI_FIELDS_H_
 
+#include <mutex>
 #include <optional>
 #include <string>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 #include "coordinator/http/api_error.h"
 #include "nlohmann/json_fwd.hpp"
 
@@ -39,8 +38,8 @@ class UnknownFieldLog {
   bool ShouldLog(absl::string_view field);
 
  private:
-  absl::Mutex mutex_;
-  absl::flat_hash_set<std::string> names_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;
+  absl::flat_hash_set<std::string> names_;  // guarded by mutex_
 };
 
 }  // namespace dovetail::coordinator
