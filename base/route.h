@@ -7,8 +7,8 @@
 //   kMlp         x += down(act(gate(norm(x))) * up(norm(x)))     (one layer)
 //   kNorm        x = output_norm(x), for the rows whose logits are wanted; x shrinks to those rows
 //   kLmHead      logits = lm_head(x), then sampling
-// A Segment is what one worker does without a hop. The route is re-entrant: a worker may own several
-// segments. Plain data, shared by both processes.
+// A Segment is what one worker does without a hop. The route is re-entrant: a worker may own
+// several segments. Plain data, shared by both processes.
 #ifndef DOVETAIL_BASE_ROUTE_H_
 #define DOVETAIL_BASE_ROUTE_H_
 

@@ -37,8 +37,8 @@ inline uint64_t TestSeed() {
 
 }  // namespace dovetail::testing
 
-#define DT_REQUIRE_DATA(var, relative)                                       \
-  const std::string var = ::dovetail::testing::DataPath(relative);           \
+#define DT_REQUIRE_DATA(var, relative)                             \
+  const std::string var = ::dovetail::testing::DataPath(relative); \
   if (var.empty()) GTEST_SKIP() << "no shared data: " << (relative)
 
 #endif  // DOVETAIL_TESTS_TESTING_TEST_DATA_H_

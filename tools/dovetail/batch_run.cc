@@ -23,7 +23,8 @@ class Latch {
   }
   absl::Status Wait() {
     absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(+[](Latch* l) { return l->left_ == 0; }, this));
+    mutex_.Await(absl::Condition(
+        +[](Latch* l) { return l->left_ == 0; }, this));
     return status_;
   }
 
@@ -48,7 +49,7 @@ class Slot : public coordinator::TokenSink {
   void OnFinish(FinishReason reason, const absl::Status& status,
                 const coordinator::RequestUsage& usage) override {
     const bool bad = reason == FinishReason::kError || reason == FinishReason::kCancelled;
-    latch_->Done(!bad         ? absl::OkStatus()
+    latch_->Done(!bad          ? absl::OkStatus()
                  : status.ok() ? absl::InternalError("request ended without a result")
                                : status);
   }

@@ -1,7 +1,7 @@
 // BatchRun: submits many token-id requests to an engine and waits for all of them.
 //
-// Used by eval and bench. The sinks write into slots of their own, so nothing is shared between requests but the
-// count of those that are left.
+// Used by eval and bench. The sinks write into slots of their own, so nothing is shared between
+// requests but the count of those that are left.
 #ifndef DOVETAIL_TOOLS_DOVETAIL_BATCH_RUN_H_
 #define DOVETAIL_TOOLS_DOVETAIL_BATCH_RUN_H_
 
@@ -28,10 +28,11 @@ struct BatchResult {
 };
 
 // Called on the engine's thread for rows [first_row, ...) of request `index`.
-using LogitsFn = std::function<void(size_t index, int first_row, absl::Span<const float> rows,
-                                    int vocab_size)>;
+using LogitsFn =
+    std::function<void(size_t index, int first_row, absl::Span<const float> rows, int vocab_size)>;
 
-// Runs `requests`, at most `batch` at a time, greedy, end of sequence ignored. The first failure is returned.
+// Runs `requests`, at most `batch` at a time, greedy, end of sequence ignored. The first failure is
+// returned.
 absl::StatusOr<std::vector<BatchResult>> RunBatch(coordinator::Engine* engine,
                                                   const std::vector<BatchRequest>& requests,
                                                   int batch, const LogitsFn& on_logits = nullptr);

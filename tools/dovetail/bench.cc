@@ -20,8 +20,8 @@ struct BenchFlags {
   LocalJobFlags job;
   int prompt = 512;
   int generate = 64;
-  int depth = 1;    // tokens in the cache before decoding is timed
-  int repeat = 3;   // the median is reported
+  int depth = 1;   // tokens in the cache before decoding is timed
+  int repeat = 3;  // the median is reported
   std::string streams = "1";
   bool json = false;
 };
@@ -54,8 +54,8 @@ absl::StatusOr<std::vector<int>> ParseStreams(const std::string& text) {
   return streams;
 }
 
-// Weight bytes that one step reads (embedding rows are looked up, not read whole) and the read bandwidth
-// of the workers, which take turns on one stream: the mean, weighted by what each reads.
+// Weight bytes that one step reads (embedding rows are looked up, not read whole) and the read
+// bandwidth of the workers, which take turns on one stream: the mean, weighted by what each reads.
 struct Traffic {
   double weight_bytes = 0;
   double bandwidth = 0;  // bytes per second
@@ -103,8 +103,8 @@ absl::StatusOr<double> DecodeRate(const BenchFlags& flags, coordinator::Coordina
   for (int r = 0; r < flags.repeat; ++r) {
     std::vector<BatchRequest> requests;
     for (int s = 0; s < streams; ++s) {
-      requests.push_back({RandomPrompt(flags.depth, job.config().vocab_size, kSeed + 100 + s),
-                          flags.generate});
+      requests.push_back(
+          {RandomPrompt(flags.depth, job.config().vocab_size, kSeed + 100 + s), flags.generate});
     }
     DT_ASSIGN_OR_RETURN(auto results, RunBatch(job.engine(), requests, streams));
     absl::Time from = absl::InfinitePast();

@@ -1,4 +1,5 @@
-// What the client commands (chat, status) share: a channel to a running server, deadlines, messages.
+// What the client commands (chat, status) share: a channel to a running server, deadlines,
+// messages.
 #ifndef DOVETAIL_TOOLS_DOVETAIL_CLIENT_H_
 #define DOVETAIL_TOOLS_DOVETAIL_CLIENT_H_
 

@@ -1,5 +1,5 @@
-// The subcommands of `dovetail`. Each Add* function registers its options and a callback that stores the
-// exit status: 0 success, 1 failure while running, 2 bad input, 3 does not fit.
+// The subcommands of `dovetail`. Each Add* function registers its options and a callback that
+// stores the exit status: 0 success, 1 failure while running, 2 bad input, 3 does not fit.
 #ifndef DOVETAIL_TOOLS_DOVETAIL_COMMANDS_H_
 #define DOVETAIL_TOOLS_DOVETAIL_COMMANDS_H_
 

@@ -112,8 +112,8 @@ absl::StatusOr<TokenLists> TextWindows(const EvalFlags& flags) {
   const size_t context = static_cast<size_t>(flags.context);
   size_t windows = ids.size() / context;
   if (windows == 0) {
-    return absl::InvalidArgumentError(absl::StrCat(flags.text, ": ", ids.size(),
-                                                   " tokens do not fill one window of ", context));
+    return absl::InvalidArgumentError(
+        absl::StrCat(flags.text, ": ", ids.size(), " tokens do not fill one window of ", context));
   }
   if (flags.chunks > 0) windows = std::min(windows, static_cast<size_t>(flags.chunks));
   TokenLists lists;

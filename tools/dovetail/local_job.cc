@@ -28,7 +28,8 @@ void AddLocalJobFlags(CLI::App* app, LocalJobFlags* flags) {
   app->add_option("--kv-type", flags->kv_type, "f16 or f32")
       ->check(CLI::IsMember({"f16", "f32"}))
       ->capture_default_str();
-  app->add_option("--lanes", flags->lanes, "steps in flight along the route")->capture_default_str();
+  app->add_option("--lanes", flags->lanes, "steps in flight along the route")
+      ->capture_default_str();
   app->add_option("--run-dir", flags->run_dir, "directory of the shared memory (a tmpfs)");
 }
 
@@ -44,8 +45,8 @@ absl::StatusOr<std::unique_ptr<coordinator::Coordinator>> StartLocalJob(
   config.port = 0;
   config.grpc_port = 0;
   config.context_length = shape.context_length;
-  const int64_t padded = (int64_t{shape.context_length} + kKvBlockTokens) / kKvBlockTokens *
-                         kKvBlockTokens;
+  const int64_t padded =
+      (int64_t{shape.context_length} + kKvBlockTokens) / kKvBlockTokens * kKvBlockTokens;
   config.kv_tokens = static_cast<int>(padded * (shape.max_batch_size + 1));
   config.kv_type = flags.kv_type == "f32" ? KvType::kF32 : KvType::kF16;
   config.max_batch_size = shape.max_batch_size;

@@ -1,7 +1,8 @@
-// LocalJob: a coordinator and its worker processes, started for one measuring command (eval, bench).
+// LocalJob: a coordinator and its worker processes, started for one measuring command (eval,
+// bench).
 //
-// It is the same Coordinator that serves, without client-facing servers: the same plan, the same worker
-// binaries, the same rings. Stopped and cleaned up by the destructor.
+// It is the same Coordinator that serves, without client-facing servers: the same plan, the same
+// worker binaries, the same rings. Stopped and cleaned up by the destructor.
 #ifndef DOVETAIL_TOOLS_DOVETAIL_LOCAL_JOB_H_
 #define DOVETAIL_TOOLS_DOVETAIL_LOCAL_JOB_H_
 
@@ -24,8 +25,8 @@ struct LocalJobFlags {
   std::string workers = "cpu:0";
   std::string kv_type = "f16";
   std::string run_dir;
-  int threads = 0;    // per worker; 0: cores / workers
-  int chunk = 512;    // prefill tokens of one step
+  int threads = 0;  // per worker; 0: cores / workers
+  int chunk = 512;  // prefill tokens of one step
   int lanes = 1;
 };
 void AddLocalJobFlags(CLI::App* app, LocalJobFlags* flags);
@@ -44,8 +45,8 @@ absl::StatusOr<std::unique_ptr<coordinator::Coordinator>> StartLocalJob(const Lo
 // The path of a binary that lies beside this one.
 std::string SiblingBinary(const std::string& name);
 
-// Prints "dovetail: message" lines to stderr and returns the exit status: 2 for bad input, 3 for what does not
-// fit, 1 for the rest.
+// Prints "dovetail: message" lines to stderr and returns the exit status: 2 for bad input, 3 for
+// what does not fit, 1 for the rest.
 int ReportError(const absl::Status& status);
 
 }  // namespace dovetail::tools

@@ -59,8 +59,8 @@ void ProgressPrinter::Show(const coordinator::StatusSnapshot& status) {
   const std::string text = Describe(status, terminal_);
   if (text == last_) return;
   last_ = text;
-  const bool passing = status.state == ServingState::kWaitingForWorkers ||
-                       status.state == ServingState::kLoading;
+  const bool passing =
+      status.state == ServingState::kWaitingForWorkers || status.state == ServingState::kLoading;
   if (!terminal_) {
     std::fprintf(stderr, "%s\n", text.c_str());
     return;

@@ -1,6 +1,7 @@
 // ProgressPrinter: what a person sees on stderr while workers register and load.
 //
-// On a terminal one line that is rewritten; otherwise a line per tenth. Called by one thread at a time.
+// On a terminal one line that is rewritten; otherwise a line per tenth. Called by one thread at a
+// time.
 #ifndef DOVETAIL_TOOLS_DOVETAIL_PROGRESS_H_
 #define DOVETAIL_TOOLS_DOVETAIL_PROGRESS_H_
 

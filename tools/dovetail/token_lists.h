@@ -10,7 +10,8 @@
 
 namespace dovetail::tools {
 
-// InvalidArgument names the file and the list and index of what is not a token id. No list may be empty.
+// InvalidArgument names the file and the list and index of what is not a token id. No list may be
+// empty.
 absl::StatusOr<std::vector<std::vector<int32_t>>> ReadTokenLists(const std::string& path);
 
 // The whole file as bytes; NotFound names it.
