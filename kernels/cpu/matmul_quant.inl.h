@@ -6,7 +6,8 @@
 // token (decode) and hundreds (prefill) run the same code, so they trivially give the same bits.
 // Sums: kernels/ref/matmul.cc.
 
-constexpr int kTokenGroup = 64;     // tokens whose sums (4 KiB) and activations stay close
+constexpr int kTokenGroup = 64;       // tokens whose sums (4 KiB) and activations stay close
+constexpr int kPrefetchAhead = 2048;  // bytes; 0 and 4096 were measured 5 to 9 % slower
 constexpr int kBlocksPerPrep = 32;  // 32-element blocks whose activation sums are prepared together
 
 struct TokenGroup {
@@ -34,6 +35,13 @@ static inline F LoadHalves(const uint8_t* p) {
   return LoadF16(reinterpret_cast<const uint16_t*>(p));
 }
 
+// A panel is one stream and the next panel follows it: asks for what comes kPrefetchAhead bytes
+// later.
+template <int kBytes>
+static inline void Prefetch(const uint8_t* p) {
+  for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(p + kPrefetchAhead + i, 0, 3);
+}
+
 // --- 32-element blocks: one or two fmas per block
 // ------------------------------------------------------
 
@@ -50,11 +58,21 @@ static inline void PrepareSums(const MatmulArgs& args, const TokenGroup& group, 
   if constexpr (Format::kHasMin || Format::kOffset != 0) {
     for (int t = 0; t < group.count; ++t) {
       const int16_t* from = args.x.bsum + (group.first + t) * args.x.bsum_stride + 2 * block;
-      for (int i = 0; i < count; ++i) {
-        const int32_t sum = from[2 * i] + from[2 * i + 1];
-        const int at = t * kBlocksPerPrep + i;
-        if constexpr (Format::kOffset != 0) out->correction[at] = -Format::kOffset * sum;
-        if constexpr (Format::kHasMin) out->sum[at] = static_cast<float>(sum);
+      int32_t* correction = out->correction + t * kBlocksPerPrep;
+      float* sum = out->sum + t * kBlocksPerPrep;
+      for (int i = 0; i < count; i += 16) {
+        alignas(64) int16_t part[32];
+        const int16_t* pairs = from + 2 * i;
+        if (count - i < 16) {
+          __builtin_memset(part, 0, sizeof(part));
+          __builtin_memcpy(part, pairs, 4 * static_cast<size_t>(count - i));
+          pairs = part;
+        }
+        const I sums = PairSums(pairs);
+        if constexpr (Format::kOffset != 0) {
+          StoreI(correction + i, MulI(sums, SetI1(-Format::kOffset)));
+        }
+        if constexpr (Format::kHasMin) Store(sum + i, ToFloat(sums));
       }
     }
   }
@@ -65,6 +83,7 @@ static inline void PrepareSums(const MatmulArgs& args, const TokenGroup& group, 
 template <typename Format, int kBlocks>
 static inline void AddBlocks32(const MatmulArgs& args, const uint8_t* panel_block, int64_t block,
                                const BlockSums& sums, int prep, TokenGroup* group) {
+  Prefetch<kBlocks * Format::P16::kBytes>(panel_block);
   B w[kBlocks][8];
   F d[kBlocks], m[kBlocks];
   for (int b = 0; b < kBlocks; ++b) {
@@ -157,6 +176,7 @@ template <typename Format>
 static inline void AddAllChunks(const MatmulArgs& args, const uint8_t* panel_block, int64_t block,
                                 const TokenGroup& group, IntegerSums* sums) {
   constexpr int kStep = kBlocksPerStep;
+  Prefetch<Format::P16::kBytes>(panel_block);
   AddChunks<Format, 0, kStep>(args, panel_block, block, group, sums);
   if constexpr (kStep == 1) AddChunks<Format, 1, kStep>(args, panel_block, block, group, sums);
   AddChunks<Format, 2, kStep>(args, panel_block, block, group, sums);
