@@ -182,12 +182,12 @@ bool Executor::ServeOne() {
   }
   if (status.ok()) return true;
   const uint64_t epoch = plane_->epoch();
-  if (absl::IsAborted(status)) {
+  if (plane_->exchange().aborted()) {
     LogDebug(absl::StrCat("epoch ", epoch, " ended"));
   } else {
-    // A broken edge or frame: the others learn of it at once, the coordinator also learns why.
-    plane_->exchange().Abort();
+    // A broken edge or frame: the coordinator learns why, then all learn that the epoch is over.
     events_.failed(Annotate(status, absl::StrCat(options_.worker, ": epoch ", epoch)));
+    plane_->exchange().Abort();
   }
   LeaveExchange();
   return true;

@@ -19,7 +19,6 @@ namespace dovetail::testing {
 namespace {
 
 constexpr absl::Duration kTimeout = absl::Seconds(60);
-constexpr uint64_t kEpoch = 7;
 constexpr uint64_t kRingBytes = uint64_t{1} << 20;
 
 using transport::SequenceStep;
@@ -135,9 +134,21 @@ absl::Status LocalPipeline::LoadAll(const LocalPipelineOptions& options) {
   return absl::OkStatus();
 }
 
+absl::Status LocalPipeline::Reconnect() {
+  exchange_->Abort();
+  sender_.reset();
+  receiver_.reset();
+  ++epoch_;
+  {
+    std::lock_guard<std::mutex> lock(events_->mutex);
+    events_->connected = 0;
+  }
+  return ConnectAll();
+}
+
 absl::Status LocalPipeline::ConnectAll() {
   exchange_ = transport::Exchange::CreateInProcess(
-      transport::ExchangeSpec::ForRoute(route_, kEpoch, kRingBytes));
+      transport::ExchangeSpec::ForRoute(route_, epoch_, kRingBytes));
   for (auto& executor : executors_) {
     executor->Connect([exchange = exchange_] { return exchange; });
   }
@@ -156,7 +167,7 @@ LocalPipeline::~LocalPipeline() {
 
 StepFrame LocalPipeline::NewFrame() {
   StepFrame frame;
-  frame.header.epoch = kEpoch;
+  frame.header.epoch = epoch_;
   frame.header.step = next_step_++;
   frame.header.hidden_size = static_cast<uint32_t>(config_.hidden_size);
   return frame;
@@ -194,7 +205,7 @@ absl::StatusOr<StepOutput> LocalPipeline::Receive() {
   StepOutput output;
   output.Reserve(shape_, config_.vocab_size);
   DT_RETURN_IF_ERROR(
-      transport::ReceiveOutput(*receiver_, shape_, kEpoch, config_.vocab_size, &output, kTimeout));
+      transport::ReceiveOutput(*receiver_, shape_, epoch_, config_.vocab_size, &output, kTimeout));
   return output;
 }
 

@@ -55,6 +55,9 @@ class LocalPipeline {
   const std::vector<worker::LoadResult>& loads() const { return loads_; }
   const std::vector<absl::Status>& failures() const { return failures_; }
 
+  // Ends the epoch and connects all executors in the next one.
+  absl::Status Reconnect();
+
   // A frame with the epoch, the step number and the sizes filled in from its vectors.
   transport::StepFrame NewFrame();
   // Adds `num_rows` tokens of a sequence to the frame; `tokens` is the whole sequence so far, and
@@ -93,6 +96,7 @@ class LocalPipeline {
   std::vector<absl::Status> failures_;
   struct Events;
   std::shared_ptr<Events> events_;
+  uint64_t epoch_ = 7;
   uint64_t next_step_ = 1;
 };
 

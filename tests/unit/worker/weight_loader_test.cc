@@ -1,0 +1,159 @@
+#include "worker/weight_loader.h"
+
+#include <cstring>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "model/gguf/gguf_file.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/tiny_llama.h"
+
+namespace dovetail::worker {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::StatusIs;
+
+class WeightLoaderTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string dir = ::testing::TempDir() + "weight_loader-XXXXXX";
+    ASSERT_NE(mkdtemp(dir.data()), nullptr);
+    dir_ = dir;
+    MakePlan({});
+    options_.worker = "cpu:0";
+    options_.weights_path = dir_ + "/weights";
+    options_.kv_path = dir_ + "/kv";
+    options_.kernels = *kernels::SelectTable("");
+    options_.progress = [this](uint64_t done, uint64_t total) {
+      EXPECT_GT(done, done_);
+      done_ = done;
+      total_ = total;
+      return true;
+    };
+  }
+  void TearDown() override { std::filesystem::remove_all(dir_); }
+
+  void MakePlan(const testing::TinyLlamaOptions& tiny) {
+    plan_.model_path = dir_ + "/model.gguf";
+    testing::WriteTinyLlama(plan_.model_path, tiny);
+    auto file = model::GgufFile::Open(plan_.model_path);
+    ASSERT_OK(file);
+    plan_.model_fingerprint = (*file)->fingerprint();
+    plan_.step_shape = {.max_rows = 8,
+                        .max_sequences = 2,
+                        .max_logit_rows = 8,
+                        .context_length = 64,
+                        .num_kv_blocks = 4,
+                        .kv_type = KvType::kF16};
+    auto config = model::LoadModelConfig(**file);
+    ASSERT_OK(config);
+    const std::vector<Op> ops = model::OpsOf(*config);
+    plan_.route = {{"cpu:0", {ops.begin(), ops.begin() + 3}},
+                   {"cpu:1", {ops.begin() + 3, ops.end()}}};
+  }
+
+  std::string dir_;
+  transport::WorkerPlan plan_;
+  LoadOptions options_;
+  ThreadPool pool_{2, {}};
+  uint64_t done_ = 0;
+  uint64_t total_ = 0;
+};
+
+TEST_F(WeightLoaderTest, PacksWhatTheWorkerOwns) {
+  ASSERT_OK_AND_ASSIGN(const auto store, LoadWeights(plan_, options_, &pool_));
+  EXPECT_FALSE(store->reattached);
+  EXPECT_EQ(done_, total_);
+  EXPECT_EQ(store->ops.size(), 3u);
+
+  ASSERT_OK_AND_ASSIGN(const auto file, model::GgufFile::Open(plan_.model_path));
+  // Only its own tensors' bytes are counted: embedding and the nine of layer 0.
+  uint64_t own = 0;
+  for (const auto& tensor : file->tensors()) {
+    if (tensor.name == "token_embd.weight" || tensor.name.rfind("blk.0.", 0) == 0) {
+      own += static_cast<uint64_t>(tensor.bytes);
+    }
+  }
+  EXPECT_EQ(total_, own);
+
+  const auto& embedding = store->SlotOf({OpKind::kEmbedding}, model::WeightRole::kEmbedding);
+  const auto raw = file->Data(*file->FindTensor("token_embd.weight"));
+  EXPECT_EQ(std::memcmp(store->DataOf(embedding), raw.data(), raw.size()), 0);
+  const auto norm = file->Data(*file->FindTensor("blk.0.ffn_norm.weight"));
+  EXPECT_EQ(std::memcmp(store->VectorOf({OpKind::kMlp, 0}, model::WeightRole::kMlpNorm),
+                        norm.data(), norm.size()),
+            0);
+  // One attention layer, 4 blocks.
+  EXPECT_EQ(store->kv->bytes(), 4u * model::KvBytesPerBlockPerLayer(store->config, KvType::kF16));
+}
+
+// Threads and slices must not show in what is packed.
+TEST_F(WeightLoaderTest, PackedBytesAreThoseOfOneThread) {
+  MakePlan({.hidden = 256, .ffn = 512, .type = WeightType::kQ6_K});
+  ASSERT_OK_AND_ASSIGN(const auto two, LoadWeights(plan_, options_, &pool_));
+  options_.weights_path += "1";
+  options_.kv_path += "1";
+  done_ = 0;
+  ThreadPool single(1, {});
+  ASSERT_OK_AND_ASSIGN(const auto one, LoadWeights(plan_, options_, &single));
+  ASSERT_EQ(one->weight_bytes(), two->weight_bytes());
+  EXPECT_EQ(std::memcmp(one->weights->data(), two->weights->data(), one->weight_bytes()), 0);
+}
+
+TEST_F(WeightLoaderTest, FindsItsSegmentsAgain) {
+  ASSERT_OK(LoadWeights(plan_, options_, &pool_));
+  done_ = 0;
+  {
+    ASSERT_OK_AND_ASSIGN(const auto store, LoadWeights(plan_, options_, &pool_));
+    EXPECT_TRUE(store->reattached);
+    EXPECT_EQ(done_, 0u) << "nothing is read again";
+    store->kv->data()[5] = 77;
+  }
+  {
+    ASSERT_OK_AND_ASSIGN(const auto store, LoadWeights(plan_, options_, &pool_));
+    EXPECT_EQ(store->kv->data()[5], 77) << "the KV cache outlives its owner";
+  }
+  // Another share of the same file is another segment.
+  std::swap(plan_.route[0].worker, plan_.route[1].worker);
+  ASSERT_OK_AND_ASSIGN(const auto other, LoadWeights(plan_, options_, &pool_));
+  EXPECT_FALSE(other->reattached);
+}
+
+TEST_F(WeightLoaderTest, AnotherLayoutIsAnotherSegment) {
+  ASSERT_OK(LoadWeights(plan_, options_, &pool_));
+  options_.kernels = kernels::FindTable(kernels::Isa::kScalar);
+  done_ = 0;
+  if (options_.kernels->layout == (*kernels::SelectTable(""))->layout) GTEST_SKIP() << "one layout";
+  ASSERT_OK_AND_ASSIGN(const auto store, LoadWeights(plan_, options_, &pool_));
+  EXPECT_FALSE(store->reattached);
+}
+
+TEST_F(WeightLoaderTest, RefusesAnotherFile) {
+  plan_.model_fingerprint ^= 1;
+  EXPECT_THAT(LoadWeights(plan_, options_, &pool_),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       ::testing::AllOf(HasSubstr("model.gguf"), HasSubstr("fingerprint"))));
+}
+
+TEST_F(WeightLoaderTest, NamesTheMissingFile) {
+  plan_.model_path += ".not";
+  const auto store = LoadWeights(plan_, options_, &pool_);
+  EXPECT_FALSE(store.ok());
+  EXPECT_THAT(std::string(store.status().message()), HasSubstr("model.gguf.not"));
+}
+
+TEST_F(WeightLoaderTest, CanBeStoppedAndBegunAgain) {
+  options_.progress = [](uint64_t, uint64_t) { return false; };
+  EXPECT_THAT(LoadWeights(plan_, options_, &pool_),
+              StatusIs(absl::StatusCode::kCancelled, ::testing::_));
+  // What was not completed is not mistaken for weights.
+  options_.progress = nullptr;
+  ASSERT_OK_AND_ASSIGN(const auto store, LoadWeights(plan_, options_, &pool_));
+  EXPECT_FALSE(store->reattached);
+}
+
+}  // namespace
+}  // namespace dovetail::worker

@@ -1,0 +1,68 @@
+#include "worker/workspace.h"
+
+#include <filesystem>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "kernels/kernel_table.h"
+#include "model/memory_plan.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/tiny_llama.h"
+
+namespace dovetail::worker {
+namespace {
+
+constexpr StepShape kShape = {.max_rows = 24,
+                              .max_sequences = 4,
+                              .max_logit_rows = 8,
+                              .context_length = 64,
+                              .num_kv_blocks = 8};
+
+model::ModelConfig TinyConfig() {
+  const std::string path = ::testing::TempDir() + "workspace_test.gguf";
+  testing::WriteTinyLlama(path);
+  auto file = model::GgufFile::Open(path);
+  EXPECT_OK(file);
+  auto config = model::LoadModelConfig(**file);
+  EXPECT_OK(config);
+  std::filesystem::remove(path);
+  return *config;
+}
+
+TEST(Workspace, IsAsLargeAsThePlanSays) {
+  const model::ModelConfig config = TinyConfig();
+  const std::vector<Op> ops = model::OpsOf(config);
+  ASSERT_OK_AND_ASSIGN(const auto ws, Workspace::Create(config, ops, kShape, 3));
+  int64_t planned = 0;
+  for (const auto& buffer : model::WorkspaceBuffers(config, ops, kShape, 3)) {
+    planned += buffer.bytes;
+  }
+  EXPECT_EQ(ws->bytes(), planned);
+  EXPECT_EQ(ws->x_floats, 24 * config.hidden_size);
+  // The ends of the first and the last buffer can be written.
+  ws->x[ws->x_floats - 1] = 1;
+  ws->probs[3 * config.vocab_size - 1] = 1;
+}
+
+TEST(Workspace, HasOnlyWhatTheOpsNeed) {
+  const model::ModelConfig config = TinyConfig();
+  ASSERT_OK_AND_ASSIGN(const auto ws, Workspace::Create(config, {{OpKind::kMlp, 0}}, kShape, 1));
+  EXPECT_NE(ws->x, nullptr);
+  EXPECT_NE(ws->gate, nullptr);
+  EXPECT_NE(ws->normed_act.block32.q, nullptr);
+  EXPECT_EQ(ws->q, nullptr);
+  EXPECT_EQ(ws->attn_scratch, nullptr);
+  EXPECT_EQ(ws->logits, nullptr);
+}
+
+// The planner's formula and the kernels' must be the same; the worker aborts where they are not.
+TEST(Workspace, AttentionScratchIsPlannedAsTheKernelsWantIt) {
+  for (int head_dim : {16, 48, 64, 80, 96, 128, 192, 256, 576}) {
+    EXPECT_EQ(model::AttentionScratchFloats(head_dim),
+              kernels::AttentionScratchFloats(8, 2, head_dim))
+        << head_dim;
+  }
+}
+
+}  // namespace
+}  // namespace dovetail::worker
