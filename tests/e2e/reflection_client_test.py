@@ -47,7 +47,7 @@ def test_errors_have_codes_and_names():
             ({"prompt": "x", "sampling": {"top_p": 3}}, grpc.StatusCode.INVALID_ARGUMENT, "top_p"),
             ({"token_ids": {"ids": [5] * 100000}}, grpc.StatusCode.INVALID_ARGUMENT, "100000"),
             ({"token_ids": {"ids": [99999999]}}, grpc.StatusCode.INVALID_ARGUMENT, "99999999"),
-            ({}, grpc.StatusCode.INVALID_ARGUMENT, "input"),
+            ({}, grpc.StatusCode.INVALID_ARGUMENT, "token_ids"),
         ]
         for request, code, word in cases:
             try:
