@@ -114,6 +114,8 @@ class Simulation {
     bool progressed = false;
     bool any_in_flight = false;
     for (int lane = 0; lane < options_.lanes; ++lane) {
+      const Sequence* oldest = live_.empty() ? nullptr : scheduler_->Find(live_.begin()->first);
+      const int preemptions = oldest == nullptr ? 0 : oldest->num_preemptions;
       if (!in_flight_[lane].active && scheduler_->Schedule(lane, &frame_)) {
         CheckFrame(lane);
         frame_.header.epoch = 1;
@@ -121,6 +123,8 @@ class Simulation {
         progressed = true;
       }
       any_in_flight |= in_flight_[lane].active;
+      EXPECT_TRUE(oldest == nullptr || oldest->num_preemptions == preemptions)
+          << "the oldest always progresses";
     }
     EXPECT_TRUE(any_in_flight || scheduler_->idle()) << "work, but no step";
     for (int lane = 0; lane < options_.lanes; ++lane) {

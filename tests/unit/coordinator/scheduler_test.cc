@@ -119,15 +119,19 @@ TEST_F(SchedulerTest, AStepNeverHasMoreRowsThanItsShape) {
 
 TEST_F(SchedulerTest, AdmitsInOrderOfArrivalWhileBlocksAreFree) {
   StepShape shape = Shape();
+  shape.max_rows = 128;
   shape.num_kv_blocks = 4;
-  Make(shape, 20);
-  Add(64, 40);  // two blocks, and one more to be free
-  Sequence* big = Add(60, 40);
+  Make(shape, 120);
+  Sequence* first = Add(33, 40);
+  Sequence* big = Add(60, 40);  // its two blocks are free, but not one more
   Sequence* small = Add(1, 1);
   ASSERT_TRUE(Step());
-  EXPECT_EQ(scheduler_->num_running(), 1);
+  EXPECT_THAT(RowsPerSequence(), ElementsAre(33));
   EXPECT_EQ(big->lane, -1);
   EXPECT_EQ(small->lane, -1) << "nobody overtakes";
+  scheduler_->Remove(first);
+  ASSERT_TRUE(Step());
+  EXPECT_THAT(RowsPerSequence(), ElementsAre(60, 1));
 }
 
 TEST_F(SchedulerTest, ASequenceThatEndsInItsLastBlockNeedsNoSpareOne) {
