@@ -120,7 +120,7 @@ void ClusterMachine::ForgiveSilence(absl::Time now) {
 void ClusterMachine::Fail(const absl::Status& reason) {
   if (!failure_.ok() || stopped_) return;
   failure_ = reason;
-  LogError(absl::StrCat("cannot go on: ", reason.message()));
+  LogDebug(absl::StrCat("cannot go on: ", reason.message()));  // whoever runs this reports it
   BreakEpoch(absl::UnavailableError(absl::StrCat("the server cannot go on: ", reason.message())));
   UpdateState();
 }
