@@ -25,6 +25,7 @@ TEST(LoadedModelTest, OpensAModelAndNamesItByItsFile) {
   EXPECT_EQ(model.path, std::filesystem::path(path).lexically_normal());
   EXPECT_EQ(model.config.architecture, "llama");
   EXPECT_TRUE(model.tokenizer->has_vocab());
+  EXPECT_NE(model.chat_template, nullptr);
   config.model_name = "mine";
   ASSERT_OK_AND_ASSIGN(const LoadedModel named, OpenModel(config));
   EXPECT_EQ(named.name, "mine");
