@@ -10,6 +10,7 @@
 #include "kernels/cpu/isa_tables.h"
 #include "kernels/cpu/p16.h"
 #include "kernels/exp_constants.h"
+#include "kernels/gated_constants.h"
 #include "kernels/kv_layout.h"
 #include "kernels/ops.h"
 #include "kernels/table.h"

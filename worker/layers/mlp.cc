@@ -49,12 +49,12 @@ void Mlp::Forward(StepContext& step) const {
 void Mlp::Activate(StepContext& step, const LinearInput& activated, int64_t begin, int64_t end,
                    int32_t col_begin, int32_t col_end) const {
   const int32_t cols = w_.gate_proj.out_features;
-  const kernels::SiluMulArgs args = {.gate = step.ws.gate + col_begin,
-                                     .up = step.ws.up + col_begin,
-                                     .in_stride = cols,
-                                     .y = step.ws.gate + col_begin,
-                                     .y_stride = cols,
-                                     .cols = col_end - col_begin};
+  const kernels::GatedArgs args = {.gate = step.ws.gate + col_begin,
+                                   .up = step.ws.up + col_begin,
+                                   .in_stride = cols,
+                                   .y = step.ws.gate + col_begin,
+                                   .y_stride = cols,
+                                   .cols = col_end - col_begin};
   step.kernels.silu_mul(args, begin, end);
   activated.Quantize(step.kernels, begin, end, col_begin, col_end);
 }

@@ -83,11 +83,13 @@ struct Problem {
   int32_t n, k;
   int64_t rows;
   bool accumulate;
+  bool bias = false;
 };
 
 std::string Describe(const KernelTable& table, const Problem& p) {
   return absl::StrCat(table.name, " ", absl::string_view(InfoOf(p.type).name), " n=", p.n,
-                      " k=", p.k, " rows=", p.rows, p.accumulate ? " accumulate" : "");
+                      " k=", p.k, " rows=", p.rows, p.accumulate ? " accumulate" : "",
+                      p.bias ? " bias" : "");
 }
 
 // y of `table` for the same weights and activations, in random slices of panels.
@@ -106,9 +108,11 @@ std::vector<float> Multiply(const KernelTable& table, Rng& rng, const Problem& p
   const int64_t stride = p.n + 3;
   Guarded<float> y(p.rows * stride);
   std::memcpy(y.data(), y_before.data(), y_before.size() * sizeof(float));
-  const MatmulArgs args = {packed.data(), p.type, p.n,
-                           p.k,           x.view, static_cast<int32_t>(p.rows),
-                           y.data(),      stride, p.accumulate};
+  const MatmulArgs args = {packed.data(), p.type,
+                           p.n,           p.k,
+                           x.view,        static_cast<int32_t>(p.rows),
+                           y.data(),      stride,
+                           p.accumulate,  p.bias ? values.data() : nullptr};
   ForRandomSlices(rng, (p.n + kPanelRows - 1) / kPanelRows,
                   [&](int64_t b, int64_t e) { table.matmul(args, b, e); });
   y.ExpectGuardsIntact();
@@ -142,6 +146,7 @@ TEST_P(MatmulTest, EveryTableGivesTheReferenceBytes) {
     p.k = unit * static_cast<int32_t>(unit == 256  ? Uniform(rng, 1, 4)
                                       : unit == 32 ? Uniform(rng, 1, 41)
                                                    : Uniform(rng, 1, 300));
+    p.bias = trial % 2 == 0 && p.n <= p.rows * p.k;  // any numbers do: the activations
     if (trial < 8) p.rows = trial + 1;
     if (trial == 8) p.rows = 130;  // several token groups
     ExpectTablesAgree(rng, p);
