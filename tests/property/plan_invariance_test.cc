@@ -14,6 +14,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
+#include "model/gguf/gguf_file.h"
+#include "model/model_config.h"
 #include "tests/testing/local_pipeline.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/test_data.h"
@@ -128,9 +130,15 @@ class PlanInvariance : public ::testing::TestWithParam<std::string> {
   std::string family() const { return GetParam().substr(0, GetParam().find('/')); }
 };
 
-// Ops of the golden models: 0 embedding, 1 + 2 l attention, 2 + 2 l mlp of layer l, 7 norm, 8
-// lm_head.
+int NumOps(const std::string& path) {
+  const auto file = model::GgufFile::Open(path).value();
+  return static_cast<int>(model::OpsOf(model::LoadModelConfig(*file).value()).size());
+}
+
+// Ops: 0 embedding, 1 + 2 l attention, 2 + 2 l mlp of layer l, then norm and lm_head.
 std::vector<Variation> Variations(const LocalPipelineOptions& base) {
+  const int num_ops = NumOps(base.gguf);
+  const int norm = num_ops - 2, lm_head = num_ops - 1, last_mlp = num_ops - 3;
   std::vector<Variation> variations;
   const auto add = [&](const std::string& name, int chunk, const auto& change) {
     LocalPipelineOptions options = base;
@@ -138,11 +146,11 @@ std::vector<Variation> Variations(const LocalPipelineOptions& base) {
     variations.push_back({name, options, chunk});
   };
   const auto same = [](LocalPipelineOptions&) {};
-  add("2 workers", 512, [](auto& o) { o.cuts = {5}; });
-  add("3 workers, cut inside layers", 512, [](auto& o) { o.cuts = {2, 6}; });
-  add("embedding, norm and lm_head apart", 64, [](auto& o) { o.cuts = {1, 7, 8}; });
-  add("2 workers, visited again and again", 512, [](auto& o) {
-    o.cuts = {1, 2, 3, 4, 5, 6, 7};
+  add("2 workers", 512, [&](auto& o) { o.cuts = {num_ops / 2 | 1}; });
+  add("3 workers, cut inside layers", 512, [&](auto& o) { o.cuts = {2, last_mlp}; });
+  add("embedding, norm and lm_head apart", 64, [&](auto& o) { o.cuts = {1, norm, lm_head}; });
+  add("2 workers, visited again and again", 512, [&](auto& o) {
+    for (int op = 1; op <= norm; ++op) o.cuts.push_back(op);
     o.num_workers = 2;
   });
   add("2 threads", 512, [](auto& o) { o.num_threads = 2; });
@@ -236,8 +244,10 @@ TEST_P(PlanInvariance, AgreesWithTheGolden) {
                 GetParam().c_str(), kv_name, rms, peers[key]["peer_rms"].get<double>(), median,
                 peer, median / peer);
     // The references and the peer's figures are of f32 KV; f16 is only printed.
+    // An expert that another rounding would not have chosen is a larger step than any int8.
+    const double allowed = absl::EndsWith(family(), "moe") ? 1.15 : 1.05;
     if (kv == KvType::kF32) {
-      EXPECT_LE(median, 1.05 * peer);
+      EXPECT_LE(median, allowed * peer);
     }
   }
 }
@@ -264,15 +274,19 @@ std::string NameOf(const ::testing::TestParamInfo<std::string>& info) {
   return name;
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, PlanInvariance,
-                         ::testing::Values("llama/model-bf16.gguf", "llama-tied/model-bf16.gguf",
-                                           "llama/model-q4_0.gguf", "llama/model-q4_1.gguf",
-                                           "llama/model-q8_0.gguf", "llama/model-q4_k_m.gguf",
-                                           "llama/model-q6_k.gguf"),
-                         NameOf);
-INSTANTIATE_TEST_SUITE_P(Golden, GoldenTokens,
-                         ::testing::Values("llama/model-bf16.gguf", "llama-tied/model-bf16.gguf"),
-                         NameOf);
+const std::string kFloatModels[] = {
+    "llama/model-bf16.gguf",      "llama-tied/model-bf16.gguf", "mixtral/model-bf16.gguf",
+    "qwen2/model-bf16.gguf",      "qwen2moe/model-bf16.gguf",   "qwen3/model-bf16.gguf",
+    "qwen3moe/model-bf16.gguf",   "glm4moe/model-bf16.gguf",    "glm4moe/model-bf16-nextn.gguf",
+    "minimax-m2/model-bf16.gguf", "gemma3/model-bf16.gguf",     "gpt-oss/model-bf16.gguf"};
+const std::string kQuantisedModels[] = {"llama/model-q4_0.gguf",  "llama/model-q4_1.gguf",
+                                        "llama/model-q8_0.gguf",  "llama/model-q4_k_m.gguf",
+                                        "llama/model-q6_k.gguf",  "qwen3moe/model-q4_k_m.gguf",
+                                        "gemma3/model-q4_0.gguf", "gemma3/model-q6_k.gguf"};
+
+INSTANTIATE_TEST_SUITE_P(Golden, PlanInvariance, ::testing::ValuesIn(kFloatModels), NameOf);
+INSTANTIATE_TEST_SUITE_P(Quantised, PlanInvariance, ::testing::ValuesIn(kQuantisedModels), NameOf);
+INSTANTIATE_TEST_SUITE_P(Golden, GoldenTokens, ::testing::ValuesIn(kFloatModels), NameOf);
 
 }  // namespace
 }  // namespace dovetail

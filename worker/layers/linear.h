@@ -21,13 +21,22 @@ struct Linear {
   WeightType type = WeightType::kF32;
   int32_t out_features = 0;
   int32_t in_features = 0;
+  const float* bias = nullptr;  // [out_features], or none
 
   int64_t panels() const;
   int32_t activation_block() const;  // 32, 256, or 0: reads f32
 };
 
+// The same matrix of all experts of a layer, one after another.
+struct ExpertLinear {
+  Linear first;
+  int64_t bytes = 0;  // of one
+  Linear At(int32_t expert) const;
+};
+
 // The forms that a set of consumers reads.
 struct ActivationForms {
+  bool f32 = false;
   bool block32 = false;
   bool block256 = false;
   static ActivationForms Of(absl::Span<const Linear* const> consumers);
@@ -47,12 +56,18 @@ class LinearInput {
   }
   // As a product with weights of activation block `block` takes it.
   kernels::Activations For(int32_t block) const;
+  // The rows from `row` on.
+  LinearInput From(int64_t row) const;
+  // Copies row `from_row` of another input with the same columns and forms here, in all its forms;
+  // `x` is this input's f32.
+  void CopyRow(const LinearInput& from, int64_t from_row, int64_t row, float* x) const;
 
  private:
   const float* x_;
   int32_t cols_;
   ActivationForms forms_;
   ActivationBuffers buffers_;
+  int64_t first_row_ = 0;
 };
 
 // One product of a phase: y (+)= linear * input.
