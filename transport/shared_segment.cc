@@ -14,7 +14,7 @@
 namespace dovetail::transport {
 namespace {
 
-constexpr uint64_t kSegmentMagic = 0x5447454c56544444;  // "DDTVLEGT"
+constexpr uint64_t kSegmentMagic = 0x4d4745534c565444;  // "DTVLSEGM"
 constexpr uint32_t kSegmentVersion = 1;
 // A whole page, so that the content starts on one.
 constexpr uint64_t kHeaderBytes = 4096;

@@ -1,5 +1,5 @@
-// ChatTemplate: renders a list of messages with the Jinja template that a GGUF file carries, exactly
-// as Hugging Face does (trim_blocks, lstrip_blocks, keep_trailing_newline off).
+// ChatTemplate: renders a list of messages with the Jinja template that a GGUF file carries,
+// exactly as Hugging Face does (trim_blocks, lstrip_blocks, keep_trailing_newline off).
 //
 // Templates come from model files and are hostile: parse depth, steps, recursion, output bytes and
 // memory are bounded by Limits. Parsed once; Render() is const and thread-safe.
@@ -7,20 +7,22 @@
 #define DOVETAIL_MODEL_CHAT_TEMPLATE_CHAT_TEMPLATE_H_
 
 #include <cstdint>
+#include <ctime>
 #include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "nlohmann/json.hpp"
+#include "nlohmann/json_fwd.hpp"
 
 namespace dovetail::model {
 
 struct TemplateLimits {
   int64_t max_source_bytes = 1 << 20;
-  int max_depth = 64;                  // nesting of the source and of calls
-  int64_t max_steps = 20'000'000;      // evaluated nodes
+  int max_depth = 64;              // nesting of the source and of calls
+  int64_t max_steps = 20'000'000;  // evaluated nodes
   int64_t max_output_bytes = 32 << 20;
+  int64_t max_memory_bytes = 256 << 20;  // values alive at once while rendering
 };
 
 class ChatTemplate {
@@ -32,8 +34,10 @@ class ChatTemplate {
 
   // `context` is a JSON object with what the template may name: messages, add_generation_prompt,
   // bos_token, eos_token, tools, enable_thinking, ... Key order of objects is kept.
-  // InvalidArgument: "chat template:LINE: message" (raise_exception, undefined used, limits).
-  absl::StatusOr<std::string> Render(const nlohmann::ordered_json& context) const;
+  // InvalidArgument: "chat template:LINE:COL: message" (raise_exception, undefined used, limits).
+  // `now` is what strftime_now shows, in local time.
+  absl::StatusOr<std::string> Render(const nlohmann::ordered_json& context,
+                                     std::time_t now = std::time(nullptr)) const;
 
  private:
   ChatTemplate();

@@ -98,6 +98,14 @@ bool TestServer::WaitIdle(absl::Duration timeout) const {
   return false;
 }
 
+bool TestServer::EndsEarly() const {
+  while (engine->stats().generated_tokens < 150) {
+    if (WaitIdle(absl::Milliseconds(10))) return true;
+    workers->Release(1);
+  }
+  return false;
+}
+
 bool TestServer::WaitRequests(int count) const {
   for (const absl::Time end = absl::Now() + absl::Seconds(5); absl::Now() < end;) {
     const EngineStats stats = engine->stats();

@@ -43,6 +43,10 @@ class TestServer {
   bool WaitIdle(absl::Duration timeout = absl::Seconds(5)) const;
   // Waits until the engine has that many, running or waiting.
   bool WaitRequests(int count) const;
+  // With held workers: lets steps come back one by one, and waits until the engine is idle, before
+  // 150 tokens were generated. A generation of more than that ends so early only if it was
+  // cancelled.
+  bool EndsEarly() const;
   static std::string Letters(int prompt_tokens, int num_tokens);
 
   std::string directory;

@@ -4,11 +4,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
 #include <random>
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "gtest/gtest.h"
 #include "temp_dir.h"
@@ -121,7 +123,7 @@ TEST_P(ShmRingSizes, CarriesMessagesBetweenThreads) {
   const uint64_t seed = testing::TestSeed();
   const uint64_t ring_bytes = GetParam();
   const uint64_t max_bytes = 3 * ring_bytes + 5;
-  const int count = ring_bytes > 100000 ? 200 : 2000;
+  const int count = ring_bytes > 100000 ? 60 : 2000;
   Ends ends = MakeEnds(ring_bytes);
   absl::Status sent;
   std::thread sending([&] { sent = SendAll(*ends.sender, seed, max_bytes, count); });
@@ -135,7 +137,7 @@ TEST_P(ShmRingSizes, CarriesMessagesBetweenProcesses) {
   const uint64_t seed = testing::TestSeed();
   const uint64_t ring_bytes = GetParam();
   const uint64_t max_bytes = 3 * ring_bytes + 5;
-  const int count = ring_bytes > 100000 ? 100 : 1000;
+  const int count = ring_bytes > 100000 ? 40 : 1000;
   const testing::TempDir dir;
   const std::string path = dir.File("exchange-1");
   ASSERT_OK_AND_ASSIGN(std::unique_ptr<Exchange> exchange,

@@ -1,5 +1,7 @@
 #include "transport/step_frame.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <thread>
 
@@ -71,7 +73,7 @@ TEST(StepFrame, RoundTripsThroughARing) {
     EXPECT_OK(ReceiveStep(*receiver, SmallShape(), kEpoch, kHiddenSize, &got, absl::MakeSpan(room),
                           kLong));
     ExpectSame(got, sent.frame);
-    EXPECT_EQ(std::memcmp(room.data(), sent.hidden.data(), sent.hidden.size() * sizeof(float)), 0);
+    EXPECT_TRUE(std::equal(sent.hidden.begin(), sent.hidden.end(), room.begin()));
     const StepOutput sent_output = maker.NextOutput();
     EXPECT_OK(ReceiveOutput(*receiver, SmallShape(), kEpoch, kVocabSize, &got_output, kLong));
     EXPECT_EQ(got_output.header.step, sent_output.header.step);
