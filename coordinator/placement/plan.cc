@@ -90,8 +90,11 @@ void CheckRule(const Rule& rule, Draft* draft) {
   }
   if (!CheckLayers(rule, draft)) return;
   if (!rule.experts.empty()) {
-    draft->mistakes.push_back(
-        absl::StrCat(rule.location, ": the rule places experts, but the model is dense"));
+    draft->mistakes.push_back(absl::StrCat(
+        rule.location, draft->config.experts.count == 0
+                           ? ": the rule places experts, but the model is dense"
+                           : ": the rule divides the experts of a layer, which is not supported "
+                             "yet; place the whole mlp"));
     return;
   }
   const bool matches = std::any_of(draft->modules.begin(), draft->modules.end(),

@@ -150,6 +150,10 @@ void AddMetadata(GgufWriter& writer, const TinyLlamaOptions& options) {
   writer.AddFloat32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
   writer.AddFloat32("llama.rope.freq_base", 10000.0f);
   writer.AddUint32("llama.vocab_size", options.vocab);
+  if (options.experts > 0) {
+    writer.AddUint32("llama.expert_count", options.experts);
+    writer.AddUint32("llama.expert_used_count", options.experts_used);
+  }
   if (options.tokenizer) {
     AddTokenizer(writer, options.vocab);
   } else {
@@ -188,6 +192,13 @@ GgufWriter MakeTinyLlama(const TinyLlamaOptions& options) {
     writer.AddTensor(name + ".weight", WeightType::kF32, {static_cast<uint64_t>(options.hidden)},
                      data);
   };
+  const auto experts = [&](const std::string& name, WeightType type, int count, int rows,
+                           int cols) {
+    std::vector<uint64_t> shape = {static_cast<uint64_t>(cols), static_cast<uint64_t>(rows)};
+    if (count > 1) shape.push_back(static_cast<uint64_t>(count));
+    writer.AddTensor(name + ".weight", type, shape,
+                     RandomWeights(type, int64_t{count} * rows, cols, 1 / std::sqrt(cols), ++seed));
+  };
   const int kv = options.hidden / options.heads * options.kv_heads;
   matrix("token_embd", options.vocab, options.hidden, 3.0);
   for (int layer = 0; layer < options.layers; ++layer) {
@@ -198,9 +209,16 @@ GgufWriter MakeTinyLlama(const TinyLlamaOptions& options) {
     matrix(blk + "attn_v", kv, options.hidden, 1.0);
     matrix(blk + "attn_output", options.hidden, options.hidden, 1.0);
     norm(blk + "ffn_norm");
-    matrix(blk + "ffn_gate", options.ffn, options.hidden, 1.0);
-    matrix(blk + "ffn_up", options.ffn, options.hidden, 1.0);
-    matrix(blk + "ffn_down", options.hidden, options.ffn, 1.0);
+    if (options.experts == 0) {
+      matrix(blk + "ffn_gate", options.ffn, options.hidden, 1.0);
+      matrix(blk + "ffn_up", options.ffn, options.hidden, 1.0);
+      matrix(blk + "ffn_down", options.hidden, options.ffn, 1.0);
+    } else {
+      experts(blk + "ffn_gate_inp", WeightType::kF32, 1, options.experts, options.hidden);
+      experts(blk + "ffn_gate_exps", options.type, options.experts, options.ffn, options.hidden);
+      experts(blk + "ffn_up_exps", options.type, options.experts, options.ffn, options.hidden);
+      experts(blk + "ffn_down_exps", options.type, options.experts, options.hidden, options.ffn);
+    }
   }
   norm("output_norm");
   if (!options.tied) matrix("output", options.vocab, options.hidden, 3.0);

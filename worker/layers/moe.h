@@ -2,7 +2,7 @@
 // plus the shared expert where the model has one; each expert is an Mlp of its own.
 //
 // Rows are grouped by expert, so that each expert's weights are read once for all its rows. The sum
-// of a row runs over its slots, best expert first and the shared one last (docs/models.md), so
+// of a row runs over its slots, best expert first and the shared one last (docs/numerics.md), so
 // neither the grouping nor the rows of others change its bits.
 #ifndef DOVETAIL_WORKER_LAYERS_MOE_H_
 #define DOVETAIL_WORKER_LAYERS_MOE_H_

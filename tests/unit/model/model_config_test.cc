@@ -136,14 +136,17 @@ TEST(ModelConfig, RefusesOtherFamiliesByName) {
   GgufWriter w;
   EXPECT_THAT(Load(w), StatusIs(absl::StatusCode::kNotFound,
                                 HasSubstr("metadata key general.architecture is missing")));
-  w.AddString("general.architecture", "qwen2");
-  EXPECT_THAT(Load(w), StatusIs(kInvalid, Eq(TempFile() + ": architecture \"qwen2\" is not "
-                                                          "supported (supported: llama)")));
+  w.AddString("general.architecture", "starcoder2");
+  EXPECT_THAT(Load(w),
+              StatusIs(kInvalid, Eq(TempFile() +
+                                    ": architecture \"starcoder2\" is not supported (supported: "
+                                    "gemma3, glm4moe, gpt-oss, llama, minimax-m2, qwen2, qwen2moe, "
+                                    "qwen3, qwen3moe)")));
   EXPECT_THAT(LoadWith([](GgufWriter& t) { t.AddString("general.type", "adapter"); }),
               StatusIs(kInvalid, HasSubstr("general.type is \"adapter\", expected \"model\"")));
-  EXPECT_THAT(LoadWith([](GgufWriter& t) { t.AddUint32("llama.expert_count", 8); }),
-              StatusIs(kInvalid, HasSubstr("llama.expert_count: mixture-of-experts models of this "
-                                           "architecture (Mixtral) are not supported yet")));
+  EXPECT_THAT(LoadWith([](GgufWriter& t) { t.AddUint32("llama.attention.sliding_window", 8); }),
+              StatusIs(kInvalid, HasSubstr("llama.attention.sliding_window: is 8, which is not "
+                                           "supported for this architecture")));
 }
 
 TEST(ModelConfig, ListsAllBadKeys) {
@@ -161,9 +164,6 @@ TEST(ModelConfig, ListsAllBadKeys) {
       StatusIs(kInvalid,
                Eq(TempFile() +
                   ": cannot be run:\n"
-                  "  llama.logit_scale: is 0.5, which is not supported for this architecture\n"
-                  "  llama.attention.causal: is false: models that do not generate text left to "
-                  "right are not supported\n"
                   "  llama.block_count: is string, expected a number\n"
                   "  llama.embedding_length: is 0, expected 1 to 1048576\n"
                   "  llama.feed_forward_length: is missing\n"
@@ -172,7 +172,10 @@ TEST(ModelConfig, ListsAllBadKeys) {
                   "  llama.vocab_size: is missing\n"
                   "  llama.attention.head_count: is 2.5, not an integer\n"
                   "  llama.rope.scaling.type: \"longrope\" is not supported; expected none, "
-                  "linear or yarn")));
+                  "linear or yarn\n"
+                  "  llama.logit_scale: is 0.5, which is not supported for this architecture\n"
+                  "  llama.attention.causal: is false: models that do not generate text left to "
+                  "right are not supported")));
 }
 
 TEST(ModelConfig, RefusesInconsistentHeads) {
@@ -237,7 +240,7 @@ TEST(ModelConfig, ListsAllBadTensors) {
                   "Q4_K, Q6_K, BF16); 2 such tensors: blk.0.attn_q.weight, blk.0.attn_k.weight\n"
                   "  weight type IQ4_NL is not supported (supported: F32, F16, Q4_0, Q4_1, Q8_0, "
                   "Q4_K, Q6_K, BF16); 1 such tensor: blk.0.ffn_gate.weight\n"
-                  "  norms are F32, F16 or BF16, not Q8_0; 1 such tensor: "
+                  "  norms and biases are F32, F16 or BF16, not Q8_0; 1 such tensor: "
                   "blk.0.attn_norm.weight\n"
                   "  2 unexpected tensors: \"blk.0.attn_q.bias\", \"blk.1.ffn_up.weight\"")));
 }
