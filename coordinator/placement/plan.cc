@@ -204,9 +204,13 @@ std::string DescribePlan(const Plan& plan, const model::ModelConfig& config) {
   hops.push_back("coordinator");
   int64_t kv_bytes = 0;
   for (const PlacedWorker& worker : plan.workers) kv_bytes += worker.memory.kv;
+  const std::string nextn =
+      config.num_nextn_layers == 0
+          ? ""
+          : absl::StrCat("; ", config.num_nextn_layers, " for multi-token prediction left out");
   return absl::StrCat(
-      config.name, " (", config.architecture, ", ", config.num_hidden_layers, " layers) on ",
-      plan.workers.size(), plan.workers.size() == 1 ? " worker" : " workers", "\n", places,
+      config.name, " (", config.architecture, ", ", config.num_hidden_layers, " layers", nextn,
+      ") on ", plan.workers.size(), plan.workers.size() == 1 ? " worker" : " workers", "\n", places,
       "route: ", absl::StrJoin(hops, " -> "), "\n", "context: ", plan.shape.context_length,
       " tokens per sequence; KV cache: ", int64_t{plan.shape.num_kv_blocks} * kKvBlockTokens,
       " tokens, ", FormatBytes(kv_bytes), "\n", FormatMemoryTable(plan.workers));
