@@ -305,14 +305,16 @@ TEST_P(SyntheticInvariance, SameBytesForEveryPlan) {
   std::filesystem::remove(base.gguf);
 }
 
+std::string NameOfSynthetic(const ::testing::TestParamInfo<std::tuple<WeightType, int>>& info) {
+  const auto [type, experts] = info.param;
+  return std::string(InfoOf(type).name) + (experts > 0 ? "_experts" : "");
+}
+
 INSTANTIATE_TEST_SUITE_P(AllTypes, SyntheticInvariance,
                          ::testing::Combine(::testing::ValuesIn(SupportedWeightTypes().begin(),
                                                                 SupportedWeightTypes().end()),
                                             ::testing::Values(0, 5)),
-                         [](const auto& info) {
-                           const auto& [type, experts] = info.param;
-                           return std::string(InfoOf(type).name) + (experts > 0 ? "_experts" : "");
-                         });
+                         NameOfSynthetic);
 
 std::string NameOf(const ::testing::TestParamInfo<std::string>& info) {
   std::string name = info.param.substr(0, info.param.rfind('.'));

@@ -46,20 +46,20 @@ void Moe::Forward(StepContext& step) const {
   Route(step, normed);
   SortPairs(step);
   Gather(step, inputs);
-  ForPanels(
-      step, [&](int32_t part) { return PartOf(step, inputs, part).gate_proj.panels(); },
-      [&](int32_t index, int64_t begin, int64_t end) {
-        const Part part = PartOf(step, inputs, index);
-        RunProductSlice(step, {&part.gate_proj, part.gate}, part.input, part.rows, begin, end);
-        RunProductSlice(step, {&part.up_proj, part.up}, part.input, part.rows, begin, end);
-      });
+  ForPanels(step, w_.gate.first.panels(), w_.shared_gate_proj.panels(),
+            [&](int32_t index, int64_t begin, int64_t end) {
+              const Part part = PartOf(step, inputs, index);
+              const Product gate = {&part.gate_proj, part.gate}, up = {&part.up_proj, part.up};
+              RunProductSlice(step, gate, part.input, part.rows, begin, end);
+              RunProductSlice(step, up, part.input, part.rows, begin, end);
+            });
   Activate(step, inputs);
-  ForPanels(
-      step, [&](int32_t part) { return PartOf(step, inputs, part).down_proj.panels(); },
-      [&](int32_t index, int64_t begin, int64_t end) {
-        const Part part = PartOf(step, inputs, index);
-        RunProductSlice(step, {&part.down_proj, part.y}, part.activated, part.rows, begin, end);
-      });
+  ForPanels(step, w_.down.first.panels(), w_.shared_down_proj.panels(),
+            [&](int32_t index, int64_t begin, int64_t end) {
+              const Part part = PartOf(step, inputs, index);
+              const Product down = {&part.down_proj, part.y};
+              RunProductSlice(step, down, part.activated, part.rows, begin, end);
+            });
   Combine(step);
 }
 
@@ -98,10 +98,9 @@ Moe::Part Moe::PartOf(const StepContext& step, const Inputs& inputs, int32_t par
           rows};
 }
 
-template <typename Panels, typename Fn>
-void Moe::ForPanels(StepContext& step, const Panels& panels, const Fn& fn) const {
-  const int64_t expert_panels = panels(0);
-  const int64_t shared_panels = has_shared() ? panels(config_.count) : 0;
+template <typename Fn>
+void Moe::ForPanels(StepContext& step, int64_t expert_panels, int64_t shared_panels,
+                    const Fn& fn) const {
   const auto panels_of = [&](int32_t part) {
     return part == config_.count ? shared_panels : expert_panels;
   };

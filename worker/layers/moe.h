@@ -62,10 +62,11 @@ class Moe : public Layer {
   void Activate(StepContext& step, const Inputs& inputs) const;
   void Combine(StepContext& step) const;
 
-  // Runs fn(part, first panel, past the last) for all panels of all parts in one phase; `panels` is
-  // how many a part has. Threads share by work.
-  template <typename Panels, typename Fn>
-  void ForPanels(StepContext& step, const Panels& panels, const Fn& fn) const;
+  // Runs fn(part, first panel, past the last) for all panels of all parts in one phase: so many of
+  // each expert, so many of the shared one. Threads share by work.
+  template <typename Fn>
+  void ForPanels(StepContext& step, int64_t expert_panels, int64_t shared_panels,
+                 const Fn& fn) const;
 
   MoeWeights w_;
   model::ExpertConfig config_;
