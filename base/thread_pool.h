@@ -2,7 +2,8 @@
 //
 // Run(fn) calls fn(thread_idx, num_threads) once on every thread, the caller being thread 0, and
 // returns when all are done: a barrier on both sides. Between phases the helpers spin for a short
-// while, then sleep on a futex: an idle pool uses no CPU. A phase takes no lock and allocates nothing.
+// while, then sleep on a futex: an idle pool uses no CPU. A phase takes no lock and allocates
+// nothing.
 //
 // Owned and called by one thread. The callable is borrowed for the duration of Run.
 #ifndef DOVETAIL_BASE_THREAD_POOL_H_

@@ -2,7 +2,7 @@
 """Checks of the source text that keep the house rules alive; run by tools/check.
 
 Errors: an include that points upward, a unit test without its source file, a source that no CMakeLists.txt lists, a
-missing include guard, a left-over marker, a documented path that does not exist, a file over 500 lines, a weak symbol
+missing include guard, a left-over marker, a documented path that does not exist, a file over 600 lines, a weak symbol
 outside its namespace in the objects of one instruction set. Information: the largest files and functions, and
 places that share eight or more lines.
 """
@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-MAX_LINES = 500
+MAX_LINES = 600
 # What each folder may include besides itself.
 LAYERS = {
     "base": set(),
@@ -87,7 +87,9 @@ def check_mirror(path):
     stem = match.group(1)
     folder = ROOT / pathlib.PurePosixPath(stem).parent
     wanted = pathlib.PurePosixPath(stem).name
-    if not folder.is_dir() or not any(p.suffix in (".h", ".cc") and p.name.split(".")[0] == wanted for p in folder.rglob("*")):
+    stems = [p.name.split(".")[0] for p in folder.rglob("*")] if folder.is_dir() else []
+    # A second test of one file or subfolder adds a word to its name: tokenizer_vectors_test.cc.
+    if not any(wanted == s or wanted.startswith(s + "_") or s.startswith(wanted.split("_")[0] + "_") for s in stems):
         errors.append(f"{name}: mirrors no source file {stem}.{{h,cc}} (in that folder or below)")
 
 

@@ -1,13 +1,13 @@
 // GgufFile: one GGUF file (v2 or v3), or all shards of a split one, memory-mapped and checked.
 //
 // Everything in the file is hostile until checked: counts, lengths, offsets and sizes are compared
-// with what is left of the file before they are used, and nothing is allocated from a number that the
-// file merely claims. After Open() succeeds, every TensorInfo's bytes lie inside its mapping.
+// with what is left of the file before they are used, and nothing is allocated from a number that
+// the file merely claims. After Open() succeeds, every TensorInfo's bytes lie inside its mapping.
 //
 // Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (a fact; the code is ours).
 //
-// Immutable after Open(), so any thread may read it. Owned by whoever opened it; the tensor data and
-// string_views live as long as the object.
+// Immutable after Open(), so any thread may read it. Owned by whoever opened it; the tensor data
+// and string_views live as long as the object.
 #ifndef DOVETAIL_MODEL_GGUF_GGUF_FILE_H_
 #define DOVETAIL_MODEL_GGUF_GGUF_FILE_H_
 
@@ -25,8 +25,19 @@
 namespace dovetail::model {
 
 enum class GgufValueType : uint32_t {
-  kUint8 = 0, kInt8 = 1, kUint16 = 2, kInt16 = 3, kUint32 = 4, kInt32 = 5, kFloat32 = 6,
-  kBool = 7, kString = 8, kArray = 9, kUint64 = 10, kInt64 = 11, kFloat64 = 12,
+  kUint8 = 0,
+  kInt8 = 1,
+  kUint16 = 2,
+  kInt16 = 3,
+  kUint32 = 4,
+  kInt32 = 5,
+  kFloat32 = 6,
+  kBool = 7,
+  kString = 8,
+  kArray = 9,
+  kUint64 = 10,
+  kInt64 = 11,
+  kFloat64 = 12,
 };
 absl::string_view GgufValueTypeName(GgufValueType type);  // "uint32"
 
@@ -64,17 +75,17 @@ class GgufFile {
   GgufFile& operator=(const GgufFile&) = delete;
 
   uint32_t version() const;
-  const std::string& path() const;                       // as given
-  absl::Span<const std::string> shard_paths() const;     // one for an unsplit file
-  int64_t file_bytes() const;                            // all shards
+  const std::string& path() const;                    // as given
+  absl::Span<const std::string> shard_paths() const;  // one for an unsplit file
+  int64_t file_bytes() const;                         // all shards
 
   // Metadata in file order (of the first shard).
   const std::vector<std::pair<std::string, GgufValue>>& metadata() const;
-  const GgufValue* Find(absl::string_view key) const;    // nullptr where absent
+  const GgufValue* Find(absl::string_view key) const;  // nullptr where absent
 
   // Typed access. NotFound names the key; InvalidArgument names key, found type and wanted type.
-  absl::StatusOr<uint64_t> GetUint(absl::string_view key) const;   // any integer type, >= 0
-  absl::StatusOr<double> GetFloat(absl::string_view key) const;    // any number
+  absl::StatusOr<uint64_t> GetUint(absl::string_view key) const;  // any integer type, >= 0
+  absl::StatusOr<double> GetFloat(absl::string_view key) const;   // any number
   absl::StatusOr<bool> GetBool(absl::string_view key) const;
   absl::StatusOr<std::string> GetString(absl::string_view key) const;
 

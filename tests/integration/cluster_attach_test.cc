@@ -190,6 +190,7 @@ class ClusterAttachTest : public ::testing::Test {
     engine_options.hidden_size = 8;
     engine_options.chunk_size = 6;
     engine_options.step_timeout = absl::Milliseconds(500);
+    engine_options.step_timeout_per_row = absl::ZeroDuration();
     engine_options.on_pipeline_lost = [this](const absl::Status& s) {
       cluster_->OnPipelineLost(s);
     };

@@ -13,6 +13,9 @@ if(DOVETAIL_SANITIZE)
   target_link_options(dovetail_options INTERFACE -fsanitize=${DOVETAIL_SANITIZE})
 endif()
 
+if(DOVETAIL_FUZZERS)  # coverage of the libraries, not only of the fuzz targets
+  target_compile_options(dovetail_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 add_custom_target(tsan_tests)  # what tools/test --sanitizers builds with TSan
 add_custom_target(fuzzers)
 
