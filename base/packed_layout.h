@@ -1,10 +1,12 @@
 // PackedLayout: how weights lie in a worker's memory, and how many bytes that takes.
 //
-// kRaw   rows as GGUF stores them (the scalar reference computes on them; vectors and embeddings too).
-// kP16   panels of 16 output rows, k in groups of 4 bytes: one stream per panel, read by AVX2, AVX-512
+// kRaw   rows as GGUF stores them (the scalar reference computes on them; vectors and embeddings
+// too). kP16   panels of 16 output rows, k in groups of 4 bytes: one stream per panel, read by
+// AVX2, AVX-512
 //        VNNI and AMX alike (kernels/cpu/p16.h describes it byte by byte). Rows are padded to 16.
 //        Float weights stay as they are stored.
-// The planner needs the sizes and must not include kernels/, hence this file in base/. Pure functions.
+// The planner needs the sizes and must not include kernels/, hence this file in base/. Pure
+// functions.
 #ifndef DOVETAIL_BASE_PACKED_LAYOUT_H_
 #define DOVETAIL_BASE_PACKED_LAYOUT_H_
 
@@ -21,8 +23,13 @@ inline constexpr int kPanelRows = 16;
 
 absl::string_view PackedLayoutName(PackedLayout layout);  // "raw", "p16"
 
-// Bytes of one block of one row of `type` in `layout` (averaged over the panel; exact, no remainder).
+// Bytes of one block of one row of `type` in `layout` (averaged over the panel; exact, no
+// remainder).
 int64_t PackedBlockBytes(PackedLayout layout, WeightType type);
+
+// Whether products with `type` in `layout` have a kernel of their own instruction set. The others
+// run on the plain loops of the reference: right, and slow, which a plan should say.
+bool HasFastKernel(PackedLayout layout, WeightType type);
 
 // Bytes of a [rows, cols] matrix, cols a multiple of the type's block; a multiple of 64.
 int64_t PackedBytes(PackedLayout layout, WeightType type, int64_t rows, int64_t cols);
