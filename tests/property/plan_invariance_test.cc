@@ -222,25 +222,6 @@ TEST_P(PlanInvariance, SameBytesAloneAndInABatch) {
   }
 }
 
-// How far from the reference the float models are. References have f32 KV.
-TEST_P(PlanInvariance, FloatModelsAgreeWithTheGolden) {
-  if (path().empty()) GTEST_SKIP() << "no shared data: golden/" << GetParam();
-  if (!absl::StrContains(GetParam(), "bf16")) GTEST_SKIP() << "quantised: see GoldenQuantised";
-  const std::vector<Case> cases = ReadCases(family());
-  LocalPipelineOptions options;
-  options.gguf = path();
-  const Logits expected =
-      ReadRows(DataPath(absl::StrCat("golden/", family(), "/logits.f32")), cases, 512);
-  for (KvType kv : {KvType::kF32, KvType::kF16}) {
-    options.shape.kv_type = kv;
-    ASSERT_OK_AND_ASSIGN(const std::vector<Logits> all, Evaluate(options, TokensOf(cases), 512));
-    const double rms = Rms(expected, SelectRows(all, cases));
-    std::printf("%s, %s KV: RMS %.3g\n", GetParam().c_str(), kv == KvType::kF32 ? "f32" : "f16",
-                rms);
-    EXPECT_LE(rms, kv == KvType::kF32 ? 1e-4 : 5e-3);
-  }
-}
-
 // How far from exact arithmetic on the same quantised weights we are, relative to what llama.cpp's
 // int8 activations cost: every file of quantised.json of a dense family.
 class GoldenQuantised : public ::testing::TestWithParam<std::string> {};
@@ -273,9 +254,27 @@ TEST_P(GoldenQuantised, NoFurtherFromExactThanLlamaCpp) {
   EXPECT_LE(mean, 1.05);
 }
 
-class GoldenTokens : public PlanInvariance {};
+class GoldenFloat : public PlanInvariance {};
 
-TEST_P(GoldenTokens, GreedyTokensOfTheGolden) {
+// References have f32 KV.
+TEST_P(GoldenFloat, LogitsOfTheGolden) {
+  if (path().empty()) GTEST_SKIP() << "no shared data: golden/" << GetParam();
+  const std::vector<Case> cases = ReadCases(family());
+  LocalPipelineOptions options;
+  options.gguf = path();
+  const Logits expected =
+      ReadRows(DataPath(absl::StrCat("golden/", family(), "/logits.f32")), cases, 512);
+  for (KvType kv : {KvType::kF32, KvType::kF16}) {
+    options.shape.kv_type = kv;
+    ASSERT_OK_AND_ASSIGN(const std::vector<Logits> all, Evaluate(options, TokensOf(cases), 512));
+    const double rms = Rms(expected, SelectRows(all, cases));
+    std::printf("%s, %s KV: RMS %.3g\n", GetParam().c_str(), kv == KvType::kF32 ? "f32" : "f16",
+                rms);
+    EXPECT_LE(rms, kv == KvType::kF32 ? 1e-4 : 5e-3);
+  }
+}
+
+TEST_P(GoldenFloat, GreedyTokensOfTheGolden) {
   if (path().empty()) GTEST_SKIP() << "no shared data: golden/" << GetParam();
   LocalPipelineOptions options;
   options.gguf = path();
@@ -309,7 +308,7 @@ INSTANTIATE_TEST_SUITE_P(Golden, PlanInvariance,
                          NameOf);
 INSTANTIATE_TEST_SUITE_P(Dense, GoldenQuantised, ::testing::Values("llama"),
                          [](const auto& info) { return info.param; });
-INSTANTIATE_TEST_SUITE_P(Golden, GoldenTokens,
+INSTANTIATE_TEST_SUITE_P(Golden, GoldenFloat,
                          ::testing::Values("llama/model-bf16.gguf", "llama-tied/model-bf16.gguf"),
                          NameOf);
 

@@ -70,7 +70,7 @@ TEST(ModelConfig, LoadsTinyModelsOfEveryType) {
   for (WeightType type : SupportedWeightTypes()) {
     const bool wide = InfoOf(type).block_elements == 256;
     const TinyLlamaOptions options = {
-        .hidden = wide ? 256 : 64, .ffn = wide ? 512 : 96, .type = type};
+        .hidden = wide ? 256 : 64, .ffn = wide ? 512 : 128, .type = type};
     ASSERT_OK_AND_ASSIGN(const ModelConfig config, Load(MakeTinyLlama(options)));
     EXPECT_EQ(config.architecture, "llama");
     EXPECT_EQ(config.name, "Tiny Llama");
