@@ -15,11 +15,14 @@ constexpr int64_t kAlign = 64;
 // Quantised activations, once for each block size that weight types ask for.
 struct ActivationNames {
   const char *q8, *d, *bsum;
+  int block = 32;  // the smallest that uses them
 };
 constexpr ActivationNames kProductActivations[] = {{"act_q8", "act_d", "act_bsum"},
-                                                   {"act2_q8", "act2_d", "act2_bsum"}};
+                                                   {"act2_q8", "act2_d", "act2_bsum"},
+                                                   {"act3_q8", "act3_d", "act3_bsum", 16}};
 constexpr ActivationNames kNormActivations[] = {{"normed_q8", "normed_d", "normed_bsum"},
-                                                {"normed2_q8", "normed2_d", "normed2_bsum"}};
+                                                {"normed2_q8", "normed2_d", "normed2_bsum"},
+                                                {"normed3_q8", "normed3_d", "normed3_bsum", 16}};
 
 int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -104,7 +107,7 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
   const auto add_activations = [&](const ActivationNames& names, int64_t cols) {
     const int64_t k = RoundUp(cols, 256);
     add(names.q8, any_rows * k, 1);
-    add(names.d, any_rows * (k / 32), 4);
+    add(names.d, any_rows * (k / names.block), 4);
     add(names.bsum, any_rows * (k / 16), 2);
   };
   add("x", any_rows * hidden, 4);

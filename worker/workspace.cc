@@ -76,8 +76,8 @@ absl::StatusOr<std::unique_ptr<Workspace>> Workspace::Create(const model::ModelC
     return QuantizedBuffer{carver.Take<int8_t>(prefix + "_q8"), carver.Take<float>(prefix + "_d"),
                            carver.Take<int16_t>(prefix + "_bsum")};
   };
-  ws->normed_act = {quantized("normed"), quantized("normed2")};
-  ws->inner_act = {quantized("act"), quantized("act2")};
+  ws->normed_act = {quantized("normed"), quantized("normed2"), quantized("normed3")};
+  ws->inner_act = {quantized("act"), quantized("act2"), quantized("act3")};
   ws->cos_sin = carver.Take<float>("cos_sin");
   ws->attn_scratch = carver.Take<float>("attn_scratch", &bytes);
   ws->attn_scratch_floats = kernels::AttentionScratchFloats(

@@ -22,6 +22,7 @@ int32_t Linear::activation_block() const { return kernels::ActivationBlock(type)
 ActivationForms ActivationForms::Of(absl::Span<const Linear* const> consumers) {
   ActivationForms forms;
   for (const Linear* linear : consumers) {
+    forms.block16 |= linear->activation_block() == 16;
     forms.block32 |= linear->activation_block() == 32;
     forms.block256 |= linear->activation_block() == 256;
   }
@@ -39,7 +40,10 @@ kernels::Activations LinearInput::For(int32_t block) const {
   a.cols = cols_;
   a.block = block;
   if (block == 0) return a;
-  const QuantizedBuffer& buffer = block == 32 ? buffers_.block32 : buffers_.block256;
+  const QuantizedBuffer& buffer = block == 16   ? buffers_.block16
+                                  : block == 32 ? buffers_.block32
+                                                : buffers_.block256;
+  DT_CHECK(buffer.q != nullptr);
   a.q = buffer.q;
   a.q_stride = QuantizedStride(cols_);
   a.d = buffer.d;
@@ -51,8 +55,8 @@ kernels::Activations LinearInput::For(int32_t block) const {
 
 void LinearInput::Quantize(const kernels::KernelTable& kernels, int64_t begin, int64_t end,
                            int32_t col_begin, int32_t col_end) const {
-  for (int32_t block : {32, 256}) {
-    if (!(block == 32 ? forms_.block32 : forms_.block256)) continue;
+  for (int32_t block : {16, 32, 256}) {
+    if (!forms_.Has(block)) continue;
     kernels::Activations part = For(block);
     DT_CHECK(col_begin % block == 0 && col_end % block == 0);
     part.f32 += col_begin;
