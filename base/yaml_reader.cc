@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <map>
 #include <sstream>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -276,9 +277,14 @@ absl::Status Mistakes::ToStatus() const {
   std::stable_sort(sorted.begin(), sorted.end(), [](const Message& a, const Message& b) {
     return std::tie(a.group, a.line, a.col) < std::tie(b.group, b.line, b.col);
   });
-  return absl::InvalidArgumentError(absl::StrJoin(
-      sorted, "\n",
-      [](std::string* out, const Message& message) { absl::StrAppend(out, message.text); }));
+  constexpr size_t kMostShown = 100;
+  const size_t num_hidden = sorted.size() - std::min(sorted.size(), kMostShown);
+  sorted.resize(sorted.size() - num_hidden);
+  std::string text = absl::StrJoin(sorted, "\n", [](std::string* out, const Message& message) {
+    absl::StrAppend(out, message.text);
+  });
+  if (num_hidden > 0) absl::StrAppend(&text, "\n", source_, ": and ", num_hidden, " more mistakes");
+  return absl::InvalidArgumentError(text);
 }
 
 bool CheckMap(const YamlNode& node, absl::string_view what,

@@ -76,7 +76,7 @@ class Mistakes {
   bool empty() const { return messages_.empty(); }
   int size() const { return static_cast<int>(messages_.size()); }
 
-  // Ok without mistakes, else InvalidArgument with one message a line.
+  // Ok without mistakes, else InvalidArgument with one message a line (the first hundred).
   absl::Status ToStatus() const;
 
  private:

@@ -17,7 +17,7 @@ constexpr absl::Duration kOverslept = absl::Milliseconds(500);
 }  // namespace
 
 Cluster::Cluster(ClusterOptions options, std::function<void(const ClusterSnapshot&)> on_change)
-    : on_change_(std::move(on_change)), machine_(NoteEpochs(std::move(options))) {
+    : on_change_(std::move(on_change)), machine_(AddHooks(std::move(options))) {
   seen_revision_ = machine_.revision();  // the caller knows the first state
   Publish();
   thread_ = std::thread([this] { Run(); });
@@ -85,12 +85,13 @@ absl::Status Cluster::WaitReady(absl::Duration timeout) const {
   return absl::OkStatus();
 }
 
-ClusterOptions Cluster::NoteEpochs(ClusterOptions options) {
+ClusterOptions Cluster::AddHooks(ClusterOptions options) {
   options.set_pipeline =
       [this, set = std::move(options.set_pipeline)](std::unique_ptr<Pipeline> pipeline) {
         served_epoch_.store(pipeline->epoch());
         set(std::move(pipeline));
       };
+  options.publish = [this] { Publish(); };
   return options;
 }
 

@@ -60,7 +60,7 @@ class Cluster {
  private:
   using Message = std::function<void(ClusterMachine&, absl::Time now)>;
 
-  ClusterOptions NoteEpochs(ClusterOptions options);
+  ClusterOptions AddHooks(ClusterOptions options);
   void Post(Message message);
   void Run();
   void Publish();

@@ -120,7 +120,7 @@ void ClusterMachine::ForgiveSilence(absl::Time now) {
 void ClusterMachine::Fail(const absl::Status& reason) {
   if (!failure_.ok() || stopped_) return;
   failure_ = reason;
-  LogError(absl::StrCat("cannot go on: ", reason.message()));
+  LogDebug(absl::StrCat("cannot go on: ", reason.message()));  // whoever runs this reports it
   BreakEpoch(absl::UnavailableError(absl::StrCat("the server cannot go on: ", reason.message())));
   UpdateState();
 }
@@ -355,15 +355,9 @@ void ClusterMachine::StartServing(absl::Time now) {
 
 void ClusterMachine::BreakEpoch(const absl::Status& reason) {
   if (exchange_ == nullptr) return;
+  const std::shared_ptr<transport::Exchange> exchange = std::exchange(exchange_, nullptr);
+  const std::shared_ptr<PipelineWatch> watch = std::exchange(watch_, nullptr);
   last_loss_ = std::string(reason.message());
-  // The reason first, so that whatever the engine meets from here on reads as it; then the abort,
-  // so that neither the engine nor a worker waits on the other end of a ring.
-  if (watch_ != nullptr) watch_->SetReason(reason);
-  exchange_->Abort();
-  if (watch_ != nullptr) options_.clear_pipeline(reason);
-  watch_ = nullptr;
-  exchange_ = nullptr;
-  ::unlink(options_.run_dir->ExchangePath(epoch_).c_str());
   v1::WorkerCommand command;
   command.mutable_disconnect()->set_epoch(epoch_);
   for (Worker& worker : workers_) {
@@ -372,6 +366,14 @@ void ClusterMachine::BreakEpoch(const absl::Status& reason) {
     worker.phase = Phase::kLoaded;
   }
   ++revision_;
+  UpdateState();
+  if (options_.publish) options_.publish();
+  // The reason first, so that whatever the engine meets from here on reads as it; then the abort,
+  // so that neither the engine nor a worker waits on the other end of a ring.
+  if (watch != nullptr) watch->SetReason(reason);
+  exchange->Abort();
+  if (watch != nullptr) options_.clear_pipeline(reason);
+  ::unlink(options_.run_dir->ExchangePath(epoch_).c_str());
 }
 
 void ClusterMachine::DropPlan() {

@@ -56,6 +56,9 @@ struct ClusterOptions {
       make_pipeline;
   std::function<void(std::unique_ptr<Pipeline>)> set_pipeline;
   std::function<void(const absl::Status& reason)> clear_pipeline;
+  // The state has to be seen now, before the requests of an epoch end: whoever got UNAVAILABLE must
+  // not read "ready" afterwards. May be empty.
+  std::function<void()> publish;
 };
 
 class ClusterMachine {

@@ -1,271 +1,24 @@
 #include "coordinator/config.h"
 
-#include <arpa/inet.h>
-
 #include <algorithm>
-#include <cmath>
 #include <fstream>
-#include <functional>
-#include <limits>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
-#include "absl/strings/str_split.h"
 #include "base/status_macros.h"
 #include "base/yaml_reader.h"
+#include "coordinator/config_fields.h"
 
 namespace dovetail::coordinator {
 namespace {
 
-constexpr int kDefaultContextLength = 8192;
-
-// What is being read, and where each field was set (for mistakes that involve two of them).
-struct Draft {
-  ServeConfig config;
-  int total_threads = 0;                     // of cpu_infer
-  std::map<std::string, std::string> where;  // field -> "file:line:col" or "--flag"
-};
-
-using Reader = std::function<void(const YamlNode&, absl::string_view name, Draft*, Mistakes*)>;
-
-Reader Text(std::string ServeConfig::*field) {
-  return [field](const YamlNode& node, absl::string_view name, Draft* draft, Mistakes* mistakes) {
-    if (auto text = ReadText(node, name, mistakes)) draft->config.*field = *text;
-  };
-}
-
-Reader Int(int ServeConfig::*field, int lowest, int highest) {
-  return [=](const YamlNode& node, absl::string_view name, Draft* draft, Mistakes* mistakes) {
-    if (auto value = ReadInt(node, name, lowest, highest, mistakes)) {
-      draft->config.*field = static_cast<int>(*value);
-    }
-  };
-}
-
-Reader Bool(bool ServeConfig::*field) {
-  return [field](const YamlNode& node, absl::string_view name, Draft* draft, Mistakes* mistakes) {
-    if (auto value = ReadBool(node, name, mistakes)) draft->config.*field = *value;
-  };
-}
-
-// "30s", "1500ms", "10m"; a number alone is seconds.
-Reader Duration(absl::Duration ServeConfig::*field) {
-  return [field](const YamlNode& node, absl::string_view name, Draft* draft, Mistakes* mistakes) {
-    absl::Duration duration;
-    double seconds = 0;
-    const bool is_scalar = node.kind == YamlKind::kScalar;
-    if (is_scalar && absl::SimpleAtod(node.scalar, &seconds)) {
-      duration = absl::Seconds(seconds);
-    } else if (!is_scalar || !absl::ParseDuration(node.scalar, &duration)) {
-      duration = absl::ZeroDuration();
-    }
-    if (duration > absl::ZeroDuration() && duration <= absl::Hours(24 * 365)) {
-      draft->config.*field = duration;
-    } else {
-      mistakes->Add(node,
-                    absl::StrCat("`", name, "` must be a time such as 30s, 1500ms or 10m, got ",
-                                 Quoted(node)));
-    }
-  };
-}
-
-// A list, or one text with commas.
-std::vector<YamlNode> Items(const YamlNode& node) {
-  if (node.kind != YamlKind::kScalar) return node.items;
-  std::vector<YamlNode> items;
-  for (absl::string_view part : absl::StrSplit(node.scalar, ',')) {
-    YamlNode item = MakeScalar(absl::StripAsciiWhitespace(part));
-    item.line = node.line;
-    item.col = node.col;
-    items.push_back(std::move(item));
-  }
-  return items;
-}
-
-// Empty when the name is good, else what is wrong with it.
-std::string WorkerNameProblem(absl::string_view name) {
-  constexpr int kMostWorkers = 1024;
-  const size_t colon = name.find(':');
-  const absl::string_view kind = name.substr(0, colon);
-  if (kind == "cuda" || kind == "simt") {
-    return absl::StrCat("`", name, "`: GPU workers are not there yet; this version knows cpu:N");
-  }
-  int number = 0;
-  if (kind == "cpu" && colon != absl::string_view::npos && name.size() > colon + 1 &&
-      absl::ascii_isdigit(name[colon + 1]) && absl::SimpleAtoi(name.substr(colon + 1), &number) &&
-      number < kMostWorkers && name == absl::StrCat("cpu:", number)) {
-    return "";
-  }
-  return absl::StrCat("`", name, "` is not a worker's name; expected cpu:N, as in cpu:0");
-}
-
-void ReadWorkers(const YamlNode& node, absl::string_view name, Draft* draft, Mistakes* mistakes) {
-  const std::vector<YamlNode> items = Items(node);
-  if (node.kind == YamlKind::kMap || items.empty()) {
-    mistakes->Add(node,
-                  absl::StrCat("`", name, "` must be a list of workers, as in [cpu:0, cpu:1], got ",
-                               node.kind == YamlKind::kList ? "an empty list" : Quoted(node)));
-    return;
-  }
-  std::vector<std::string> workers;
-  for (const YamlNode& item : items) {
-    std::string problem = item.kind == YamlKind::kScalar
-                              ? WorkerNameProblem(item.scalar)
-                              : absl::StrCat("expected a worker's name, got ", Quoted(item));
-    if (problem.empty() && std::count(workers.begin(), workers.end(), item.scalar) > 0) {
-      problem = absl::StrCat("`", item.scalar, "` is named twice");
-    }
-    if (!problem.empty()) {
-      mistakes->Add(item, absl::StrCat("`", name, "`: ", problem));
-      continue;
-    }
-    workers.push_back(item.scalar);
-  }
-  draft->config.workers = std::move(workers);
-}
-
-void ReadBudget(const YamlNode& at, const std::string& worker, const std::string& text,
-                Draft* draft, Mistakes* mistakes) {
-  absl::StatusOr<int64_t> bytes = ParseBytes(text);
-  if (!bytes.ok()) {
-    mistakes->Add(at, absl::StrCat("`memory` of ", worker, ": ", bytes.status().message()));
-  } else if (!draft->config.memory.emplace(worker, *bytes).second) {
-    mistakes->Add(at, absl::StrCat("`memory` of ", worker, " is given twice"));
-  }
-}
-
-// A map {cpu:0: 8GiB}, or the text cpu:0=8GiB,cpu:1=4GiB.
-void ReadMemory(const YamlNode& node, absl::string_view name, Draft* draft, Mistakes* mistakes) {
-  draft->config.memory.clear();
-  if (node.kind == YamlKind::kMap) {
-    for (const YamlEntry& entry : node.entries) {
-      ReadBudget(entry.value, entry.key, entry.value.scalar, draft, mistakes);
-    }
-    return;
-  }
-  for (const YamlNode& item : Items(node)) {
-    const std::vector<std::string> parts = absl::StrSplit(item.scalar, absl::MaxSplits('=', 1));
-    if (item.kind == YamlKind::kScalar && parts.size() == 2) {
-      ReadBudget(item, parts[0], parts[1], draft, mistakes);
-    } else {
-      mistakes->Add(item,
-                    absl::StrCat("`", name, "` must be worker and size, as in cpu:0=8GiB, got ",
-                                 Quoted(item)));
-    }
-  }
-}
-
-void ReadKvType(const YamlNode& node, absl::string_view name, Draft* draft, Mistakes* mistakes) {
-  if (node.kind == YamlKind::kScalar && node.scalar == "f32") {
-    draft->config.kv_type = KvType::kF32;
-  } else if (node.kind == YamlKind::kScalar && node.scalar == "f16") {
-    draft->config.kv_type = KvType::kF16;
-  } else {
-    mistakes->Add(node, absl::StrCat("`", name, "` must be f16 or f32, got ", Quoted(node)));
-  }
-}
-
-void ReadListen(const YamlNode& node, absl::string_view name, Draft* draft, Mistakes* mistakes) {
-  unsigned char address[sizeof(in6_addr)];
-  const std::string& text = node.scalar;
-  if (node.kind == YamlKind::kScalar &&
-      (text == "localhost" || inet_pton(AF_INET, text.c_str(), address) == 1 ||
-       inet_pton(AF_INET6, text.c_str(), address) == 1)) {
-    draft->config.listen = text == "localhost" ? "127.0.0.1" : text;
-    return;
-  }
-  mistakes->Add(node, absl::StrCat("`", name, "` must be an IP address such as 127.0.0.1, got ",
-                                   Quoted(node)));
-}
-
-void ReadLogLevel(const YamlNode& node, absl::string_view name, Draft* draft, Mistakes* mistakes) {
-  constexpr absl::string_view kLevels[] = {"trace", "debug", "info", "warn", "error", "off"};
-  const auto* end = std::end(kLevels);
-  if (node.kind == YamlKind::kScalar && std::find(std::begin(kLevels), end, node.scalar) != end) {
-    draft->config.log_level = node.scalar;
-    return;
-  }
-  mistakes->Add(node, absl::StrCat("`", name, "` must be one of ", absl::StrJoin(kLevels, ", "),
-                                   ", got ", Quoted(node)));
-}
-
-void ReadTotalThreads(const YamlNode& node, absl::string_view name, Draft* draft,
-                      Mistakes* mistakes) {
-  if (auto value = ReadInt(node, name, 1, 4096, mistakes)) {
-    draft->total_threads = static_cast<int>(*value);
-  }
-}
-
-void RefuseModelPath(const YamlNode& node, absl::string_view name, Draft*, Mistakes* mistakes) {
-  mistakes->Add(node, absl::StrCat("`", name,
-                                   "` is not used: configuration, tokenizer and chat template "
-                                   "come from the GGUF file; give only `model` (or `gguf_path`)"));
-}
-
-struct Field {
-  absl::string_view name;
-  absl::string_view alias;  // KTransformers' name, or empty
-  Reader read;
-};
-
-const std::vector<Field>& Fields() {
-  constexpr int kMany = 1 << 30;
-  static const auto* const fields = new std::vector<Field>{
-      {"model", "gguf_path", Text(&ServeConfig::model)},
-      {"model_path", "", RefuseModelPath},
-      {"model_name", "", Text(&ServeConfig::model_name)},
-      {"rules", "optimize_config_path", Text(&ServeConfig::rules)},
-      {"workers", "", ReadWorkers},
-      {"spawn_workers", "", Bool(&ServeConfig::spawn_workers)},
-      {"threads", "", Int(&ServeConfig::threads, 0, 1024)},
-      {"cpu_infer", "", ReadTotalThreads},
-      {"run_dir", "", Text(&ServeConfig::run_dir)},
-      {"memory", "", ReadMemory},
-      {"listen", "", ReadListen},
-      {"port", "", Int(&ServeConfig::port, 0, 65535)},
-      {"grpc_port", "", Int(&ServeConfig::grpc_port, 0, 65535)},
-      {"context_length", "cache_lens", Int(&ServeConfig::context_length, 0, kMany)},
-      {"kv_tokens", "", Int(&ServeConfig::kv_tokens, 0, kMany)},
-      {"kv_type", "", ReadKvType},
-      {"max_batch_size", "", Int(&ServeConfig::max_batch_size, 1, 1024)},
-      {"chunk_size", "chunk_prefill_size", Int(&ServeConfig::chunk_size, 1, 65536)},
-      {"max_new_tokens", "", Int(&ServeConfig::max_new_tokens, 0, kMany)},
-      {"max_queue", "", Int(&ServeConfig::max_queue, 1, 1 << 20)},
-      {"max_logit_rows", "", Int(&ServeConfig::max_logit_rows, 0, 1 << 20)},
-      {"lanes", "", Int(&ServeConfig::lanes, 1, 64)},
-      {"request_timeout", "", Duration(&ServeConfig::request_timeout)},
-      {"worker_timeout", "", Duration(&ServeConfig::worker_timeout)},
-      {"drain_timeout", "", Duration(&ServeConfig::drain_timeout)},
-      {"log_level", "", ReadLogLevel},
-  };
-  return *fields;
-}
-
-std::vector<absl::string_view> KnownNames() {
-  std::vector<absl::string_view> names;
-  for (const Field& field : Fields()) {
-    names.push_back(field.name);
-    if (!field.alias.empty()) names.push_back(field.alias);
-  }
-  return names;
-}
-
-const Field* FindField(absl::string_view name) {
-  for (const Field& field : Fields()) {
-    if (name == field.name || (!field.alias.empty() && name == field.alias)) return &field;
-  }
-  return nullptr;
-}
-
-void ReadFile(const YamlNode& root, Draft* draft, Mistakes* mistakes) {
+void ReadFile(const YamlNode& root, ConfigDraft* draft, Mistakes* mistakes) {
   if (root.kind == YamlKind::kNull) return;  // an empty file
-  if (!CheckMap(root, "the configuration", KnownNames(), mistakes)) return;
+  if (!CheckMap(root, "the configuration", ConfigNames(), mistakes)) return;
   std::map<absl::string_view, const YamlEntry*> seen;  // by field, so that aliases count
   for (const YamlEntry& entry : root.entries) {
-    const Field* field = FindField(entry.key);
+    const ConfigField* field = FindConfigField(entry.key);
     if (field == nullptr) continue;  // reported by CheckMap
     auto [first, is_new] = seen.emplace(field->name, &entry);
     if (!is_new) {
@@ -281,14 +34,14 @@ void ReadFile(const YamlNode& root, Draft* draft, Mistakes* mistakes) {
   }
 }
 
-void ReadFlag(const ConfigOverride& flag, Draft* draft, Mistakes* all) {
+void ReadFlag(const ConfigOverride& flag, ConfigDraft* draft, Mistakes* all) {
   Mistakes mistakes(absl::StrCat("--", flag.name));
   const std::string name = absl::StrReplaceAll(flag.name, {{"-", "_"}});
-  if (const Field* field = FindField(name)) {
+  if (const ConfigField* field = FindConfigField(name)) {
     draft->where[std::string(field->name)] = absl::StrCat("--", flag.name);
     field->read(MakeScalar(flag.value), name, draft, &mistakes);
   } else {
-    const absl::string_view nearest = NearestName(name, KnownNames());
+    const absl::string_view nearest = NearestName(name, ConfigNames());
     mistakes.Add(0, 0,
                  nearest.empty() ? "unknown flag"
                                  : absl::StrCat("unknown flag; did you mean --",
@@ -298,7 +51,7 @@ void ReadFlag(const ConfigOverride& flag, Draft* draft, Mistakes* all) {
 }
 
 // Mistakes that need more than one field.
-void CheckTogether(const std::string& source, Draft* draft, Mistakes* all) {
+void CheckTogether(const std::string& source, ConfigDraft* draft, Mistakes* all) {
   ServeConfig& config = draft->config;
   const auto complain = [&](const std::string& field, absl::string_view message) {
     auto it = draft->where.find(field);
@@ -352,7 +105,7 @@ absl::StatusOr<std::string> ReadWhole(const std::string& path) {
 
 absl::StatusOr<ServeConfig> LoadConfig(const std::string& path,
                                        const std::vector<ConfigOverride>& overrides) {
-  Draft draft;
+  ConfigDraft draft;
   Mistakes mistakes(path);
   if (!path.empty()) {
     DT_ASSIGN_OR_RETURN(const std::string text, ReadWhole(path));
@@ -363,69 +116,6 @@ absl::StatusOr<ServeConfig> LoadConfig(const std::string& path,
   CheckTogether(path.empty() ? "configuration" : path, &draft, &mistakes);
   if (!mistakes.empty()) return mistakes.ToStatus();
   return draft.config;
-}
-
-absl::StatusOr<StepShape> ResolveStepShape(const ServeConfig& config, int model_context_length) {
-  const int64_t limit =
-      model_context_length > 0 ? model_context_length : std::numeric_limits<int32_t>::max();
-  if (config.context_length > limit) {
-    return absl::InvalidArgumentError(absl::StrCat("context_length ", config.context_length,
-                                                   " is more than the model's, which is ", limit));
-  }
-  int64_t context = config.context_length;
-  if (context == 0) {
-    context = std::min<int64_t>(limit, kDefaultContextLength);
-    if (config.kv_tokens > 0) context = std::min<int64_t>(context, config.kv_tokens);
-  }
-  int64_t kv_tokens = config.kv_tokens;
-  if (kv_tokens == 0) {
-    kv_tokens = std::max<int64_t>(context * 2, int64_t{config.max_batch_size} * kKvBlockTokens);
-  }
-  StepShape shape;
-  shape.context_length = static_cast<int32_t>(context);
-  shape.num_kv_blocks = static_cast<int32_t>((kv_tokens + kKvBlockTokens - 1) / kKvBlockTokens);
-  shape.max_sequences = config.max_batch_size;
-  shape.max_rows = config.chunk_size + config.max_batch_size;
-  shape.max_logit_rows = std::max(config.max_logit_rows, config.max_batch_size);
-  shape.kv_type = config.kv_type;
-  return shape;
-}
-
-absl::StatusOr<int64_t> ParseBytes(const std::string& text) {
-  struct Unit {
-    absl::string_view name;
-    double bytes;
-  };
-  constexpr Unit kUnits[] = {{"", 1},
-                             {"B", 1},
-                             {"KiB", 1024},
-                             {"MiB", 1048576.0},
-                             {"GiB", 1073741824.0},
-                             {"TiB", 1099511627776.0},
-                             {"Ki", 1024},
-                             {"Mi", 1048576.0},
-                             {"Gi", 1073741824.0},
-                             {"Ti", 1099511627776.0},
-                             {"KB", 1e3},
-                             {"MB", 1e6},
-                             {"GB", 1e9},
-                             {"TB", 1e12},
-                             {"K", 1e3},
-                             {"M", 1e6},
-                             {"G", 1e9},
-                             {"T", 1e12}};
-  const size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
-  const absl::string_view unit = absl::StripAsciiWhitespace(absl::string_view(text).substr(digits));
-  double number = 0;
-  if (absl::SimpleAtod(absl::string_view(text).substr(0, digits), &number)) {
-    for (const Unit& known : kUnits) {
-      if (unit != known.name) continue;
-      const double bytes = std::round(number * known.bytes);
-      if (bytes > 0 && bytes < 9e18) return static_cast<int64_t>(bytes);
-    }
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("`", text.substr(0, 60), "` is not a size such as 8GiB, 512MiB, 1.5GB or 1000"));
 }
 
 }  // namespace dovetail::coordinator

@@ -59,10 +59,6 @@ struct ConfigOverride {
 absl::StatusOr<ServeConfig> LoadConfig(const std::string& path,
                                        const std::vector<ConfigOverride>& overrides);
 
-// The limits of a step that this configuration asks for, with what 0 stands for filled in.
-// InvalidArgument: `context_length` is beyond the model's, which is `model_context_length`.
-absl::StatusOr<StepShape> ResolveStepShape(const ServeConfig& config, int model_context_length);
-
 // "8GiB", "512MiB", "1.5GB", "1000" -> bytes.
 absl::StatusOr<int64_t> ParseBytes(const std::string& text);
 

@@ -21,6 +21,7 @@ constexpr Flag kFlags[] = {
     {"model_name", "ID", "id of the model in the API (default: the file's name)"},
     {"rules", "FILE", "placement rules; without them layers are split evenly over the workers"},
     {"workers", "NAMES", "workers that the plan is for, such as cpu:0,cpu:1 (default: cpu:0)"},
+    {"spawn_workers", "BOOL", "serve: start and supervise the workers here (default: true)"},
     {"threads", "N", "threads of each local worker (default: cores / workers)"},
     {"run_dir", "DIR", "directory of the shared memory, on a tmpfs (default: in /dev/shm)"},
     {"memory", "BUDGETS",

@@ -262,8 +262,6 @@ absl::Status Coordinator::Impl::StartHttp() {
       absl::StrCat("dovetail-cis1-", shape.kv_type == KvType::kF32 ? "f32" : "f16");
   DT_ASSIGN_OR_RETURN(http_server, HttpServer::Start(http_options, std::move(api)));
   http_port = http_server->port();
-  LogInfo(absl::StrCat("listening: HTTP on ", config.listen, " port ", http_port, ", gRPC on port ",
-                       grpc_port));
   return absl::OkStatus();
 }
 
@@ -367,8 +365,12 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(const ServeConfi
                                                                   : config.run_dir));
   impl.StartEngine();
   impl.StartCluster();
-  DT_RETURN_IF_ERROR(impl.StartGrpc());
+  // HTTP first: of two servers on the same ports, the one that a person named is reported.
   DT_RETURN_IF_ERROR(impl.StartHttp());
+  DT_RETURN_IF_ERROR(impl.StartGrpc());
+  LogInfo(absl::StrCat("listening on ", config.listen, ": ",
+                       impl.http_port != 0 ? absl::StrCat("HTTP port ", impl.http_port, ", ") : "",
+                       "gRPC port ", impl.grpc_port));
   DT_RETURN_IF_ERROR(impl.StartSupervisor());
   return coordinator;
 }

@@ -64,8 +64,11 @@ struct EngineOptions {
   int chunk_size = 512;  // prefill tokens of one step
   int max_queue = 256;
   int lanes = 1;
-  // A step that has not come back after this long means that the pipeline is lost.
+  // A step that has not come back after step_timeout, and step_timeout_per_row for each row that is
+  // in flight in any lane, means that the pipeline is lost. Slow is not dead: a worker that hangs
+  // is noticed by its heartbeats long before.
   absl::Duration step_timeout = absl::Seconds(30);
+  absl::Duration step_timeout_per_row = absl::Seconds(1);
   // Modules in execution order, to name the one where a value stopped being finite; may be empty.
   std::vector<std::string> module_names;
   // Called on the engine's thread after an error or a timeout of the pipeline: it is cleared

@@ -229,9 +229,8 @@ void EngineLoop::ExpireRequests(absl::Time now) {
   }
   for (const LaneStep& lane : lanes_) {
     if (!lane.in_flight || !lane.overdue.Passed()) continue;
-    return Lose(
-        absl::DeadlineExceededError(absl::StrCat("step ", lane.step, " did not come back within ",
-                                                 absl::FormatDuration(options_.step_timeout))));
+    return Lose(absl::DeadlineExceededError(absl::StrCat(
+        "step ", lane.step, " did not come back within ", absl::FormatDuration(lane.allowed))));
   }
 }
 
@@ -239,13 +238,23 @@ void EngineLoop::ScheduleSteps() {
   if (pipeline_ == nullptr || scheduler_.idle()) return;
   for (int lane = 0; lane < options_.lanes; ++lane) {
     if (lanes_[lane].in_flight || !scheduler_.Schedule(lane, &frame_)) continue;
-    lanes_[lane] = {true, ++num_steps_, Deadline(options_.step_timeout)};
+    const absl::Duration allowed = StepAllowance();
+    lanes_[lane] = {true, ++num_steps_, Deadline(allowed), allowed};
     frame_.header.epoch = pipeline_->epoch();
     frame_.header.step = num_steps_;
     if (absl::Status sent = pipeline_->Send(frame_); !sent.ok()) return Lose(sent);
   }
   // With nothing in flight the oldest sequence can always go on: anything else would wait for ever.
   DT_CHECK(AnyInFlight());
+}
+
+// A step may have to wait for those of the other lanes.
+absl::Duration EngineLoop::StepAllowance() const {
+  int rows = 0;
+  for (int lane = 0; lane < options_.lanes; ++lane) {
+    for (const ScheduledRows& scheduled : scheduler_.in_flight(lane)) rows += scheduled.num_rows;
+  }
+  return options_.step_timeout + options_.step_timeout_per_row * rows;
 }
 
 bool EngineLoop::AnyInFlight() const {

@@ -68,6 +68,7 @@ class EngineLoop {
     bool in_flight = false;
     uint64_t step = 0;
     Deadline overdue{absl::InfiniteDuration()};
+    absl::Duration allowed;
   };
 
   absl::Status HandleOutput();
@@ -78,6 +79,7 @@ class EngineLoop {
   void Lose(const absl::Status& error);
   void DropSteps();
   bool AnyInFlight() const;
+  absl::Duration StepAllowance() const;
 
   const EngineOptions options_;
   Scheduler scheduler_;

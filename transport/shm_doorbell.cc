@@ -1,5 +1,7 @@
 #include "transport/shm_doorbell.h"
 
+#include <sched.h>
+
 #include <algorithm>
 
 #include "base/deadline.h"
@@ -27,6 +29,8 @@ bool SpinForChange(const std::atomic<uint32_t>& sequence, uint32_t seen, absl::D
       if (sequence.load(std::memory_order_acquire) != seen) return true;
       CpuPause();
     }
+    // The other end may be waiting for this very processor.
+    sched_yield();
   } while (!end.Passed());
   return false;
 }

@@ -1,5 +1,6 @@
 #include "worker/executor.h"
 
+#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -20,6 +21,8 @@ namespace {
 // How long a peer may take to make room or to send the rest of a message before it counts as lost.
 // The coordinator notices dead workers long before; this ends a wait that nobody else ends.
 constexpr absl::Duration kPeerTimeout = absl::Seconds(30);
+// How long Stop() lets the current step go on before it ends the epoch to wake it.
+constexpr std::chrono::seconds kStopGrace{3};
 constexpr absl::Duration kIdleWait = absl::Minutes(1);
 constexpr absl::Duration kProgressInterval = absl::Milliseconds(100);
 
@@ -55,6 +58,14 @@ void Executor::Post(std::function<void(ThreadPool* pool)> fn) {
 void Executor::Stop() {
   stop_.store(true);
   Post([](ThreadPool*) {});
+  {
+    // A step may wait for a peer that is gone.
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (!ended_cv_.wait_for(lock, kStopGrace, [this] { return ended_; }) &&
+        ring_owner_ != nullptr) {
+      ring_owner_->Abort();
+    }
+  }
   if (thread_.joinable()) thread_.join();
 }
 
@@ -75,6 +86,9 @@ void Executor::Loop() {
   step_sender_.reset();
   runner_.reset();
   pool_.reset();
+  std::lock_guard<std::mutex> lock(mutex_);
+  ended_ = true;
+  ended_cv_.notify_all();
 }
 
 bool Executor::RunPosted() {

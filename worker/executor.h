@@ -81,7 +81,8 @@ class Executor {
   void Disconnect(uint64_t epoch);
   // Runs `fn` on the executor's thread, between steps.
   void Post(std::function<void(ThreadPool* pool)> fn);
-  // Finishes the step that is being computed, gives up a load, and ends the thread.
+  // Finishes the step that is being computed, gives up a load, and ends the thread. A step that
+  // waits for a peer in vain is ended with its epoch.
   void Stop();
 
   ExecutorStats stats() const;
@@ -103,6 +104,8 @@ class Executor {
 
   std::mutex mutex_;
   std::condition_variable posted_cv_;
+  std::condition_variable ended_cv_;
+  bool ended_ = false;                               // guarded by mutex_: the loop is over
   std::deque<std::function<void()>> posted_;         // guarded by mutex_
   std::shared_ptr<transport::Exchange> ring_owner_;  // guarded by mutex_; keeps ringer_ valid
   std::unique_ptr<transport::Doorbell> ringer_;      // guarded by mutex_; wakes the loop

@@ -143,6 +143,7 @@ class Lexer {
     ReadKeywordBlock(at_ + 2 + (sign != 0 ? 1 : 0), "raw", &begin, &begin_sign);
     const size_t tag = at_;
     FinishTag(begin, begin_sign, /*takes_newline=*/false);
+    if (at_ == source_.size()) return absl::OkStatus();  // Jinja does not mind
     for (size_t i = source_.find("{%", at_); i != std::string::npos;
          i = source_.find("{%", i + 2)) {
       const char next = i + 2 < source_.size() ? source_[i + 2] : 0;

@@ -116,7 +116,7 @@ std::vector<absl::string_view> SplitSpace(absl::string_view text, int64_t max_sp
   text = StripText(text, true, false);
   while (!text.empty()) {
     if (max_splits >= 0 && static_cast<int64_t>(parts.size()) == max_splits) {
-      parts.push_back(StripText(text, false, true));
+      parts.push_back(text);  // the rest, with the spaces at its end
       break;
     }
     size_t end = 0;
@@ -136,7 +136,7 @@ std::vector<absl::string_view> RSplitSpace(absl::string_view text, int64_t max_s
   text = StripText(text, false, true);
   while (!text.empty()) {
     if (max_splits >= 0 && static_cast<int64_t>(parts.size()) == max_splits) {
-      parts.push_back(StripText(text, true, false));
+      parts.push_back(text);
       break;
     }
     size_t begin = text.size();

@@ -15,7 +15,7 @@ def prompts():
     harness.need(harness.SMOLLM2)
     golden = json.loads(pathlib.Path(harness.need(
         harness.DATA / "golden/smollm2-135m-instruct-q4_1/golden.json")).read_text())
-    return [golden["wikitext_windows"][0][:150]]
+    return [golden["wikitext_windows"][0][:80]]
 
 
 def others(count):
@@ -28,7 +28,7 @@ def base():
     return harness.eval_logits(harness.SMOLLM2, prompts(), VOCAB, threads=2, isa="scalar").tobytes()
 
 
-def check(expected=None, lists=None, rows=150, **flags):
+def check(expected=None, lists=None, rows=80, **flags):
     got = harness.eval_logits(harness.SMOLLM2, lists or prompts(), VOCAB, **flags)[:rows].tobytes()
     assert got == (expected or base()), f"other bytes with {flags}"
 

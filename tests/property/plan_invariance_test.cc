@@ -1,11 +1,13 @@
 // The promise: logits do not depend on how a model is cut, on threads, on chunks, on the
 // instruction set, nor on what else is in the batch; and they are those of the published model.
 //
-// Real executors run as threads over in-process rings, on the golden models.
+// Real executors run as threads over in-process rings, on the golden models and on random ones of
+// every weight type.
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -14,10 +16,12 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/weight_type.h"
 #include "gmock/gmock.h"
 #include "tests/testing/local_pipeline.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/test_data.h"
+#include "tests/testing/tiny_llama.h"
 
 namespace dovetail {
 namespace {
@@ -147,7 +151,7 @@ class PlanInvariance : public ::testing::TestWithParam<std::string> {
   std::string family() const { return GetParam().substr(0, GetParam().find('/')); }
 };
 
-// Ops of the golden models: 0 embedding, 1 + 2 l attention, 2 + 2 l mlp of layer l, 7 norm, 8
+// Ops of all models here: 0 embedding, 1 + 2 l attention, 2 + 2 l mlp of layer l, 7 norm, 8
 // lm_head.
 std::vector<Variation> Variations(const LocalPipelineOptions& base) {
   std::vector<Variation> variations;
@@ -287,6 +291,42 @@ TEST_P(GoldenFloat, GreedyTokensOfTheGolden) {
     EXPECT_THAT(tokens, ::testing::ElementsAreArray(c.greedy));
   }
 }
+
+// Random models need no shared data: every supported weight type, rows that are no multiple of 256
+// where the type allows it, and a sequence that is longer than attention's split.
+class SyntheticInvariance : public ::testing::TestWithParam<WeightType> {};
+
+TEST_P(SyntheticInvariance, SameBytesForEveryPlan) {
+  const WeightType type = GetParam();
+  const bool large_blocks = InfoOf(type).block_elements == 256;
+  LocalPipelineOptions base;
+  base.gguf = ::testing::TempDir() + "plan_invariance_" + std::string(InfoOf(type).name) + ".gguf";
+  base.shape.kv_type = KvType::kF16;
+  testing::WriteTinyLlama(base.gguf, {.layers = 3,
+                                      .hidden = large_blocks ? 256 : 288,
+                                      .ffn = large_blocks ? 768 : 544,
+                                      .context = 512,
+                                      .type = type,
+                                      .tied = type == WeightType::kQ8_0});
+  std::mt19937 random(static_cast<uint32_t>(testing::TestSeed()));
+  Sequences sequences;
+  for (int length : {300, 1, 33}) {
+    sequences.emplace_back(length);
+    for (int32_t& token : sequences.back()) token = static_cast<int32_t>(random() % 320);
+  }
+  ASSERT_OK_AND_ASSIGN(const std::vector<Logits> expected, Evaluate(base, sequences, 512));
+  ASSERT_EQ(expected[0].size(), 300u);
+  for (const Variation& v : Variations(base)) {
+    ASSERT_OK_AND_ASSIGN(const std::vector<Logits> actual, Evaluate(v.options, sequences, v.chunk));
+    EXPECT_TRUE(SameBytes(expected, actual)) << v.name;
+  }
+  std::filesystem::remove(base.gguf);
+}
+
+INSTANTIATE_TEST_SUITE_P(AllTypes, SyntheticInvariance,
+                         ::testing::ValuesIn(SupportedWeightTypes().begin(),
+                                             SupportedWeightTypes().end()),
+                         [](const auto& info) { return std::string(InfoOf(info.param).name); });
 
 std::string NameOf(const ::testing::TestParamInfo<std::string>& info) {
   std::string name = info.param.substr(0, info.param.rfind('.'));

@@ -47,8 +47,16 @@ struct LocalPipeline::Events {
   std::mutex mutex;
   std::condition_variable changed;
   std::vector<worker::LoadResult> loads;
-  std::vector<absl::Status> failures;
+  // Not absl::Status: its reference count is in a library that TSan does not see into.
+  std::vector<std::pair<absl::StatusCode, std::string>> failures;
   size_t connected = 0;
+
+  // With the mutex held.
+  std::vector<absl::Status> FailuresLocked() const {
+    std::vector<absl::Status> statuses;
+    for (const auto& [code, message] : failures) statuses.emplace_back(code, message);
+    return statuses;
+  }
 
   // Waits until `done` holds or something failed.
   template <typename Done>
@@ -56,7 +64,7 @@ struct LocalPipeline::Events {
     std::unique_lock<std::mutex> lock(mutex);
     const bool in_time = changed.wait_for(lock, std::chrono::seconds(60),
                                           [&] { return !failures.empty() || done(); });
-    if (!failures.empty()) return failures.front();
+    if (!failures.empty()) return FailuresLocked().front();
     return in_time ? absl::OkStatus() : absl::DeadlineExceededError("executors did not answer");
   }
 
@@ -74,7 +82,7 @@ struct LocalPipeline::Events {
     };
     handlers.failed = [this](const absl::Status& status) {
       std::lock_guard<std::mutex> lock(mutex);
-      failures.push_back(status);
+      failures.emplace_back(status.code(), std::string(status.message()));
       changed.notify_all();
     };
     return handlers;
@@ -213,7 +221,7 @@ absl::StatusOr<StepOutput> LocalPipeline::RunStep(const StepFrame& frame) {
   DT_RETURN_IF_ERROR(Send(frame));
   auto output = Receive();
   std::lock_guard<std::mutex> lock(events_->mutex);
-  failures_ = events_->failures;
+  failures_ = events_->FailuresLocked();
   return output;
 }
 

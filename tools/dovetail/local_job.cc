@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "absl/strings/str_split.h"
+#include "base/log.h"
 #include "base/status_macros.h"
 #include "tools/dovetail/progress.h"
 
@@ -55,6 +56,7 @@ absl::StatusOr<std::unique_ptr<coordinator::Coordinator>> StartLocalJob(
   config.max_logit_rows = shape.max_logit_rows;
   config.lanes = flags.lanes;
   config.log_level = "warn";
+  DT_RETURN_IF_ERROR(InitLogging("dovetail", config.log_level));
 
   coordinator::CoordinatorOptions options;
   options.serve_clients = false;

@@ -1,5 +1,7 @@
 #include "base/yaml_reader.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -116,6 +118,14 @@ TEST(MistakesTest, AreListedInTheOrderOfLines) {
               StatusIs(absl::StatusCode::kInvalidArgument,
                        "f.yaml:2:5: early\nf.yaml:3:1: between\nf.yaml:9:1: late\n--port: bad"));
   EXPECT_OK(Mistakes("x").ToStatus());
+}
+
+TEST(MistakesTest, ShowsAHundredAndCountsTheRest) {
+  Mistakes mistakes("f");
+  for (int line = 1; line <= 150; ++line) mistakes.Add(line, 1, "wrong");
+  const std::string text(mistakes.ToStatus().message());
+  EXPECT_THAT(text, HasSubstr("f:100:1: wrong\nf: and 50 more mistakes"));
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 100);
 }
 
 TEST(CheckMapTest, ReportsKindDuplicatesAndUnknownKeys) {

@@ -88,6 +88,9 @@ class ClusterMachineTest : public ::testing::Test {
       cleared_.push_back(reason);
       pipeline_ = nullptr;
     };
+    options.publish = [this] {
+      if (on_publish_) on_publish_();
+    };
     machine_ = std::make_unique<ClusterMachine>(std::move(options));
   }
 
@@ -176,6 +179,7 @@ class ClusterMachineTest : public ::testing::Test {
   int num_plans_ = 0;
   std::shared_ptr<transport::Exchange> exchange_;
   std::unique_ptr<Pipeline> pipeline_;
+  std::function<void()> on_publish_;
   std::vector<absl::Status> cleared_;
   std::shared_ptr<FakeLink> a_, b_;
   std::unique_ptr<ClusterMachine> machine_;
@@ -324,6 +328,19 @@ TEST_F(ClusterMachineTest, RecoversFromALostWorker) {
   EXPECT_EQ(machine_->state(), ServingState::kReady);
   EXPECT_EQ(machine_->epoch(), 2u);
   EXPECT_EQ(machine_->Workers()[1].restarts, 1);
+}
+
+TEST_F(ClusterMachineTest, TheStateIsSeenBeforeRequestsEnd) {
+  MakeReady();
+  std::vector<ServingState> published;
+  on_publish_ = [&] {
+    published.push_back(machine_->state());
+    EXPECT_FALSE(exchange_->aborted());
+    EXPECT_TRUE(cleared_.empty());
+  };
+  machine_->OnClosed(b_, absl::UnavailableError("gone"), now_);
+  EXPECT_THAT(published, ::testing::ElementsAre(ServingState::kRecovering));
+  EXPECT_EQ(cleared_.size(), 1u);
 }
 
 TEST_F(ClusterMachineTest, LosesAWorkerThatIsSilent) {

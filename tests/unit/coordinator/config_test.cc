@@ -195,30 +195,6 @@ TEST_F(ConfigTest, BadFiles) {
   EXPECT_OK(Load("", {{"model", "m"}}));
 }
 
-TEST(ResolveStepShapeTest, FillsInWhatZeroStandsFor) {
-  ServeConfig config;
-  ASSERT_OK_AND_ASSIGN(StepShape shape, ResolveStepShape(config, 2048));
-  EXPECT_EQ(shape.context_length, 2048);
-  EXPECT_EQ(shape.num_kv_blocks, 2 * 2048 / 32);
-  EXPECT_EQ(shape.max_sequences, 32);
-  EXPECT_EQ(shape.max_rows, 512 + 32);
-  EXPECT_EQ(shape.max_logit_rows, 32);
-  ASSERT_OK_AND_ASSIGN(shape, ResolveStepShape(config, 131072));
-  EXPECT_EQ(shape.context_length, 8192);
-  config.kv_tokens = 100;
-  ASSERT_OK_AND_ASSIGN(shape, ResolveStepShape(config, 131072));
-  EXPECT_EQ(shape.context_length, 100);
-  EXPECT_EQ(shape.num_kv_blocks, 4);
-  config.kv_tokens = 0;
-  config.context_length = 64;
-  ASSERT_OK_AND_ASSIGN(shape, ResolveStepShape(config, 128));
-  EXPECT_EQ(shape.num_kv_blocks, 32) << "a block for every sequence of a step";
-  config.context_length = 256;
-  EXPECT_THAT(ResolveStepShape(config, 128),
-              StatusIs(absl::StatusCode::kInvalidArgument,
-                       "context_length 256 is more than the model's, which is 128"));
-}
-
 TEST(ParseBytesTest, KnowsBothKindsOfUnits) {
   const auto bytes = [](const std::string& text) { return ParseBytes(text).value_or(-1); };
   EXPECT_EQ(bytes("1000"), 1000);

@@ -395,6 +395,7 @@ TEST_F(EngineTest, AnErrorOfThePipelineEndsRequestsAndIsReportedOnce) {
 TEST_F(EngineTest, AStepThatDoesNotComeBackLosesThePipeline) {
   EngineOptions options = Options();
   options.step_timeout = absl::Milliseconds(40);
+  options.step_timeout_per_row = absl::ZeroDuration();
   std::vector<absl::Status> reports;
   options.on_pipeline_lost = [&](const absl::Status& status) { reports.push_back(status); };
   Start(options);
