@@ -32,7 +32,7 @@ struct RmsNormArgs {
 };
 
 // The activations of a product, in the forms that weight types ask for. `f32` always; the quantised
-// form for one block size (32 or 256): q = RNE(x * 127/amax), d = amax/127, per block.
+// form for one block size (16, 32 or 256): q = RNE(x * 127/amax), d = amax/127, per block.
 struct Activations {
   const float* f32;  // [rows, cols]
   int64_t f32_stride;
@@ -43,7 +43,7 @@ struct Activations {
   int16_t* bsum;  // [rows, cols / 16]: sums of 16 consecutive q
   int64_t bsum_stride;
   int32_t cols;
-  int32_t block;  // 32, 256, or 0: only f32
+  int32_t block;  // 16, 32, 256, or 0: only f32
 };
 
 // Fills q, d and bsum from f32. Unit: rows. A non-finite input gives d = NaN for its block, which

@@ -16,16 +16,22 @@ constexpr int64_t kAlign = 64;
 // Quantised activations, once for each block size that weight types ask for.
 struct ActivationNames {
   const char *q8, *d, *bsum;
+  int block = 32;  // the smallest that uses them
 };
 constexpr ActivationNames kProductActivations[] = {{"act_q8", "act_d", "act_bsum"},
-                                                   {"act2_q8", "act2_d", "act2_bsum"}};
+                                                   {"act2_q8", "act2_d", "act2_bsum"},
+                                                   {"act3_q8", "act3_d", "act3_bsum", 16}};
 constexpr ActivationNames kNormActivations[] = {{"normed_q8", "normed_d", "normed_bsum"},
-                                                {"normed2_q8", "normed2_d", "normed2_bsum"}};
-constexpr ActivationNames kExpertInputs[] = {{"expert_in_q8", "expert_in_d", "expert_in_bsum"},
-                                             {"expert_in2_q8", "expert_in2_d", "expert_in2_bsum"}};
+                                                {"normed2_q8", "normed2_d", "normed2_bsum"},
+                                                {"normed3_q8", "normed3_d", "normed3_bsum", 16}};
+constexpr ActivationNames kExpertInputs[] = {
+    {"expert_in_q8", "expert_in_d", "expert_in_bsum"},
+    {"expert_in2_q8", "expert_in2_d", "expert_in2_bsum"},
+    {"expert_in3_q8", "expert_in3_d", "expert_in3_bsum", 16}};
 constexpr ActivationNames kExpertActivations[] = {
     {"expert_act_q8", "expert_act_d", "expert_act_bsum"},
-    {"expert_act2_q8", "expert_act2_d", "expert_act2_bsum"}};
+    {"expert_act2_q8", "expert_act2_d", "expert_act2_bsum"},
+    {"expert_act3_q8", "expert_act3_d", "expert_act3_bsum", 16}};
 
 int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -78,12 +84,12 @@ class BufferList {
   void Add(const char* name, int64_t elements, int64_t element_bytes) {
     buffers_.push_back({name, RoundUp(elements * element_bytes, kAlign)});
   }
-  // Both forms of [rows, cols].
+  // Every form of [rows, cols].
   void AddActivations(absl::Span<const ActivationNames> forms, int64_t rows, int64_t cols) {
     const int64_t k = RoundUp(cols, 256);
     for (const ActivationNames& names : forms) {
       Add(names.q8, rows * k, 1);
-      Add(names.d, rows * (k / 32), 4);
+      Add(names.d, rows * (k / names.block), 4);
       Add(names.bsum, rows * (k / 16), 2);
     }
   }

@@ -25,10 +25,11 @@ struct QuantizedBuffer {
   int16_t* bsum = nullptr;
 };
 
-// Both forms of one input of products.
+// The forms of one input of products.
 struct ActivationBuffers {
   QuantizedBuffer block32;
   QuantizedBuffer block256;
+  QuantizedBuffer block16;
 };
 
 // What layers with experts need. P pairs of a row and one of its slots, sorted by expert.

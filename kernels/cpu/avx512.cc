@@ -13,6 +13,8 @@
 #include "kernels/gated_constants.h"
 #include "kernels/kv_layout.h"
 #include "kernels/ops.h"
+#include "kernels/quant/codebooks.h"
+#include "kernels/quant/values.h"
 #include "kernels/table.h"
 
 #define DOVETAIL_ISA_NAME "avx512"
@@ -33,6 +35,7 @@ namespace {
 #include "kernels/cpu/elementwise.inl.h"
 #include "kernels/cpu/quantize.inl.h"
 #include "kernels/cpu/unpack.inl.h"
+#include "kernels/cpu/unpack_codebook.inl.h"
 //
 #include "kernels/cpu/attention.inl.h"
 #include "kernels/cpu/matmul_float.inl.h"

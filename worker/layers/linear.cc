@@ -31,6 +31,7 @@ ActivationForms ActivationForms::Of(absl::Span<const Linear* const> consumers) {
   ActivationForms forms;
   for (const Linear* linear : consumers) {
     forms.f32 |= linear->activation_block() == 0;
+    forms.block16 |= linear->activation_block() == 16;
     forms.block32 |= linear->activation_block() == 32;
     forms.block256 |= linear->activation_block() == 256;
   }
@@ -48,7 +49,10 @@ kernels::Activations LinearInput::For(int32_t block) const {
   a.cols = cols_;
   a.block = block;
   if (block == 0) return a;
-  const QuantizedBuffer& buffer = block == 32 ? buffers_.block32 : buffers_.block256;
+  const QuantizedBuffer& buffer = block == 16   ? buffers_.block16
+                                  : block == 32 ? buffers_.block32
+                                                : buffers_.block256;
+  DT_CHECK(buffer.q != nullptr);
   a.q_stride = QuantizedStride(cols_);
   a.q = buffer.q + first_row_ * a.q_stride;
   a.d_stride = cols_ / block;
@@ -71,8 +75,8 @@ void LinearInput::CopyRow(const LinearInput& from, int64_t from_row, int64_t row
   };
   DT_CHECK(x == x_ && first_row_ == 0);
   if (forms_.f32) copy(x, from.For(0).f32, cols_, cols_);
-  for (int32_t block : {32, 256}) {
-    if (!(block == 32 ? forms_.block32 : forms_.block256)) continue;
+  for (int32_t block : {16, 32, 256}) {
+    if (!forms_.Has(block)) continue;
     const kernels::Activations to = For(block), source = from.For(block);
     copy(to.q, source.q, to.q_stride, cols_);
     copy(to.d, source.d, to.d_stride, to.d_stride);
@@ -82,8 +86,8 @@ void LinearInput::CopyRow(const LinearInput& from, int64_t from_row, int64_t row
 
 void LinearInput::Quantize(const kernels::KernelTable& kernels, int64_t begin, int64_t end,
                            int32_t col_begin, int32_t col_end) const {
-  for (int32_t block : {32, 256}) {
-    if (!(block == 32 ? forms_.block32 : forms_.block256)) continue;
+  for (int32_t block : {16, 32, 256}) {
+    if (!forms_.Has(block)) continue;
     kernels::Activations part = For(block);
     DT_CHECK(col_begin % block == 0 && col_end % block == 0);
     part.f32 += col_begin;

@@ -2,7 +2,7 @@
 // Products: several of them in one phase.
 //
 // Different weight types read activations in different forms (docs/numerics.md): f32, or int8 in
-// blocks of 32 or 256. A LinearInput holds the forms that its consumers ask for, each quantised
+// blocks of 16, 32 or 256. A LinearInput holds the forms that its consumers ask for, each quantised
 // once.
 #ifndef DOVETAIL_WORKER_LAYERS_LINEAR_H_
 #define DOVETAIL_WORKER_LAYERS_LINEAR_H_
@@ -24,7 +24,7 @@ struct Linear {
   const float* bias = nullptr;  // [out_features], or none
 
   int64_t panels() const;
-  int32_t activation_block() const;  // 32, 256, or 0: reads f32
+  int32_t activation_block() const;  // 16, 32, 256, or 0: reads f32
 };
 
 // The same matrix of all experts of a layer, one after another.
@@ -39,6 +39,9 @@ struct ActivationForms {
   bool f32 = false;
   bool block32 = false;
   bool block256 = false;
+  bool block16 = false;  // NVFP4
+
+  bool Has(int32_t block) const { return block == 16 ? block16 : block == 32 ? block32 : block256; }
   static ActivationForms Of(absl::Span<const Linear* const> consumers);
 };
 
