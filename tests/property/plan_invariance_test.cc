@@ -309,14 +309,18 @@ class SyntheticInvariance : public ::testing::TestWithParam<std::tuple<WeightTyp
 
 TEST_P(SyntheticInvariance, SameBytesForEveryPlan) {
   const auto [type, experts] = GetParam();
-  const bool large_blocks = InfoOf(type).block_elements == 256;
+  const int block = InfoOf(type).block_elements;
   LocalPipelineOptions base;
   base.gguf = absl::StrCat(::testing::TempDir(), "plan_invariance_",
                            absl::string_view(InfoOf(type).name), "_", experts, ".gguf");
   base.shape.kv_type = KvType::kF16;
   testing::WriteTinyLlama(base.gguf, {.layers = 3,
-                                      .hidden = large_blocks ? 256 : 288,
-                                      .ffn = large_blocks ? 768 : 544,
+                                      .hidden = block == 256  ? 256
+                                                : block == 64 ? 320
+                                                              : 288,
+                                      .ffn = block == 256  ? 768
+                                             : block == 64 ? 576
+                                                           : 544,
                                       .experts = experts,
                                       .experts_used = 3,
                                       .context = 512,

@@ -32,7 +32,7 @@ absl::StatusOr<ModelConfig> LoadFile(const std::string& path) {
 }
 
 absl::StatusOr<ModelConfig> Load(const GgufWriter& writer) {
-  const std::string path = ::testing::TempDir() + "/families_test.gguf";
+  const std::string path = ::testing::TempDir() + "/family_reader_test.gguf";
   writer.Write(path);
   return LoadFile(path);
 }
@@ -157,7 +157,7 @@ TEST(FamiliesErrors, MissingAndMisshapenExpertsAreListedTogether) {
   };
   rename("blk.0.ffn_up_exps.weight");
   rename("blk.1.ffn_gate_inp.weight");
-  const std::string path = ::testing::TempDir() + "/families_test.gguf";
+  const std::string path = ::testing::TempDir() + "/family_reader_test.gguf";
   testing::WriteFileOrDie(path, bytes);
   EXPECT_THAT(LoadFile(path),
               StatusIs(kInvalid, AllOf(HasSubstr("2 missing tensors: blk.0.ffn_up_exps.weight, "
