@@ -10,10 +10,34 @@ absl::string_view PackedLayoutName(PackedLayout layout) {
 
 int64_t PackedBlockBytes(PackedLayout layout, WeightType type) {
   const int64_t stored = InfoOf(type).block_bytes;
-  // P16 keeps every byte of the block but for Q4_K, whose eight 6-bit scales and minimums (12
-  // bytes) become one byte each (16), so that a lane finds its scale without shifting across bytes.
-  if (layout == PackedLayout::kP16 && type == WeightType::kQ4_K) return stored + 4;
-  return stored;
+  if (layout == PackedLayout::kRaw) return stored;
+  // P16 keeps the bytes of the block, but for fields that a lane could only read by shifting across
+  // bytes or by computing: those are stored ready.
+  switch (type) {
+    case WeightType::kQ3_K:  // 6-bit scales (and minimums) as a byte each
+    case WeightType::kQ4_K:
+    case WeightType::kQ5_K:
+      return stored + 4;
+    case WeightType::kIQ4_XS:
+      return stored + 2;
+    case WeightType::kIQ2_XXS:  // all 8 signs of 7 stored ones
+    case WeightType::kIQ2_XS:
+    case WeightType::kIQ3_XXS:
+    case WeightType::kIQ1_S:  // 3-bit fields as nibbles
+      return stored + 4;
+    case WeightType::kIQ1_M:
+      return stored + 2;
+    case WeightType::kTQ1_0:  // 2 bits for a ternary digit
+      return stored + 12;
+    case WeightType::kNVFP4:  // scales as halves
+      return stored + 4;
+    default:
+      return stored;
+  }
+}
+
+bool HasFastKernel(PackedLayout layout, WeightType type) {
+  return layout == PackedLayout::kP16 && IsSupported(type);
 }
 
 int64_t PackedBytes(PackedLayout layout, WeightType type, int64_t rows, int64_t cols) {

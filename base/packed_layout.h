@@ -27,6 +27,10 @@ absl::string_view PackedLayoutName(PackedLayout layout);  // "raw", "p16"
 // remainder).
 int64_t PackedBlockBytes(PackedLayout layout, WeightType type);
 
+// Whether products with `type` in `layout` have a kernel of their own instruction set. The others
+// run on the plain loops of the reference: right, and slow, which a plan should say.
+bool HasFastKernel(PackedLayout layout, WeightType type);
+
 // Bytes of a [rows, cols] matrix, cols a multiple of the type's block; a multiple of 64.
 int64_t PackedBytes(PackedLayout layout, WeightType type, int64_t rows, int64_t cols);
 

@@ -67,8 +67,11 @@ constexpr ForeignType kIkLlama[] = {
     {155, "IQ4_KT"}, {156, "IQ3_KS"},  {157, "IQ2_KL"}, {158, "IQ1_KT"},
 };
 
-constexpr T kSupported[] = {T::kF32,  T::kF16,  T::kQ4_0, T::kQ4_1,
-                            T::kQ8_0, T::kQ4_K, T::kQ6_K, T::kBF16};
+constexpr T kSupported[] = {T::kF32,     T::kF16,    T::kQ4_0,    T::kQ4_1,  T::kQ5_0,   T::kQ5_1,
+                            T::kQ8_0,    T::kQ2_K,   T::kQ3_K,    T::kQ4_K,  T::kQ5_K,   T::kQ6_K,
+                            T::kIQ2_XXS, T::kIQ2_XS, T::kIQ3_XXS, T::kIQ1_S, T::kIQ4_NL, T::kIQ3_S,
+                            T::kIQ2_S,   T::kIQ4_XS, T::kIQ1_M,   T::kBF16,  T::kTQ1_0,  T::kTQ2_0,
+                            T::kMXFP4,   T::kNVFP4};
 
 }  // namespace
 

@@ -19,7 +19,8 @@
 
 namespace dovetail::kernels {
 
-// Elements per activation block that products with `type` read: 32, 256, or 0 for float weights.
+// Elements per activation block that products with `type` read: 32, 256, 16 (NVFP4), or 0 for
+// float weights.
 int32_t ActivationBlock(WeightType type);
 
 // Floats of scratch that one thread's attention() slice needs.

@@ -40,6 +40,11 @@ static inline const SequenceRows* FindSequence(const SequenceRows* sequences, in
   return sequences + count - 1;
 }
 
+// The first of `num_keys` keys that the last one's query sees; window 0: all.
+static inline int FirstKey(int num_keys, int window) {
+  return window == 0 || num_keys < window ? 0 : num_keys - window;
+}
+
 // Parts of one thread's attention scratch, in floats.
 struct AttentionScratch {
   float* scores;  // [kQueryBatch][kKvSplitTokens]

@@ -19,7 +19,7 @@
 namespace dovetail::kernels {
 
 // y[r, i] = x[r, i] * inv_r * weight[i],  inv_r = 1 / sqrt(mean_i(x[r, i]^2) + eps). Unit: rows.
-// x and y may be the same buffer.
+// x and y may be the same buffer. accumulate: y[r, i] += that, one f32 add.
 struct RmsNormArgs {
   const float* x;  // [rows, cols]
   int64_t x_stride;
@@ -28,10 +28,11 @@ struct RmsNormArgs {
   int64_t y_stride;
   int32_t cols;
   float eps;
+  bool accumulate;
 };
 
 // The activations of a product, in the forms that weight types ask for. `f32` always; the quantised
-// form for one block size (32 or 256): q = RNE(x * 127/amax), d = amax/127, per block.
+// form for one block size (16, 32 or 256): q = RNE(x * 127/amax), d = amax/127, per block.
 struct Activations {
   const float* f32;  // [rows, cols]
   int64_t f32_stride;
@@ -42,7 +43,7 @@ struct Activations {
   int16_t* bsum;  // [rows, cols / 16]: sums of 16 consecutive q
   int64_t bsum_stride;
   int32_t cols;
-  int32_t block;  // 32, 256, or 0: only f32
+  int32_t block;  // 16, 32, 256, or 0: only f32
 };
 
 // Fills q, d and bsum from f32. Unit: rows. A non-finite input gives d = NaN for its block, which
@@ -51,8 +52,8 @@ struct QuantizeArgs {
   Activations x;
 };
 
-// y[r, n] (+)= sum_k w[n, k] * x[r, k]. Unit: panels of kPanelRows weight rows; all activation
-// rows.
+// y[r, n] (+)= sum_k w[n, k] * x[r, k] + bias[n]. Unit: panels of kPanelRows weight rows; all
+// activation rows.
 struct MatmulArgs {
   const uint8_t* w;  // [n, k] as packed by this table's pack(), 64-byte aligned
   WeightType type;
@@ -62,11 +63,16 @@ struct MatmulArgs {
   int32_t rows;   // activation rows
   float* y;       // [rows, n]
   int64_t y_stride;
-  bool accumulate;  // y = y + product: one f32 add after the whole sum
+  bool accumulate;    // y = y + product: one f32 add after the whole sum and its bias
+  const float* bias;  // [n], one f32 add after the whole sum; null: none
 };
 
-// y[r, i] = silu(gate[r, i]) * up[r, i]. Unit: rows. y may be gate.
-struct SiluMulArgs {
+// y[r, i] = act(gate[r, i]) * up[r, i]. Unit: rows. y may be gate. With g = gate, u = up:
+//   silu_mul    g / (1 + exp(-g)) * u
+//   gelu_mul    g / (1 + exp(-t)) * u,  t = fma(c1, g * g, c0) * g,  c0 = 2 sqrt(2 / pi),
+//               c1 = 0.044715 c0: GELU's tanh form, as tanh(t / 2) = 2 / (1 + exp(-t)) - 1
+//   swiglu_oai  g' / (1 + exp(-1.702 g')) * (u' + 1),  g' = min(g, 7), u' = u clamped to [-7, 7]
+struct GatedArgs {
   const float* gate;  // [rows, cols]
   const float* up;    // [rows, cols]
   int64_t in_stride;  // of both
@@ -124,7 +130,9 @@ struct KvAppendArgs {
 //   score_j = attention_scale * (sequential fma over d of q_d * k_jd), m = max, p_j = exp(score_j -
 //   m), l = sum p_j in 16 lanes by j mod 16 then the halving tree, o_d = sequential fma over j of
 //   p_j * v_jd;
-// splits are merged left to right (docs/numerics.md), out = o / l.
+// splits are merged left to right (docs/numerics.md), out = o / l. Keys outside the window are left
+// out, the splits stay where they are; lanes of l are by absolute position. A sink is merged last,
+// as a split with m = sink, l = 1 and o = 0.
 // Unit: tasks = rows * num_kv_heads, task t is row t / num_kv_heads and KV head t % num_kv_heads.
 struct AttentionArgs {
   KvCacheView kv;
@@ -136,7 +144,9 @@ struct AttentionArgs {
   int32_t num_sequences;
   int32_t num_heads;  // a multiple of kv.num_kv_heads
   float scale;
-  float* scratch;  // [num_threads, AttentionScratchFloats(args)]; this slice's own part
+  float* scratch;      // [num_threads, AttentionScratchFloats(args)]; this slice's own part
+  int32_t window;      // a row sees its own key and the window - 1 before it; 0: all before it
+  const float* sinks;  // [num_heads]: a score without a value; null: none
 };
 
 // Rows of an embedding table stored as GGUF has it, dequantised: y[r] = table[tokens[r]]. Unit:
@@ -148,6 +158,20 @@ struct EmbeddingArgs {
   const int32_t* tokens;  // [rows]
   float* y;               // [rows, cols]
   int64_t y_stride;
+  int32_t cols;
+  float scale = 1.0f;  // y is multiplied by it
+};
+
+// x[r, i] += acc,  acc = 0, then for slot = 0, 1, ...: acc = fma(weights[r, slot],
+// y[sources[r, slot], i], acc). Unit: rows.
+struct CombineArgs {
+  const float* y;  // [.., cols]
+  int64_t y_stride;
+  const int32_t* sources;  // [rows, slots]: rows of y
+  const float* weights;    // [rows, slots]
+  int32_t slots;
+  float* x;  // [rows, cols]
+  int64_t x_stride;
   int32_t cols;
 };
 

@@ -26,7 +26,11 @@ struct KernelTable {
   void (*rms_norm)(const RmsNormArgs& args, int64_t begin, int64_t end);
   void (*quantize)(const QuantizeArgs& args, int64_t begin, int64_t end);
   void (*matmul)(const MatmulArgs& args, int64_t begin, int64_t end);
-  void (*silu_mul)(const SiluMulArgs& args, int64_t begin, int64_t end);
+  void (*silu_mul)(const GatedArgs& args, int64_t begin, int64_t end);
+  void (*gelu_mul)(const GatedArgs& args, int64_t begin, int64_t end);
+  void (*swiglu_oai)(const GatedArgs& args, int64_t begin, int64_t end);
+  void (*sigmoid)(const float* x, float* y, int64_t n);  // 1 / (1 + exp(-x)); y may be x
+  void (*combine)(const CombineArgs& args, int64_t begin, int64_t end);
   void (*rope)(const RopeArgs& args, int64_t begin, int64_t end);
   void (*kv_append)(const KvAppendArgs& args, int64_t begin, int64_t end);
   void (*attention)(const AttentionArgs& args, int64_t begin, int64_t end);

@@ -86,6 +86,16 @@ std::string StringOr(const GgufFile& file, absl::string_view key, absl::string_v
   return text.ok() ? Printable(*text) : std::string(otherwise);
 }
 
+// Blocks at the end that block_count counts and that ordinary decoding leaves out.
+std::string NextnLine(const GgufFile& file) {
+  const GgufValue* count = file.Find(
+      absl::StrCat(file.GetString("general.architecture").value_or(""), ".nextn_predict_layers"));
+  const auto* blocks = count == nullptr ? nullptr : std::get_if<uint64_t>(&count->value);
+  if (blocks == nullptr || *blocks == 0) return "";
+  return absl::StrCat("not decoded     ", *blocks, *blocks == 1 ? " block" : " blocks",
+                      " at the end, for multi-token prediction\n");
+}
+
 std::string SummaryText(const GgufFile& file) {
   struct Share {
     int tensors = 0;
@@ -119,7 +129,7 @@ std::string SummaryText(const GgufFile& file) {
                           share.elements, share.bytes);
     first = false;
   }
-  return absl::StrCat(text, "\n");
+  return absl::StrCat(text, "\n", NextnLine(file));
 }
 
 }  // namespace

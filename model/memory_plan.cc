@@ -1,6 +1,7 @@
 #include "model/memory_plan.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -15,11 +16,22 @@ constexpr int64_t kAlign = 64;
 // Quantised activations, once for each block size that weight types ask for.
 struct ActivationNames {
   const char *q8, *d, *bsum;
+  int block = 32;  // the smallest that uses them
 };
 constexpr ActivationNames kProductActivations[] = {{"act_q8", "act_d", "act_bsum"},
-                                                   {"act2_q8", "act2_d", "act2_bsum"}};
+                                                   {"act2_q8", "act2_d", "act2_bsum"},
+                                                   {"act3_q8", "act3_d", "act3_bsum", 16}};
 constexpr ActivationNames kNormActivations[] = {{"normed_q8", "normed_d", "normed_bsum"},
-                                                {"normed2_q8", "normed2_d", "normed2_bsum"}};
+                                                {"normed2_q8", "normed2_d", "normed2_bsum"},
+                                                {"normed3_q8", "normed3_d", "normed3_bsum", 16}};
+constexpr ActivationNames kExpertInputs[] = {
+    {"expert_in_q8", "expert_in_d", "expert_in_bsum"},
+    {"expert_in2_q8", "expert_in2_d", "expert_in2_bsum"},
+    {"expert_in3_q8", "expert_in3_d", "expert_in3_bsum", 16}};
+constexpr ActivationNames kExpertActivations[] = {
+    {"expert_act_q8", "expert_act_d", "expert_act_bsum"},
+    {"expert_act2_q8", "expert_act2_d", "expert_act2_bsum"},
+    {"expert_act3_q8", "expert_act3_d", "expert_act3_bsum", 16}};
 
 int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -30,10 +42,11 @@ bool Owns(absl::Span<const Op> ops, OpKind kind) {
 }
 
 int64_t PackedSlotBytes(const WeightSlot& slot, PackedLayout layout) {
-  if (slot.spec.is_vector) return RoundUp(slot.spec.cols * 4, kAlign);
+  const int64_t experts = std::max<int64_t>(slot.spec.experts, 1);
+  if (slot.spec.is_vector) return RoundUp(experts * slot.spec.cols * 4, kAlign);
   // An embedding is read row by row, a copy of what the file has.
   if (slot.op.kind == OpKind::kEmbedding) layout = PackedLayout::kRaw;
-  return PackedBytes(layout, slot.type, slot.spec.rows, slot.spec.cols);
+  return experts * PackedBytes(layout, slot.type, slot.spec.rows, slot.spec.cols);
 }
 
 // The longest row of any product that the ops compute.
@@ -46,6 +59,76 @@ int64_t LongestProduct(const ModelConfig& config, absl::Span<const Op> ops) {
     }
   }
   return longest;
+}
+
+bool OwnsExperts(const ModelConfig& config, absl::Span<const Op> ops) {
+  return std::any_of(ops.begin(), ops.end(), [&](const Op& op) {
+    return op.kind == OpKind::kMlp && config.HasExperts(op.layer);
+  });
+}
+
+// Of the widest dense layer or shared expert.
+int64_t GateColumns(const ModelConfig& config, absl::Span<const Op> ops) {
+  int64_t columns = 0;
+  for (const Op& op : ops) {
+    if (op.kind != OpKind::kMlp) continue;
+    columns = std::max<int64_t>(columns, config.HasExperts(op.layer)
+                                             ? config.experts.shared_intermediate_size
+                                             : config.intermediate_size);
+  }
+  return columns;
+}
+
+class BufferList {
+ public:
+  void Add(const char* name, int64_t elements, int64_t element_bytes) {
+    buffers_.push_back({name, RoundUp(elements * element_bytes, kAlign)});
+  }
+  // Every form of [rows, cols].
+  void AddActivations(absl::Span<const ActivationNames> forms, int64_t rows, int64_t cols) {
+    const int64_t k = RoundUp(cols, 256);
+    for (const ActivationNames& names : forms) {
+      Add(names.q8, rows * k, 1);
+      Add(names.d, rows * (k / names.block), 4);
+      Add(names.bsum, rows * (k / 16), 2);
+    }
+  }
+  std::vector<WorkspaceBuffer> Take() { return std::move(buffers_); }
+
+ private:
+  std::vector<WorkspaceBuffer> buffers_;
+};
+
+void AddAttention(const ModelConfig& config, int64_t rows, int num_threads, BufferList* buffers) {
+  const int64_t q = int64_t{config.num_attention_heads} * config.head_dim;
+  const int64_t kv = int64_t{config.num_key_value_heads} * config.head_dim;
+  buffers->Add("q", rows * q, 4);
+  buffers->Add("k", rows * kv, 4);
+  buffers->Add("v", rows * kv, 4);
+  buffers->Add("attn", rows * q, 4);
+  buffers->Add("cos_sin", rows * config.rope_dim, 4);
+  if (!config.rope_inv_freq_local.empty()) {
+    buffers->Add("cos_sin_local", rows * config.rope_dim, 4);
+  }
+  buffers->Add("attn_scratch", num_threads * AttentionScratchFloats(config.head_dim), 4);
+}
+
+void AddExperts(const ModelConfig& config, int64_t rows, BufferList* buffers) {
+  const ExpertConfig& experts = config.experts;
+  const int64_t pairs = rows * experts.num_used;
+  const int64_t slots = rows * (experts.num_used + 1);
+  buffers->Add("router", rows * experts.count, 4);
+  buffers->Add("shared_gate", rows, 4);
+  buffers->Add("slot_experts", pairs, 4);
+  buffers->Add("slot_weights", slots, 4);
+  buffers->Add("slot_sources", slots, 4);
+  buffers->Add("pair_rows", pairs, 4);
+  buffers->Add("expert_begin", experts.count + 1, 4);
+  buffers->Add("expert_gate", pairs * experts.intermediate_size, 4);
+  buffers->Add("expert_up", pairs * experts.intermediate_size, 4);
+  buffers->Add("expert_y", (pairs + rows) * config.hidden_size, 4);
+  buffers->AddActivations(kExpertInputs, pairs, config.hidden_size);
+  buffers->AddActivations(kExpertActivations, pairs, experts.intermediate_size);
 }
 
 }  // namespace
@@ -97,44 +180,27 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
   const int64_t logit_rows = shape.max_logit_rows;
   const int64_t any_rows = std::max(rows, logit_rows);
   const int64_t hidden = config.hidden_size;
-  std::vector<WorkspaceBuffer> buffers;
-  const auto add = [&](const char* name, int64_t elements, int64_t element_bytes) {
-    buffers.push_back({name, RoundUp(elements * element_bytes, kAlign)});
-  };
-  const auto add_activations = [&](const ActivationNames& names, int64_t cols) {
-    const int64_t k = RoundUp(cols, 256);
-    add(names.q8, any_rows * k, 1);
-    add(names.d, any_rows * (k / 32), 4);
-    add(names.bsum, any_rows * (k / 16), 2);
-  };
-  add("x", any_rows * hidden, 4);
-  add("normed", any_rows * hidden, 4);
-  if (Owns(ops, OpKind::kAttention)) {
-    const int64_t q = int64_t{config.num_attention_heads} * config.head_dim;
-    const int64_t kv = int64_t{config.num_key_value_heads} * config.head_dim;
-    add("q", rows * q, 4);
-    add("k", rows * kv, 4);
-    add("v", rows * kv, 4);
-    add("attn", rows * q, 4);
-    add("cos_sin", rows * config.rope_dim, 4);
-    add("attn_scratch", num_threads * AttentionScratchFloats(config.head_dim), 4);
+  BufferList buffers;
+  buffers.Add("x", any_rows * hidden, 4);
+  buffers.Add("normed", any_rows * hidden, 4);
+  if (Owns(ops, OpKind::kAttention)) AddAttention(config, rows, num_threads, &buffers);
+  if (const int64_t columns = GateColumns(config, ops); columns > 0) {
+    buffers.Add("gate", rows * columns, 4);
+    buffers.Add("up", rows * columns, 4);
   }
-  if (Owns(ops, OpKind::kMlp)) {
-    add("gate", rows * config.intermediate_size, 4);
-    add("up", rows * config.intermediate_size, 4);
-  }
+  if (OwnsExperts(config, ops)) AddExperts(config, rows, &buffers);
   if (const int64_t k = LongestProduct(config, ops); k > 0) {
-    for (const ActivationNames& names : kProductActivations) add_activations(names, k);
-    for (const ActivationNames& names : kNormActivations) add_activations(names, hidden);
+    buffers.AddActivations(kProductActivations, any_rows, k);
+    buffers.AddActivations(kNormActivations, any_rows, hidden);
   }
   if (Owns(ops, OpKind::kNorm) || Owns(ops, OpKind::kLmHead)) {
-    add("logit_rows", logit_rows * hidden, 4);
+    buffers.Add("logit_rows", logit_rows * hidden, 4);
   }
   if (Owns(ops, OpKind::kLmHead)) {
-    add("logits", logit_rows * config.vocab_size, 4);
-    add("probs", int64_t{num_threads} * config.vocab_size, 4);
+    buffers.Add("logits", logit_rows * config.vocab_size, 4);
+    buffers.Add("probs", int64_t{num_threads} * config.vocab_size, 4);
   }
-  return buffers;
+  return buffers.Take();
 }
 
 absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const GgufFile& file,

@@ -57,11 +57,19 @@ inline constexpr int64_t kRuntimeBytes = int64_t{40} << 20;
 //   x [A, hidden]      normed [A, hidden]     always; every owner of an op passes or makes x
 //   q, attn [R, heads * head_dim]   k, v [R, kv_heads * head_dim]   cos_sin [R, rope_dim]
 //   attn_scratch [num_threads, AttentionScratchFloats(head_dim)]    with attention
-//   gate, up [R, intermediate]                                      with mlp
+//   cos_sin_local [R, rope_dim]       where layers with a window have frequencies of their own
+//   gate, up [R, the widest of dense layers and shared experts]     with mlp
 //   act_q8 int8 [A, K]   act_d [A, K / 32]   act_bsum int16 [A, K / 16]     with any product;
-//   act2_*             the same again, for weights of the other activation block size
-//   normed_*, normed2_*    the same for K = hidden, padded to 256: what norms make, which is read
-//                      while threads that are ahead already write act_*
+//   act2_*, act3_*     the same again, for weights of the other activation block sizes; act3_d is
+//                      [A, K / 16]
+//   normed_*, normed2_*, normed3_*    the same for K = hidden, padded to 256: what norms make, which
+//                      is read while threads that are ahead already write act_*
+//   with experts, E of them, U used per token, P = R * U, F wide:
+//     router [R, E]  shared_gate [R]  slot_experts int32 [R, U]  slot_weights [R, U + 1]
+//     slot_sources int32 [R, U + 1]  pair_rows int32 [P]  expert_begin int32 [E + 1]
+//     expert_gate, expert_up [P, F]  expert_y [P + R, hidden]: at first the gathered inputs
+//     expert_in_*, _in2_*, _in3_* like act_* for [P, hidden]; expert_act_*, _act2_*, _act3_* for
+//     [P, F]
 //   logit_rows [L, hidden]                                          with norm or lm_head
 //   logits [L, vocab]   probs [num_threads, vocab]                  with lm_head
 // f32 unless said otherwise; sizes are multiples of 64 bytes.

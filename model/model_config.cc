@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "model/arch/family_reader.h"
 #include "model/arch/registry.h"
 #include "model/gguf/gguf_parser.h"
 #include "model/gguf/shard_paths.h"
@@ -36,7 +37,7 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const GgufFile& file) {
         file.path(), ": architecture ", QuoteName(architecture),
         " is not supported (supported: ", absl::StrJoin(SupportedArchitectures(), ", "), ")"));
   }
-  DT_ASSIGN_OR_RETURN(ModelConfig config, family->load(file));
+  DT_ASSIGN_OR_RETURN(ModelConfig config, LoadFamily(file, *family));
   const absl::StatusOr<std::string> name = file.GetString("general.name");
   config.name = name.ok() && !name->empty() ? *name : FileStem(file);
   for (const GgufTensor& tensor : file.tensors()) config.parameter_count += tensor.elements();
@@ -78,7 +79,7 @@ std::string ModuleName(const Op& op) {
 
 std::vector<std::string> SupportedArchitectures() {
   std::vector<std::string> names;
-  for (const Family& family : Families()) names.emplace_back(family.architecture);
+  for (const Family* family : Families()) names.emplace_back(family->architecture);
   return names;
 }
 

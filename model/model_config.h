@@ -16,10 +16,39 @@
 
 namespace dovetail::model {
 
-enum class Activation { kSilu };
+// What a gate becomes before it meets its up (kernels/ops.h has the formulas).
+enum class Activation { kSilu, kGelu, kSwigluOai };
 // How rotary pairs lie in a head. kInterleaved: (0,1), (2,3), ... ("norm" in ggml, what GGUF files
 // of the llama architecture have); kHalves: (0, n/2), (1, n/2+1), ... ("neox").
 enum class RopeLayout { kInterleaved, kHalves };
+// RMS norms of queries and keys before they are rotated: none, of each head by itself with one
+// weight for all, or of a token's whole row.
+enum class QkNorm { kNone, kPerHead, kWholeRow };
+// How an expert's score comes from the router's logits. kSoftmaxOfChosen: experts are chosen by
+// their logits and the softmax is over the chosen ones alone.
+enum class RouterScore { kSoftmax, kSigmoid, kSoftmaxOfChosen };
+// What stands for a group of experts where groups are chosen first: its best score (DeepSeek-V2),
+// or the sum of its two best (V3).
+enum class GroupScore { kMax, kSumOfTwo };
+
+// The experts of a mixture; all layers from `first_layer` on have them.
+struct ExpertConfig {
+  int32_t count = 0;     // 0: every layer is dense
+  int32_t num_used = 0;  // per token
+  int32_t intermediate_size = 0;
+  int32_t shared_intermediate_size = 0;  // of the shared expert that every token uses; 0: none
+  bool shared_gate = false;              // it is weighted by sigmoid(its own row of weights . x)
+  int32_t first_layer = 0;
+  RouterScore score = RouterScore::kSoftmax;
+  bool normalise = false;    // the chosen weights are divided by their sum
+  float scale = 1.0f;        // and then multiplied by this
+  bool choice_bias = false;  // a bias per expert that counts in the choice, not in the weight
+  int32_t num_groups = 1;    // a choice among all experts of the `groups_used` best groups
+  int32_t groups_used = 1;
+  GroupScore group_score = GroupScore::kSumOfTwo;
+  bool router_bias = false;  // a bias of the logits
+  bool biases = false;       // of the experts' own matrices
+};
 
 struct ModelConfig {
   std::string architecture;  // "llama"
@@ -35,6 +64,20 @@ struct ModelConfig {
   float rms_norm_eps = 1e-5f;
   Activation activation = Activation::kSilu;
   bool tie_word_embeddings = false;  // no output.weight: lm_head is the embedding
+  float embedding_scale = 1.0f;      // embeddings are multiplied by it
+  // Norms of what attention and mlp make, before it is added to the residual stream.
+  bool post_norms = false;
+  int32_t num_nextn_layers = 0;  // blocks after the last for multi-token prediction: not decoded
+  ExpertConfig experts;
+
+  bool qkv_bias = false;
+  bool o_bias = false;
+  QkNorm qk_norm = QkNorm::kNone;
+  bool attention_sinks = false;  // a learnt score per head that takes part in every softmax
+  // A token sees itself and the sliding_window - 1 before it; 0: all. Every
+  // full_attention_interval-th layer sees all: layers n - 1, 2n - 1, ...; 0: no layer does.
+  int32_t sliding_window = 0;
+  int32_t full_attention_interval = 0;
 
   RopeLayout rope_layout = RopeLayout::kInterleaved;
   int32_t rope_dim = 0;  // rotated dimensions of a head (<= head_dim, even)
@@ -42,9 +85,17 @@ struct ModelConfig {
   // through rope_freqs.weight, YaRN) already applied. angle = position * inv_freq.
   std::vector<float> rope_inv_freq;
   float rope_attention_factor = 1.0f;  // cos and sin are multiplied by it (YaRN)
-  float attention_scale = 0.0f;        // scores are multiplied by it: 1 / sqrt(head_dim)
+  // Of layers with a sliding window, where they differ (Gemma 3); never scaled.
+  std::vector<float> rope_inv_freq_local;
+  float attention_scale = 0.0f;  // scores are multiplied by it: 1 / sqrt(head_dim)
 
   int64_t parameter_count = 0;  // elements of all tensors
+
+  bool HasExperts(int32_t layer) const { return experts.count > 0 && layer >= experts.first_layer; }
+  bool HasWindow(int32_t layer) const {
+    return sliding_window > 0 &&
+           (full_attention_interval == 0 || (layer + 1) % full_attention_interval != 0);
+  }
 };
 
 // Reads the configuration of any supported family and checks every tensor it needs: all missing,
@@ -57,13 +108,32 @@ enum class WeightRole {
   kEmbedding,
   kAttentionNorm,
   kQ,
+  kQBias,
+  kQNorm,
   kK,
+  kKBias,
+  kKNorm,
   kV,
+  kVBias,
+  kSinks,
   kO,
+  kOBias,
+  kPostAttentionNorm,
   kMlpNorm,
-  kGate,
+  kGate,  // of a dense layer, or of the shared expert
   kUp,
   kDown,
+  kSharedGate,
+  kRouter,
+  kRouterBias,
+  kChoiceBias,
+  kExpertGate,
+  kExpertGateBias,
+  kExpertUp,
+  kExpertUpBias,
+  kExpertDown,
+  kExpertDownBias,
+  kPostMlpNorm,
   kOutputNorm,
   kLmHead,
 };
@@ -75,7 +145,8 @@ struct WeightSpec {
   std::string module;      // Hugging Face module: "model.layers.3.self_attn.q_proj"
   int64_t rows = 0;        // output features (1 for vectors)
   int64_t cols = 0;        // input features
-  bool is_vector = false;  // norms: kept as f32
+  bool is_vector = false;  // norms and biases: kept as f32
+  int64_t experts = 0;     // of a layer's experts: as many of these, one after another
 };
 
 // The weights of one op, in the order in which a worker stores them. With tied embeddings kLmHead's

@@ -12,6 +12,7 @@
 #include "worker/layers/embedding.h"
 #include "worker/layers/lm_head.h"
 #include "worker/layers/mlp.h"
+#include "worker/layers/moe.h"
 #include "worker/layers/norm.h"
 
 namespace dovetail::worker {
@@ -79,37 +80,83 @@ void ModelRunner::BindSegment(const Segment& segment, BoundSegment* bound) {
 
 std::unique_ptr<Layer> ModelRunner::BindLayer(const Op& op) {
   const model::ModelConfig& config = store_->config;
-  const auto linear = [&](WeightRole role) { return store_->LinearOf(op, role); };
-  const auto norm = [&](WeightRole role) {
-    return RmsNorm{store_->VectorOf(op, role), config.hidden_size, config.rms_norm_eps};
-  };
   switch (op.kind) {
     case OpKind::kEmbedding: {
       const model::WeightSlot& slot = store_->SlotOf(op, WeightRole::kEmbedding);
-      return std::make_unique<Embedding>(store_->DataOf(slot), slot.type, config.hidden_size);
+      return std::make_unique<Embedding>(store_->DataOf(slot), slot.type, config.hidden_size,
+                                         config.embedding_scale);
     }
-    case OpKind::kAttention: {
-      const AttentionWeights weights = {norm(WeightRole::kAttentionNorm), linear(WeightRole::kQ),
-                                        linear(WeightRole::kK), linear(WeightRole::kV),
-                                        linear(WeightRole::kO)};
-      const AttentionShape shape = {
-          .num_heads = config.num_attention_heads,
-          .num_kv_heads = config.num_key_value_heads,
-          .head_dim = config.head_dim,
-          .rope_dim = config.rope_dim,
-          .rope_interleaved = config.rope_layout == model::RopeLayout::kInterleaved,
-          .scale = config.attention_scale};
-      return std::make_unique<Attention>(weights, shape, NextKvView());
-    }
+    case OpKind::kAttention:
+      return BindAttention(op);
     case OpKind::kMlp:
-      return std::make_unique<Mlp>(MlpWeights{norm(WeightRole::kMlpNorm), linear(WeightRole::kGate),
-                                              linear(WeightRole::kUp), linear(WeightRole::kDown)});
+      return config.HasExperts(op.layer) ? BindMoe(op) : BindMlp(op);
     case OpKind::kNorm:
-      return std::make_unique<Norm>(norm(WeightRole::kOutputNorm));
+      return std::make_unique<Norm>(BindNorm(op, WeightRole::kOutputNorm));
     case OpKind::kLmHead:
-      return std::make_unique<LmHead>(linear(WeightRole::kLmHead));
+      return std::make_unique<LmHead>(store_->LinearOf(op, WeightRole::kLmHead));
   }
   DT_CHECK(false);
+}
+
+RmsNorm ModelRunner::BindNorm(const Op& op, WeightRole role) const {
+  const model::WeightSlot* slot = store_->FindSlot(op, role);
+  if (slot == nullptr) return {};
+  return {store_->VectorOf(op, role), static_cast<int32_t>(slot->spec.cols),
+          store_->config.rms_norm_eps};
+}
+
+std::unique_ptr<Layer> ModelRunner::BindAttention(const Op& op) {
+  const model::ModelConfig& config = store_->config;
+  const AttentionWeights weights = {
+      .norm = BindNorm(op, WeightRole::kAttentionNorm),
+      .q_proj = store_->LinearOf(op, WeightRole::kQ, WeightRole::kQBias),
+      .k_proj = store_->LinearOf(op, WeightRole::kK, WeightRole::kKBias),
+      .v_proj = store_->LinearOf(op, WeightRole::kV, WeightRole::kVBias),
+      .o_proj = store_->LinearOf(op, WeightRole::kO, WeightRole::kOBias),
+      .q_norm = BindNorm(op, WeightRole::kQNorm),
+      .k_norm = BindNorm(op, WeightRole::kKNorm),
+      .post_norm = BindNorm(op, WeightRole::kPostAttentionNorm),
+      .sinks = store_->FindVector(op, WeightRole::kSinks)};
+  const bool window = config.HasWindow(op.layer);
+  const AttentionShape shape = {
+      .num_heads = config.num_attention_heads,
+      .num_kv_heads = config.num_key_value_heads,
+      .head_dim = config.head_dim,
+      .rope_dim = config.rope_dim,
+      .rope_interleaved = config.rope_layout == model::RopeLayout::kInterleaved,
+      .scale = config.attention_scale,
+      .window = window ? config.sliding_window : 0,
+      .local_rope = window && !config.rope_inv_freq_local.empty()};
+  return std::make_unique<Attention>(weights, shape, NextKvView());
+}
+
+std::unique_ptr<Layer> ModelRunner::BindMlp(const Op& op) const {
+  return std::make_unique<Mlp>(
+      MlpWeights{BindNorm(op, WeightRole::kMlpNorm), store_->LinearOf(op, WeightRole::kGate),
+                 store_->LinearOf(op, WeightRole::kUp), store_->LinearOf(op, WeightRole::kDown),
+                 BindNorm(op, WeightRole::kPostMlpNorm)},
+      store_->config.activation);
+}
+
+std::unique_ptr<Layer> ModelRunner::BindMoe(const Op& op) const {
+  const model::ModelConfig& config = store_->config;
+  MoeWeights weights = {
+      .norm = BindNorm(op, WeightRole::kMlpNorm),
+      .router = store_->LinearOf(op, WeightRole::kRouter, WeightRole::kRouterBias),
+      .choice_bias = store_->FindVector(op, WeightRole::kChoiceBias),
+      .gate = store_->ExpertsOf(op, WeightRole::kExpertGate, WeightRole::kExpertGateBias),
+      .up = store_->ExpertsOf(op, WeightRole::kExpertUp, WeightRole::kExpertUpBias),
+      .down = store_->ExpertsOf(op, WeightRole::kExpertDown, WeightRole::kExpertDownBias)};
+  if (config.experts.shared_intermediate_size > 0) {
+    weights.shared_gate_proj = store_->LinearOf(op, WeightRole::kGate);
+    weights.shared_up_proj = store_->LinearOf(op, WeightRole::kUp);
+    weights.shared_down_proj = store_->LinearOf(op, WeightRole::kDown);
+  }
+  if (config.experts.shared_gate) {
+    weights.shared_gate = store_->LinearOf(op, WeightRole::kSharedGate);
+  }
+  DT_CHECK(!config.post_norms);  // no family has both
+  return std::make_unique<Moe>(weights, config.experts, config.activation);
 }
 
 kernels::KvCacheView ModelRunner::NextKvView() {
@@ -191,7 +238,11 @@ void ModelRunner::Run(StepFrame* frame) {
   step.x_rows = static_cast<int32_t>(header.hidden_rows);
 
   if (segment.has_attention) {
-    FillRopeAngles(step, store_->config.rope_inv_freq, store_->config.rope_attention_factor);
+    const model::ModelConfig& config = store_->config;
+    FillRopeAngles(step, config.rope_inv_freq, config.rope_attention_factor, workspace_->cos_sin);
+    if (!config.rope_inv_freq_local.empty()) {
+      FillRopeAngles(step, config.rope_inv_freq_local, 1.0f, workspace_->cos_sin_local);
+    }
   }
   for (size_t i = 0; i < segment.layers.size(); ++i) {
     segment.layers[i]->Forward(step);

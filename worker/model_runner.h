@@ -19,6 +19,7 @@
 #include "transport/step_frame.h"
 #include "transport/worker_plan.h"
 #include "worker/layers/layer.h"
+#include "worker/layers/norm.h"
 #include "worker/weight_store.h"
 #include "worker/workspace.h"
 
@@ -64,6 +65,11 @@ class ModelRunner {
   ModelRunner() = default;
   void BindSegment(const Segment& segment, BoundSegment* bound);
   std::unique_ptr<Layer> BindLayer(const Op& op);
+  std::unique_ptr<Layer> BindAttention(const Op& op);
+  std::unique_ptr<Layer> BindMlp(const Op& op) const;
+  std::unique_ptr<Layer> BindMoe(const Op& op) const;
+  // Without weight where the model has no such norm.
+  RmsNorm BindNorm(const Op& op, model::WeightRole role) const;
   kernels::KvCacheView NextKvView();
   void FillSequences(const transport::StepFrame& frame);
 

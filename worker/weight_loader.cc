@@ -17,7 +17,7 @@ namespace dovetail::worker {
 namespace {
 
 // Changes whenever the bytes in a segment mean something else: an older segment is then not reused.
-constexpr int kSegmentVersion = 1;
+constexpr int kSegmentVersion = 2;
 
 // File bytes between two progress reports; the pool packs that much in one phase.
 constexpr int64_t kSliceBytes = int64_t{16} << 20;
@@ -62,9 +62,39 @@ class Packer {
     const model::GgufTensor& tensor = *file_.FindTensor(slot.spec.tensor);
     const uint8_t* src = file_.Data(tensor).data();
     uint8_t* dst = store_->weights->data() + slot.offset;
+    if (slot.spec.is_vector) {
+      PackVectors(slot, src, dst);
+      done_ += slot.stored_bytes;
+    } else {
+      const int64_t experts = std::max<int64_t>(1, slot.spec.experts);
+      for (int64_t i = 0; i < experts; ++i) {
+        DT_RETURN_IF_ERROR(PackMatrix(slot, src + i * (slot.stored_bytes / experts),
+                                      dst + i * (slot.bytes / experts)));
+      }
+    }
+    file_.DropPages(tensor);
+    return absl::OkStatus();
+  }
+
+  // The kernel that dequantises embedding rows makes f32 of any type.
+  void PackVectors(const model::WeightSlot& slot, const uint8_t* src, uint8_t* dst) const {
+    const int32_t cols = static_cast<int32_t>(slot.spec.cols);
+    for (int32_t row = 0; row < std::max<int64_t>(1, slot.spec.experts); ++row) {
+      options_.kernels->embedding({.table = src,
+                                   .type = slot.type,
+                                   .row_bytes = StoredBytes(slot.type, cols),
+                                   .tokens = &row,
+                                   .y = reinterpret_cast<float*>(dst) + int64_t{row} * cols,
+                                   .y_stride = cols,
+                                   .cols = cols},
+                                  0, 1);
+    }
+  }
+
+  absl::Status PackMatrix(const model::WeightSlot& slot, const uint8_t* src, uint8_t* dst) {
+    const int64_t row_bytes = StoredBytes(slot.type, slot.spec.cols);
     // Whole panels per unit, so that threads and slices never share one.
-    const int64_t unit_bytes =
-        std::max<int64_t>(1, slot.stored_bytes / slot.spec.rows) * kPanelRows;
+    const int64_t unit_bytes = row_bytes * kPanelRows;
     const int64_t units = (slot.spec.rows + kPanelRows - 1) / kPanelRows;
     const int64_t units_per_slice = std::max<int64_t>(1, kSliceBytes / unit_bytes);
     for (int64_t first = 0; first < units; first += units_per_slice) {
@@ -75,31 +105,19 @@ class Packer {
         const int64_t end = std::min((first + part.end) * kPanelRows, slot.spec.rows);
         if (begin < end) PackRows(slot, src, begin, end, dst);
       });
-      done_ += std::min(count * unit_bytes, slot.stored_bytes - first * unit_bytes);
+      const int64_t end = std::min((first + count) * kPanelRows, slot.spec.rows);
+      done_ += (end - first * kPanelRows) * row_bytes;
       if (options_.progress && !options_.progress(done_, total_)) {
         return absl::CancelledError("loading was stopped");
       }
     }
-    file_.DropPages(tensor);
     return absl::OkStatus();
   }
 
   void PackRows(const model::WeightSlot& slot, const uint8_t* src, int64_t begin, int64_t end,
                 uint8_t* dst) const {
-    const int64_t row_bytes = slot.stored_bytes / slot.spec.rows;
-    if (slot.spec.is_vector) {
-      // The kernel that dequantises embedding rows makes f32 of any type.
-      const int32_t row = 0;
-      const int32_t cols = static_cast<int32_t>(slot.spec.cols);
-      options_.kernels->embedding({.table = src,
-                                   .type = slot.type,
-                                   .row_bytes = row_bytes,
-                                   .tokens = &row,
-                                   .y = reinterpret_cast<float*>(dst),
-                                   .y_stride = cols,
-                                   .cols = cols},
-                                  0, 1);
-    } else if (slot.op.kind == OpKind::kEmbedding) {
+    if (slot.op.kind == OpKind::kEmbedding) {
+      const int64_t row_bytes = StoredBytes(slot.type, slot.spec.cols);
       std::memcpy(dst + begin * row_bytes, src + begin * row_bytes, (end - begin) * row_bytes);
     } else {
       options_.kernels->pack(slot.type, src, slot.spec.rows, slot.spec.cols, begin, end, dst);

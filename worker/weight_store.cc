@@ -4,11 +4,17 @@
 
 namespace dovetail::worker {
 
-const model::WeightSlot& WeightStore::SlotOf(const Op& op, model::WeightRole role) const {
+const model::WeightSlot* WeightStore::FindSlot(const Op& op, model::WeightRole role) const {
   for (const model::WeightSlot& slot : slots) {
-    if (slot.op == op && slot.spec.role == role) return slot;
+    if (slot.op == op && slot.spec.role == role) return &slot;
   }
-  DT_CHECK(false);
+  return nullptr;
+}
+
+const model::WeightSlot& WeightStore::SlotOf(const Op& op, model::WeightRole role) const {
+  const model::WeightSlot* slot = FindSlot(op, role);
+  DT_CHECK(slot != nullptr);
+  return *slot;
 }
 
 const uint8_t* WeightStore::DataOf(const model::WeightSlot& slot) const {
@@ -25,6 +31,23 @@ Linear WeightStore::LinearOf(const Op& op, model::WeightRole role) const {
 
 const float* WeightStore::VectorOf(const Op& op, model::WeightRole role) const {
   return reinterpret_cast<const float*>(DataOf(SlotOf(op, role)));
+}
+
+const float* WeightStore::FindVector(const Op& op, model::WeightRole role) const {
+  const model::WeightSlot* slot = FindSlot(op, role);
+  return slot == nullptr ? nullptr : reinterpret_cast<const float*>(DataOf(*slot));
+}
+
+Linear WeightStore::LinearOf(const Op& op, model::WeightRole role, model::WeightRole bias) const {
+  Linear linear = LinearOf(op, role);
+  linear.bias = FindVector(op, bias);
+  return linear;
+}
+
+ExpertLinear WeightStore::ExpertsOf(const Op& op, model::WeightRole role,
+                                    model::WeightRole bias) const {
+  const model::WeightSlot& slot = SlotOf(op, role);
+  return {.first = LinearOf(op, role, bias), .bytes = slot.bytes / slot.spec.experts};
 }
 
 std::vector<Op> OwnedOps(const Route& route, absl::string_view worker) {

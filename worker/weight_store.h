@@ -30,6 +30,11 @@ struct WeightStore {
   // The weight with `role` of `op`, which must be owned.
   Linear LinearOf(const Op& op, model::WeightRole role) const;
   const float* VectorOf(const Op& op, model::WeightRole role) const;
+  // What only some models have; nullptr, or no bias, in the others.
+  const float* FindVector(const Op& op, model::WeightRole role) const;
+  Linear LinearOf(const Op& op, model::WeightRole role, model::WeightRole bias) const;
+  ExpertLinear ExpertsOf(const Op& op, model::WeightRole role, model::WeightRole bias) const;
+  const model::WeightSlot* FindSlot(const Op& op, model::WeightRole role) const;
   const model::WeightSlot& SlotOf(const Op& op, model::WeightRole role) const;
   const uint8_t* DataOf(const model::WeightSlot& slot) const;
   uint64_t weight_bytes() const { return weights->bytes(); }

@@ -42,6 +42,30 @@ class Carver {
   const std::vector<model::WorkspaceBuffer>& buffers_;
 };
 
+QuantizedBuffer CarveForm(const Carver& carver, const std::string& name) {
+  return {carver.Take<int8_t>(name + "_q8"), carver.Take<float>(name + "_d"),
+          carver.Take<int16_t>(name + "_bsum")};
+}
+
+ActivationBuffers CarveForms(const Carver& carver, const std::string& name) {
+  return {CarveForm(carver, name), CarveForm(carver, name + "2"), CarveForm(carver, name + "3")};
+}
+
+ExpertBuffers CarveExperts(const Carver& carver) {
+  return {.router = carver.Take<float>("router"),
+          .shared_gate = carver.Take<float>("shared_gate"),
+          .slot_experts = carver.Take<int32_t>("slot_experts"),
+          .slot_weights = carver.Take<float>("slot_weights"),
+          .slot_sources = carver.Take<int32_t>("slot_sources"),
+          .pair_rows = carver.Take<int32_t>("pair_rows"),
+          .begin = carver.Take<int32_t>("expert_begin"),
+          .gate = carver.Take<float>("expert_gate"),
+          .up = carver.Take<float>("expert_up"),
+          .y = carver.Take<float>("expert_y"),
+          .in_act = CarveForms(carver, "expert_in"),
+          .act = CarveForms(carver, "expert_act")};
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Workspace>> Workspace::Create(const model::ModelConfig& config,
@@ -72,13 +96,11 @@ absl::StatusOr<std::unique_ptr<Workspace>> Workspace::Create(const model::ModelC
   ws->attn = carver.Take<float>("attn");
   ws->gate = carver.Take<float>("gate");
   ws->up = carver.Take<float>("up");
-  const auto quantized = [&](const std::string& prefix) {
-    return QuantizedBuffer{carver.Take<int8_t>(prefix + "_q8"), carver.Take<float>(prefix + "_d"),
-                           carver.Take<int16_t>(prefix + "_bsum")};
-  };
-  ws->normed_act = {quantized("normed"), quantized("normed2")};
-  ws->inner_act = {quantized("act"), quantized("act2")};
+  ws->normed_act = CarveForms(carver, "normed");
+  ws->inner_act = CarveForms(carver, "act");
   ws->cos_sin = carver.Take<float>("cos_sin");
+  ws->cos_sin_local = carver.Take<float>("cos_sin_local");
+  ws->experts = CarveExperts(carver);
   ws->attn_scratch = carver.Take<float>("attn_scratch", &bytes);
   ws->attn_scratch_floats = kernels::AttentionScratchFloats(
       config.num_attention_heads, config.num_key_value_heads, config.head_dim);

@@ -25,10 +25,27 @@ struct QuantizedBuffer {
   int16_t* bsum = nullptr;
 };
 
-// Both forms of one input of products.
+// The forms of one input of products.
 struct ActivationBuffers {
   QuantizedBuffer block32;
   QuantizedBuffer block256;
+  QuantizedBuffer block16;
+};
+
+// What layers with experts need. P pairs of a row and one of its slots, sorted by expert.
+struct ExpertBuffers {
+  float* router = nullptr;          // [rows, experts]: logits, then scores
+  float* shared_gate = nullptr;     // [rows]
+  int32_t* slot_experts = nullptr;  // [rows, slots]: the experts of a row, best first
+  float* slot_weights = nullptr;    // [rows, slots, with the shared expert's]
+  int32_t* slot_sources = nullptr;  // the row of y that belongs to it
+  int32_t* pair_rows = nullptr;     // [P]
+  int32_t* begin = nullptr;         // [experts + 1]: the first pair of each expert
+  float* gate = nullptr;            // [P, expert width]
+  float* up = nullptr;
+  float* y = nullptr;        // [P + rows, hidden]: what experts make, then the shared one
+  ActivationBuffers in_act;  // [P, hidden]: inputs in the order of pairs
+  ActivationBuffers act;     // [P, expert width]
 };
 
 class Workspace {
@@ -46,14 +63,16 @@ class Workspace {
   float* k = nullptr;       // [rows, kv_heads * head_dim]
   float* v = nullptr;
   float* attn = nullptr;  // [rows, heads * head_dim]
-  float* gate = nullptr;  // [rows, intermediate]
+  float* gate = nullptr;  // [rows, intermediate], of dense layers and shared experts
   float* up = nullptr;
+  ExpertBuffers experts;
   // Two inputs, because threads that are ahead in a phase write the second one while others still
   // read the first.
-  ActivationBuffers normed_act;   // of what norms make, [rows, hidden]
-  ActivationBuffers inner_act;    // of what attention and the activation function make
-  float* cos_sin = nullptr;       // [rows, rope_dim]
-  float* attn_scratch = nullptr;  // [num_threads, attn_scratch_floats]
+  ActivationBuffers normed_act;    // of what norms make, [rows, hidden]
+  ActivationBuffers inner_act;     // of what attention and the activation function make
+  float* cos_sin = nullptr;        // [rows, rope_dim]
+  float* cos_sin_local = nullptr;  // the same for layers with a window, where it differs
+  float* attn_scratch = nullptr;   // [num_threads, attn_scratch_floats]
   int64_t attn_scratch_floats = 0;
   float* logit_rows = nullptr;  // [logit rows, hidden]: what the last norm makes
   float* logits = nullptr;      // [logit rows, vocab]

@@ -90,8 +90,11 @@ void CheckRule(const Rule& rule, Draft* draft) {
   }
   if (!CheckLayers(rule, draft)) return;
   if (!rule.experts.empty()) {
-    draft->mistakes.push_back(
-        absl::StrCat(rule.location, ": the rule places experts, but the model is dense"));
+    draft->mistakes.push_back(absl::StrCat(
+        rule.location, draft->config.experts.count == 0
+                           ? ": the rule places experts, but the model is dense"
+                           : ": the rule divides the experts of a layer, which is not supported "
+                             "yet; place the whole mlp"));
     return;
   }
   const bool matches = std::any_of(draft->modules.begin(), draft->modules.end(),
@@ -201,9 +204,13 @@ std::string DescribePlan(const Plan& plan, const model::ModelConfig& config) {
   hops.push_back("coordinator");
   int64_t kv_bytes = 0;
   for (const PlacedWorker& worker : plan.workers) kv_bytes += worker.memory.kv;
+  const std::string nextn =
+      config.num_nextn_layers == 0
+          ? ""
+          : absl::StrCat("; ", config.num_nextn_layers, " for multi-token prediction left out");
   return absl::StrCat(
-      config.name, " (", config.architecture, ", ", config.num_hidden_layers, " layers) on ",
-      plan.workers.size(), plan.workers.size() == 1 ? " worker" : " workers", "\n", places,
+      config.name, " (", config.architecture, ", ", config.num_hidden_layers, " layers", nextn,
+      ") on ", plan.workers.size(), plan.workers.size() == 1 ? " worker" : " workers", "\n", places,
       "route: ", absl::StrJoin(hops, " -> "), "\n", "context: ", plan.shape.context_length,
       " tokens per sequence; KV cache: ", int64_t{plan.shape.num_kv_blocks} * kKvBlockTokens,
       " tokens, ", FormatBytes(kv_bytes), "\n", FormatMemoryTable(plan.workers));

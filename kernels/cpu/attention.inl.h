@@ -14,12 +14,16 @@ struct F16Elements {
   static inline F Get(const uint8_t* p) { return LoadF16(reinterpret_cast<const uint16_t*>(p)); }
 };
 
-// One batch of queries against one KV head. Queries are ordered by row, so num_keys ascends.
+// One batch of queries against one KV head. Queries are ordered by row, so first_key and num_keys
+// ascend.
 struct QueryBatch {
   int count;
+  int active;  // the first queries, whose window begins in this split or before it
   const float* q[kQueryBatch];
   float* out[kQueryBatch];
+  int first_key[kQueryBatch];
   int num_keys[kQueryBatch];
+  float sink[kQueryBatch];
   float max[kQueryBatch];  // of the split, then
   float l[kQueryBatch];
   float total_max[kQueryBatch];  // of all splits so far
@@ -121,7 +125,7 @@ static inline void ForTiles(int begin, int count, const Body& body) {
 template <typename Elements>
 static void ScoreBlock(const QueryBatch& batch, int begin, const uint8_t* keys, float scale,
                        float* scores) {
-  ForTiles(begin, batch.count, [&]<int kTile>(int first) {
+  ForTiles(begin, batch.active, [&]<int kTile>(int first) {
     ScoreTile<Elements, kTile>(batch, first, keys, scale, scores);
   });
 }
@@ -129,7 +133,7 @@ static void ScoreBlock(const QueryBatch& batch, int begin, const uint8_t* keys, 
 template <typename Elements>
 static void ValueBlockSum(const QueryBatch& batch, int begin, const uint8_t* values, int64_t stride,
                           const float* p, int key_begin) {
-  ForTiles(begin, batch.count, [&]<int kTile>(int first) {
+  ForTiles(begin, batch.active, [&]<int kTile>(int first) {
     ValueTileOfBlock<Elements, kTile>(batch, first, values, stride, p, key_begin);
   });
 }
@@ -163,15 +167,22 @@ static inline void WidenValues(KvType type, const uint8_t* values, int head_dim,
   }
 }
 
+// Keys of a split are taken from the first one's block that any query sees.
+static inline int FirstBlockKey(const QueryBatch& batch, int split) {
+  const int first = batch.first_key[0] / kKvBlockTokens * kKvBlockTokens;
+  return first > split ? first : split;
+}
+
 static void ScoreSplit(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
                        int split, int end, const QueryBatch& batch) {
   const bool f16 = args.kv.type == KvType::kF16;
   int begin = 0;
-  for (int key = split; key < end; key += kKvBlockTokens) {
+  for (int key = FirstBlockKey(batch, split); key < end; key += kKvBlockTokens) {
     while (batch.num_keys[begin] <= key) ++begin;
+    if (begin >= batch.active) break;
     const uint8_t* keys = KeyBlock(args.kv, sequence.blocks[key / kKvBlockTokens], kv_head);
     float* scores = batch.scratch.scores + (key - split);
-    if (f16 && batch.count - begin < kWidenFrom) {
+    if (f16 && batch.active - begin < kWidenFrom) {
       ScoreBlock<F16Elements>(batch, begin, keys, args.scale, scores);
       continue;
     }
@@ -187,14 +198,15 @@ static void SumValues(const AttentionArgs& args, const SequenceRows& sequence, i
                       int split, int end, const QueryBatch& batch) {
   const bool f16 = args.kv.type == KvType::kF16;
   int begin = 0;
-  for (int key = split; key < end; key += kKvBlockTokens) {
+  for (int key = FirstBlockKey(batch, split); key < end; key += kKvBlockTokens) {
     while (batch.num_keys[begin] <= key) ++begin;
+    if (begin >= batch.active) break;
     const uint8_t* values = ValueBlock(args.kv, sequence.blocks[key / kKvBlockTokens], kv_head);
     const float* p = batch.scratch.scores + (key - split);
     const bool whole = batch.dim == batch.head_dim;
     if (whole && !f16) {
       ValueBlockSum<F32Elements>(batch, begin, values, batch.dim, p, key);
-    } else if (whole && batch.count - begin < kWidenFrom) {
+    } else if (whole && batch.active - begin < kWidenFrom) {
       ValueBlockSum<F16Elements>(batch, begin, values, batch.dim, p, key);
     } else {
       WidenValues(args.kv.type, values, batch.head_dim, batch.dim, batch.scratch.values);
@@ -204,21 +216,21 @@ static void SumValues(const AttentionArgs& args, const SequenceRows& sequence, i
   }
 }
 
-// Scores of one query in a split -> probabilities in place; max and l of the split.
-static inline void Probabilities(float* scores, int n, float* max, float* l) {
-  *max = MaxOfLanes(MaxOf(scores, n));
+// Scores of one query in a split -> probabilities in place; max and l of the split. Keys before
+// `begin` are outside the query's window: their probability becomes 0, which adds nothing to any
+// sum.
+static inline void Probabilities(float* scores, int begin, int n, float* max, float* l) {
+  const int from = begin / 16 * 16;  // lanes stay where positions put them
+  for (int i = from; i < begin; ++i) scores[i] = -__builtin_inff();
+  *max = MaxOfLanes(MaxOf(scores + from, n - from));
   const F m = Set1(*max);
   F sum = Zero();
-  int i = 0;
-  for (; i + 16 <= n; i += 16) {
-    const F p = Exp(Sub(Load(scores + i), m));
-    Store(scores + i, p);
-    sum = Add(sum, p);
+  for (int i = from; i < n; i += 16) {
+    StoreUpTo(scores + i, n - i, Exp(Sub(LoadUpTo(scores + i, n - i, 0.0f), m)));
+    if (i < begin) __builtin_memset(scores + i, 0, sizeof(float) * static_cast<size_t>(begin - i));
+    sum = Add(sum, LoadUpTo(scores + i, n - i, 0.0f));
   }
-  if (i < n) {
-    StorePart(scores + i, n - i, Exp(Sub(LoadPart(scores + i, n - i, 0.0f), m)));
-    sum = Add(sum, LoadPart(scores + i, n - i, 0.0f));
-  }
+  if (from > 0) __builtin_memset(scores, 0, sizeof(float) * static_cast<size_t>(from));
   *l = TreeSum(sum);
 }
 
@@ -242,25 +254,46 @@ static inline void MergeSplit(QueryBatch* batch, int t, bool is_first) {
   }
 }
 
+// A sink is a split of its own: one score, without a value.
+static inline void MergeSink(QueryBatch* batch, int t) {
+  float* split = batch->scratch.split + t * batch->dim;
+  for (int64_t d = 0; d < batch->dim; d += 16) Store(split + d, Zero());
+  batch->max[t] = batch->sink[t];
+  batch->l[t] = 1.0f;
+  MergeSplit(batch, t, /*is_first=*/false);
+}
+
+static void AttendSplit(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
+                        int split, int end, QueryBatch* batch) {
+  int begin = 0;
+  while (batch->num_keys[begin] <= split) ++begin;
+  batch->active = batch->count;
+  while (batch->first_key[batch->active - 1] >= end) --batch->active;
+  ScoreSplit(args, sequence, kv_head, split, end, *batch);
+  for (int t = begin; t < batch->active; ++t) {
+    const int first = batch->first_key[t] < split ? 0 : batch->first_key[t] - split;
+    const int n = (batch->num_keys[t] < end ? batch->num_keys[t] : end) - split;
+    Probabilities(batch->scratch.scores + int64_t{t} * kKvSplitTokens, first, n, &batch->max[t],
+                  &batch->l[t]);
+    float* sum = batch->scratch.split + t * batch->dim;
+    for (int64_t d = 0; d < batch->dim; d += 16) Store(sum + d, Zero());
+  }
+  SumValues(args, sequence, kv_head, split, end, *batch);
+  for (int t = begin; t < batch->active; ++t) {
+    MergeSplit(batch, t, /*is_first=*/batch->first_key[t] >= split);
+  }
+}
+
 static void AttendBatch(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
                         QueryBatch* batch) {
   const int max_keys = batch->num_keys[batch->count - 1];
-  for (int split = 0; split < max_keys; split += kKvSplitTokens) {
+  int split = batch->first_key[0] / kKvSplitTokens * kKvSplitTokens;
+  for (; split < max_keys; split += kKvSplitTokens) {
     const int end = max_keys - split < kKvSplitTokens ? max_keys : split + kKvSplitTokens;
-    int begin = 0;
-    while (batch->num_keys[begin] <= split) ++begin;
-    ScoreSplit(args, sequence, kv_head, split, end, *batch);
-    for (int t = begin; t < batch->count; ++t) {
-      const int n = (batch->num_keys[t] < end ? batch->num_keys[t] : end) - split;
-      Probabilities(batch->scratch.scores + int64_t{t} * kKvSplitTokens, n, &batch->max[t],
-                    &batch->l[t]);
-      float* sum = batch->scratch.split + t * batch->dim;
-      for (int64_t d = 0; d < batch->dim; d += 16) Store(sum + d, Zero());
-    }
-    SumValues(args, sequence, kv_head, split, end, *batch);
-    for (int t = begin; t < batch->count; ++t) MergeSplit(batch, t, split == 0);
+    AttendSplit(args, sequence, kv_head, split, end, batch);
   }
   for (int t = 0; t < batch->count; ++t) {
+    if (args.sinks != nullptr) MergeSink(batch, t);
     const F l = Set1(batch->total_l[t]);
     for (int d = 0; d < batch->head_dim; d += 16) {
       StoreUpTo(batch->out[t] + d, batch->head_dim - d,
@@ -283,8 +316,10 @@ static void AttendRows(const AttentionArgs& args, const SequenceRows& sequence, 
       const int64_t offset = int64_t{head} * args.kv.head_dim;
       batch.q[batch.count] = args.q + row * args.q_stride + offset;
       batch.out[batch.count] = args.out + row * args.out_stride + offset;
-      batch.num_keys[batch.count] =
-          sequence.position + static_cast<int>(row - sequence.row_begin) + 1;
+      const int num_keys = sequence.position + static_cast<int>(row - sequence.row_begin) + 1;
+      batch.num_keys[batch.count] = num_keys;
+      batch.first_key[batch.count] = FirstKey(num_keys, args.window);
+      batch.sink[batch.count] = args.sinks == nullptr ? 0.0f : args.sinks[head];
       if (++batch.count == kQueryBatch) {
         AttendBatch(args, sequence, kv_head, &batch);
         batch.count = 0;

@@ -10,8 +10,11 @@
 #include "kernels/cpu/isa_tables.h"
 #include "kernels/cpu/p16.h"
 #include "kernels/exp_constants.h"
+#include "kernels/gated_constants.h"
 #include "kernels/kv_layout.h"
 #include "kernels/ops.h"
+#include "kernels/quant/codebooks.h"
+#include "kernels/quant/values.h"
 #include "kernels/table.h"
 
 #define DOVETAIL_ISA_NAME "avx512"
@@ -32,6 +35,7 @@ namespace {
 #include "kernels/cpu/elementwise.inl.h"
 #include "kernels/cpu/quantize.inl.h"
 #include "kernels/cpu/unpack.inl.h"
+#include "kernels/cpu/unpack_codebook.inl.h"
 //
 #include "kernels/cpu/attention.inl.h"
 #include "kernels/cpu/matmul_float.inl.h"

@@ -51,21 +51,74 @@ static void RmsNorm(const RmsNormArgs& args, int64_t begin, int64_t end) {
     for (int i = 0; i < args.cols; i += 16) {
       const int n = args.cols - i;
       const F scaled = Mul(LoadUpTo(x + i, n, 0.0f), inverse);
-      StoreUpTo(y + i, n, Mul(scaled, LoadUpTo(args.weight + i, n, 0.0f)));
+      F normed = Mul(scaled, LoadUpTo(args.weight + i, n, 0.0f));
+      if (args.accumulate) normed = Add(LoadUpTo(y + i, n, 0.0f), normed);
+      StoreUpTo(y + i, n, normed);
     }
   }
 }
 
-static void SiluMul(const SiluMulArgs& args, int64_t begin, int64_t end) {
+// 1 / (1 + exp(-x)) times `x_over`.
+static inline F OverOnePlusExp(F x_over, F minus_x) {
+  return Div(x_over, Add(Set1(1.0f), Exp(minus_x)));
+}
+
+template <typename Op>
+static inline void ForGated(const GatedArgs& args, int64_t begin, int64_t end, const Op& op) {
   for (int64_t row = begin; row < end; ++row) {
     const float* gate = args.gate + row * args.in_stride;
     const float* up = args.up + row * args.in_stride;
     float* y = args.y + row * args.y_stride;
     for (int i = 0; i < args.cols; i += 16) {
       const int n = args.cols - i;
-      const F g = LoadUpTo(gate + i, n, 0.0f);
-      const F silu = Div(g, Add(Set1(1.0f), Exp(Mul(g, Set1(-1.0f)))));
-      StoreUpTo(y + i, n, Mul(silu, LoadUpTo(up + i, n, 0.0f)));
+      StoreUpTo(y + i, n, op(LoadUpTo(gate + i, n, 0.0f), LoadUpTo(up + i, n, 0.0f)));
+    }
+  }
+}
+
+static void SiluMul(const GatedArgs& args, int64_t begin, int64_t end) {
+  ForGated(args, begin, end,
+           [](F g, F u) { return Mul(OverOnePlusExp(g, Mul(g, Set1(-1.0f))), u); });
+}
+
+static void GeluMul(const GatedArgs& args, int64_t begin, int64_t end) {
+  using namespace gated_constants;
+  ForGated(args, begin, end, [](F g, F u) {
+    const F t = Mul(Fma(Set1(kGeluC1), Mul(g, g), Set1(kGeluC0)), g);
+    return Mul(OverOnePlusExp(g, Mul(t, Set1(-1.0f))), u);
+  });
+}
+
+static void SwigluOai(const GatedArgs& args, int64_t begin, int64_t end) {
+  using namespace gated_constants;
+  ForGated(args, begin, end, [](F g, F u) {
+    g = Min(Set1(kOaiLimit), g);
+    u = Max(Set1(-kOaiLimit), Min(Set1(kOaiLimit), u));
+    return Mul(OverOnePlusExp(g, Mul(g, Set1(-kOaiAlpha))), Add(u, Set1(1.0f)));
+  });
+}
+
+static void Sigmoid(const float* x, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; i += 16) {
+    const int count = static_cast<int>(n - i < 16 ? n - i : 16);
+    const F minus_x = Mul(LoadUpTo(x + i, count, 0.0f), Set1(-1.0f));
+    StoreUpTo(y + i, count, OverOnePlusExp(Set1(1.0f), minus_x));
+  }
+}
+
+static void Combine(const CombineArgs& args, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    const int32_t* sources = args.sources + row * args.slots;
+    const float* weights = args.weights + row * args.slots;
+    float* x = args.x + row * args.x_stride;
+    for (int i = 0; i < args.cols; i += 16) {
+      const int n = args.cols - i;
+      F acc = Zero();
+      for (int slot = 0; slot < args.slots; ++slot) {
+        const F y = LoadUpTo(args.y + sources[slot] * args.y_stride + i, n, 0.0f);
+        acc = Fma(Set1(weights[slot]), y, acc);
+      }
+      StoreUpTo(x + i, n, Add(LoadUpTo(x + i, n, 0.0f), acc));
     }
   }
 }

@@ -8,7 +8,7 @@
 
 constexpr int kTokenGroup = 64;       // tokens whose sums (4 KiB) and activations stay close
 constexpr int kPrefetchAhead = 2048;  // bytes; 0 and 4096 were measured 5 to 9 % slower
-constexpr int kBlocksPerPrep = 32;  // 32-element blocks whose activation sums are prepared together
+constexpr int kBlocksPerPrep = 32;    // small blocks whose activation sums are prepared together
 
 struct TokenGroup {
   int64_t first;
@@ -20,19 +20,16 @@ static inline void ZeroSums(TokenGroup* group) {
   for (int t = 0; t < group->count; ++t) Store(group->sum + 16 * t, Zero());
 }
 
-// y[token, 16 * panel ..] = or += the sums; the last panel may be narrower than 16.
+// y[token, 16 * panel ..] = or += the sums and the bias; the last panel may be narrower than 16.
 static inline void StoreSums(const MatmulArgs& args, const TokenGroup& group, int64_t panel) {
   const int lanes = static_cast<int>(args.n - panel * 16 < 16 ? args.n - panel * 16 : 16);
   for (int t = 0; t < group.count; ++t) {
     float* y = args.y + (group.first + t) * args.y_stride + panel * 16;
     F sum = Load(group.sum + 16 * t);
+    if (args.bias != nullptr) sum = Add(sum, LoadUpTo(args.bias + panel * 16, lanes, 0.0f));
     if (args.accumulate) sum = Add(LoadUpTo(y, lanes, 0.0f), sum);
     StoreUpTo(y, lanes, sum);
   }
-}
-
-static inline F LoadHalves(const uint8_t* p) {
-  return LoadF16(reinterpret_cast<const uint16_t*>(p));
 }
 
 // A panel is one stream and the next panel follows it: asks for what comes kPrefetchAhead bytes
@@ -42,7 +39,7 @@ static inline void Prefetch(const uint8_t* p) {
   for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(p + kPrefetchAhead + i, 0, 3);
 }
 
-// --- 32-element blocks: one or two fmas per block
+// --- blocks of 32 (NVFP4: 16): one or two fmas per block
 // ------------------------------------------------------
 
 // Per token and block of a run of blocks: what corrects the offset (int), or the sum that meets the
@@ -57,18 +54,24 @@ static inline void PrepareSums(const MatmulArgs& args, const TokenGroup& group, 
                                int count, BlockSums* out) {
   if constexpr (Format::kHasMin || Format::kOffset != 0) {
     for (int t = 0; t < group.count; ++t) {
-      const int16_t* from = args.x.bsum + (group.first + t) * args.x.bsum_stride + 2 * block;
+      constexpr int kSums = Format::kBlock / 16;  // sums of 16 activations per block
+      const int16_t* from = args.x.bsum + (group.first + t) * args.x.bsum_stride + kSums * block;
       int32_t* correction = out->correction + t * kBlocksPerPrep;
       float* sum = out->sum + t * kBlocksPerPrep;
       for (int i = 0; i < count; i += 16) {
-        alignas(64) int16_t part[32];
-        const int16_t* pairs = from + 2 * i;
+        alignas(64) int16_t part[16 * kSums];
+        const int16_t* sixteen = from + kSums * i;
         if (count - i < 16) {
           __builtin_memset(part, 0, sizeof(part));
-          __builtin_memcpy(part, pairs, 4 * static_cast<size_t>(count - i));
-          pairs = part;
+          __builtin_memcpy(part, sixteen, sizeof(int16_t) * kSums * static_cast<size_t>(count - i));
+          sixteen = part;
         }
-        const I sums = PairSums(pairs);
+        I sums;
+        if constexpr (kSums == 2) {
+          sums = PairSums(sixteen);
+        } else {
+          sums = LoadI16(sixteen);
+        }
         if constexpr (Format::kOffset != 0) {
           StoreI(correction + i, MulI(sums, SetI1(-Format::kOffset)));
         }
@@ -81,18 +84,19 @@ static inline void PrepareSums(const MatmulArgs& args, const TokenGroup& group, 
 // Adds kBlocks neighbouring blocks of a panel to the sums of the group. `prep` is the index of the
 // first one in `sums`.
 template <typename Format, int kBlocks>
-static inline void AddBlocks32(const MatmulArgs& args, const uint8_t* panel_block, int64_t block,
-                               const BlockSums& sums, int prep, TokenGroup* group) {
+static inline void AddSmallBlocks(const MatmulArgs& args, const uint8_t* panel_block, int64_t block,
+                                  const BlockSums& sums, int prep, TokenGroup* group) {
   Prefetch<kBlocks * Format::P16::kBytes>(panel_block);
-  B w[kBlocks][8];
+  constexpr int kGroups = Format::kBlock / 4;
+  B w[kBlocks][kGroups];
   F d[kBlocks], m[kBlocks];
   for (int b = 0; b < kBlocks; ++b) {
     const uint8_t* from = panel_block + b * Format::P16::kBytes;
     Format::template Unpack<0>(from, w[b]);
-    d[b] = LoadHalves(from + Format::P16::kD);
+    d[b] = Format::D(from);
     if constexpr (Format::kHasMin) m[b] = LoadHalves(from + Format::P16::kMin);
   }
-  const int8_t* q = args.x.q + group->first * args.x.q_stride + 32 * block;
+  const int8_t* q = args.x.q + group->first * args.x.q_stride + Format::kBlock * block;
   const float* dx = args.x.d + group->first * args.x.d_stride + block;
   for (int t = 0; t < group->count; ++t) {
     F sum = Load(group->sum + 16 * t);
@@ -100,7 +104,7 @@ static inline void AddBlocks32(const MatmulArgs& args, const uint8_t* panel_bloc
       const int at = t * kBlocksPerPrep + prep + b;
       I dot = ZeroI();
       if constexpr (Format::kOffset != 0) dot = BroadcastDword(sums.correction + at);
-      dot = DotGroups<Format::kMaxWeight, 8>(w[b], q + 32 * b, dot);
+      dot = DotGroups<Format::kMaxWeight, kGroups>(w[b], q + Format::kBlock * b, dot);
       const F scale = Set1(dx[b]);
       sum = Fma(ToFloat(dot), Mul(d[b], scale), sum);
       if constexpr (Format::kHasMin) {
@@ -115,8 +119,8 @@ static inline void AddBlocks32(const MatmulArgs& args, const uint8_t* panel_bloc
 }
 
 template <typename Format>
-static void PanelTimesGroup32(const MatmulArgs& args, const uint8_t* panel, TokenGroup* group) {
-  const int64_t num_blocks = args.k / 32;
+static void PanelTimesGroupSmall(const MatmulArgs& args, const uint8_t* panel, TokenGroup* group) {
+  const int64_t num_blocks = args.k / Format::kBlock;
   BlockSums sums;
   for (int64_t first = 0; first < num_blocks; first += kBlocksPerPrep) {
     const int count =
@@ -124,12 +128,12 @@ static void PanelTimesGroup32(const MatmulArgs& args, const uint8_t* panel, Toke
     PrepareSums<Format>(args, *group, first, count, &sums);
     int i = 0;
     for (; i + kBlocksPerStep <= count; i += kBlocksPerStep) {
-      AddBlocks32<Format, kBlocksPerStep>(args, panel + (first + i) * Format::P16::kBytes,
-                                          first + i, sums, i, group);
+      AddSmallBlocks<Format, kBlocksPerStep>(args, panel + (first + i) * Format::P16::kBytes,
+                                             first + i, sums, i, group);
     }
     for (; i < count; ++i) {
-      AddBlocks32<Format, 1>(args, panel + (first + i) * Format::P16::kBytes, first + i, sums, i,
-                             group);
+      AddSmallBlocks<Format, 1>(args, panel + (first + i) * Format::P16::kBytes, first + i, sums, i,
+                                group);
     }
   }
 }
@@ -187,36 +191,47 @@ static inline void AddAllChunks(const MatmulArgs& args, const uint8_t* panel_blo
   if constexpr (kStep == 1) AddChunks<Format, 7, kStep>(args, panel_block, block, group, sums);
 }
 
-// Pair i of int16 factors per row for the activation sums of elements 32 i.. and 32 i + 16..: the
-// minimums, or the scales times minus the offset.
+// What the sum of the activations of a sub-block is multiplied with: its minimum, or its scale
+// times minus the offset.
+template <typename Format>
+static inline I SumFactor(const uint8_t* panel_block, int sub_block) {
+  if constexpr (Format::kHasMin) {
+    static_assert(Format::kOffset == 0);
+    return Format::Min(panel_block, sub_block);
+  } else {
+    return MulI(Format::Scale(panel_block, sub_block), SetI1(-Format::kOffset));
+  }
+}
+
+// Pair i of int16 factors per row for the activation sums of elements 32 i.. and 32 i + 16...
 template <typename Format>
 static inline void LoadSumFactors(const uint8_t* panel_block, I* pairs) {
+  constexpr int kSubs = 32 / Format::kSubBlock;
   for (int i = 0; i < 8; ++i) {
-    if constexpr (Format::kHasMin) {
-      static_assert(Format::kSubBlock == 32 && Format::kOffset == 0);
-      const I min = LoadU8(panel_block + Format::P16::kMins + 16 * i);
-      pairs[i] = AddI(min, ShiftLeftI<16>(min));
-    } else {
-      static_assert(Format::kSubBlock == 16);
-      const I low = MulI(Format::Scale(panel_block, 2 * i), SetI1(-Format::kOffset));
-      const I high = MulI(Format::Scale(panel_block, 2 * i + 1), SetI1(-Format::kOffset));
-      pairs[i] = AddI(AndI(low, SetI1(0xffff)), ShiftLeftI<16>(high));
-    }
+    const I low = SumFactor<Format>(panel_block, kSubs * i);
+    I high = low;
+    if constexpr (kSubs == 2) high = SumFactor<Format>(panel_block, 2 * i + 1);
+    pairs[i] = AddI(AndI(low, SetI1(0xffff)), ShiftLeftI<16>(high));
   }
 }
 
 template <typename Format>
 static inline void FinishBlock256(const MatmulArgs& args, const uint8_t* panel_block, int64_t block,
                                   const IntegerSums& sums, TokenGroup* group) {
+  constexpr bool kNeedsSums = Format::kHasMin || Format::kOffset != 0;
   I pairs[8];
-  LoadSumFactors<Format>(panel_block, pairs);
-  const F d = LoadHalves(panel_block + Format::P16::kD);
+  if constexpr (kNeedsSums) LoadSumFactors<Format>(panel_block, pairs);
+  const F d = Format::D(panel_block);
   const int16_t* bsum = args.x.bsum + group->first * args.x.bsum_stride + 16 * block;
   const float* dx = args.x.d + group->first * args.x.d_stride + block;
   for (int t = 0; t < group->count; ++t) {
     I product = LoadI(sums.sum + 16 * t);
     I weighted = Format::kHasMin ? ZeroI() : product;
-    for (int i = 0; i < 8; ++i) weighted = DotI16(weighted, pairs[i], BroadcastDword(bsum + 2 * i));
+    if constexpr (kNeedsSums) {
+      for (int i = 0; i < 8; ++i) {
+        weighted = DotI16(weighted, pairs[i], BroadcastDword(bsum + 2 * i));
+      }
+    }
     if constexpr (!Format::kHasMin) product = weighted;
     const F scale = Set1(*dx);
     F sum = Load(group->sum + 16 * t);
@@ -254,8 +269,8 @@ static void QuantMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
         static_cast<int>(args.rows - first < kTokenGroup ? args.rows - first : kTokenGroup);
     for (int64_t panel = begin; panel < end; ++panel) {
       ZeroSums(&group);
-      if constexpr (Format::kBlock == 32) {
-        PanelTimesGroup32<Format>(args, args.w + panel * panel_bytes, &group);
+      if constexpr (Format::kBlock <= 32) {
+        PanelTimesGroupSmall<Format>(args, args.w + panel * panel_bytes, &group);
       } else {
         PanelTimesGroup256<Format>(args, args.w + panel * panel_bytes, &group);
       }

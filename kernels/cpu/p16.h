@@ -1,23 +1,47 @@
 // P16: the packed layout of quantised weights, byte by byte.
 //
-// A matrix [n, k] is cut into panels of 16 rows (the last one padded with zero blocks). A panel is
-// one linear stream: its blocks in increasing k, without gaps, so that a product reads memory in
-// order. In a block, "dword plane" means that 4-byte group i of all 16 rows lies together:
+// A matrix [n, k] is cut into panels of 16 output rows (the last one padded with zero blocks). A
+// panel is one linear stream: its blocks in increasing k, without gaps, so that a product reads
+// memory in order. In a block, "dword plane" means that 4-byte group i of all 16 rows lies
+// together:
 //   byte  (i * 16 + row) * 4 + b   holds byte 4 i + b of the row's field,
 // which makes 64 bytes = 16 lanes (rows) x 4 consecutive k: the operand of VNNI, two AVX2
 // registers, or one row of an AMX tile. Nibbles and bit pairs keep the pairing of the GGUF block,
 // so that packing only moves whole dwords. Byte and half planes are [i][16 rows] likewise.
 //
-//   Q4_0  [qs: 4 dwords][d]                             288 bytes   dword i: k = 4i.. low, 16 +
-//   4i.. high Q4_1  [qs: 4 dwords][d][m]                          320 bytes   nibbles as Q4_0 Q8_0
-//   [qs: 8 dwords][d]                             544 bytes   dword i: k = 4i.. Q4_K  [qs: 32
-//   dwords][scale: 8 u8][min: 8 u8][d][dmin]   2368 bytes   the 6-bit scales and minimums
-//                                                                    expanded to a byte each
-//   Q6_K  [ql: 32 dwords][qh: 16 dwords][scale: 16 i8][d]    3360 bytes
+// clang-format off
+//   type     k    planes, in order                                                  bytes / 16 rows
+//   Q4_0     32   qs: 4 dwords, d                                                        288
+//   IQ4_NL   32   as Q4_0                                                                288
+//   Q4_1     32   qs: 4 dwords, d, m                                                     320
+//   Q5_0     32   qs: 4 dwords, qh: 1 dword, d                                           352
+//   Q5_1     32   qs: 4 dwords, qh: 1 dword, d, m                                        384
+//   Q8_0     32   qs: 8 dwords, d                                                        544
+//   MXFP4    32   qs: 4 dwords, e: 1 u8                                                  272
+//   NVFP4    16   qs: 2 dwords, d (as a half)                                            160
+//   Q2_K     256  qs: 16 dwords, scale and min: 16 u8, d, dmin                          1344
+//   Q3_K     256  qs: 16 dwords, hmask: 8 dwords, scale: 16 i8, d                       1824
+//   Q4_K     256  qs: 32 dwords, scale: 8 u8, min: 8 u8, d, dmin                        2368
+//   Q5_K     256  qs: 32 dwords, qh: 8 dwords, scale: 8 u8, min: 8 u8, d, dmin          2880
+//   Q6_K     256  ql: 32 dwords, qh: 16 dwords, scale: 16 i8, d                         3360
+//   IQ4_XS   256  qs: 32 dwords, scale: 8 i8, d                                         2208
+//   TQ1_0    256  qs: 16 dwords (as TQ2_0), d                                           1056
+//   TQ2_0    256  qs: 16 dwords, d                                                      1056
+//   IQ2_XXS  256  index: 32 u8, signs: 8 dwords, scale: 4 u8, d                         1120
+//   IQ2_XS   256  index: 32 u8, signs: 8 dwords, high: 4 u8, scale: 8 u8, d             1248
+//   IQ2_S    256  index: 32 u8, signs: 8 dwords, high: 8 u8, scale: 8 u8, d             1312
+//   IQ3_XXS  256  index: 64 u8, signs: 8 dwords, scale: 4 u8, d                         1632
+//   IQ3_S    256  index: 64 u8, signs: 8 dwords, high: 8 u8, scale: 4 u8, d             1760
+//   IQ1_S    256  index: 32 u8, high: 16 u8, scale: 4 u8, d                              864
+//   IQ1_M    256  index: 32 u8, high: 16 u8, scale: 8 u8, d                              928
+// clang-format on
 //
-// d, m and dmin are 16 halves each. Blocks are multiples of 32 bytes; the matrix starts at 64.
-// Float weights are not packed: they stay rows as GGUF stores them. kernels/cpu/pack.cc writes the
-// layout from the same list that is in this file, base/packed_layout.cc knows its size.
+// d, m and dmin are 16 halves each. Where a field differs from the file's (6-bit scales as bytes,
+// all 8 signs of the IQ types, scales of IQ types as nibbles), cpu/expand.cc makes it. `signs` and
+// Q5's qh: bit i of a row's dword is element i of 32. `high`, high bits of the indices in order: 1
+// bit (IQ2_XS, IQ3_S), 2 (IQ2_S), or 3 and the sign of delta (IQ1). Blocks are multiples of 16
+// bytes; the matrix starts at 64. Float weights are not packed: they stay rows as GGUF stores them.
+// cpu/pack.cc writes the layout; base/packed_layout.cc knows the sizes.
 #ifndef DOVETAIL_KERNELS_CPU_P16_H_
 #define DOVETAIL_KERNELS_CPU_P16_H_
 
@@ -34,15 +58,69 @@ struct P16Q4_0 {
 struct P16Q4_1 {
   static constexpr int kQuants = 0, kD = 256, kMin = 288, kBytes = 320;
 };
+struct P16Q5_0 {
+  static constexpr int kQuants = 0, kHigh = 256, kD = 320, kBytes = 352;
+};
+struct P16Q5_1 {
+  static constexpr int kQuants = 0, kHigh = 256, kD = 320, kMin = 352, kBytes = 384;
+};
 struct P16Q8_0 {
   static constexpr int kQuants = 0, kD = 512, kBytes = 544;
+};
+struct P16MXFP4 {
+  static constexpr int kQuants = 0, kExponents = 256, kBytes = 272;
+};
+struct P16NVFP4 {
+  static constexpr int kQuants = 0, kD = 128, kBytes = 160;
+};
+struct P16Q2_K {
+  static constexpr int kQuants = 0, kScales = 1024, kD = 1280, kMin = 1312, kBytes = 1344;
+};
+struct P16Q3_K {
+  static constexpr int kQuants = 0, kHigh = 1024, kScales = 1536, kD = 1792, kBytes = 1824;
 };
 struct P16Q4_K {
   static constexpr int kQuants = 0, kScales = 2048, kMins = 2176, kD = 2304, kMin = 2336;
   static constexpr int kBytes = 2368;
 };
+struct P16Q5_K {
+  static constexpr int kQuants = 0, kHigh = 2048, kScales = 2560, kMins = 2688, kD = 2816;
+  static constexpr int kMin = 2848, kBytes = 2880;
+};
 struct P16Q6_K {
   static constexpr int kQuants = 0, kHigh = 2048, kScales = 3072, kD = 3328, kBytes = 3360;
+};
+struct P16IQ4_XS {
+  static constexpr int kQuants = 0, kScales = 2048, kD = 2176, kBytes = 2208;
+};
+struct P16TQ {
+  static constexpr int kQuants = 0, kD = 1024, kBytes = 1056;
+};
+struct P16IQ2_XXS {
+  static constexpr int kIndex = 0, kSigns = 512, kHigh = 0, kScales = 1024, kD = 1088;
+  static constexpr int kBytes = 1120;
+};
+struct P16IQ2_XS {
+  static constexpr int kIndex = 0, kSigns = 512, kHigh = 1024, kScales = 1088, kD = 1216;
+  static constexpr int kBytes = 1248;
+};
+struct P16IQ2_S {
+  static constexpr int kIndex = 0, kSigns = 512, kHigh = 1024, kScales = 1152, kD = 1280;
+  static constexpr int kBytes = 1312;
+};
+struct P16IQ3_XXS {
+  static constexpr int kIndex = 0, kSigns = 1024, kHigh = 0, kScales = 1536, kD = 1600;
+  static constexpr int kBytes = 1632;
+};
+struct P16IQ3_S {
+  static constexpr int kIndex = 0, kSigns = 1024, kHigh = 1536, kScales = 1664, kD = 1728;
+  static constexpr int kBytes = 1760;
+};
+struct P16IQ1_S {
+  static constexpr int kIndex = 0, kHigh = 512, kScales = 768, kD = 832, kBytes = 864;
+};
+struct P16IQ1_M {
+  static constexpr int kIndex = 0, kHigh = 512, kScales = 768, kD = 896, kBytes = 928;
 };
 
 // Packs rows [row_begin, row_end) (whole panels, or up to n) of the GGUF rows `src` into `dst`.

@@ -151,6 +151,9 @@ static inline void StoreI8(int8_t* p, I v) {
       _mm_packs_epi32(_mm256_castsi256_si128(v.b), _mm256_extracti128_si256(v.b, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i_u*>(p), _mm_packs_epi16(low, high));
 }
+static inline I LoadI16(const int16_t* p) {
+  return {_mm256_cvtepi16_epi32(Load128(p)), _mm256_cvtepi16_epi32(Load128(p + 8))};
+}
 static inline I PairSums(const int16_t* p) {
   const __m256i ones = _mm256_set1_epi16(1);
   return {_mm256_madd_epi16(Load256(p), ones), _mm256_madd_epi16(Load256(p + 16), ones)};
@@ -193,6 +196,40 @@ static inline B Bits(B v) {
 template <int kShift>
 static inline B ShiftLeftB(B v) {
   return {_mm256_slli_epi16(v.a, kShift), _mm256_slli_epi16(v.b, kShift)};
+}
+
+using Mask = I;  // bytes of all ones or zero
+static inline __m256i BitsAsBytes256(__m256i bits, __m256i from, __m256i bit) {
+  return _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(bits, from), bit), bit);
+}
+static inline Mask BitsAsBytes(B bits, int group) {
+  const __m256i low_byte =
+      _mm256_broadcastsi128_si256(_mm_set_epi8(12, 12, 12, 12, 8, 8, 8, 8, 4, 4, 4, 4, 0, 0, 0, 0));
+  const __m256i from = _mm256_add_epi8(low_byte, _mm256_set1_epi8(static_cast<char>(group / 2)));
+  const __m256i bit =
+      _mm256_set1_epi32(static_cast<int32_t>(group % 2 == 0 ? 0x08040201u : 0x80402010u));
+  return {BitsAsBytes256(bits.a, from, bit), BitsAsBytes256(bits.b, from, bit)};
+}
+static inline B AddWhere(B v, Mask mask, int value) {
+  const __m256i plus = _mm256_set1_epi8(static_cast<char>(value));
+  return {_mm256_add_epi8(v.a, _mm256_and_si256(mask.a, plus)),
+          _mm256_add_epi8(v.b, _mm256_and_si256(mask.b, plus))};
+}
+// (v ^ m) - m is -v where m is all ones.
+static inline B OffsetBySign(B v, Mask minus, int offset) {
+  const __m256i base = _mm256_set1_epi8(static_cast<char>(offset));
+  return {_mm256_add_epi8(base, _mm256_sub_epi8(_mm256_xor_si256(v.a, minus.a), minus.a)),
+          _mm256_add_epi8(base, _mm256_sub_epi8(_mm256_xor_si256(v.b, minus.b), minus.b))};
+}
+static inline B LookUpB(const int8_t* table, B v) {
+  const __m256i both = _mm256_broadcastsi128_si256(Load128(table));
+  return {_mm256_shuffle_epi8(both, v.a), _mm256_shuffle_epi8(both, v.b)};
+}
+template <int kStride>
+static inline B Gather(const int8_t* table, I index) {
+  const auto* base = reinterpret_cast<const int*>(table);
+  return {_mm256_i32gather_epi32(base, index.a, kStride),
+          _mm256_i32gather_epi32(base, index.b, kStride)};
 }
 
 // Sums of two products in int16. They stay below 2^15: |activation| <= 127, and a weight is

@@ -93,6 +93,9 @@ static inline I LoadI8(const uint8_t* p) {
 static inline void StoreI8(int8_t* p, I v) {
   _mm_storeu_si128(reinterpret_cast<__m128i_u*>(p), _mm512_cvtepi32_epi8(v));
 }
+static inline I LoadI16(const int16_t* p) {
+  return _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(p)));
+}
 // 16 sums of two neighbouring int16 from memory.
 static inline I PairSums(const int16_t* p) {
   return _mm512_madd_epi16(_mm512_loadu_si512(p), _mm512_set1_epi16(1));
@@ -131,6 +134,35 @@ static inline B Bits(B v) {
 template <int kShift>
 static inline B ShiftLeftB(B v) {
   return _mm512_slli_epi16(v, kShift);
+}
+// Byte b of every lane by bit 4 * group + b of the lane (group 0..7).
+using Mask = __mmask64;
+static inline Mask BitsAsBytes(B bits, int group) {
+  const __m512i low_byte =
+      _mm512_broadcast_i32x4(_mm_set_epi8(12, 12, 12, 12, 8, 8, 8, 8, 4, 4, 4, 4, 0, 0, 0, 0));
+  const __m512i from = _mm512_add_epi8(low_byte, _mm512_set1_epi8(static_cast<char>(group / 2)));
+  const __m512i bit =
+      _mm512_set1_epi32(static_cast<int32_t>(group % 2 == 0 ? 0x08040201u : 0x80402010u));
+  return _mm512_test_epi8_mask(_mm512_shuffle_epi8(bits, from), bit);
+}
+// Bytes plus `value` where the mask is set.
+static inline B AddWhere(B v, Mask mask, int value) {
+  return _mm512_mask_add_epi8(v, mask, v, _mm512_set1_epi8(static_cast<char>(value)));
+}
+// Bytes offset - v where the mask is set, else offset + v.
+static inline B OffsetBySign(B v, Mask minus, int offset) {
+  const __m512i base = _mm512_set1_epi8(static_cast<char>(offset));
+  return _mm512_mask_sub_epi8(_mm512_add_epi8(base, v), minus, base, v);
+}
+// table[byte], bytes below 16.
+static inline B LookUpB(const int8_t* table, B v) {
+  const __m128i one = _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(table));
+  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(one), v);
+}
+// Lane: the 4 bytes at table + kStride * index.
+template <int kStride>
+static inline B Gather(const int8_t* table, I index) {
+  return _mm512_i32gather_epi32(index, table, kStride);
 }
 // init + the dot products of kGroups x 4 weights (bytes of at most kMaxWeight) with as many
 // activations, one row per lane.

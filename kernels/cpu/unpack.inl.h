@@ -1,11 +1,26 @@
-// What is particular to a weight type in P16: how 32 consecutive k of a panel become 8 byte
-// vectors. Everything else is shared (matmul_quant.inl.h). Included once, inside the instruction
-// set's namespace.
+// What is particular to a weight type in P16: how 32 consecutive k (16 of NVFP4) of a panel become
+// byte vectors. Everything else is shared (matmul_quant.inl.h). Included once, inside the
+// instruction set's namespace; the types with codebooks are in unpack_codebook.inl.h.
 //
 // A format states its P16 layout, elements per block and per sub-scale, the largest byte that
-// Unpack gives (above 127: see FromSigned), the offset that those bytes carry over the true q, and
-// has_min. Unpack<kChunk> writes chunk kChunk (32 k) of the panel block: w[i] holds k = 4i .. 4i
-// + 3.
+// Unpack gives (above 127: see FromSigned; rounded up where AVX2 wants a power of two of pair
+// sums), the offset that those bytes carry over the true q, and has_min. Unpack<kChunk> writes
+// chunk kChunk (32 k) of the panel block: w[i] holds k = 4i .. 4i + 3.
+
+static inline F LoadHalves(const uint8_t* p) {
+  return LoadF16(reinterpret_cast<const uint16_t*>(p));
+}
+
+// Formats whose d is a half, times a power of two.
+template <typename Layout, int kDivisor = 1>
+struct HalfScaled {
+  using P16 = Layout;
+  static inline F D(const uint8_t* block) {
+    const F d = LoadHalves(block + P16::kD);
+    if constexpr (kDivisor == 1) return d;
+    return Mul(d, Set1(1.0f / kDivisor));
+  }
+};
 
 template <typename P16>
 static inline void UnpackNibblesOf32(const uint8_t* block, B* w) {
@@ -16,9 +31,26 @@ static inline void UnpackNibblesOf32(const uint8_t* block, B* w) {
   }
 }
 
-struct FormatQ4_0 {
-  using P16 = P16Q4_0;
-  static constexpr int kBlock = 32, kSubBlock = 32, kMaxWeight = 15, kOffset = 8;
+// Four-bit indices of a table of bytes.
+static inline void LookUp(const int8_t* table, int count, B* w) {
+  for (int i = 0; i < count; ++i) w[i] = LookUpB(table, w[i]);
+}
+
+// Tables carry their format's offset.
+struct ValueTable {
+  alignas(16) int8_t values[16];
+  constexpr ValueTable(const int8_t (&from)[16], int offset) : values() {
+    for (int i = 0; i < 16; ++i) values[i] = static_cast<int8_t>(from[i] + offset);
+  }
+};
+constexpr int kFp4Offset = 12;
+static constexpr ValueTable kIq4Table(kIq4Values, kSignedOffset);
+static constexpr ValueTable kFp4Table(kFp4Values, kFp4Offset);
+
+// --- blocks of 32 and 16
+
+struct FormatQ4_0 : HalfScaled<P16Q4_0> {
+  static constexpr int kBlock = 32, kMaxWeight = 15, kOffset = 8;
   static constexpr bool kHasMin = false;
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
@@ -26,9 +58,8 @@ struct FormatQ4_0 {
   }
 };
 
-struct FormatQ4_1 {
-  using P16 = P16Q4_1;
-  static constexpr int kBlock = 32, kSubBlock = 32, kMaxWeight = 15, kOffset = 0;
+struct FormatQ4_1 : HalfScaled<P16Q4_1> {
+  static constexpr int kBlock = 32, kMaxWeight = 15, kOffset = 0;
   static constexpr bool kHasMin = true;
   // y = d q + m; the canonical minimum is -m (kernels/quant/format.h).
   static constexpr float kMinSign = 1.0f;
@@ -38,9 +69,34 @@ struct FormatQ4_1 {
   }
 };
 
-struct FormatQ8_0 {
-  using P16 = P16Q8_0;
-  static constexpr int kBlock = 32, kSubBlock = 32, kMaxWeight = 255, kOffset = kSignedOffset;
+template <typename P16>
+static inline void UnpackFiveBitsOf32(const uint8_t* block, B* w) {
+  UnpackNibblesOf32<P16>(block, w);
+  const B bits = LoadB(block + P16::kHigh);
+  for (int i = 0; i < 8; ++i) w[i] = AddWhere(w[i], BitsAsBytes(bits, i), 16);
+}
+
+struct FormatQ5_0 : HalfScaled<P16Q5_0> {
+  static constexpr int kBlock = 32, kMaxWeight = 31, kOffset = 16;
+  static constexpr bool kHasMin = false;
+  template <int kChunk>
+  static inline void Unpack(const uint8_t* block, B* w) {
+    UnpackFiveBitsOf32<P16>(block, w);
+  }
+};
+
+struct FormatQ5_1 : HalfScaled<P16Q5_1> {
+  static constexpr int kBlock = 32, kMaxWeight = 31, kOffset = 0;
+  static constexpr bool kHasMin = true;
+  static constexpr float kMinSign = 1.0f;
+  template <int kChunk>
+  static inline void Unpack(const uint8_t* block, B* w) {
+    UnpackFiveBitsOf32<P16>(block, w);
+  }
+};
+
+struct FormatQ8_0 : HalfScaled<P16Q8_0> {
+  static constexpr int kBlock = 32, kMaxWeight = 255, kOffset = kSignedOffset;
   static constexpr bool kHasMin = false;
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
@@ -48,24 +104,134 @@ struct FormatQ8_0 {
   }
 };
 
-struct FormatQ4_K {
-  using P16 = P16Q4_K;
-  static constexpr int kBlock = 256, kSubBlock = 32, kMaxWeight = 15, kOffset = 0;
-  static constexpr bool kHasMin = true;
-  static constexpr float kMinSign = -1.0f;
-  // Chunks 2p and 2p + 1 are the low and high nibbles of the same bytes.
+struct FormatIQ4_NL : HalfScaled<P16Q4_0> {
+  static constexpr int kBlock = 32, kMaxWeight = 255, kOffset = kSignedOffset;
+  static constexpr bool kHasMin = false;
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
-    const uint8_t* quants = block + P16::kQuants + kChunk / 2 * 512;
-    for (int i = 0; i < 8; ++i) w[i] = Bits<kChunk % 2 * 4, 15>(LoadB(quants + 64 * i));
-  }
-  static inline I Scale(const uint8_t* block, int sub_block) {
-    return LoadU8(block + P16::kScales + 16 * sub_block);
+    UnpackNibblesOf32<P16>(block, w);
+    LookUp(kIq4Table.values, 8, w);
   }
 };
 
-struct FormatQ6_K {
-  using P16 = P16Q6_K;
+struct FormatMXFP4 {
+  using P16 = P16MXFP4;
+  static constexpr int kBlock = 32, kMaxWeight = 31, kOffset = kFp4Offset;
+  static constexpr bool kHasMin = false;
+  template <int kChunk>
+  static inline void Unpack(const uint8_t* block, B* w) {
+    UnpackNibblesOf32<P16>(block, w);
+    LookUp(kFp4Table.values, 8, w);
+  }
+  // 2^(e - 128): (e - 1) << 23 as bits of a float; below e = 2, where that is not positive,
+  // (e + 1) << 21, which is the subnormal.
+  static inline F D(const uint8_t* block) {
+    const I e = LoadU8(block + P16::kExponents);
+    const I normal = ShiftLeftI<23>(SubI(e, SetI1(1)));
+    return FloatOf(MaxI(normal, ShiftLeftI<21>(AddI(e, SetI1(1)))));
+  }
+};
+
+// Two dwords: low nibbles are k = 0..7, high ones 8..15.
+struct FormatNVFP4 : HalfScaled<P16NVFP4> {
+  static constexpr int kBlock = 16, kMaxWeight = 31, kOffset = kFp4Offset;
+  static constexpr bool kHasMin = false;
+  template <int kChunk>
+  static inline void Unpack(const uint8_t* block, B* w) {
+    for (int i = 0; i < 2; ++i) {
+      const B v = LoadB(block + P16::kQuants + 64 * i);
+      w[i] = Bits<0, 15>(v);
+      w[i + 2] = Bits<4, 15>(v);
+    }
+    LookUp(kFp4Table.values, 4, w);
+  }
+};
+
+// --- blocks of 256
+
+// Chunk = quarter of a half: bits 2 (kChunk % 4) of the half's 8 dwords.
+template <typename P16, int kChunk>
+static inline void UnpackTwoBits(const uint8_t* block, B* w) {
+  const uint8_t* quants = block + P16::kQuants + kChunk / 4 * 512;
+  for (int i = 0; i < 8; ++i) w[i] = Bits<kChunk % 4 * 2, 3>(LoadB(quants + 64 * i));
+}
+
+// Chunks 2p and 2p + 1 are the low and high nibbles of the same bytes.
+template <typename P16, int kChunk>
+static inline void UnpackNibblePairs(const uint8_t* block, B* w) {
+  const uint8_t* quants = block + P16::kQuants + kChunk / 2 * 512;
+  for (int i = 0; i < 8; ++i) w[i] = Bits<kChunk % 2 * 4, 15>(LoadB(quants + 64 * i));
+}
+
+// Adds bit kChunk of the 8 dwords of a bit plane as bit kTo.
+template <typename P16, int kChunk, int kTo>
+static inline void AddHighBit(const uint8_t* block, B* w) {
+  for (int i = 0; i < 8; ++i) {
+    const B bit = Bits<kChunk, 1>(LoadB(block + P16::kHigh + 64 * i));
+    w[i] = OrB(w[i], ShiftLeftB<kTo>(bit));
+  }
+}
+
+struct FormatQ2_K : HalfScaled<P16Q2_K> {
+  static constexpr int kBlock = 256, kSubBlock = 16, kMaxWeight = 3, kOffset = 0;
+  static constexpr bool kHasMin = true;
+  static constexpr float kMinSign = -1.0f;
+  template <int kChunk>
+  static inline void Unpack(const uint8_t* block, B* w) {
+    UnpackTwoBits<P16, kChunk>(block, w);
+  }
+  static inline I Scale(const uint8_t* block, int sub_block) {
+    return AndI(LoadU8(block + P16::kScales + 16 * sub_block), SetI1(15));
+  }
+  static inline I Min(const uint8_t* block, int sub_block) {
+    return ShiftRightI<4>(LoadU8(block + P16::kScales + 16 * sub_block));
+  }
+};
+
+struct FormatQ3_K : HalfScaled<P16Q3_K> {
+  static constexpr int kBlock = 256, kSubBlock = 16, kMaxWeight = 7, kOffset = 4;
+  static constexpr bool kHasMin = false;
+  template <int kChunk>
+  static inline void Unpack(const uint8_t* block, B* w) {
+    UnpackTwoBits<P16, kChunk>(block, w);
+    AddHighBit<P16, kChunk, 2>(block, w);
+  }
+  static inline I Scale(const uint8_t* block, int sub_block) {
+    return LoadI8(block + P16::kScales + 16 * sub_block);
+  }
+};
+
+template <typename Layout>
+struct ByteScalesAndMins : HalfScaled<Layout> {
+  static constexpr int kBlock = 256, kSubBlock = 32, kOffset = 0;
+  static constexpr bool kHasMin = true;
+  static constexpr float kMinSign = -1.0f;
+  static inline I Scale(const uint8_t* block, int sub_block) {
+    return LoadU8(block + Layout::kScales + 16 * sub_block);
+  }
+  static inline I Min(const uint8_t* block, int sub_block) {
+    return LoadU8(block + Layout::kMins + 16 * sub_block);
+  }
+};
+
+struct FormatQ4_K : ByteScalesAndMins<P16Q4_K> {
+  static constexpr int kMaxWeight = 15;
+  template <int kChunk>
+  static inline void Unpack(const uint8_t* block, B* w) {
+    UnpackNibblePairs<P16, kChunk>(block, w);
+  }
+};
+
+struct FormatQ5_K : ByteScalesAndMins<P16Q5_K> {
+  static constexpr int kMaxWeight = 31;
+  template <int kChunk>
+  static inline void Unpack(const uint8_t* block, B* w) {
+    UnpackNibblePairs<P16, kChunk>(block, w);
+    AddHighBit<P16, kChunk, 4>(block, w);
+  }
+};
+
+struct FormatQ6_K : HalfScaled<P16Q6_K> {
   static constexpr int kBlock = 256, kSubBlock = 16, kMaxWeight = 63, kOffset = 32;
   static constexpr bool kHasMin = false;
   // Chunk = quarter t of half h: nibble t / 2 of ql dwords 8 (t & 1).., bits 2t, 2t + 1 of qh.
@@ -82,4 +248,29 @@ struct FormatQ6_K {
   static inline I Scale(const uint8_t* block, int sub_block) {
     return LoadI8(block + P16::kScales + 16 * sub_block);
   }
+};
+
+// 4 dwords a chunk, nibbles as in Q4_0.
+struct FormatIQ4_XS : HalfScaled<P16IQ4_XS> {
+  static constexpr int kBlock = 256, kSubBlock = 32, kMaxWeight = 255, kOffset = kSignedOffset;
+  static constexpr bool kHasMin = false;
+  template <int kChunk>
+  static inline void Unpack(const uint8_t* block, B* w) {
+    UnpackNibblesOf32<P16>(block + 256 * kChunk, w);
+    LookUp(kIq4Table.values, 8, w);
+  }
+  static inline I Scale(const uint8_t* block, int sub_block) {
+    return LoadI8(block + P16::kScales + 16 * sub_block);
+  }
+};
+
+// TQ1_0 and TQ2_0: no sub-scales.
+struct FormatTQ : HalfScaled<P16TQ> {
+  static constexpr int kBlock = 256, kSubBlock = 32, kMaxWeight = 3, kOffset = 1;
+  static constexpr bool kHasMin = false;
+  template <int kChunk>
+  static inline void Unpack(const uint8_t* block, B* w) {
+    UnpackTwoBits<P16, kChunk>(block, w);
+  }
+  static inline I Scale(const uint8_t*, int) { return SetI1(1); }
 };

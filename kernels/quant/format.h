@@ -13,6 +13,8 @@ namespace dovetail::kernels {
 
 inline constexpr int kMaxBlock = 256;
 inline constexpr int kMaxSubBlocks = 16;
+// Canonical blocks in one block of a file: 4 for NVFP4, 1 for the others.
+inline constexpr int kMaxParts = 4;
 
 // One block in canonical form: element i of sub-block j = i / sub_block stands for
 //   (d * scale[j]) * q[i]                          and, where the format has minimums,
@@ -26,12 +28,17 @@ struct CanonicalBlock {
   float dmin;
 };
 
+using DecodeFn = void(const uint8_t* block, CanonicalBlock* out);
+
 struct QuantFormat {
   WeightType type;
   int32_t block;      // elements of a block, and of the activation block that meets it
   int32_t sub_block;  // elements that share a scale
   bool has_min;
-  void (*decode)(const uint8_t* block, CanonicalBlock* out);
+  // Decodes a block of a file into the parts() canonical blocks that it is.
+  DecodeFn* decode;
+
+  int parts() const { return InfoOf(type).block_elements / block; }
 };
 
 // nullptr for float types and for types that we do not compute with.
@@ -42,11 +49,12 @@ const QuantFormat* FindQuantFormat(WeightType type);
 void DequantizeRow(WeightType type, const uint8_t* row, int64_t k, float* y);
 
 // Decoders by family.
-void DecodeQ4_0(const uint8_t* block, CanonicalBlock* out);
-void DecodeQ4_1(const uint8_t* block, CanonicalBlock* out);
-void DecodeQ8_0(const uint8_t* block, CanonicalBlock* out);
-void DecodeQ4_K(const uint8_t* block, CanonicalBlock* out);
-void DecodeQ6_K(const uint8_t* block, CanonicalBlock* out);
+DecodeFn DecodeQ4_0, DecodeQ4_1, DecodeQ5_0, DecodeQ5_1, DecodeQ8_0, DecodeIQ4_NL, DecodeMXFP4,
+    DecodeNVFP4;
+DecodeFn DecodeQ2_K, DecodeQ3_K, DecodeQ4_K, DecodeQ5_K, DecodeQ6_K, DecodeIQ4_XS, DecodeTQ1_0,
+    DecodeTQ2_0;
+DecodeFn DecodeIQ1_S, DecodeIQ1_M, DecodeIQ2_XXS, DecodeIQ2_XS, DecodeIQ2_S, DecodeIQ3_XXS,
+    DecodeIQ3_S;
 
 }  // namespace dovetail::kernels
 

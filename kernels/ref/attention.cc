@@ -36,29 +36,28 @@ struct Running {
   float* sum;  // [head_dim]
 };
 
-// Keys [first, first + count) of a sequence, all inside one split.
+// Keys [first, end) of a sequence, all inside one split.
 Running AttendSplit(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
-                    const float* q, int first, int count, const AttentionScratch& scratch) {
+                    const float* q, int first, int end, const AttentionScratch& scratch) {
   const KvCacheView& kv = args.kv;
   Running split = {-std::numeric_limits<float>::infinity(), 0.0f, scratch.split};
-  for (int j = 0; j < count; ++j) {
-    const int position = first + j;
+  for (int position = first; position < end; ++position) {
     const uint8_t* keys = KeyBlock(kv, sequence.blocks[position / kKvBlockTokens], kv_head);
     float score = 0.0f;
     for (int d = 0; d < kv.head_dim; ++d) {
       const int64_t i = int64_t{d} * kKvBlockTokens + position % kKvBlockTokens;
       score = std::fma(q[d], LoadElement(kv.type, keys, i), score);
     }
-    scratch.scores[j] = score * args.scale;
-    split.max = scratch.scores[j] > split.max ? scratch.scores[j] : split.max;
+    score *= args.scale;
+    scratch.scores[position - first] = score;
+    split.max = score > split.max ? score : split.max;
   }
   float partial[16] = {};
   for (int d = 0; d < kv.head_dim; ++d) split.sum[d] = 0.0f;
-  for (int j = 0; j < count; ++j) {
-    const int position = first + j;
+  for (int position = first; position < end; ++position) {
     const uint8_t* values = ValueBlock(kv, sequence.blocks[position / kKvBlockTokens], kv_head);
-    const float p = Exp(scratch.scores[j] - split.max);
-    partial[j % 16] += p;
+    const float p = Exp(scratch.scores[position - first] - split.max);
+    partial[position % 16] += p;
     for (int d = 0; d < kv.head_dim; ++d) {
       const int64_t i = int64_t{position % kKvBlockTokens} * kv.head_dim + d;
       split.sum[d] = std::fma(p, LoadElement(kv.type, values, i), split.sum[d]);
@@ -79,20 +78,27 @@ void Merge(const Running& split, int head_dim, Running* total) {
   }
 }
 
-void AttendQuery(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
+void AttendQuery(const AttentionArgs& args, const SequenceRows& sequence, int kv_head, int head,
                  const float* q, int num_keys, float* out) {
   const int head_dim = args.kv.head_dim;
   const AttentionScratch scratch = CutAttentionScratch(args.scratch, head_dim);
+  const int first_key = FirstKey(num_keys, args.window);
   Running total = {};
-  for (int first = 0; first < num_keys; first += kKvSplitTokens) {
-    const int count = num_keys - first < kKvSplitTokens ? num_keys - first : kKvSplitTokens;
-    const Running split = AttendSplit(args, sequence, kv_head, q, first, count, scratch);
-    if (first == 0) {
+  for (int first = first_key; first < num_keys;) {
+    const int next = (first / kKvSplitTokens + 1) * kKvSplitTokens;
+    const int end = num_keys < next ? num_keys : next;
+    const Running split = AttendSplit(args, sequence, kv_head, q, first, end, scratch);
+    if (first == first_key) {
       total = {split.max, split.l, scratch.total};
       std::memcpy(total.sum, split.sum, sizeof(float) * head_dim);
     } else {
       Merge(split, head_dim, &total);
     }
+    first = end;
+  }
+  if (args.sinks != nullptr) {
+    std::memset(scratch.split, 0, sizeof(float) * head_dim);
+    Merge({args.sinks[head], 1.0f, scratch.split}, head_dim, &total);
   }
   for (int d = 0; d < head_dim; ++d) out[d] = total.sum[d] / total.l;
 }
@@ -128,7 +134,7 @@ void Attention(const AttentionArgs& args, int64_t begin, int64_t end) {
     const int num_keys = s.position + static_cast<int>(row - s.row_begin) + 1;
     for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
       const int64_t offset = int64_t{head} * args.kv.head_dim;
-      AttendQuery(args, s, kv_head, args.q + row * args.q_stride + offset, num_keys,
+      AttendQuery(args, s, kv_head, head, args.q + row * args.q_stride + offset, num_keys,
                   args.out + row * args.out_stride + offset);
     }
   }

@@ -3,10 +3,24 @@
 #include <limits>
 
 #include "kernels/exp_constants.h"
+#include "kernels/gated_constants.h"
 #include "kernels/quant/format.h"
 #include "kernels/ref/ref.h"
 
 namespace dovetail::kernels::ref {
+namespace {
+
+template <typename Op>
+void ForGated(const GatedArgs& args, int64_t begin, int64_t end, const Op& op) {
+  for (int64_t row = begin; row < end; ++row) {
+    const float* gate = args.gate + row * args.in_stride;
+    const float* up = args.up + row * args.in_stride;
+    float* y = args.y + row * args.y_stride;
+    for (int i = 0; i < args.cols; ++i) y[i] = op(gate[i], up[i]);
+  }
+}
+
+}  // namespace
 
 float Exp(float x) {
   using namespace exp_constants;
@@ -47,16 +61,48 @@ void RmsNorm(const RmsNormArgs& args, int64_t begin, int64_t end) {
     for (int i = 0; i < args.cols; ++i) partial[i % 32] = std::fma(x[i], x[i], partial[i % 32]);
     const float mean = TreeSum(partial, 32) / static_cast<float>(args.cols);
     const float inverse = 1.0f / std::sqrt(mean + args.eps);
-    for (int i = 0; i < args.cols; ++i) y[i] = x[i] * inverse * args.weight[i];
+    for (int i = 0; i < args.cols; ++i) {
+      const float normed = x[i] * inverse * args.weight[i];
+      y[i] = args.accumulate ? y[i] + normed : normed;
+    }
   }
 }
 
-void SiluMul(const SiluMulArgs& args, int64_t begin, int64_t end) {
+void SiluMul(const GatedArgs& args, int64_t begin, int64_t end) {
+  ForGated(args, begin, end, [](float g, float u) { return g / (1.0f + Exp(-g)) * u; });
+}
+
+void GeluMul(const GatedArgs& args, int64_t begin, int64_t end) {
+  using namespace gated_constants;
+  ForGated(args, begin, end, [](float g, float u) {
+    const float t = std::fma(kGeluC1, g * g, kGeluC0) * g;
+    return g / (1.0f + Exp(-t)) * u;
+  });
+}
+
+void SwigluOai(const GatedArgs& args, int64_t begin, int64_t end) {
+  using namespace gated_constants;
+  ForGated(args, begin, end, [](float g, float u) {
+    g = kOaiLimit < g ? kOaiLimit : g;
+    u = kOaiLimit < u ? kOaiLimit : u;
+    u = -kOaiLimit > u ? -kOaiLimit : u;
+    return g / (1.0f + Exp(-kOaiAlpha * g)) * (u + 1.0f);
+  });
+}
+
+void Sigmoid(const float* x, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] = 1.0f / (1.0f + Exp(-x[i]));
+}
+
+void Combine(const CombineArgs& args, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
-    const float* gate = args.gate + row * args.in_stride;
-    const float* up = args.up + row * args.in_stride;
-    float* y = args.y + row * args.y_stride;
-    for (int i = 0; i < args.cols; ++i) y[i] = gate[i] / (1.0f + Exp(-gate[i])) * up[i];
+    for (int i = 0; i < args.cols; ++i) {
+      float acc = 0.0f;
+      for (int64_t slot = row * args.slots; slot < (row + 1) * args.slots; ++slot) {
+        acc = std::fma(args.weights[slot], args.y[args.sources[slot] * args.y_stride + i], acc);
+      }
+      args.x[row * args.x_stride + i] += acc;
+    }
   }
 }
 
@@ -64,6 +110,8 @@ void Embedding(const EmbeddingArgs& args, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     DequantizeRow(args.type, args.table + args.tokens[row] * args.row_bytes, args.cols,
                   args.y + row * args.y_stride);
+    if (args.scale == 1.0f) continue;
+    for (int i = 0; i < args.cols; ++i) args.y[row * args.y_stride + i] *= args.scale;
   }
 }
 

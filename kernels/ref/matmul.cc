@@ -81,20 +81,22 @@ void AddBlock(const QuantFormat& format, const CanonicalBlock& w, const int8_t* 
 
 void Store(const MatmulArgs& args, int64_t token, int64_t n, float sum) {
   float* y = args.y + token * args.y_stride + n;
+  if (args.bias != nullptr) sum += args.bias[n];
   *y = args.accumulate ? *y + sum : sum;
 }
 
 void QuantRow(const MatmulArgs& args, const QuantFormat& format, int64_t n) {
   const int64_t block_bytes = InfoOf(args.type).block_bytes;
-  const int64_t num_blocks = args.k / format.block;
+  const int parts = format.parts();
+  const int64_t num_stored = args.k / (format.block * parts);
   for (int64_t first = 0; first < args.rows; first += kTokenTile) {
     const int64_t last = first + kTokenTile < args.rows ? first + kTokenTile : args.rows;
     float acc[kTokenTile] = {};
-    for (int64_t b = 0; b < num_blocks; ++b) {
-      CanonicalBlock w;
-      format.decode(args.w + (n * num_blocks + b) * block_bytes, &w);
+    CanonicalBlock w[kMaxParts];
+    for (int64_t b = 0; b < num_stored * parts; ++b) {
+      if (b % parts == 0) format.decode(args.w + (n * num_stored + b / parts) * block_bytes, w);
       for (int64_t t = first; t < last; ++t) {
-        AddBlock(format, w, args.x.q + t * args.x.q_stride + b * format.block,
+        AddBlock(format, w[b % parts], args.x.q + t * args.x.q_stride + b * format.block,
                  args.x.bsum + t * args.x.bsum_stride + b * format.block / 16,
                  args.x.d[t * args.x.d_stride + b], &acc[t - first]);
       }

@@ -23,7 +23,11 @@ void Pack(WeightType type, const uint8_t* src, int64_t n, int64_t k, int64_t row
 void RmsNorm(const RmsNormArgs& args, int64_t begin, int64_t end);
 void Quantize(const QuantizeArgs& args, int64_t begin, int64_t end);
 void Matmul(const MatmulArgs& args, int64_t begin, int64_t end);
-void SiluMul(const SiluMulArgs& args, int64_t begin, int64_t end);
+void SiluMul(const GatedArgs& args, int64_t begin, int64_t end);
+void GeluMul(const GatedArgs& args, int64_t begin, int64_t end);
+void SwigluOai(const GatedArgs& args, int64_t begin, int64_t end);
+void Sigmoid(const float* x, float* y, int64_t n);
+void Combine(const CombineArgs& args, int64_t begin, int64_t end);
 void Rope(const RopeArgs& args, int64_t begin, int64_t end);
 void KvAppend(const KvAppendArgs& args, int64_t begin, int64_t end);
 void Attention(const AttentionArgs& args, int64_t begin, int64_t end);

@@ -38,18 +38,34 @@ std::optional<double> MetadataReader::UniformNumber(absl::string_view key, const
   return std::nullopt;
 }
 
+const GgufValue* MetadataReader::Find(absl::string_view key) {
+  read_.insert(std::string(key));
+  return file_.Find(FullKey(key));
+}
+
+int32_t MetadataReader::Integer(absl::string_view key, int32_t min, int32_t max,
+                                std::optional<int32_t> otherwise) {
+  const double number = Number(key, min, max, otherwise);
+  if (number != std::floor(number)) {
+    AddProblem(key, absl::StrCat("is ", number, ", not an integer"));
+  }
+  return static_cast<int32_t>(number);
+}
+
 int32_t MetadataReader::Dimension(absl::string_view key, int32_t max,
                                   std::optional<int32_t> otherwise) {
-  const double number = Number(key, 1, max, otherwise);
-  if (number != std::floor(number))
-    AddProblem(key, absl::StrCat("is ", number, ", not an integer"));
-  return static_cast<int32_t>(number);
+  return Integer(key, 1, max, otherwise);
+}
+
+int32_t MetadataReader::Count(absl::string_view key, int32_t max,
+                              std::optional<int32_t> otherwise) {
+  return Integer(key, 0, max, otherwise);
 }
 
 double MetadataReader::Number(absl::string_view key, double min, double max,
                               std::optional<double> otherwise) {
   const double harmless = otherwise.value_or(min);
-  const GgufValue* value = file_.Find(FullKey(key));
+  const GgufValue* value = Find(key);
   if (value == nullptr) {
     if (!otherwise.has_value()) AddProblem(key, "is missing");
     return harmless;
@@ -62,7 +78,7 @@ double MetadataReader::Number(absl::string_view key, double min, double max,
 }
 
 std::string MetadataReader::Text(absl::string_view key, absl::string_view otherwise) {
-  const GgufValue* value = file_.Find(FullKey(key));
+  const GgufValue* value = Find(key);
   if (value == nullptr) return std::string(otherwise);
   if (const auto* text = std::get_if<std::string>(&value->value)) return *text;
   AddProblem(key, absl::StrCat("is ", GgufValueTypeName(value->type), ", expected a string"));
@@ -70,7 +86,7 @@ std::string MetadataReader::Text(absl::string_view key, absl::string_view otherw
 }
 
 bool MetadataReader::Flag(absl::string_view key, bool otherwise) {
-  const GgufValue* value = file_.Find(FullKey(key));
+  const GgufValue* value = Find(key);
   if (value == nullptr) return otherwise;
   if (const auto* flag = std::get_if<bool>(&value->value)) return *flag;
   AddProblem(key, absl::StrCat("is ", GgufValueTypeName(value->type), ", expected a bool"));

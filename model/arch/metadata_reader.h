@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,9 @@ class MetadataReader {
   // one value per layer; they are accepted while all values are equal.
   int32_t Dimension(absl::string_view key, int32_t max, std::optional<int32_t> otherwise = {});
 
+  // The same for counts, which may be 0.
+  int32_t Count(absl::string_view key, int32_t max, std::optional<int32_t> otherwise = {});
+
   // A finite number in [min, max].
   double Number(absl::string_view key, double min, double max,
                 std::optional<double> otherwise = {});
@@ -33,6 +37,8 @@ class MetadataReader {
   bool Flag(absl::string_view key, bool otherwise);
 
   bool Has(absl::string_view key) const { return file_.Find(FullKey(key)) != nullptr; }
+  // Whether a getter has been asked for it.
+  bool WasRead(absl::string_view key) const { return read_.count(std::string(key)) > 0; }
   std::string FullKey(absl::string_view key) const;
 
   // "llama.KEY: WHAT".
@@ -41,10 +47,14 @@ class MetadataReader {
   const std::vector<std::string>& problems() const { return problems_; }
 
  private:
+  int32_t Integer(absl::string_view key, int32_t min, int32_t max,
+                  std::optional<int32_t> otherwise);
+  const GgufValue* Find(absl::string_view key);
   std::optional<double> UniformNumber(absl::string_view key, const GgufValue& value);
 
   const GgufFile& file_;
   std::string architecture_;
+  std::set<std::string> read_;
   std::vector<std::string> problems_;
 };
 

@@ -21,8 +21,12 @@ double CorrectionDim(double rotations, int32_t rope_dim, double base, double ori
 // Per pair, how much of the unscaled frequency stays: 1 for fast pairs, 0 for slow ones.
 std::vector<double> YarnKeep(double base, int32_t rope_dim, const RopeScaling& scaling) {
   const double original = scaling.original_context_length;
-  double low = std::floor(CorrectionDim(scaling.beta_fast, rope_dim, base, original));
-  double high = std::ceil(CorrectionDim(scaling.beta_slow, rope_dim, base, original));
+  double low = CorrectionDim(scaling.beta_fast, rope_dim, base, original);
+  double high = CorrectionDim(scaling.beta_slow, rope_dim, base, original);
+  if (scaling.truncate) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
   low = std::max(low, 0.0);
   high = std::min(high, rope_dim - 1.0);
   const double width = low == high ? 0.001 : high - low;

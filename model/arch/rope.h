@@ -19,6 +19,7 @@ struct RopeScaling {
   double attention_factor = 1.0;
   double beta_fast = 32.0;
   double beta_slow = 1.0;
+  bool truncate = true;  // the range between the two is rounded to whole dimensions
 };
 
 // Reads rope.scaling.* and the older rope.scale_linear; problems go to the reader.

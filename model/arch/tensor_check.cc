@@ -30,6 +30,20 @@ std::string Counted(absl::string_view what, const std::vector<std::string>& name
                       names.size() == 1 ? " tensor: " : " tensors: ", JoinNames(names));
 }
 
+// [cols, rows, experts] as far as there are any; a last dimension of 1 is none.
+std::vector<int64_t> ShapeOf(const WeightSpec& spec) {
+  std::vector<int64_t> shape = {spec.cols};
+  if (!spec.is_vector) shape.push_back(spec.rows);
+  if (spec.experts > 0) shape.push_back(spec.experts);
+  return shape;
+}
+
+bool SameShape(std::vector<int64_t> a, std::vector<int64_t> b) {
+  while (a.size() > 1 && a.back() == 1) a.pop_back();
+  while (b.size() > 1 && b.back() == 1) b.pop_back();
+  return a == b;
+}
+
 std::string SupportedTypes() {
   return absl::StrJoin(SupportedWeightTypes(), ", ", [](std::string* out, WeightType type) {
     absl::StrAppend(out, InfoOf(type).name);
@@ -50,9 +64,8 @@ std::vector<std::string> CheckTensors(const GgufFile& file, absl::Span<const Wei
       missing.push_back(spec.tensor);
       continue;
     }
-    std::vector<int64_t> wanted = {spec.cols};
-    if (!spec.is_vector) wanted.push_back(spec.rows);
-    if (tensor->shape != wanted) {
+    const std::vector<int64_t> wanted = ShapeOf(spec);
+    if (!SameShape(tensor->shape, wanted)) {
       misshapen.push_back(absl::StrCat("tensor ", spec.tensor, " has shape [",
                                        absl::StrJoin(tensor->shape, ", "), "], expected [",
                                        absl::StrJoin(wanted, ", "), "]"));
@@ -76,8 +89,8 @@ std::vector<std::string> CheckTensors(const GgufFile& file, absl::Span<const Wei
                                     Counted("such", names)));
   }
   for (const auto& [type, names] : bad_vectors) {
-    problems.push_back(absl::StrCat("norms are F32, F16 or BF16, not ", InfoOf(type).name, "; ",
-                                    Counted("such", names)));
+    problems.push_back(absl::StrCat("norms and biases are F32, F16 or BF16, not ",
+                                    InfoOf(type).name, "; ", Counted("such", names)));
   }
   if (!unexpected.empty()) problems.push_back(Counted("unexpected", unexpected));
   return problems;

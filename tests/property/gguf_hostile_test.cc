@@ -91,5 +91,14 @@ TEST(GgufHostile, SurvivesFlipsInARealFile) {
   SurvivesFlips(ReadFileOrDie(path), 1000);
 }
 
+// Families with keys and tensors of their own.
+TEST(GgufHostile, SurvivesFlipsInFilesWithExperts) {
+  for (const char* family :
+       {"glm4moe/model-bf16-nextn", "gpt-oss/model-bf16", "qwen2moe/model-bf16"}) {
+    DT_REQUIRE_DATA(path, std::string("golden/") + family + ".gguf");
+    SurvivesFlips(ReadFileOrDie(path), 400);
+  }
+}
+
 }  // namespace
 }  // namespace dovetail::model

@@ -59,6 +59,8 @@ class GgufWriter {
   Tensor& AddTensor(const std::string& name, WeightType type, std::vector<uint64_t> shape,
                     std::string data);
 
+  std::vector<Tensor>& tensors() { return tensors_; }
+
   std::string Serialize() const;
   void Write(const std::string& path) const;
 

@@ -1,5 +1,6 @@
 #include "tests/testing/tiny_llama.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -51,28 +52,52 @@ std::string PackQ4KScales(Random& random) {
   return out;
 }
 
-// One block: random codes, and scales that give the weights the wanted standard deviation. Codes of
-// b bits are uniform, with standard deviation 2^b / sqrt(12).
-std::string RandomBlock(WeightType type, double scale, Random& random) {
-  constexpr double kSigma4 = 4.61, kSigma6 = 18.5, kSigma8 = 73.9;
+// Where a type has nothing but random bytes and one half: the bytes before and after it, and the
+// root mean square of the weights for d = 1.
+struct PlainType {
+  WeightType type;
+  int before, after;
+  double sigma;
+};
+
+constexpr PlainType kPlainTypes[] = {
+    {WeightType::kQ4_0, 0, 16, 4.61},  {WeightType::kQ5_0, 0, 20, 9.24},
+    {WeightType::kQ8_0, 0, 32, 73.9},  {WeightType::kIQ4_NL, 0, 16, 69},
+    {WeightType::kQ3_K, 108, 0, 43},   {WeightType::kIQ4_XS, 0, 134, 1280},
+    {WeightType::kIQ2_XXS, 0, 64, 55}, {WeightType::kIQ2_XS, 0, 72, 55},
+    {WeightType::kIQ2_S, 0, 80, 55},   {WeightType::kIQ3_XXS, 0, 96, 140},
+    {WeightType::kIQ3_S, 0, 108, 150}, {WeightType::kIQ1_S, 0, 48, 7.5},
+    {WeightType::kTQ1_0, 52, 0, 0.8},  {WeightType::kTQ2_0, 64, 0, 1.2},
+};
+
+// The bytes of FP4 blocks: their scales are small floats of their own.
+std::string RandomFp4Block(WeightType type, double scale, Random& random) {
+  const double d = scale / 5.85;
+  if (type == WeightType::kMXFP4) {
+    const int e = 128 + static_cast<int>(std::lround(std::log2(d)));
+    return std::string(1, static_cast<char>(e)) + random.Bytes(16);
+  }
+  // Subnormal codes are multiples of 2^-10; larger scales than seven of them are not needed here.
+  const long code = std::min(7L, std::max(1L, std::lround(d * 1024)));
+  return std::string(4, static_cast<char>(code)) + random.Bytes(32);
+}
+
+std::string RandomKBlock(WeightType type, double scale, Random& random) {
+  constexpr double kSigma2 = 1.118, kSigma4 = 4.61, kSigma5 = 9.24, kSigma6 = 18.5;
   switch (type) {
-    case WeightType::kF32:
-      return GgufWriter::Bytes(static_cast<float>(scale * random.Normal()));
-    case WeightType::kF16:
-      return Half(scale * random.Normal());
-    case WeightType::kBF16:
-      return GgufWriter::Bytes(F32ToBf16(static_cast<float>(scale * random.Normal())));
-    case WeightType::kQ4_0:
-      return Half(scale / kSigma4) + random.Bytes(16);
-    case WeightType::kQ4_1: {
-      const double d = scale / kSigma4;
-      return Half(d) + Half(-7.5 * d) + random.Bytes(16);
+    case WeightType::kQ2_K: {  // each minimum equal to its scale
+      const double d = scale / (11.5 * kSigma2);
+      std::string out;
+      for (int i = 0; i < 16; ++i) out += static_cast<char>((8 + random.Next() % 8) * 0x11);
+      return out + random.Bytes(64) + Half(d) + Half(1.5 * d);
     }
-    case WeightType::kQ8_0:
-      return Half(scale / kSigma8) + random.Bytes(32);
     case WeightType::kQ4_K: {
       const double d = scale / (47.5 * kSigma4);
       return Half(d) + Half(7.5 * d) + PackQ4KScales(random) + random.Bytes(128);
+    }
+    case WeightType::kQ5_K: {
+      const double d = scale / (47.5 * kSigma5);
+      return Half(d) + Half(15.5 * d) + PackQ4KScales(random) + random.Bytes(160);
     }
     case WeightType::kQ6_K: {
       std::string out = random.Bytes(128 + 64);
@@ -83,6 +108,47 @@ std::string RandomBlock(WeightType type, double scale, Random& random) {
       break;
   }
   DT_CHECK(false && "no random weights for this type");
+}
+
+// The half is the high nibbles of four 16-bit words.
+std::string RandomIq1MBlock(double scale, Random& random) {
+  std::string out = random.Bytes(56);
+  const uint16_t d = F32ToF16(static_cast<float>(scale / 7.5));
+  for (int i = 0; i < 4; ++i) {
+    char& byte = out[48 + 2 * i + 1];
+    byte = static_cast<char>((byte & 15) | (d >> (4 * i) & 15) << 4);
+  }
+  return out;
+}
+
+// One block: random codes, and scales that give the weights about the wanted standard deviation.
+// Codes of b bits are uniform, with standard deviation 2^b / sqrt(12).
+std::string RandomBlock(WeightType type, double scale, Random& random) {
+  for (const PlainType& plain : kPlainTypes) {
+    if (plain.type != type) continue;
+    const std::string before = random.Bytes(plain.before);
+    return before + Half(scale / plain.sigma) + random.Bytes(plain.after);
+  }
+  constexpr double kSigma4 = 4.61, kSigma5 = 9.24;
+  switch (type) {
+    case WeightType::kF32:
+      return GgufWriter::Bytes(static_cast<float>(scale * random.Normal()));
+    case WeightType::kF16:
+      return Half(scale * random.Normal());
+    case WeightType::kBF16:
+      return GgufWriter::Bytes(F32ToBf16(static_cast<float>(scale * random.Normal())));
+    case WeightType::kQ4_1:
+      return Half(scale / kSigma4) + Half(-7.5 * scale / kSigma4) + random.Bytes(16);
+    case WeightType::kQ5_1:
+      return Half(scale / kSigma5) + Half(-15.5 * scale / kSigma5) + random.Bytes(20);
+    case WeightType::kMXFP4:
+    case WeightType::kNVFP4:
+      return RandomFp4Block(type, scale, random);
+    case WeightType::kIQ1_M:
+      return RandomIq1MBlock(scale, random);
+    default:
+      return RandomKBlock(type, scale, random);
+  }
 }
 
 // GPT-2's map from bytes to printable characters, as UTF-8.
@@ -150,6 +216,10 @@ void AddMetadata(GgufWriter& writer, const TinyLlamaOptions& options) {
   writer.AddFloat32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
   writer.AddFloat32("llama.rope.freq_base", 10000.0f);
   writer.AddUint32("llama.vocab_size", options.vocab);
+  if (options.experts > 0) {
+    writer.AddUint32("llama.expert_count", options.experts);
+    writer.AddUint32("llama.expert_used_count", options.experts_used);
+  }
   if (options.tokenizer) {
     AddTokenizer(writer, options.vocab);
   } else {
@@ -188,6 +258,13 @@ GgufWriter MakeTinyLlama(const TinyLlamaOptions& options) {
     writer.AddTensor(name + ".weight", WeightType::kF32, {static_cast<uint64_t>(options.hidden)},
                      data);
   };
+  const auto experts = [&](const std::string& name, WeightType type, int count, int rows,
+                           int cols) {
+    std::vector<uint64_t> shape = {static_cast<uint64_t>(cols), static_cast<uint64_t>(rows)};
+    if (count > 1) shape.push_back(static_cast<uint64_t>(count));
+    writer.AddTensor(name + ".weight", type, shape,
+                     RandomWeights(type, int64_t{count} * rows, cols, 1 / std::sqrt(cols), ++seed));
+  };
   const int kv = options.hidden / options.heads * options.kv_heads;
   matrix("token_embd", options.vocab, options.hidden, 3.0);
   for (int layer = 0; layer < options.layers; ++layer) {
@@ -198,9 +275,16 @@ GgufWriter MakeTinyLlama(const TinyLlamaOptions& options) {
     matrix(blk + "attn_v", kv, options.hidden, 1.0);
     matrix(blk + "attn_output", options.hidden, options.hidden, 1.0);
     norm(blk + "ffn_norm");
-    matrix(blk + "ffn_gate", options.ffn, options.hidden, 1.0);
-    matrix(blk + "ffn_up", options.ffn, options.hidden, 1.0);
-    matrix(blk + "ffn_down", options.hidden, options.ffn, 1.0);
+    if (options.experts == 0) {
+      matrix(blk + "ffn_gate", options.ffn, options.hidden, 1.0);
+      matrix(blk + "ffn_up", options.ffn, options.hidden, 1.0);
+      matrix(blk + "ffn_down", options.hidden, options.ffn, 1.0);
+    } else {
+      experts(blk + "ffn_gate_inp", WeightType::kF32, 1, options.experts, options.hidden);
+      experts(blk + "ffn_gate_exps", options.type, options.experts, options.ffn, options.hidden);
+      experts(blk + "ffn_up_exps", options.type, options.experts, options.ffn, options.hidden);
+      experts(blk + "ffn_down_exps", options.type, options.experts, options.hidden, options.ffn);
+    }
   }
   norm("output_norm");
   if (!options.tied) matrix("output", options.vocab, options.hidden, 3.0);

@@ -18,6 +18,8 @@ struct TinyLlamaOptions {
   int heads = 4;    // hidden / heads is the head dimension
   int kv_heads = 2;
   int ffn = 128;
+  int experts = 0;  // above 0: every mlp is a mixture, as Mixtral's, and ffn is an expert's
+  int experts_used = 2;
   int vocab = 320;  // with a tokenizer at least 288
   int context = 256;
   WeightType type = WeightType::kF32;  // of all matrices; norms are F32

@@ -31,8 +31,21 @@ void Attention::Forward(StepContext& step) const {
   const LinearInput attended(ws.attn, w_.o_proj.in_features, o_forms_, ws.inner_act);
   ForRows(step, rows, w_.o_proj.in_features,
           [&](int64_t begin, int64_t end) { attended.Quantize(step.kernels, begin, end); });
-  RunProducts(step, {{&w_.o_proj, step.x, /*accumulate=*/true}}, attended, rows,
-              /*check_finite=*/true);
+  if (w_.post_norm.weight == nullptr) {
+    RunProducts(step, {{&w_.o_proj, step.x, /*accumulate=*/true}}, attended, rows,
+                /*check_finite=*/true);
+    return;
+  }
+  RunProducts(step, {{&w_.o_proj, ws.normed}}, attended, rows, /*check_finite=*/true);
+  AddNormed(step, w_.post_norm, ws.normed);
+}
+
+// Heads, or whole rows, of q or k: [rows, cols], dense.
+void Attention::NormHeads(StepContext& step, const RmsNorm& norm, float* x, int32_t cols,
+                          int64_t begin, int64_t end) const {
+  if (norm.weight == nullptr) return;
+  const int64_t parts = cols / norm.cols;
+  step.kernels.rms_norm(norm.Args(x, x), begin * parts, end * parts);
 }
 
 void Attention::RotateAndStore(StepContext& step) const {
@@ -41,7 +54,7 @@ void Attention::RotateAndStore(StepContext& step) const {
   const int32_t kv_cols = shape_.num_kv_heads * shape_.head_dim;
   kernels::RopeArgs rope_q = {.x = ws.q,
                               .x_stride = q_cols,
-                              .cos_sin = ws.cos_sin,
+                              .cos_sin = shape_.local_rope ? ws.cos_sin_local : ws.cos_sin,
                               .num_heads = shape_.num_heads,
                               .head_dim = shape_.head_dim,
                               .rope_dim = shape_.rope_dim,
@@ -59,6 +72,8 @@ void Attention::RotateAndStore(StepContext& step) const {
       .sequences = step.sequences.data(),
       .num_sequences = static_cast<int32_t>(step.sequences.size())};
   ForRows(step, step.rows, q_cols + 2 * kv_cols, [&](int64_t begin, int64_t end) {
+    NormHeads(step, w_.q_norm, ws.q, q_cols, begin, end);
+    NormHeads(step, w_.k_norm, ws.k, kv_cols, begin, end);
     step.kernels.rope(rope_q, begin, end);
     step.kernels.rope(rope_k, begin, end);
     step.kernels.kv_append(append, begin, end);
@@ -77,7 +92,9 @@ void Attention::Attend(StepContext& step) const {
                                        .num_sequences = static_cast<int32_t>(step.sequences.size()),
                                        .num_heads = shape_.num_heads,
                                        .scale = shape_.scale,
-                                       .scratch = nullptr};
+                                       .scratch = nullptr,
+                                       .window = shape_.window,
+                                       .sinks = w_.sinks};
   const int64_t tasks = int64_t{step.rows} * shape_.num_kv_heads;
   const int num_threads = step.pool.num_threads();
   const int64_t share_rows =
@@ -98,7 +115,8 @@ void Attention::Attend(StepContext& step) const {
   });
 }
 
-void FillRopeAngles(StepContext& step, absl::Span<const float> inv_freq, float factor) {
+void FillRopeAngles(StepContext& step, absl::Span<const float> inv_freq, float factor,
+                    float* cos_sin) {
   const int32_t half = static_cast<int32_t>(inv_freq.size());
   ForRows(step, step.rows, 16 * half, [&](int64_t begin, int64_t end) {
     for (const kernels::SequenceRows& sequence : step.sequences) {
@@ -106,8 +124,7 @@ void FillRopeAngles(StepContext& step, absl::Span<const float> inv_freq, float f
       const int64_t last = std::min<int64_t>(end, sequence.row_begin + sequence.num_rows);
       for (int64_t row = first; row < last; ++row) {
         const int32_t position = sequence.position + static_cast<int32_t>(row - sequence.row_begin);
-        kernels::RopeAngles(position, inv_freq.data(), half, factor,
-                            step.ws.cos_sin + row * 2 * half);
+        kernels::RopeAngles(position, inv_freq.data(), half, factor, cos_sin + row * 2 * half);
       }
     }
   });

@@ -1,4 +1,5 @@
 // Attention: x += o_proj(attention(rope(qkv(norm(x))))), one layer with its part of the KV cache.
+// Some models normalise q and k before the rotation, and what o_proj makes before it is added.
 #ifndef DOVETAIL_WORKER_LAYERS_ATTENTION_H_
 #define DOVETAIL_WORKER_LAYERS_ATTENTION_H_
 
@@ -16,6 +17,11 @@ struct AttentionWeights {
   Linear k_proj;
   Linear v_proj;
   Linear o_proj;
+  // Of each head or of the whole row, as their columns say; without weight: none.
+  RmsNorm q_norm;
+  RmsNorm k_norm;
+  RmsNorm post_norm;             // without weight: none
+  const float* sinks = nullptr;  // [num_heads], or none
 };
 
 struct AttentionShape {
@@ -25,16 +31,20 @@ struct AttentionShape {
   int32_t rope_dim = 0;
   bool rope_interleaved = true;
   float scale = 0;
+  int32_t window = 0;       // 0: all keys
+  bool local_rope = false;  // the angles of ws.cos_sin_local
 };
 
 class Attention : public Layer {
  public:
   Attention(const AttentionWeights& weights, const AttentionShape& shape,
             const kernels::KvCacheView& kv);
-  // Expects the step's rotary angles in ws.cos_sin (FillRopeAngles).
+  // Expects the step's rotary angles (FillRopeAngles).
   void Forward(StepContext& step) const override;
 
  private:
+  void NormHeads(StepContext& step, const RmsNorm& norm, float* x, int32_t cols, int64_t begin,
+                 int64_t end) const;
   void RotateAndStore(StepContext& step) const;
   void Attend(StepContext& step) const;
 
@@ -45,8 +55,9 @@ class Attention : public Layer {
   ActivationForms o_forms_;
 };
 
-// cos_sin of the step's rows, once per visit of a segment: all layers share them.
-void FillRopeAngles(StepContext& step, absl::Span<const float> inv_freq, float factor);
+// The angles of the step's rows, once per visit of a segment: all layers share them.
+void FillRopeAngles(StepContext& step, absl::Span<const float> inv_freq, float factor,
+                    float* cos_sin);
 
 }  // namespace dovetail::worker
 

@@ -2,8 +2,8 @@
 
 namespace dovetail::worker {
 
-Embedding::Embedding(const uint8_t* table, WeightType type, int32_t hidden_size)
-    : table_(table), type_(type), hidden_size_(hidden_size) {}
+Embedding::Embedding(const uint8_t* table, WeightType type, int32_t hidden_size, float scale)
+    : table_(table), type_(type), hidden_size_(hidden_size), scale_(scale) {}
 
 void Embedding::Forward(StepContext& step) const {
   const kernels::EmbeddingArgs args = {.table = table_,
@@ -12,7 +12,8 @@ void Embedding::Forward(StepContext& step) const {
                                        .tokens = step.tokens.data(),
                                        .y = step.x,
                                        .y_stride = hidden_size_,
-                                       .cols = hidden_size_};
+                                       .cols = hidden_size_,
+                                       .scale = scale_};
   step.x_rows = step.rows;
   ForRows(step, step.rows, hidden_size_, [&](int64_t begin, int64_t end) {
     step.kernels.embedding(args, begin, end);

@@ -1,4 +1,5 @@
-// Embedding: x = table[token], for every row of the step. The table stays as the file has it.
+// Embedding: x = scale * table[token], for every row of the step. The table stays as the file has
+// it.
 #ifndef DOVETAIL_WORKER_LAYERS_EMBEDDING_H_
 #define DOVETAIL_WORKER_LAYERS_EMBEDDING_H_
 
@@ -11,13 +12,14 @@ namespace dovetail::worker {
 
 class Embedding : public Layer {
  public:
-  Embedding(const uint8_t* table, WeightType type, int32_t hidden_size);
+  Embedding(const uint8_t* table, WeightType type, int32_t hidden_size, float scale);
   void Forward(StepContext& step) const override;
 
  private:
   const uint8_t* table_;
   WeightType type_;
   int32_t hidden_size_;
+  float scale_;
 };
 
 }  // namespace dovetail::worker

@@ -1,6 +1,7 @@
 #include "worker/layers/linear.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/check.h"
 #include "base/packed_layout.h"
@@ -19,9 +20,18 @@ int64_t Linear::panels() const { return (out_features + kPanelRows - 1) / kPanel
 
 int32_t Linear::activation_block() const { return kernels::ActivationBlock(type); }
 
+Linear ExpertLinear::At(int32_t expert) const {
+  Linear linear = first;
+  linear.weight += expert * bytes;
+  if (linear.bias != nullptr) linear.bias += int64_t{expert} * linear.out_features;
+  return linear;
+}
+
 ActivationForms ActivationForms::Of(absl::Span<const Linear* const> consumers) {
   ActivationForms forms;
   for (const Linear* linear : consumers) {
+    forms.f32 |= linear->activation_block() == 0;
+    forms.block16 |= linear->activation_block() == 16;
     forms.block32 |= linear->activation_block() == 32;
     forms.block256 |= linear->activation_block() == 256;
   }
@@ -34,25 +44,50 @@ LinearInput::LinearInput(const float* x, int32_t cols, ActivationForms forms,
 
 kernels::Activations LinearInput::For(int32_t block) const {
   kernels::Activations a = {};
-  a.f32 = x_;
+  a.f32 = x_ + first_row_ * cols_;
   a.f32_stride = cols_;
   a.cols = cols_;
   a.block = block;
   if (block == 0) return a;
-  const QuantizedBuffer& buffer = block == 32 ? buffers_.block32 : buffers_.block256;
-  a.q = buffer.q;
+  const QuantizedBuffer& buffer = block == 16   ? buffers_.block16
+                                  : block == 32 ? buffers_.block32
+                                                : buffers_.block256;
+  DT_CHECK(buffer.q != nullptr);
   a.q_stride = QuantizedStride(cols_);
-  a.d = buffer.d;
+  a.q = buffer.q + first_row_ * a.q_stride;
   a.d_stride = cols_ / block;
-  a.bsum = buffer.bsum;
+  a.d = buffer.d + first_row_ * a.d_stride;
   a.bsum_stride = cols_ / kSumElements;
+  a.bsum = buffer.bsum + first_row_ * a.bsum_stride;
   return a;
+}
+
+LinearInput LinearInput::From(int64_t row) const {
+  LinearInput input = *this;
+  input.first_row_ += row;
+  return input;
+}
+
+void LinearInput::CopyRow(const LinearInput& from, int64_t from_row, int64_t row, float* x) const {
+  const auto copy = [&](auto* to, const auto* source, int64_t stride, int64_t count) {
+    std::memcpy(to + row * stride, source + from_row * stride,
+                static_cast<size_t>(count) * sizeof(*to));
+  };
+  DT_CHECK(x == x_ && first_row_ == 0);
+  if (forms_.f32) copy(x, from.For(0).f32, cols_, cols_);
+  for (int32_t block : {16, 32, 256}) {
+    if (!forms_.Has(block)) continue;
+    const kernels::Activations to = For(block), source = from.For(block);
+    copy(to.q, source.q, to.q_stride, cols_);
+    copy(to.d, source.d, to.d_stride, to.d_stride);
+    copy(to.bsum, source.bsum, to.bsum_stride, to.bsum_stride);
+  }
 }
 
 void LinearInput::Quantize(const kernels::KernelTable& kernels, int64_t begin, int64_t end,
                            int32_t col_begin, int32_t col_end) const {
-  for (int32_t block : {32, 256}) {
-    if (!(block == 32 ? forms_.block32 : forms_.block256)) continue;
+  for (int32_t block : {16, 32, 256}) {
+    if (!forms_.Has(block)) continue;
     kernels::Activations part = For(block);
     DT_CHECK(col_begin % block == 0 && col_end % block == 0);
     part.f32 += col_begin;
@@ -77,6 +112,7 @@ Range RunProductSlice(StepContext& step, const Product& product, const LinearInp
   args.y = product.y;
   args.y_stride = linear.out_features;
   args.accumulate = product.accumulate;
+  args.bias = linear.bias;
   step.kernels.matmul(args, begin, end);
   return {begin * kPanelRows, std::min<int64_t>(end * kPanelRows, linear.out_features)};
 }

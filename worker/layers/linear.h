@@ -2,7 +2,7 @@
 // Products: several of them in one phase.
 //
 // Different weight types read activations in different forms (docs/numerics.md): f32, or int8 in
-// blocks of 32 or 256. A LinearInput holds the forms that its consumers ask for, each quantised
+// blocks of 16, 32 or 256. A LinearInput holds the forms that its consumers ask for, each quantised
 // once.
 #ifndef DOVETAIL_WORKER_LAYERS_LINEAR_H_
 #define DOVETAIL_WORKER_LAYERS_LINEAR_H_
@@ -21,15 +21,27 @@ struct Linear {
   WeightType type = WeightType::kF32;
   int32_t out_features = 0;
   int32_t in_features = 0;
+  const float* bias = nullptr;  // [out_features], or none
 
   int64_t panels() const;
-  int32_t activation_block() const;  // 32, 256, or 0: reads f32
+  int32_t activation_block() const;  // 16, 32, 256, or 0: reads f32
+};
+
+// The same matrix of all experts of a layer, one after another.
+struct ExpertLinear {
+  Linear first;
+  int64_t bytes = 0;  // of one
+  Linear At(int32_t expert) const;
 };
 
 // The forms that a set of consumers reads.
 struct ActivationForms {
+  bool f32 = false;
   bool block32 = false;
   bool block256 = false;
+  bool block16 = false;  // NVFP4
+
+  bool Has(int32_t block) const { return block == 16 ? block16 : block == 32 ? block32 : block256; }
   static ActivationForms Of(absl::Span<const Linear* const> consumers);
 };
 
@@ -47,12 +59,18 @@ class LinearInput {
   }
   // As a product with weights of activation block `block` takes it.
   kernels::Activations For(int32_t block) const;
+  // The rows from `row` on.
+  LinearInput From(int64_t row) const;
+  // Copies row `from_row` of another input with the same columns and forms here, in all its forms;
+  // `x` is this input's f32.
+  void CopyRow(const LinearInput& from, int64_t from_row, int64_t row, float* x) const;
 
  private:
   const float* x_;
   int32_t cols_;
   ActivationForms forms_;
   ActivationBuffers buffers_;
+  int64_t first_row_ = 0;
 };
 
 // One product of a phase: y (+)= linear * input.

@@ -2,11 +2,32 @@
 
 #include <algorithm>
 
+#include "base/check.h"
 #include "base/packed_layout.h"
 
 namespace dovetail::worker {
 
-Mlp::Mlp(const MlpWeights& weights) : w_(weights) {
+void RunGated(StepContext& step, const Gated& gated, int64_t begin, int64_t end, int32_t col_begin,
+              int32_t col_end) {
+  const kernels::GatedArgs args = {.gate = gated.gate + col_begin,
+                                   .up = gated.up + col_begin,
+                                   .in_stride = gated.cols,
+                                   .y = gated.y + col_begin,
+                                   .y_stride = gated.cols,
+                                   .cols = col_end - col_begin};
+  switch (gated.activation) {
+    case model::Activation::kSilu:
+      return step.kernels.silu_mul(args, begin, end);
+    case model::Activation::kGelu:
+      return step.kernels.gelu_mul(args, begin, end);
+    case model::Activation::kSwigluOai:
+      return step.kernels.swiglu_oai(args, begin, end);
+  }
+  DT_CHECK(false);
+}
+
+Mlp::Mlp(const MlpWeights& weights, model::Activation activation)
+    : w_(weights), activation_(activation) {
   in_forms_ = ActivationForms::Of({&w_.gate_proj, &w_.up_proj});
   down_forms_ = ActivationForms::Of({&w_.down_proj});
 }
@@ -42,20 +63,20 @@ void Mlp::Forward(StepContext& step) const {
     ForRows(step, rows, cols,
             [&](int64_t begin, int64_t end) { Activate(step, activated, begin, end, 0, cols); });
   }
-  RunProducts(step, {{&w_.down_proj, step.x, /*accumulate=*/true}}, activated, rows,
-              /*check_finite=*/true);
+  if (w_.post_norm.weight == nullptr) {
+    RunProducts(step, {{&w_.down_proj, step.x, /*accumulate=*/true}}, activated, rows,
+                /*check_finite=*/true);
+    return;
+  }
+  RunProducts(step, {{&w_.down_proj, ws.normed}}, activated, rows, /*check_finite=*/true);
+  AddNormed(step, w_.post_norm, ws.normed);
 }
 
 void Mlp::Activate(StepContext& step, const LinearInput& activated, int64_t begin, int64_t end,
                    int32_t col_begin, int32_t col_end) const {
-  const int32_t cols = w_.gate_proj.out_features;
-  const kernels::SiluMulArgs args = {.gate = step.ws.gate + col_begin,
-                                     .up = step.ws.up + col_begin,
-                                     .in_stride = cols,
-                                     .y = step.ws.gate + col_begin,
-                                     .y_stride = cols,
-                                     .cols = col_end - col_begin};
-  step.kernels.silu_mul(args, begin, end);
+  const Gated gated = {activation_, step.ws.gate, step.ws.up, step.ws.gate,
+                       w_.gate_proj.out_features};
+  RunGated(step, gated, begin, end, col_begin, col_end);
   activated.Quantize(step.kernels, begin, end, col_begin, col_end);
 }
 

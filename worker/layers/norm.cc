@@ -4,6 +4,15 @@
 
 namespace dovetail::worker {
 
+void AddNormed(StepContext& step, const RmsNorm& norm, const float* y) {
+  kernels::RmsNormArgs args = norm.Args(y, step.x);
+  args.accumulate = true;
+  ForRows(step, step.x_rows, norm.cols, [&](int64_t begin, int64_t end) {
+    step.kernels.rms_norm(args, begin, end);
+    CheckFinite(step, step.x + begin * norm.cols, norm.cols, end - begin, 0, norm.cols);
+  });
+}
+
 LinearInput NormedInput(StepContext& step, const RmsNorm& norm, ActivationForms forms) {
   const LinearInput input(step.ws.normed, norm.cols, forms, step.ws.normed_act);
   ForRows(step, step.x_rows, norm.cols, [&](int64_t begin, int64_t end) {

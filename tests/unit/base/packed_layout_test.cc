@@ -21,9 +21,22 @@ TEST(PackedLayoutTest, P16PadsRowsToPanelsAndBytesToLines) {
   EXPECT_EQ(PackedBytes(PackedLayout::kP16, WeightType::kQ4_1, 17, 64), 32 * 40);
   EXPECT_EQ(PackedBytes(PackedLayout::kP16, WeightType::kQ4_K, 16, 256), 16 * 148);
   EXPECT_EQ(PackedBytes(PackedLayout::kP16, WeightType::kQ6_K, 16, 256), (16 * 210 + 63) / 64 * 64);
+  EXPECT_EQ(PackedBytes(PackedLayout::kP16, WeightType::kNVFP4, 1, 64), 16 * 40);
+  EXPECT_EQ(PackedBytes(PackedLayout::kP16, WeightType::kIQ2_XXS, 16, 512), 16 * 140);
   // Float weights keep their rows.
   EXPECT_EQ(PackedBytes(PackedLayout::kP16, WeightType::kF32, 1, 3), 64);
   EXPECT_EQ(PackedBytes(PackedLayout::kP16, WeightType::kBF16, 17, 64), 17 * 128);
+}
+
+TEST(PackedLayoutTest, PackingCostsLittle) {
+  for (WeightType type : SupportedWeightTypes()) {
+    const int64_t packed = PackedBlockBytes(PackedLayout::kP16, type);
+    EXPECT_GE(packed, InfoOf(type).block_bytes);
+    EXPECT_LE(packed, InfoOf(type).block_bytes * 5 / 4) << std::string(InfoOf(type).name);
+    EXPECT_TRUE(HasFastKernel(PackedLayout::kP16, type));
+    EXPECT_FALSE(HasFastKernel(PackedLayout::kRaw, type));
+  }
+  EXPECT_FALSE(HasFastKernel(PackedLayout::kP16, WeightType::kQ8_K));
 }
 
 TEST(PackedLayoutDeathTest, ColumnsMustBeWholeBlocks) {

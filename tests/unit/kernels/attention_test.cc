@@ -14,6 +14,8 @@ using namespace testing;  // NOLINT: kernels' own test helpers
 struct Shape {
   KvType type;
   int32_t num_heads, num_kv_heads, head_dim;
+  int32_t window = 0;
+  bool sinks = false;
 };
 
 // A cache with shuffled blocks, and a step over several sequences.
@@ -85,7 +87,9 @@ class Fixture {
                                 static_cast<int32_t>(rows_.size()),
                                 shape_.num_heads,
                                 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
-                                scratch.data()};
+                                scratch.data(),
+                                shape_.window,
+                                shape_.sinks ? q.data() : nullptr};  // any numbers do
     ForRandomSlices(*rng_, int64_t{num_rows_} * shape_.num_kv_heads,
                     [&](int64_t b, int64_t e) { table.attention(args, b, e); });
     out.ExpectGuardsIntact();
@@ -111,13 +115,25 @@ class Fixture {
 
 std::string Describe(const KernelTable& table, const Shape& s) {
   return absl::StrCat(table.name, s.type == KvType::kF16 ? " f16" : " f32", " heads=", s.num_heads,
-                      "/", s.num_kv_heads, " dim=", s.head_dim);
+                      "/", s.num_kv_heads, " dim=", s.head_dim, " window=", s.window,
+                      s.sinks ? " sinks" : "");
 }
 
 const Shape kShapes[] = {
-    {KvType::kF16, 9, 3, 64},  {KvType::kF32, 9, 3, 64},  {KvType::kF16, 8, 8, 80},
-    {KvType::kF16, 14, 2, 48}, {KvType::kF32, 4, 1, 20},  {KvType::kF16, 4, 2, 36},
-    {KvType::kF32, 2, 2, 128}, {KvType::kF16, 64, 1, 16},
+    {KvType::kF16, 9, 3, 64},
+    {KvType::kF32, 9, 3, 64},
+    {KvType::kF16, 8, 8, 80},
+    {KvType::kF16, 14, 2, 48},
+    {KvType::kF32, 4, 1, 20},
+    {KvType::kF16, 4, 2, 36},
+    {KvType::kF32, 2, 2, 128},
+    {KvType::kF16, 64, 1, 16},
+    {KvType::kF16, 9, 3, 64, 1},
+    {KvType::kF32, 4, 2, 64, 32},
+    {KvType::kF16, 8, 1, 64, 33, true},
+    {KvType::kF32, 4, 1, 20, 128, true},
+    {KvType::kF16, 64, 1, 16, 300, true},
+    {KvType::kF16, 4, 4, 36, 10000, true},
 };
 
 TEST(AttentionTest, EveryTableGivesTheReferenceBytes) {
@@ -151,9 +167,8 @@ TEST(AttentionTest, EveryTableGivesTheReferenceBytes) {
   }
 }
 
-TEST(AttentionTest, ReferenceIsCloseToF64) {
+void ExpectCloseToF64(const Shape& shape) {
   Rng rng(dovetail::testing::TestSeed());
-  const Shape shape = {KvType::kF32, 2, 1, 32};
   Fixture f(rng, shape, {{0, 700}});
   const auto k = Fixture::Normals(rng, 700 * 32), v = Fixture::Normals(rng, 700 * 32);
   const auto q = Fixture::Normals(rng, 700 * 64);
@@ -162,20 +177,32 @@ TEST(AttentionTest, ReferenceIsCloseToF64) {
   for (int row : {0, 1, 31, 32, 255, 256, 257, 511, 699}) {
     for (int head = 0; head < 2; ++head) {
       std::vector<double> p(row + 1);
-      double max = -INFINITY, l = 0;
-      for (int j = 0; j <= row; ++j) {
+      const int first = shape.window == 0 ? 0 : std::max(0, row + 1 - shape.window);
+      const double sink = q[head];
+      double max = shape.sinks ? sink : -INFINITY;
+      double l = 0;
+      for (int j = first; j <= row; ++j) {
         for (int d = 0; d < 32; ++d) p[j] += double{q[row * 64 + head * 32 + d]} * k[j * 32 + d];
         p[j] /= std::sqrt(32.0);
         max = std::max(max, p[j]);
       }
-      for (double& x : p) l += x = std::exp(x - max);
+      if (shape.sinks) l = std::exp(sink - max);
+      for (int j = first; j <= row; ++j) l += p[j] = std::exp(p[j] - max);
       for (int d = 0; d < 32; ++d) {
         double expected = 0;
-        for (int j = 0; j <= row; ++j) expected += p[j] / l * v[j * 32 + d];
+        for (int j = first; j <= row; ++j) expected += p[j] / l * v[j * 32 + d];
         EXPECT_NEAR(out[row * 64 + head * 32 + d], expected, 2e-6) << row << " " << d;
       }
     }
   }
+}
+
+TEST(AttentionTest, ReferenceIsCloseToF64) {
+  ExpectCloseToF64({KvType::kF32, 2, 1, 32});
+  ExpectCloseToF64({KvType::kF32, 2, 1, 32, 1});
+  ExpectCloseToF64({KvType::kF32, 2, 1, 32, 200, true});
+  ExpectCloseToF64({KvType::kF32, 2, 1, 32, 300});
+  ExpectCloseToF64({KvType::kF32, 2, 1, 32, 0, true});
 }
 
 // The same tokens as one prefill, in chunks, and one by one.
@@ -188,22 +215,25 @@ TEST(AttentionTest, ChunksDoNotChangeBits) {
   const std::vector<int32_t> blocks = {3, 0, 7, 1, 9, 2, 8, 4, 6, 5};
   const int64_t block_bytes = 2LL * 2 * 64 * 32 * 2;
   std::vector<std::vector<float>> results;
-  for (const KernelTable* table : AvailableTables()) {
-    for (int chunk : {300, 1, 7, 64}) {
-      std::vector<uint8_t> cache(block_bytes * 10, 0xff);
-      const KvCacheView view = {cache.data(), block_bytes, shape.type, 2, 64};
-      std::vector<float> out(tokens * 384), scratch(AttentionScratchFloats(6, 2, 64));
-      for (int at = 0; at < tokens; at += chunk) {
-        const int rows = std::min(chunk, tokens - at);
-        const SequenceRows s = {0, rows, at, blocks.data()};
-        table->kv_append({view, &k[at * 128], 128, &v[at * 128], 128, &s, 1}, 0, rows);
-        table->attention(
-            {view, &q[at * 384], 384, &out[at * 384], 384, &s, 1, 6, 0.125f, scratch.data()}, 0,
-            rows * 2);
+  for (int window : {0, 40}) {
+    results.clear();
+    for (const KernelTable* table : AvailableTables()) {
+      for (int chunk : {300, 1, 7, 64}) {
+        std::vector<uint8_t> cache(block_bytes * 10, 0xff);
+        const KvCacheView view = {cache.data(), block_bytes, shape.type, 2, 64};
+        std::vector<float> out(tokens * 384), scratch(AttentionScratchFloats(6, 2, 64));
+        for (int at = 0; at < tokens; at += chunk) {
+          const int rows = std::min(chunk, tokens - at);
+          const SequenceRows s = {0, rows, at, blocks.data()};
+          table->kv_append({view, &k[at * 128], 128, &v[at * 128], 128, &s, 1}, 0, rows);
+          table->attention({view, &q[at * 384], 384, &out[at * 384], 384, &s, 1, 6, 0.125f,
+                            scratch.data(), window, q.data()},
+                           0, rows * 2);
+        }
+        results.push_back(out);
+        ExpectSameBits(results[0].data(), out.data(), static_cast<int64_t>(out.size()),
+                       absl::StrCat(table->name, " chunk=", chunk, " window=", window));
       }
-      results.push_back(out);
-      ExpectSameBits(results[0].data(), out.data(), static_cast<int64_t>(out.size()),
-                     absl::StrCat(table->name, " chunk=", chunk));
     }
   }
 }

@@ -1,5 +1,5 @@
-// Norms, SiLU, RoPE, softmax and the searches: every table against the scalar reference, byte for
-// byte.
+// Norms, gated activations, RoPE, softmax and the searches: every table against the scalar
+// reference, byte for byte.
 #include "absl/strings/str_cat.h"
 #include "kernels/kernel_table.h"
 #include "tests/testing/test_data.h"
@@ -34,6 +34,12 @@ TEST(RmsNormTest, EveryTableGivesTheReferenceBytes) {
       const RmsNormArgs args = {x.data(), cols, w.data(), y, cols, cols, 1e-5f};
       ForRandomSlices(rng, rows, [&](int64_t b, int64_t e) { table.rms_norm(args, b, e); });
     });
+    ExpectSame(rows * cols, [&](const KernelTable& table, float* y) {
+      std::memcpy(y, x.data(), x.size() * sizeof(float));
+      RmsNormArgs args = {x.data(), cols, w.data(), y, cols, cols, 1e-5f};
+      args.accumulate = true;
+      ForRandomSlices(rng, rows, [&](int64_t b, int64_t e) { table.rms_norm(args, b, e); });
+    });
   }
 }
 
@@ -44,22 +50,84 @@ TEST(RmsNormTest, IsTheRootMeanSquareAndMayRunInPlace) {
     std::vector<float> y = x;
     table->rms_norm({y.data(), 4, w.data(), y.data(), 4, 4, 1e-6f}, 0, 1);
     for (int i = 0; i < 4; ++i) EXPECT_NEAR(y[i], x[i] * w[i] * inverse, 1e-6) << table->name;
+    std::vector<float> sum = w;
+    table->rms_norm({x.data(), 4, w.data(), sum.data(), 4, 4, 1e-6f, /*accumulate=*/true}, 0, 1);
+    for (int i = 0; i < 4; ++i) EXPECT_EQ(sum[i], w[i] + y[i]) << table->name;
   }
 }
 
-TEST(SiluMulTest, EveryTableGivesTheReferenceBytes) {
+using GatedKernel = void (*KernelTable::*)(const GatedArgs&, int64_t, int64_t);
+constexpr GatedKernel kGatedKernels[] = {&KernelTable::silu_mul, &KernelTable::gelu_mul,
+                                         &KernelTable::swiglu_oai};
+
+TEST(GatedTest, EveryTableGivesTheReferenceBytes) {
   Rng rng(dovetail::testing::TestSeed());
-  for (int cols : {1, 16, 100, 1536}) {
-    const int64_t rows = 4;
-    auto gate = RandomFloats(rng, rows * cols);
-    const auto up = RandomFloats(rng, rows * cols);
-    gate[0] = -INFINITY;
-    if (cols > 4) gate[1] = NAN, gate[2] = -1e4f, gate[3] = 1e4f;
-    ExpectSame(rows * cols, [&](const KernelTable& table, float* y) {
-      const SiluMulArgs args = {gate.data(), up.data(), cols, y, cols, cols};
-      ForRandomSlices(rng, rows, [&](int64_t b, int64_t e) { table.silu_mul(args, b, e); });
+  for (GatedKernel kernel : kGatedKernels) {
+    for (int cols : {1, 16, 100, 1536}) {
+      const int64_t rows = 4;
+      auto gate = RandomFloats(rng, rows * cols), up = RandomFloats(rng, rows * cols);
+      gate[0] = -INFINITY;
+      if (cols > 4) gate[1] = NAN, gate[2] = -1e4f, gate[3] = 1e4f, up[4] = NAN;
+      ExpectSame(rows * cols, [&](const KernelTable& table, float* y) {
+        const GatedArgs args = {gate.data(), up.data(), cols, y, cols, cols};
+        ForRandomSlices(rng, rows, [&](int64_t b, int64_t e) { (table.*kernel)(args, b, e); });
+      });
+    }
+  }
+}
+
+TEST(GatedTest, AreThePublishedFunctions) {
+  const std::vector<float> gate = {-30, -3, -0.5f, 0, 1e-3f, 0.7f, 2.5f, 6.9f, 7.1f, 40};
+  const std::vector<float> up = {1, -2, 8, 3, -9, 0.25f, 1, 2, 3, 4};
+  for (size_t i = 0; i < gate.size(); ++i) {
+    const double g = gate[i], u = up[i];
+    const double clamped_g = std::min(g, 7.0), clamped_u = std::clamp(u, -7.0, 7.0);
+    const double expected[] = {
+        g / (1 + std::exp(-g)) * u,
+        0.5 * g * (1 + std::tanh(std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g))) * u,
+        clamped_g / (1 + std::exp(-1.702 * clamped_g)) * (clamped_u + 1)};
+    for (int k = 0; k < 3; ++k) {
+      float y = 0;
+      (Scalar().*kGatedKernels[k])({&gate[i], &up[i], 1, &y, 1, 1}, 0, 1);
+      EXPECT_NEAR(y, expected[k], 2e-6 * std::max(1.0, std::abs(expected[k]))) << k << " " << g;
+    }
+  }
+}
+
+TEST(SigmoidTest, EveryTableGivesTheReferenceBytes) {
+  Rng rng(dovetail::testing::TestSeed());
+  for (int cols : {1, 8, 16, 100}) {
+    auto x = RandomFloats(rng, cols);
+    if (cols > 4) x[1] = NAN, x[2] = -1e4f, x[3] = 1e4f, x[4] = INFINITY;
+    ExpectSame(cols, [&](const KernelTable& table, float* y) { table.sigmoid(x.data(), y, cols); });
+  }
+  const float x = 0.75f;
+  float y = 0;
+  Scalar().sigmoid(&x, &y, 1);
+  EXPECT_NEAR(y, 1 / (1 + std::exp(-0.75)), 1e-7);
+}
+
+TEST(CombineTest, EveryTableGivesTheReferenceBytes) {
+  Rng rng(dovetail::testing::TestSeed());
+  const int64_t rows = 5, slots = 3, sources = 7;
+  for (int cols : {1, 16, 100, 257}) {
+    const auto x = RandomFloats(rng, rows * cols), y = RandomFloats(rng, sources * cols);
+    const auto weights = RandomFloats(rng, rows * slots);
+    std::vector<int32_t> ids(rows * slots);
+    for (int32_t& id : ids) id = static_cast<int32_t>(Uniform(rng, 0, sources - 1));
+    ExpectSame(rows * cols, [&](const KernelTable& table, float* out) {
+      std::memcpy(out, x.data(), x.size() * sizeof(float));
+      const CombineArgs args = {y.data(), cols, ids.data(), weights.data(), slots, out, cols, cols};
+      ForRandomSlices(rng, rows, [&](int64_t b, int64_t e) { table.combine(args, b, e); });
     });
   }
+  const float y[] = {1, 2, 3, 4};
+  const int32_t ids[] = {1, 0};
+  const float weights[] = {0.5f, 10};
+  float x[] = {100, 200};
+  Scalar().combine({y, 2, ids, weights, 2, x, 2, 2}, 0, 1);
+  EXPECT_EQ(x[0], 100 + 1.5f + 10);
+  EXPECT_EQ(x[1], 200 + 2 + 20);
 }
 
 TEST(RopeTest, EveryTableGivesTheReferenceBytes) {

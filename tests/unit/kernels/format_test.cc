@@ -2,6 +2,8 @@
 // formulas.
 #include "kernels/quant/format.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "base/packed_layout.h"
 #include "kernels/kernel_table.h"
@@ -30,12 +32,14 @@ void CompareWithInput(const VectorFile& file, const std::string& input, const st
   const auto* raw = reinterpret_cast<const uint8_t*>(blocks.data());
   DequantizeRow(file.type, raw, n, y.data());
   const QuantFormat& format = *FindQuantFormat(file.type);
+  // IQ4's codes are 8 to 24 apart.
+  const double unit = file.type == WeightType::kIQ4_NL ? 14.0 : 1.0;
   double squares = 0;
   for (int64_t i = 0; i < n; ++i) {
     CanonicalBlock block;
     format.decode(raw + i / format.block * InfoOf(file.type).block_bytes, &block);
     const int sub = static_cast<int>(i % format.block / format.sub_block);
-    const double step = std::abs(block.d * static_cast<float>(block.scale[sub]));
+    const double step = unit * std::abs(block.d * static_cast<float>(block.scale[sub]));
     const double error = std::abs(double{x[i]} - y[i]) / step;
     ASSERT_LT(error, 2.5) << file.name << " element " << i;
     squares += error * error;
@@ -45,10 +49,11 @@ void CompareWithInput(const VectorFile& file, const std::string& input, const st
 }
 
 TEST(FormatTest, DecodesPublishedVectors) {
-  const VectorFile files[] = {{"q4_0_64", WeightType::kQ4_0},
-                              {"q4_1_64", WeightType::kQ4_1},
-                              {"q8_0_64", WeightType::kQ8_0},
-                              {"q4_k_512", WeightType::kQ4_K},
+  const VectorFile files[] = {{"q4_0_64", WeightType::kQ4_0},  {"q4_1_64", WeightType::kQ4_1},
+                              {"q5_0_64", WeightType::kQ5_0},  {"q5_1_64", WeightType::kQ5_1},
+                              {"q8_0_64", WeightType::kQ8_0},  {"iq4_nl_64", WeightType::kIQ4_NL},
+                              {"q2_k_512", WeightType::kQ2_K}, {"q3_k_512", WeightType::kQ3_K},
+                              {"q5_k_512", WeightType::kQ5_K}, {"q4_k_512", WeightType::kQ4_K},
                               {"q6_k_512", WeightType::kQ6_K}};
   for (const VectorFile& file : files) {
     for (const char* variant : {"noim", "im"}) {
@@ -67,6 +72,25 @@ float HalfAt(const uint8_t* p) {
   return F16ToF32(h);
 }
 
+int FifthBit(const uint8_t* qh, const uint8_t* qs, int i) {
+  uint32_t bits;
+  std::memcpy(&bits, qh, sizeof(bits));
+  return (i < 16 ? qs[i] & 15 : qs[i - 16] >> 4) + static_cast<int>(bits >> i & 1) * 16;
+}
+
+constexpr float kIq4[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                            1,    13,   25,  38,  53,  69,  89,  113};
+constexpr float kFp4[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+// Types without a formula here are compared with the `gguf` package alone
+// (tests/e2e/dequantize_oracle.py).
+bool HasFormula(WeightType type) {
+  using T = WeightType;
+  const T types[] = {T::kQ4_0, T::kQ4_1, T::kQ5_0,   T::kQ5_1,  T::kQ8_0,  T::kQ2_K,
+                     T::kQ4_K, T::kQ6_K, T::kIQ4_NL, T::kMXFP4, T::kNVFP4, T::kTQ2_0};
+  return std::find(std::begin(types), std::end(types), type) != std::end(types);
+}
+
 // The formulas of the format's description, element by element, with the operations in the order of
 // the `gguf` package (multiply, multiply, subtract).
 float DirectElement(WeightType type, const uint8_t* b, int i) {
@@ -78,6 +102,33 @@ float DirectElement(WeightType type, const uint8_t* b, int i) {
           HalfAt(b) * static_cast<float>(i < 16 ? b[4 + i] & 15 : b[4 + i - 16] >> 4);
       return product + HalfAt(b + 2);
     }
+    case WeightType::kQ5_0:
+      return HalfAt(b) * static_cast<float>(FifthBit(b + 2, b + 6, i) - 16);
+    case WeightType::kQ5_1: {
+      const float product = HalfAt(b) * static_cast<float>(FifthBit(b + 4, b + 8, i));
+      return product + HalfAt(b + 2);
+    }
+    case WeightType::kIQ4_NL:
+      return HalfAt(b) * kIq4[i < 16 ? b[2 + i] & 15 : b[2 + i - 16] >> 4];
+    case WeightType::kMXFP4:
+      return static_cast<float>(std::ldexp(1.0, b[0] - 128)) *
+             kFp4[i < 16 ? b[1 + i] & 15 : b[1 + i - 16] >> 4];
+    case WeightType::kNVFP4: {
+      const int s = i / 16, exponent = b[s] >> 3 & 15, mantissa = b[s] & 7;
+      const double d =
+          exponent == 0 ? std::ldexp(mantissa, -10) : std::ldexp(8 + mantissa, exponent - 11);
+      const uint8_t byte = b[4 + 8 * s + i % 8];
+      return static_cast<float>(b[s] == 0x7f ? 0.0 : d) * kFp4[i % 16 < 8 ? byte & 15 : byte >> 4];
+    }
+    case WeightType::kQ2_K: {
+      const int q = b[16 + i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3;
+      const uint8_t scales = b[i / 16];
+      return HalfAt(b + 80) * static_cast<float>(scales & 15) * static_cast<float>(q) -
+             HalfAt(b + 82) * static_cast<float>(scales >> 4);
+    }
+    case WeightType::kTQ2_0:
+      return HalfAt(b + 64) *
+             static_cast<float>((b[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3) - 1);
     case WeightType::kQ8_0:
       return HalfAt(b) * static_cast<float>(static_cast<int8_t>(b[2 + i]));
     case WeightType::kQ4_K: {
@@ -119,7 +170,7 @@ float DirectElement(WeightType type, const uint8_t* b, int i) {
 TEST(FormatTest, DequantizeIsTheFormulaBitForBit) {
   Rng rng(dovetail::testing::TestSeed());
   for (WeightType type : SupportedWeightTypes()) {
-    if (IsFloat(type)) continue;
+    if (!HasFormula(type)) continue;
     const WeightTypeInfo& info = InfoOf(type);
     const int64_t k = 8 * info.block_elements;
     const std::vector<uint8_t> row = RandomWeights(rng, type, 1, k);
@@ -133,6 +184,34 @@ TEST(FormatTest, DequantizeIsTheFormulaBitForBit) {
           << std::string(info.name) << " " << i;
     }
   }
+}
+
+TEST(FormatTest, ExtremeExponentsOfFp4) {
+  uint8_t block[17] = {};
+  block[1] = 0x71;  // codes 1 and 7: 1 and 12
+  float y[32];
+  const auto dequantize = [&](uint8_t e) {
+    block[0] = e;
+    DequantizeRow(WeightType::kMXFP4, block, 32, y);
+  };
+  dequantize(0);
+  EXPECT_EQ(y[0], 0x1p-128f);
+  EXPECT_EQ(y[16], 12 * 0x1p-128f);
+  dequantize(1);
+  EXPECT_EQ(y[0], 0x1p-127f);
+  dequantize(2);
+  EXPECT_EQ(y[0], 0x1p-126f);
+  dequantize(255);
+  EXPECT_EQ(y[0], 0x1p127f);
+  EXPECT_EQ(y[16], INFINITY);
+  uint8_t nv[36] = {0x7f, 0xff, 0x01, 0x80};
+  for (int i = 4; i < 36; ++i) nv[i] = 0x11;
+  float z[64];
+  DequantizeRow(WeightType::kNVFP4, nv, 64, z);
+  EXPECT_EQ(z[0], 0.0f);
+  EXPECT_EQ(z[16], 240.0f);
+  EXPECT_EQ(z[32], 0x1p-10f);
+  EXPECT_EQ(z[48], 0.0f);
 }
 
 TEST(FormatTest, FloatTypesConvert) {
@@ -150,7 +229,9 @@ TEST(FormatTest, FloatTypesConvert) {
 TEST(FormatTest, EverySupportedTypeHasAFormatAndAnActivationBlock) {
   for (WeightType type : SupportedWeightTypes()) {
     EXPECT_EQ(FindQuantFormat(type) == nullptr, IsFloat(type));
-    EXPECT_EQ(ActivationBlock(type), IsFloat(type) ? 0 : InfoOf(type).block_elements);
+    EXPECT_EQ(ActivationBlock(type), IsFloat(type)                ? 0
+                                     : type == WeightType::kNVFP4 ? 16
+                                                                  : InfoOf(type).block_elements);
   }
 }
 

@@ -45,15 +45,68 @@ inline std::vector<float> RandomFloats(Rng& rng, int64_t n) {
   return v;
 }
 
-inline void PutHalf(Rng& rng, uint8_t* at) {
+inline uint16_t RandomHalf(Rng& rng) {
   float f = 0.02f * Normal(rng);
   if (Uniform(rng, 0, 31) == 0) f = 0.0f;
   if (Uniform(rng, 0, 31) == 0) f = 3e-6f;  // subnormal as a half
-  const uint16_t h = F32ToF16(f);
-  std::memcpy(at, &h, 2);
+  return F32ToF16(f);
 }
 
-// Rows of a matrix [n, k] as GGUF stores them: every byte random, but the halves sane numbers.
+// Where a block has its d and its dmin (or m), as halves; -1: none.
+struct HalfOffsets {
+  int d;
+  int min;
+};
+
+inline HalfOffsets HalvesOf(WeightType type) {
+  switch (type) {
+    case WeightType::kF16:
+    case WeightType::kQ4_0:
+    case WeightType::kQ5_0:
+    case WeightType::kQ8_0:
+    case WeightType::kIQ4_NL:
+    case WeightType::kIQ4_XS:
+    case WeightType::kIQ1_S:
+    case WeightType::kIQ2_XXS:
+    case WeightType::kIQ2_XS:
+    case WeightType::kIQ2_S:
+    case WeightType::kIQ3_XXS:
+    case WeightType::kIQ3_S:
+      return {0, -1};
+    case WeightType::kQ4_1:
+    case WeightType::kQ5_1:
+    case WeightType::kQ4_K:
+    case WeightType::kQ5_K:
+      return {0, 2};
+    case WeightType::kQ2_K:
+      return {80, 82};
+    case WeightType::kQ3_K:
+      return {108, -1};
+    case WeightType::kQ6_K:
+      return {208, -1};
+    case WeightType::kTQ1_0:
+      return {52, -1};
+    case WeightType::kTQ2_0:
+      return {64, -1};
+    default:
+      return {-1, -1};
+  }
+}
+
+// Sets the scales of a block that are not small integers; the rest of it stays.
+inline void PutScales(WeightType type, uint16_t d, uint16_t min, uint8_t* block) {
+  const HalfOffsets at = HalvesOf(type);
+  if (at.d >= 0) std::memcpy(block + at.d, &d, 2);
+  if (at.min >= 0) std::memcpy(block + at.min, &min, 2);
+  if (type == WeightType::kIQ1_M) {  // a nibble in each of four words
+    for (int i = 0; i < 4; ++i) {
+      uint8_t& byte = block[48 + 2 * i + 1];
+      byte = static_cast<uint8_t>((byte & 15) | (d >> (4 * i) & 15) << 4);
+    }
+  }
+}
+
+// Rows of a matrix [n, k] as GGUF stores them: every byte random, but the scales sane numbers.
 inline std::vector<uint8_t> RandomWeights(Rng& rng, WeightType type, int64_t n, int64_t k) {
   const WeightTypeInfo& info = InfoOf(type);
   std::vector<uint8_t> bytes(static_cast<size_t>(n * StoredBytes(type, k)));
@@ -71,21 +124,16 @@ inline std::vector<uint8_t> RandomWeights(Rng& rng, WeightType type, int64_t n, 
         std::memcpy(block, &h, 2);
         break;
       }
-      case WeightType::kF16:
-      case WeightType::kQ4_0:
-      case WeightType::kQ8_0:
-        PutHalf(rng, block);
+      case WeightType::kMXFP4:  // around 2^-8, and the subnormal exponents
+        block[0] = static_cast<uint8_t>(Uniform(rng, 0, 31) == 0 ? Uniform(rng, 0, 2)
+                                                                 : Uniform(rng, 114, 124));
         break;
-      case WeightType::kQ4_1:
-      case WeightType::kQ4_K:
-        PutHalf(rng, block);
-        PutHalf(rng, block + 2);
+      case WeightType::kNVFP4:  // any byte is a number
         break;
-      case WeightType::kQ6_K:
-        PutHalf(rng, block + 208);
-        break;
-      default:
-        ADD_FAILURE() << "no random weights for " << info.name;
+      default: {
+        const uint16_t d = RandomHalf(rng);
+        PutScales(type, d, RandomHalf(rng), block);
+      }
     }
   }
   return bytes;

@@ -38,9 +38,10 @@ TEST(TablesTest, AnIsaThatIsAbsentHereNamesWhatIsMissing) {
 
 TEST(TablesTest, EveryEntryIsFilled) {
   for (const KernelTable* t : AvailableTables()) {
-    EXPECT_TRUE(t->pack && t->rms_norm && t->quantize && t->matmul && t->silu_mul && t->rope &&
-                t->kv_append && t->attention && t->embedding && t->softmax && t->argmax &&
-                t->all_finite && t->read_stream)
+    EXPECT_TRUE(t->pack && t->rms_norm && t->quantize && t->matmul && t->silu_mul && t->gelu_mul &&
+                t->swiglu_oai && t->sigmoid && t->combine && t->rope && t->kv_append &&
+                t->attention && t->embedding && t->softmax && t->argmax && t->all_finite &&
+                t->read_stream)
         << t->name;
   }
 }

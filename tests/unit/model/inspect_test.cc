@@ -97,5 +97,15 @@ TEST(InspectText, SummarisesAndStaysPrintable) {
   EXPECT_THAT(text, Not(HasSubstr("\x1b")));
 }
 
+TEST(InspectText, NamesBlocksThatAreNotDecoded) {
+  ASSERT_OK_AND_ASSIGN(const std::string without, InspectText(*OpenWritten(Example())));
+  EXPECT_THAT(without, Not(HasSubstr("not decoded")));
+  GgufWriter w = Example();
+  w.AddUint32("llama.nextn_predict_layers", 1);
+  ASSERT_OK_AND_ASSIGN(const std::string with, InspectText(*OpenWritten(w)));
+  EXPECT_THAT(with,
+              HasSubstr("\nnot decoded     1 block at the end, for multi-token prediction\n"));
+}
+
 }  // namespace
 }  // namespace dovetail::model

@@ -123,6 +123,9 @@ TEST(MemoryPlan, WorkspaceHasWhatTheOpsNeed) {
       {"act_q8", 24 * 256},         {"act_d", 24 * 8 * 4},
       {"act_bsum", 24 * 16 * 2},    {"act2_q8", 24 * 256},
       {"act2_d", 24 * 8 * 4},       {"act2_bsum", 24 * 16 * 2},
+      {"act3_q8", 24 * 256},        {"act3_d", 24 * 16 * 4},
+      {"act3_bsum", 24 * 16 * 2},   {"normed3_q8", 24 * 256},
+      {"normed3_d", 24 * 16 * 4},   {"normed3_bsum", 24 * 16 * 2},
       {"normed_q8", 24 * 256},      {"normed_d", 24 * 8 * 4},
       {"normed_bsum", 24 * 16 * 2}, {"normed2_q8", 24 * 256},
       {"normed2_d", 24 * 8 * 4},    {"normed2_bsum", 24 * 16 * 2},
@@ -142,6 +145,32 @@ TEST(MemoryPlan, WorkspaceHasWhatTheOpsNeed) {
   EXPECT_THAT(Buffers(m.config, {{OpKind::kMlp, 0}}), Contains(Key("gate")));
   EXPECT_THAT(Buffers(m.config, {{OpKind::kAttention, 0}}), Not(Contains(Key("gate"))));
   EXPECT_THAT(Buffers(m.config, {{OpKind::kLmHead}}), Contains(Key("probs")));
+}
+
+TEST(MemoryPlan, ExpertsArePackedOneByOne) {
+  const Loaded m = LoadTiny({.ffn = 96, .experts = 3, .type = WeightType::kQ8_0});
+  ASSERT_OK_AND_ASSIGN(const auto slots,
+                       LayOutWeights(m.config, *m.file, {{OpKind::kMlp, 0}}, PackedLayout::kP16));
+  ASSERT_EQ(slots.size(), 5u);  // norm, router, gate, up, down
+  for (size_t i : {2, 3, 4}) {
+    const WeightSpec& spec = slots[i].spec;
+    EXPECT_EQ(spec.experts, 3);
+    EXPECT_EQ(slots[i].bytes,
+              3 * PackedBytes(PackedLayout::kP16, WeightType::kQ8_0, spec.rows, spec.cols));
+    EXPECT_EQ(slots[i].stored_bytes, 3 * StoredBytes(WeightType::kQ8_0, spec.rows * spec.cols));
+  }
+}
+
+TEST(MemoryPlan, ExpertsNeedRoomForAllTheirRows) {
+  const Loaded m = LoadTiny({.ffn = 96, .experts = 5, .experts_used = 3});
+  auto buffers = Buffers(m.config, {{OpKind::kMlp, 0}});
+  EXPECT_THAT(buffers, Not(Contains(Key("gate"))));  // no dense layer, no shared expert
+  EXPECT_EQ(buffers["router"], (24 * 5 * 4 + 63) / 64 * 64);
+  EXPECT_EQ(buffers["expert_gate"], 24 * 3 * 96 * 4);
+  EXPECT_EQ(buffers["expert_y"], (24 * 3 + 24) * 64 * 4);
+  EXPECT_EQ(buffers["expert_in_q8"], 24 * 3 * 256);
+  EXPECT_EQ(buffers["expert_act2_d"], 24 * 3 * 8 * 4);
+  EXPECT_THAT(Buffers(m.config, {{OpKind::kAttention, 0}}), Not(Contains(Key("expert_y"))));
 }
 
 TEST(MemoryPlan, LongRowsDecideTheActivationBuffers) {

@@ -70,7 +70,7 @@ TEST(ModelConfig, LoadsTinyModelsOfEveryType) {
   for (WeightType type : SupportedWeightTypes()) {
     const bool wide = InfoOf(type).block_elements == 256;
     const TinyLlamaOptions options = {
-        .hidden = wide ? 256 : 64, .ffn = wide ? 512 : 96, .type = type};
+        .hidden = wide ? 256 : 64, .ffn = wide ? 512 : 128, .type = type};
     ASSERT_OK_AND_ASSIGN(const ModelConfig config, Load(MakeTinyLlama(options)));
     EXPECT_EQ(config.architecture, "llama");
     EXPECT_EQ(config.name, "Tiny Llama");
@@ -136,14 +136,17 @@ TEST(ModelConfig, RefusesOtherFamiliesByName) {
   GgufWriter w;
   EXPECT_THAT(Load(w), StatusIs(absl::StatusCode::kNotFound,
                                 HasSubstr("metadata key general.architecture is missing")));
-  w.AddString("general.architecture", "qwen2");
-  EXPECT_THAT(Load(w), StatusIs(kInvalid, Eq(TempFile() + ": architecture \"qwen2\" is not "
-                                                          "supported (supported: llama)")));
+  w.AddString("general.architecture", "starcoder2");
+  EXPECT_THAT(Load(w),
+              StatusIs(kInvalid, Eq(TempFile() +
+                                    ": architecture \"starcoder2\" is not supported (supported: "
+                                    "gemma3, glm4moe, gpt-oss, llama, minimax-m2, qwen2, qwen2moe, "
+                                    "qwen3, qwen3moe)")));
   EXPECT_THAT(LoadWith([](GgufWriter& t) { t.AddString("general.type", "adapter"); }),
               StatusIs(kInvalid, HasSubstr("general.type is \"adapter\", expected \"model\"")));
-  EXPECT_THAT(LoadWith([](GgufWriter& t) { t.AddUint32("llama.expert_count", 8); }),
-              StatusIs(kInvalid, HasSubstr("llama.expert_count: mixture-of-experts models of this "
-                                           "architecture (Mixtral) are not supported yet")));
+  EXPECT_THAT(LoadWith([](GgufWriter& t) { t.AddUint32("llama.attention.sliding_window", 8); }),
+              StatusIs(kInvalid, HasSubstr("llama.attention.sliding_window: is 8, which is not "
+                                           "supported for this architecture")));
 }
 
 TEST(ModelConfig, ListsAllBadKeys) {
@@ -161,9 +164,6 @@ TEST(ModelConfig, ListsAllBadKeys) {
       StatusIs(kInvalid,
                Eq(TempFile() +
                   ": cannot be run:\n"
-                  "  llama.logit_scale: is 0.5, which is not supported for this architecture\n"
-                  "  llama.attention.causal: is false: models that do not generate text left to "
-                  "right are not supported\n"
                   "  llama.block_count: is string, expected a number\n"
                   "  llama.embedding_length: is 0, expected 1 to 1048576\n"
                   "  llama.feed_forward_length: is missing\n"
@@ -172,7 +172,10 @@ TEST(ModelConfig, ListsAllBadKeys) {
                   "  llama.vocab_size: is missing\n"
                   "  llama.attention.head_count: is 2.5, not an integer\n"
                   "  llama.rope.scaling.type: \"longrope\" is not supported; expected none, "
-                  "linear or yarn")));
+                  "linear or yarn\n"
+                  "  llama.logit_scale: is 0.5, which is not supported for this architecture\n"
+                  "  llama.attention.causal: is false: models that do not generate text left to "
+                  "right are not supported")));
 }
 
 TEST(ModelConfig, RefusesInconsistentHeads) {
@@ -218,10 +221,10 @@ TEST(ModelConfig, ListsAllBadTensors) {
     w.AddTensor(name, type, {cols, rows}, std::string(StoredBytes(type, cols * rows), '\0'));
   };
   matrix("token_embd.weight", 32, 50);
-  matrix("blk.0.attn_q.weight", 32, 32, WeightType::kQ5_0);
-  matrix("blk.0.attn_k.weight", 32, 16, WeightType::kQ5_0);
+  matrix("blk.0.attn_q.weight", 32, 32, WeightType::kQ8_1);
+  matrix("blk.0.attn_k.weight", 32, 16, WeightType::kQ8_1);
   matrix("blk.0.attn_v.weight", 16, 32);
-  matrix("blk.0.ffn_gate.weight", 32, 64, WeightType::kIQ4_NL);
+  matrix("blk.0.ffn_gate.weight", 32, 64, WeightType::kI8);
   w.AddTensor("blk.0.attn_norm.weight", WeightType::kQ8_0, {32}, std::string(34, '\0'));
   w.AddTensor("blk.0.attn_q.bias", WeightType::kF32, {32}, std::string(128, '\0'));
   matrix("blk.1.ffn_up.weight", 32, 64);
@@ -233,11 +236,15 @@ TEST(ModelConfig, ListsAllBadTensors) {
                   "  5 missing tensors: blk.0.attn_output.weight, blk.0.ffn_norm.weight, "
                   "blk.0.ffn_up.weight, blk.0.ffn_down.weight, output_norm.weight\n"
                   "  tensor blk.0.attn_v.weight has shape [16, 32], expected [32, 16]\n"
-                  "  weight type Q5_0 is not supported (supported: F32, F16, Q4_0, Q4_1, Q8_0, "
-                  "Q4_K, Q6_K, BF16); 2 such tensors: blk.0.attn_q.weight, blk.0.attn_k.weight\n"
-                  "  weight type IQ4_NL is not supported (supported: F32, F16, Q4_0, Q4_1, Q8_0, "
-                  "Q4_K, Q6_K, BF16); 1 such tensor: blk.0.ffn_gate.weight\n"
-                  "  norms are F32, F16 or BF16, not Q8_0; 1 such tensor: "
+                  "  weight type Q8_1 is not supported (supported: F32, F16, Q4_0, Q4_1, Q5_0, "
+                  "Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ2_XXS, IQ2_XS, IQ3_XXS, IQ1_S, "
+                  "IQ4_NL, IQ3_S, IQ2_S, IQ4_XS, IQ1_M, BF16, TQ1_0, TQ2_0, MXFP4, NVFP4); 2 such "
+                  "tensors: blk.0.attn_q.weight, blk.0.attn_k.weight\n"
+                  "  weight type I8 is not supported (supported: F32, F16, Q4_0, Q4_1, Q5_0, "
+                  "Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ2_XXS, IQ2_XS, IQ3_XXS, IQ1_S, "
+                  "IQ4_NL, IQ3_S, IQ2_S, IQ4_XS, IQ1_M, BF16, TQ1_0, TQ2_0, MXFP4, NVFP4); 1 such "
+                  "tensor: blk.0.ffn_gate.weight\n"
+                  "  norms and biases are F32, F16 or BF16, not Q8_0; 1 such tensor: "
                   "blk.0.attn_norm.weight\n"
                   "  2 unexpected tensors: \"blk.0.attn_q.bias\", \"blk.1.ffn_up.weight\"")));
 }

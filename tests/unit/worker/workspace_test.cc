@@ -18,9 +18,9 @@ constexpr StepShape kShape = {.max_rows = 24,
                               .context_length = 64,
                               .num_kv_blocks = 8};
 
-model::ModelConfig TinyConfig() {
+model::ModelConfig TinyConfig(int experts = 0) {
   const std::string path = ::testing::TempDir() + "workspace_test.gguf";
-  testing::WriteTinyLlama(path);
+  testing::WriteTinyLlama(path, {.experts = experts});
   auto file = model::GgufFile::Open(path);
   EXPECT_OK(file);
   auto config = model::LoadModelConfig(**file);
@@ -42,6 +42,26 @@ TEST(Workspace, IsAsLargeAsThePlanSays) {
   // The ends of the first and the last buffer can be written.
   ws->x[ws->x_floats - 1] = 1;
   ws->probs[3 * config.vocab_size - 1] = 1;
+}
+
+TEST(Workspace, HasBuffersForExperts) {
+  const model::ModelConfig config = TinyConfig(/*experts=*/4);
+  ASSERT_OK_AND_ASSIGN(const auto ws, Workspace::Create(config, {{OpKind::kMlp, 1}}, kShape, 2));
+  const ExpertBuffers& e = ws->experts;
+  for (const void* buffer :
+       {static_cast<void*>(e.router), static_cast<void*>(e.shared_gate),
+        static_cast<void*>(e.slot_experts), static_cast<void*>(e.slot_weights),
+        static_cast<void*>(e.slot_sources), static_cast<void*>(e.pair_rows),
+        static_cast<void*>(e.begin), static_cast<void*>(e.gate), static_cast<void*>(e.up),
+        static_cast<void*>(e.y), static_cast<void*>(e.in_act.block32.q),
+        static_cast<void*>(e.in_act.block256.bsum), static_cast<void*>(e.act.block32.d),
+        static_cast<void*>(e.act.block256.q)}) {
+    EXPECT_NE(buffer, nullptr);
+  }
+  EXPECT_EQ(ws->gate, nullptr);
+  ASSERT_OK_AND_ASSIGN(const auto dense,
+                       Workspace::Create(TinyConfig(), {{OpKind::kMlp, 1}}, kShape, 2));
+  EXPECT_EQ(dense->experts.y, nullptr);
 }
 
 TEST(Workspace, HasOnlyWhatTheOpsNeed) {

@@ -1,0 +1,144 @@
+#include "kernels/cpu/expand.h"
+
+#include <cstring>
+
+#include "base/float_convert.h"
+
+namespace dovetail::kernels {
+namespace {
+
+// Q4_K and Q5_K: what they share.
+template <typename Block, typename Row>
+void ExpandScaleMins(const Block& b, Row* r) {
+  std::memcpy(r->qs, b.qs, sizeof(b.qs));
+  for (int j = 0; j < 8; ++j) UnpackScaleMin(b.scales, j, &r->scales[j], &r->mins[j]);
+  r->d = b.d;
+  r->dmin = b.dmin;
+}
+
+// Puts the low 4 bits of `value` at nibble j; the array was zero.
+void PutNibble(uint8_t* nibbles, int j, unsigned value) {
+  nibbles[j / 2] = static_cast<uint8_t>(nibbles[j / 2] | (value & 15) << (4 * (j % 2)));
+}
+
+}  // namespace
+
+void ExpandNVFP4(const uint8_t* block, uint8_t* row) {
+  const auto& b = *reinterpret_cast<const BlockNVFP4*>(block);
+  for (int s = 0; s < 4; ++s) {
+    auto& r = reinterpret_cast<RowNVFP4*>(row)[s];
+    std::memcpy(r.qs, b.qs + 8 * s, sizeof(r.qs));
+    const uint16_t half = F32ToF16(Ue4m3(b.d[s]));  // exact: four bits of significand
+    std::memcpy(r.d.bytes, &half, sizeof(half));
+  }
+}
+
+void ExpandQ3_K(const uint8_t* block, uint8_t* row) {
+  const auto& b = *reinterpret_cast<const BlockQ3_K*>(block);
+  auto& r = *reinterpret_cast<RowQ3_K*>(row);
+  std::memcpy(r.qs, b.qs, sizeof(b.qs));
+  std::memcpy(r.hmask, b.hmask, sizeof(b.hmask));
+  for (int j = 0; j < 16; ++j) r.scales[j] = UnpackScaleQ3_K(b.scales, j);
+  r.d = b.d;
+}
+
+void ExpandQ4_K(const uint8_t* block, uint8_t* row) {
+  ExpandScaleMins(*reinterpret_cast<const BlockQ4_K*>(block), reinterpret_cast<RowQ4_K*>(row));
+}
+
+void ExpandQ5_K(const uint8_t* block, uint8_t* row) {
+  const auto& b = *reinterpret_cast<const BlockQ5_K*>(block);
+  auto& r = *reinterpret_cast<RowQ5_K*>(row);
+  ExpandScaleMins(b, &r);
+  std::memcpy(r.qh, b.qh, sizeof(b.qh));
+}
+
+void ExpandIQ4_XS(const uint8_t* block, uint8_t* row) {
+  const auto& b = *reinterpret_cast<const BlockIQ4_XS*>(block);
+  auto& r = *reinterpret_cast<RowIQ4_XS*>(row);
+  std::memcpy(r.qs, b.qs, sizeof(b.qs));
+  for (int j = 0; j < 8; ++j) r.scales[j] = UnpackScaleIQ4_XS(b, j);
+  r.d = b.d;
+}
+
+void ExpandTQ1_0(const uint8_t* block, uint8_t* row) {
+  const auto& b = *reinterpret_cast<const BlockTQ1_0*>(block);
+  auto& r = *reinterpret_cast<RowTQ*>(row);
+  std::memset(r.qs, 0, sizeof(r.qs));
+  for (int i = 0; i < 256; ++i) {
+    uint8_t& byte = r.qs[i / 128 * 32 + i % 32];
+    byte = static_cast<uint8_t>(byte | UnpackTernary(b, i) << (2 * (i % 128 / 32)));
+  }
+  r.d = b.d;
+}
+
+void ExpandIQ2_XXS(const uint8_t* block, uint8_t* row) {
+  const auto& b = *reinterpret_cast<const BlockIQ2_XXS*>(block);
+  auto& r = *reinterpret_cast<RowIQ2_XXS*>(row);
+  std::memset(r.scales, 0, sizeof(r.scales));
+  for (int j = 0; j < 8; ++j) {
+    const uint32_t word = LoadLe32(b.qs + 8 * j + 4);
+    std::memcpy(r.index + 4 * j, b.qs + 8 * j, 4);
+    for (int l = 0; l < 4; ++l) r.signs[4 * j + l] = ExpandSigns(word >> (7 * l));
+    PutNibble(r.scales, j, word >> 28);
+  }
+  r.d = b.d;
+}
+
+void ExpandIQ2_XS(const uint8_t* block, uint8_t* row) {
+  const auto& b = *reinterpret_cast<const BlockIQ2_XS*>(block);
+  auto& r = *reinterpret_cast<RowIQ2_XS*>(row);
+  std::memset(r.high, 0, sizeof(r.high));
+  for (int i = 0; i < 32; ++i) {
+    const unsigned word = LoadLe16(b.qs + 2 * i);
+    r.index[i] = static_cast<uint8_t>(word);
+    r.signs[i] = ExpandSigns(word >> 9);
+    r.high[i / 8] = static_cast<uint8_t>(r.high[i / 8] | (word >> 8 & 1) << (i % 8));
+  }
+  std::memcpy(r.scales, b.scales, sizeof(b.scales));
+  r.d = b.d;
+}
+
+void ExpandIQ3_XXS(const uint8_t* block, uint8_t* row) {
+  const auto& b = *reinterpret_cast<const BlockIQ3_XXS*>(block);
+  auto& r = *reinterpret_cast<RowIQ3_XXS*>(row);
+  std::memcpy(r.index, b.qs, sizeof(b.qs));
+  std::memset(r.scales, 0, sizeof(r.scales));
+  for (int j = 0; j < 8; ++j) {
+    const uint32_t word = LoadLe32(b.signs + 4 * j);
+    for (int l = 0; l < 4; ++l) r.signs[4 * j + l] = ExpandSigns(word >> (7 * l));
+    PutNibble(r.scales, j, word >> 28);
+  }
+  r.d = b.d;
+}
+
+void ExpandIQ1_S(const uint8_t* block, uint8_t* row) {
+  const auto& b = *reinterpret_cast<const BlockIQ1_S*>(block);
+  auto& r = *reinterpret_cast<RowIQ1_S*>(row);
+  std::memcpy(r.index, b.qs, sizeof(b.qs));
+  std::memset(r.high, 0, sizeof(r.high));
+  std::memset(r.scales, 0, sizeof(r.scales));
+  for (int j = 0; j < 8; ++j) {
+    const unsigned word = LoadLe16(b.qh + 2 * j);
+    for (int l = 0; l < 4; ++l) {
+      PutNibble(r.high, 4 * j + l, (word >> (3 * l) & 7) | (word >> 12 & 8));
+    }
+    PutNibble(r.scales, j, word >> 12 & 7);
+  }
+  r.d = b.d;
+}
+
+void ExpandIQ1_M(const uint8_t* block, uint8_t* row) {
+  const auto& b = *reinterpret_cast<const BlockIQ1_M*>(block);
+  auto& r = *reinterpret_cast<RowIQ1_M*>(row);
+  std::memcpy(r.index, b.qs, sizeof(b.qs));
+  std::memcpy(r.high, b.qh, sizeof(b.qh));
+  std::memset(r.scales, 0, sizeof(r.scales));
+  for (int j = 0; j < 16; ++j) {
+    PutNibble(r.scales, j, LoadLe16(b.scales + j / 4 * 2) >> (3 * (j % 4)) & 7u);
+  }
+  const uint16_t half = UnpackScaleBitsIQ1_M(b.scales);
+  std::memcpy(r.d.bytes, &half, sizeof(half));
+}
+
+}  // namespace dovetail::kernels

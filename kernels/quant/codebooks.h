@@ -1,0 +1,27 @@
+// The codebooks of the IQ weight types, expanded: what a grid index stands for, one byte per
+// element.
+//
+// iq2_*, iq3_*: magnitudes. iq1: 8 * (value + 1), so 0, 8 or 16 for -1, 0, 1; products use
+// 8 * value +- 1. Constants, expanded by the compiler from the compact codes of codebooks.inc.
+// Plain data: instruction-set units include this and read 4 or 8 bytes at a time.
+#ifndef DOVETAIL_KERNELS_QUANT_CODEBOOKS_H_
+#define DOVETAIL_KERNELS_QUANT_CODEBOOKS_H_
+
+#include <cstdint>
+
+namespace dovetail::kernels {
+
+struct Codebooks {
+  alignas(64) int8_t iq1[2048][8];
+  alignas(64) int8_t iq2_xxs[256][8];
+  alignas(64) int8_t iq2_xs[512][8];
+  alignas(64) int8_t iq2_s[1024][8];
+  alignas(64) int8_t iq3_xxs[256][4];
+  alignas(64) int8_t iq3_s[512][4];
+};
+
+extern const Codebooks kCodebooks;
+
+}  // namespace dovetail::kernels
+
+#endif  // DOVETAIL_KERNELS_QUANT_CODEBOOKS_H_

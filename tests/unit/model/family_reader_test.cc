@@ -1,0 +1,208 @@
+// What each family's file says, on the golden models; and what is refused.
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "model/model_config.h"
+#include "tests/testing/gguf_writer.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/test_data.h"
+#include "tests/testing/tiny_llama.h"
+
+namespace dovetail::model {
+namespace {
+
+using ::dovetail::testing::GgufWriter;
+using ::dovetail::testing::MakeTinyLlama;
+using ::dovetail::testing::StatusIs;
+using ::dovetail::testing::TinyLlamaOptions;
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+
+absl::StatusOr<ModelConfig> LoadFile(const std::string& path) {
+  absl::StatusOr<std::unique_ptr<GgufFile>> file = GgufFile::Open(path);
+  if (!file.ok()) return file.status();
+  return LoadModelConfig(**file);
+}
+
+absl::StatusOr<ModelConfig> Load(const GgufWriter& writer) {
+  const std::string path = ::testing::TempDir() + "/family_reader_test.gguf";
+  writer.Write(path);
+  return LoadFile(path);
+}
+
+std::vector<std::string> TensorsOf(const ModelConfig& config, const Op& op) {
+  std::vector<std::string> names;
+  for (const WeightSpec& spec : WeightsOf(config, op)) names.push_back(spec.tensor);
+  return names;
+}
+
+#define LOAD_GOLDEN(config, family)                                          \
+  DT_REQUIRE_DATA(path, std::string("golden/") + family "/model-bf16.gguf"); \
+  ASSERT_OK_AND_ASSIGN(const ModelConfig config, LoadFile(path))
+
+TEST(Families, Qwen2HasBiases) {
+  LOAD_GOLDEN(config, "qwen2");
+  EXPECT_EQ(config.rope_layout, RopeLayout::kHalves);
+  EXPECT_THAT(TensorsOf(config, {OpKind::kAttention, 1}),
+              ElementsAre("blk.1.attn_norm.weight", "blk.1.attn_q.weight", "blk.1.attn_q.bias",
+                          "blk.1.attn_k.weight", "blk.1.attn_k.bias", "blk.1.attn_v.weight",
+                          "blk.1.attn_v.bias", "blk.1.attn_output.weight"));
+}
+
+TEST(Families, Qwen3NormalisesHeads) {
+  LOAD_GOLDEN(config, "qwen3");
+  EXPECT_EQ(config.qk_norm, QkNorm::kPerHead);
+  for (const WeightSpec& spec : WeightsOf(config, {OpKind::kAttention, 0})) {
+    if (spec.role == WeightRole::kQNorm || spec.role == WeightRole::kKNorm) {
+      EXPECT_EQ(spec.cols, config.head_dim);
+    }
+  }
+}
+
+TEST(Families, MixtralIsLlamaWithExperts) {
+  LOAD_GOLDEN(config, "mixtral");
+  EXPECT_EQ(config.architecture, "llama");
+  EXPECT_EQ(config.experts.count, 8);
+  EXPECT_EQ(config.experts.num_used, 2);
+  EXPECT_EQ(config.experts.intermediate_size, 128);
+  EXPECT_TRUE(config.experts.normalise);
+  EXPECT_EQ(config.experts.shared_intermediate_size, 0);
+  EXPECT_THAT(TensorsOf(config, {OpKind::kMlp, 0}),
+              ElementsAre("blk.0.ffn_norm.weight", "blk.0.ffn_gate_inp.weight",
+                          "blk.0.ffn_gate_exps.weight", "blk.0.ffn_up_exps.weight",
+                          "blk.0.ffn_down_exps.weight"));
+}
+
+TEST(Families, Qwen2MoeHasAGatedSharedExpert) {
+  LOAD_GOLDEN(config, "qwen2moe");
+  EXPECT_FALSE(config.experts.normalise);
+  EXPECT_TRUE(config.experts.shared_gate);
+  EXPECT_EQ(config.experts.shared_intermediate_size, 512);
+  EXPECT_EQ(config.experts.intermediate_size, 128);
+}
+
+TEST(Families, Qwen3MoeHasNone) {
+  LOAD_GOLDEN(config, "qwen3moe");
+  EXPECT_TRUE(config.experts.normalise);
+  EXPECT_EQ(config.experts.shared_intermediate_size, 0);
+  EXPECT_EQ(config.qk_norm, QkNorm::kPerHead);
+}
+
+TEST(Families, Glm4MoeBeginsDenseAndKeepsTheLastBlockOut) {
+  LOAD_GOLDEN(config, "glm4moe");
+  EXPECT_FALSE(config.HasExperts(0));
+  EXPECT_TRUE(config.HasExperts(1));
+  EXPECT_EQ(config.experts.score, RouterScore::kSigmoid);
+  EXPECT_EQ(config.experts.scale, 2.5f);
+  EXPECT_EQ(config.experts.shared_intermediate_size, 128);
+  EXPECT_EQ(config.rope_dim, 32);
+  EXPECT_THAT(TensorsOf(config, {OpKind::kMlp, 1}),
+              AllOf(Contains("blk.1.post_attention_norm.weight"),
+                    Contains("blk.1.exp_probs_b.bias"), Contains("blk.1.ffn_up_shexp.weight")));
+
+  DT_REQUIRE_DATA(nextn_path, "golden/glm4moe/model-bf16-nextn.gguf");
+  ASSERT_OK_AND_ASSIGN(const ModelConfig nextn, LoadFile(nextn_path));
+  EXPECT_EQ(nextn.num_hidden_layers, 2);
+  EXPECT_EQ(nextn.num_nextn_layers, 1);
+  EXPECT_EQ(OpsOf(nextn), OpsOf(config));
+}
+
+TEST(Families, MiniMaxM2NormalisesWholeRows) {
+  LOAD_GOLDEN(config, "minimax-m2");
+  EXPECT_EQ(config.qk_norm, QkNorm::kWholeRow);
+  EXPECT_EQ(config.rope_dim, 32);
+  EXPECT_TRUE(config.experts.choice_bias);
+}
+
+TEST(Families, Gemma3AlternatesWindows) {
+  LOAD_GOLDEN(config, "gemma3");
+  EXPECT_EQ(config.activation, Activation::kGelu);
+  EXPECT_EQ(config.embedding_scale, 16.0f);
+  EXPECT_TRUE(config.tie_word_embeddings);
+  std::vector<bool> windows;
+  for (int layer = 0; layer < 6; ++layer) windows.push_back(config.HasWindow(layer));
+  EXPECT_THAT(windows, ElementsAre(true, true, true, true, true, false));
+  EXPECT_EQ(config.sliding_window, 32);
+  ASSERT_EQ(config.rope_inv_freq_local.size(), config.rope_inv_freq.size());
+  EXPECT_LT(config.rope_inv_freq[1], config.rope_inv_freq_local[1]);
+}
+
+TEST(Families, GptOssHasSinksAndBiases) {
+  LOAD_GOLDEN(config, "gpt-oss");
+  EXPECT_TRUE(config.attention_sinks);
+  EXPECT_EQ(config.experts.score, RouterScore::kSoftmaxOfChosen);
+  EXPECT_TRUE(config.HasWindow(0));
+  EXPECT_FALSE(config.HasWindow(1));
+  EXPECT_THAT(TensorsOf(config, {OpKind::kMlp, 3}), Contains("blk.3.ffn_down_exps.bias"));
+  EXPECT_THAT(TensorsOf(config, {OpKind::kAttention, 3}),
+              AllOf(Contains("blk.3.attn_sinks.weight"), Contains("blk.3.attn_output.bias")));
+}
+
+// --- what is refused
+
+TEST(FamiliesErrors, MissingAndMisshapenExpertsAreListedTogether) {
+  GgufWriter w = MakeTinyLlama({.layers = 2, .experts = 4});
+  std::string bytes = w.Serialize();
+  const auto rename = [&](const std::string& name) {
+    const size_t at = bytes.find(name);
+    ASSERT_NE(at, std::string::npos);
+    bytes[at + name.size() - 1] = 'X';
+  };
+  rename("blk.0.ffn_up_exps.weight");
+  rename("blk.1.ffn_gate_inp.weight");
+  const std::string path = ::testing::TempDir() + "/family_reader_test.gguf";
+  testing::WriteFileOrDie(path, bytes);
+  EXPECT_THAT(LoadFile(path),
+              StatusIs(kInvalid, AllOf(HasSubstr("2 missing tensors: blk.0.ffn_up_exps.weight, "
+                                                 "blk.1.ffn_gate_inp.weight"),
+                                       HasSubstr("2 unexpected tensors"))));
+  // Fewer experts in the tensors than the metadata promises.
+  bytes = MakeTinyLlama({.layers = 1, .experts = 4}).Serialize();
+  const size_t count = bytes.find("llama.expert_count") + sizeof("llama.expert_count") - 1 + 4;
+  ASSERT_EQ(bytes[count], 4);
+  bytes[count] = 5;
+  testing::WriteFileOrDie(path, bytes);
+  EXPECT_THAT(
+      LoadFile(path),
+      StatusIs(kInvalid,
+               AllOf(HasSubstr("tensor blk.0.ffn_gate_exps.weight has shape [64, 128, 4], expected "
+                               "[64, 128, 5]"),
+                     HasSubstr("tensor blk.0.ffn_gate_inp.weight has shape [64, 4]"))));
+}
+
+TEST(FamiliesErrors, OldMixtralFilesAreRefusedWithAnExplanation) {
+  GgufWriter w = MakeTinyLlama({.layers = 1, .experts = 2});
+  w.AddTensor("blk.0.ffn_gate.0.weight", WeightType::kF32, {64, 128}, std::string(64 * 128 * 4, 0));
+  EXPECT_THAT(Load(w), StatusIs(kInvalid, HasSubstr("experts are stored one by one")));
+}
+
+TEST(FamiliesErrors, ExpertCountsMustFit) {
+  const auto with = [](const std::string& key, uint32_t value) {
+    GgufWriter w = MakeTinyLlama({.layers = 1, .experts = 4});
+    w.AddUint32(key, value);
+    return Load(w);
+  };
+  EXPECT_THAT(Load(MakeTinyLlama({.layers = 1, .experts = 2, .experts_used = 3})),
+              StatusIs(kInvalid, HasSubstr("expert_used_count: is 3, more than expert_count 2")));
+  EXPECT_THAT(with("llama.expert_group_count", 3),
+              StatusIs(kInvalid, HasSubstr("expert_group_count: is 3, which does not divide")));
+  GgufWriter groups = MakeTinyLlama({.layers = 1, .experts = 4});
+  groups.AddUint32("llama.expert_group_count", 4);
+  groups.AddUint32("llama.expert_group_used_count", 1);
+  EXPECT_THAT(Load(groups), StatusIs(kInvalid, HasSubstr("2 experts are to be chosen from them")));
+  EXPECT_THAT(with("llama.expert_gating_func", 9),
+              StatusIs(kInvalid, HasSubstr("expert_gating_func: is 9, expected 0 to 3")));
+  EXPECT_THAT(with("llama.nextn_predict_layers", 1),
+              StatusIs(kInvalid, HasSubstr("nextn_predict_layers: is 1, which is not supported for "
+                                           "this architecture")));
+}
+
+}  // namespace
+}  // namespace dovetail::model
