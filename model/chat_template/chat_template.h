@@ -33,10 +33,10 @@ class ChatTemplate {
   ~ChatTemplate();
 
   // `context` is a JSON object with what the template may name: messages, add_generation_prompt,
-  // bos_token, eos_token, tools, enable_thinking, ... Key order of objects is kept. Hugging Face always
-  // gives `tools` and `documents`, null where there are none: templates ask whether they are defined.
-  // InvalidArgument: "chat template:LINE:COL: message" (raise_exception, undefined used, limits).
-  // `now` is what strftime_now shows, in local time.
+  // bos_token, eos_token, tools, enable_thinking, ... Key order of objects is kept. Hugging Face
+  // always gives `tools` and `documents`, null where there are none: templates ask whether they are
+  // defined. InvalidArgument: "chat template:LINE:COL: message" (raise_exception, undefined used,
+  // limits). `now` is what strftime_now shows, in local time.
   absl::StatusOr<std::string> Render(const nlohmann::ordered_json& context,
                                      std::time_t now = std::time(nullptr)) const;
 
