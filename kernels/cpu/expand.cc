@@ -64,10 +64,11 @@ void ExpandIQ4_XS(const uint8_t* block, uint8_t* row) {
 void ExpandTQ1_0(const uint8_t* block, uint8_t* row) {
   const auto& b = *reinterpret_cast<const BlockTQ1_0*>(block);
   auto& r = *reinterpret_cast<RowTQ*>(row);
-  std::memset(r.qs, 0, sizeof(r.qs));
-  for (int i = 0; i < 256; ++i) {
-    uint8_t& byte = r.qs[i / 128 * 32 + i % 32];
-    byte = static_cast<uint8_t>(byte | UnpackTernary(b, i) << (2 * (i % 128 / 32)));
+  uint8_t digits[256];
+  UnpackTernary(b, digits);
+  for (int i = 0; i < 64; ++i) {
+    const uint8_t* four = digits + i / 32 * 128 + i % 32;
+    r.qs[i] = static_cast<uint8_t>(four[0] | four[32] << 2 | four[64] << 4 | four[96] << 6);
   }
   r.d = b.d;
 }

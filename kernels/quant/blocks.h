@@ -261,21 +261,21 @@ inline uint8_t ExpandSigns(uint32_t seven) {
   return static_cast<uint8_t>(low | (__builtin_popcount(low) & 1) << 7);
 }
 
-// Element i (0..255) of TQ1_0, 0..2.
-inline uint8_t UnpackTernary(const BlockTQ1_0& b, int i) {
-  static constexpr uint8_t kPowers[5] = {1, 3, 9, 27, 81};
-  int byte, digit;
-  if (i < 160) {
-    byte = b.qs[i % 32];
-    digit = i / 32;
-  } else if (i < 240) {
-    byte = b.qs[32 + i % 16];
-    digit = (i - 160) / 16;
-  } else {
-    byte = b.qh[i % 4];
-    digit = (i - 240) / 4;
+// Digit n of a byte of TQ1_0, 0..2: the bytes are fractions of 256 in base 3.
+inline uint8_t TernaryDigit(uint8_t byte, int n) {
+  constexpr uint8_t kPowers[5] = {1, 3, 9, 27, 81};
+  return static_cast<uint8_t>(static_cast<uint8_t>(byte * kPowers[n]) * 3 >> 8);
+}
+
+// The 256 elements of TQ1_0, 0..2.
+inline void UnpackTernary(const BlockTQ1_0& b, uint8_t* digits) {
+  for (int n = 0; n < 5; ++n) {
+    for (int m = 0; m < 32; ++m) digits[32 * n + m] = TernaryDigit(b.qs[m], n);
+    for (int m = 0; m < 16; ++m) digits[160 + 16 * n + m] = TernaryDigit(b.qs[32 + m], n);
   }
-  return static_cast<uint8_t>(static_cast<uint8_t>(byte * kPowers[digit]) * 3 >> 8);
+  for (int n = 0; n < 4; ++n) {
+    for (int m = 0; m < 4; ++m) digits[240 + 4 * n + m] = TernaryDigit(b.qh[m], n);
+  }
 }
 
 // The bits of IQ1_M's d, a half.

@@ -97,7 +97,9 @@ void DecodeTQ1_0(const uint8_t* block, CanonicalBlock* out) {
   const auto& b = *reinterpret_cast<const BlockTQ1_0*>(block);
   out->d = LoadF16(b.d);
   out->scale[0] = 1;
-  for (int i = 0; i < 256; ++i) out->q[i] = static_cast<int8_t>(UnpackTernary(b, i) - 1);
+  uint8_t digits[256];
+  UnpackTernary(b, digits);
+  for (int i = 0; i < 256; ++i) out->q[i] = static_cast<int8_t>(digits[i] - 1);
 }
 
 void DecodeTQ2_0(const uint8_t* block, CanonicalBlock* out) {
