@@ -61,8 +61,8 @@ inline constexpr int64_t kRuntimeBytes = int64_t{40} << 20;
 //   act_q8 int8 [A, K]   act_d [A, K / 32]   act_bsum int16 [A, K / 16]     with any product;
 //   act2_*, act3_*     the same again, for weights of the other activation block sizes; act3_d is
 //                      [A, K / 16]
-//   normed_*, normed2_*, normed3_*    the same for K = hidden, padded to 256: what norms make,
-//                      which is read while threads that are ahead already write act_*
+//   normed_*, normed2_*, normed3_*    the same for K = hidden, padded to 256: what norms make, which
+//                      is read while threads that are ahead already write act_*
 //   logit_rows [L, hidden]                                          with norm or lm_head
 //   logits [L, vocab]   probs [num_threads, vocab]                  with lm_head
 // f32 unless said otherwise; sizes are multiples of 64 bytes.
