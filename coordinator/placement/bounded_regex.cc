@@ -190,8 +190,8 @@ absl::StatusOr<BoundedRegex> BoundedRegex::Compile(absl::string_view pattern, Re
     translation = *std::move(translated);
   } else {
     translation = Untranslated(pattern);
-    options |= PCRE2_ALT_BSUX | PCRE2_MATCH_UNSET_BACKREF | PCRE2_DOLLAR_ENDONLY |
-               PCRE2_ALLOW_EMPTY_CLASS;
+    options |=
+        PCRE2_ALT_BSUX | PCRE2_MATCH_UNSET_BACKREF | PCRE2_DOLLAR_ENDONLY | PCRE2_ALLOW_EMPTY_CLASS;
   }
   CompileContext compile(pcre2_compile_context_create(nullptr));
   pcre2_set_parens_nest_limit(compile.get(), kDeepestGroups);
@@ -222,9 +222,8 @@ BoundedRegex& BoundedRegex::operator=(BoundedRegex&&) noexcept = default;
 BoundedRegex::~BoundedRegex() = default;
 
 BoundedRegex::Result BoundedRegex::Search(absl::string_view text) const {
-  const int rc =
-      pcre2_match(compiled_->code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0,
-                  0, compiled_->data.get(), compiled_->context.get());
+  const int rc = pcre2_match(compiled_->code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()),
+                             text.size(), 0, 0, compiled_->data.get(), compiled_->context.get());
   if (rc >= 0) return Result::kMatch;
   return rc == PCRE2_ERROR_NOMATCH ? Result::kNoMatch : Result::kTooExpensive;
 }

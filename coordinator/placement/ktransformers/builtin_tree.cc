@@ -47,9 +47,7 @@ class TreeMaker {
     DT_CHECK(module.ok());  // we name them in order
     return *module;
   }
-  void AddLinear(absl::string_view name) {
-    Add(name, Torch("linear.Linear"))->owns_weights = true;
-  }
+  void AddLinear(absl::string_view name) { Add(name, Torch("linear.Linear"))->owns_weights = true; }
   void AddNorm(absl::string_view name) { Add(name, Own("RMSNorm"))->owns_weights = true; }
 
   void AddLayer(int layer) {

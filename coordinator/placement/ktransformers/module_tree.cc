@@ -113,9 +113,10 @@ absl::StatusOr<Module*> ModuleTreeBuilder::AddModule(absl::string_view name, int
     }
   }
   if ((number == 0) != name.empty() || (number > 0 && open_.empty())) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "module `", name, "` does not follow its parent; modules are listed in the order of a walk "
-        "that begins with the root, \"\""));
+    return absl::InvalidArgumentError(
+        absl::StrCat("module `", name,
+                     "` does not follow its parent; modules are listed in the order of a walk "
+                     "that begins with the root, \"\""));
   }
   Module module;
   module.name = std::string(name);
@@ -132,9 +133,8 @@ ModuleTree ModuleTreeBuilder::Finish() && {
 
 bool IsInstance(const ModuleTree& tree, const PythonClass& python_class,
                 absl::string_view rule_class) {
-  return std::any_of(
-      python_class.mro.begin(), python_class.mro.end(),
-      [&](const std::string& path) { return SameClass(tree, path, rule_class); });
+  return std::any_of(python_class.mro.begin(), python_class.mro.end(),
+                     [&](const std::string& path) { return SameClass(tree, path, rule_class); });
 }
 
 absl::StatusOr<ModuleTree> ReadModuleTree(absl::string_view json, const std::string& file) {
@@ -156,7 +156,8 @@ absl::StatusOr<ModuleTree> ReadModuleTree(absl::string_view json, const std::str
   }
   ModuleTreeBuilder builder;
   for (const std::string& name : names) {
-    if (absl::Status s = ReadModule(file, root, name, (*modules)[name], &builder); !s.ok()) return s;
+    if (absl::Status s = ReadModule(file, root, name, (*modules)[name], &builder); !s.ok())
+      return s;
   }
   return std::move(builder).Finish();
 }

@@ -22,10 +22,10 @@ struct PythonClass {
 };
 
 struct Module {
-  std::string name;         // "" is the root, then "model", "model.layers.0.mlp"
-  int class_index = 0;      // in ModuleTree::classes
-  int end = 0;              // number of the first module after this one's descendants
-  int num_experts = 0;      // of a list of which only child "0" is held: how many there are
+  std::string name;     // "" is the root, then "model", "model.layers.0.mlp"
+  int class_index = 0;  // in ModuleTree::classes
+  int end = 0;          // number of the first module after this one's descendants
+  int num_experts = 0;  // of a list of which only child "0" is held: how many there are
   bool owns_weights = false;
 };
 

@@ -15,10 +15,14 @@ constexpr absl::string_view kMatchKeys[] = {"name", "class"};
 constexpr absl::string_view kReplaceKeys[] = {"class", "kwargs"};
 // What its operators take, with its own spelling: the shipped files' keys first.
 constexpr absl::string_view kKwargKeys[] = {
-    "generate_device", "prefill_device", "generate_op", "prefill_op", "out_device",
-    "per_layer_prefill_intput_threshold", "absorb_for_prefill", "transfer_map", "backend",
-    "dump_enable", "dump_dir", "device", "num_bits", "group_size", "act_order", "is_k_full",
-    "block_size", "stride", "group_max_len", "precision", "chunck_size", "use_quant"};
+    "generate_device",    "prefill_device", "generate_op",
+    "prefill_op",         "out_device",     "per_layer_prefill_intput_threshold",
+    "absorb_for_prefill", "transfer_map",   "backend",
+    "dump_enable",        "dump_dir",       "device",
+    "num_bits",           "group_size",     "act_order",
+    "is_k_full",          "block_size",     "stride",
+    "group_max_len",      "precision",      "chunck_size",
+    "use_quant"};
 
 class Reader {
  public:
@@ -29,8 +33,10 @@ class Reader {
     rule.index = static_cast<int>(file_.rules.size());
     rule.place = {node.line, node.col};
     if (node.kind != YamlKind::kMap) {
-      rule.match_error = Error("bad-rule", node, absl::StrCat("a rule must be a map with `match` "
-                               "and `replace`, got ", Quoted(node)));
+      rule.match_error = Error("bad-rule", node,
+                               absl::StrCat("a rule must be a map with `match` "
+                                            "and `replace`, got ",
+                                            Quoted(node)));
     } else {
       CheckKeys(node, "a rule", kRuleKeys);
       ReadMatch(node, &rule);
@@ -38,8 +44,9 @@ class Reader {
       if (const YamlNode* recursive = FindLast(node, "recursive")) {
         rule.recursive = IsTrueInPython(*recursive);
         if (rule.recursive && TextOf(*recursive).has_value()) {
-          Warn("odd-value", *recursive, absl::StrCat("`recursive` is the text ", Quoted(*recursive),
-               ", which counts as true; write `recursive: False` without quotes"));
+          Warn("odd-value", *recursive,
+               absl::StrCat("`recursive` is the text ", Quoted(*recursive),
+                            ", which counts as true; write `recursive: False` without quotes"));
         }
       }
     }
@@ -69,16 +76,18 @@ class Reader {
       const auto later = std::find_if(map.entries.begin() + i + 1, map.entries.end(),
                                       [&](const YamlEntry& e) { return e.key == entry.key; });
       if (later != map.entries.end()) {
-        Warn("duplicate-key", at, absl::StrCat("`", entry.key, "` is given again in line ",
-             later->line, "; that one counts"));
+        Warn("duplicate-key", at,
+             absl::StrCat("`", entry.key, "` is given again in line ", later->line,
+                          "; that one counts"));
         continue;
       }
       if (std::find(known.begin(), known.end(), entry.key) != known.end()) continue;
       const absl::string_view nearest = NearestName(entry.key, known);
-      Warn("unknown-key", at, absl::StrCat("unknown key ", Quoted(MakeScalar(entry.key)), " in ",
-           what, " is ignored; ", nearest.empty()
-               ? absl::StrCat("known: ", absl::StrJoin(known, ", "))
-               : absl::StrCat("did you mean `", nearest, "`?")));
+      Warn(
+          "unknown-key", at,
+          absl::StrCat("unknown key ", Quoted(MakeScalar(entry.key)), " in ", what, " is ignored; ",
+                       nearest.empty() ? absl::StrCat("known: ", absl::StrJoin(known, ", "))
+                                       : absl::StrCat("did you mean `", nearest, "`?")));
     }
   }
 
@@ -89,8 +98,9 @@ class Reader {
       return;
     }
     if (match->kind != YamlKind::kMap) {
-      rule->match_error = Error("no-match", *match, absl::StrCat(
-          "`match` must be a map with `name`, `class` or both, got ", Quoted(*match)));
+      rule->match_error = Error(
+          "no-match", *match,
+          absl::StrCat("`match` must be a map with `name`, `class` or both, got ", Quoted(*match)));
       return;
     }
     CheckKeys(*match, "`match`", kMatchKeys);
@@ -109,8 +119,9 @@ class Reader {
     rule->match_class_place = {node.line, node.col};
     rule->match_class = TextOf(node).value_or("");
     if (rule->match_class.empty()) {
-      rule->match_error = Error("bad-class", node, absl::StrCat(
-          "`class` must be the path of a class, got ", Quoted(node)));
+      rule->match_error =
+          Error("bad-class", node,
+                absl::StrCat("`class` must be the path of a class, got ", Quoted(node)));
     }
   }
 
@@ -118,8 +129,9 @@ class Reader {
     rule->name_place = {node.line, node.col};
     rule->name = TextOf(node);
     if (!rule->name) {
-      rule->match_error = Error("bad-regex", node, absl::StrCat(
-          "`name` must be a regular expression, got ", Quoted(node)));
+      rule->match_error =
+          Error("bad-regex", node,
+                absl::StrCat("`name` must be a regular expression, got ", Quoted(node)));
       return;
     }
     absl::StatusOr<BoundedRegex> compiled =
@@ -127,22 +139,26 @@ class Reader {
     if (compiled.ok()) {
       rule->pattern = std::make_shared<const BoundedRegex>(*std::move(compiled));
     } else if (!rule->match_error) {
-      rule->match_error = Error("bad-regex", node, absl::StrCat(
-          "bad regular expression ", Quoted(node), ": ", compiled.status().message()));
+      rule->match_error = Error(
+          "bad-regex", node,
+          absl::StrCat("bad regular expression ", Quoted(node), ": ", compiled.status().message()));
     }
   }
 
   void ReadReplace(const YamlNode& node, Rule* rule) {
     const YamlNode* replace = FindLast(node, "replace");
     if (replace == nullptr || replace->kind == YamlKind::kNull) {
-      rule->replace_error = Error("no-replace", replace == nullptr ? node : *replace,
-                                  "the rule has no `replace`");
+      rule->replace_error =
+          Error("no-replace", replace == nullptr ? node : *replace, "the rule has no `replace`");
       return;
     }
     if (replace->kind != YamlKind::kMap) {
-      Warn("odd-value", *replace, absl::StrCat("`replace` must be a map with `class` and `kwargs`, "
-           "got ", Quoted(*replace), "; KTransformers takes it for `class: default` without "
-           "devices"));
+      Warn("odd-value", *replace,
+           absl::StrCat("`replace` must be a map with `class` and `kwargs`, "
+                        "got ",
+                        Quoted(*replace),
+                        "; KTransformers takes it for `class: default` without "
+                        "devices"));
       return;
     }
     CheckKeys(*replace, "`replace`", kReplaceKeys);
@@ -151,15 +167,17 @@ class Reader {
       if (const std::optional<std::string> text = TextOf(*op)) {
         rule->op = *text;
       } else {
-        rule->replace_error = Error("bad-class", *op, absl::StrCat(
-            "`class` must be the path of a class or `default`, got ", Quoted(*op)));
+        rule->replace_error = Error(
+            "bad-class", *op,
+            absl::StrCat("`class` must be the path of a class or `default`, got ", Quoted(*op)));
       }
     }
     const YamlNode* kwargs = FindLast(*replace, "kwargs");
     if (kwargs == nullptr) return;
     if (kwargs->kind != YamlKind::kMap) {
-      Warn("odd-value", *kwargs, absl::StrCat("`kwargs` must be a map, got ", Quoted(*kwargs),
-           "; the modules of this rule get no device"));
+      Warn("odd-value", *kwargs,
+           absl::StrCat("`kwargs` must be a map, got ", Quoted(*kwargs),
+                        "; the modules of this rule get no device"));
       return;
     }
     CheckKeys(*kwargs, "`kwargs`", kKwargKeys);

@@ -96,10 +96,10 @@ class Walk {
       return result == BoundedRegex::Result::kMatch;
     }
     too_expensive_[rule.index] = true;
-    Report({"expensive-regex", Severity::kError, file_.file, rule.name_place.line,
-            rule.name_place.col,
-            absl::StrCat("the regular expression ", Quoted(MakeScalar(*rule.name)),
-                         " takes too many steps for `", name, "`; write it without nested repeats")});
+    Report(
+        {"expensive-regex", Severity::kError, file_.file, rule.name_place.line, rule.name_place.col,
+         absl::StrCat("the regular expression ", Quoted(MakeScalar(*rule.name)),
+                      " takes too many steps for `", name, "`; write it without nested repeats")});
     return false;
   }
 

@@ -120,7 +120,8 @@ class HuggingFaceReader {
     if (status_.ok()) {
       status_ = absl::InvalidArgumentError(absl::StrCat(
           file_, ": `", key, "` must be a number from ", lowest, " to ", highest, ", got ",
-          value.is_null() ? "nothing" : value.dump(-1, ' ', false, Json::error_handler_t::replace)));
+          value.is_null() ? "nothing"
+                          : value.dump(-1, ' ', false, Json::error_handler_t::replace)));
     }
     return lowest;
   }
@@ -144,8 +145,8 @@ class HuggingFaceReader {
 // Which family a configuration without a name is: by the keys that only one has.
 std::string GuessModelType(const HuggingFaceReader& config) {
   if (config.Has("kv_lora_rank")) {
-    const bool v3 = config.Text("topk_method") == "noaux_tc" ||
-                    config.Text("scoring_func") == "sigmoid";
+    const bool v3 =
+        config.Text("topk_method") == "noaux_tc" || config.Text("scoring_func") == "sigmoid";
     return v3 ? "deepseek_v3" : "deepseek_v2";
   }
   if (config.Has("moe_num_primary_experts")) return "smallthinker";
@@ -169,8 +170,8 @@ std::string TypeOfClass(absl::string_view name) {
   return "";
 }
 
-bool HasExperts(const HuggingFaceReader& config, absl::string_view model_type, int layer,
-                int first, int step) {
+bool HasExperts(const HuggingFaceReader& config, absl::string_view model_type, int layer, int first,
+                int step) {
   if (config.ListHas("mlp_only_layers", layer)) return false;
   if (absl::StartsWith(model_type, "qwen")) return (layer + 1) % step == 0;
   return layer >= first && layer % step == 0;
@@ -186,9 +187,8 @@ absl::StatusOr<TreeShape> ReadShape(HuggingFaceReader& config, const FamilyNames
     }
   }
   const int first = config.Int("first_k_dense_replace", 0, kMostLayers, 0);
-  const int step = config.Int(config.Has("moe_layer_freq") ? "moe_layer_freq"
-                                                           : "decoder_sparse_step",
-                              1, kMostLayers, 1);
+  const int step = config.Int(
+      config.Has("moe_layer_freq") ? "moe_layer_freq" : "decoder_sparse_step", 1, kMostLayers, 1);
   DT_RETURN_IF_ERROR(config.status());
   for (int layer = 0; layer < shape.num_layers; ++layer) {
     shape.has_experts.push_back(shape.num_experts > 0 &&
@@ -269,10 +269,10 @@ std::string TreeShape::ClassPath(absl::string_view suffix) const {
 }
 
 absl::StatusOr<TreeShape> ShapeFromHuggingFace(absl::string_view json, const std::string& file) {
-  const Json root =
-      Json::parse(json.begin(), json.end(), nullptr, /*allow_exceptions=*/false);
+  const Json root = Json::parse(json.begin(), json.end(), nullptr, /*allow_exceptions=*/false);
   if (!root.is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(file, ": is not a model's configuration (JSON)"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(file, ": is not a model's configuration (JSON)"));
   }
   // The configuration may be wrapped: in a map's file, or as the text part of a larger model.
   const Json* config = &root;
@@ -312,9 +312,9 @@ absl::StatusOr<TreeShape> ShapeFromModel(const model::ModelConfig& config) {
   TreeShape shape;
   shape.names = FindNames(type);
   if (shape.names == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "there is no module tree for the architecture `", config.architecture,
-        "`, so KTransformers' rules cannot be read for it"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("there is no module tree for the architecture `", config.architecture,
+                     "`, so KTransformers' rules cannot be read for it"));
   }
   shape.num_layers = config.num_hidden_layers;
   shape.num_experts = config.experts.count;
@@ -326,8 +326,7 @@ absl::StatusOr<TreeShape> ShapeFromModel(const model::ModelConfig& config) {
   shape.qk_norm = config.qk_norm != model::QkNorm::kNone;
   shape.yarn = config.rope_attention_factor != 1.0f;
   shape.post_norms = config.post_norms;
-  for (const model::WeightSpec& spec :
-       model::WeightsOf(config, {OpKind::kAttention, 0})) {
+  for (const model::WeightSpec& spec : model::WeightsOf(config, {OpKind::kAttention, 0})) {
     shape.latent_attention |= spec.tensor == "blk.0.attn_kv_a_mqa.weight";
     shape.query_lora |= spec.tensor == "blk.0.attn_q_a.weight";
   }

@@ -44,8 +44,8 @@ struct TreeShape {
   bool latent_attention = false;  // kv_a_proj_with_mqa and kv_b_proj for k_proj and v_proj
   bool query_lora = false;        // q_a_proj and q_b_proj for q_proj
   bool qk_norm = false;
-  bool yarn = false;         // of DeepSeek: another class of rotary embedding
-  bool post_norms = false;   // of Gemma 3
+  bool yarn = false;        // of DeepSeek: another class of rotary embedding
+  bool post_norms = false;  // of Gemma 3
 
   // "ktransformers.models.modeling_deepseek_v3.DeepseekV3MoE".
   std::string ClassPath(absl::string_view suffix) const;

@@ -28,8 +28,7 @@ TEST(Gzip, SaysWhatIsWrong) {
   std::string damaged = kPacked;
   damaged[12] ^= 0x55;
   EXPECT_FALSE(Gunzip(damaged, 100, "x").ok());
-  EXPECT_EQ(Gunzip(kPacked, 9, "x").status().message(),
-            "x: has more than 9 bytes once unpacked");
+  EXPECT_EQ(Gunzip(kPacked, 9, "x").status().message(), "x: has more than 9 bytes once unpacked");
 }
 
 TEST(Gzip, ReadsFiles) {
