@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -63,6 +64,12 @@ absl::Status CheckSharedMemory(const PlanInputs& inputs, const std::vector<Clust
   return absl::OkStatus();
 }
 
+absl::StatusOr<Plan> PlanOver(const PlanInputs& inputs, const std::vector<DeviceInfo>& devices) {
+  DT_ASSIGN_OR_RETURN(std::vector<ModulePlacement> placements,
+                      Place(*inputs.config, *inputs.file, inputs.rules, devices));
+  return MakePlan(*inputs.config, *inputs.file, std::move(placements), devices, inputs.shape);
+}
+
 }  // namespace
 
 absl::StatusOr<Plan> PlanMembers(const PlanInputs& inputs,
@@ -73,8 +80,7 @@ absl::StatusOr<Plan> PlanMembers(const PlanInputs& inputs,
     const auto budget = inputs.memory.find(device.name);
     if (budget != inputs.memory.end()) device.memory_bytes = budget->second;
   }
-  DT_ASSIGN_OR_RETURN(Plan plan,
-                      MakePlan(*inputs.config, *inputs.file, inputs.rules, devices, inputs.shape));
+  DT_ASSIGN_OR_RETURN(Plan plan, PlanOver(inputs, devices));
   DT_RETURN_IF_ERROR(CheckSharedMemory(inputs, members, plan));
   return plan;
 }
@@ -88,7 +94,7 @@ absl::Status CheckRules(const PlanInputs& inputs, const std::vector<std::string>
     const auto types = SupportedWeightTypes();
     device.weight_types.assign(types.begin(), types.end());
   }
-  return MakePlan(*inputs.config, *inputs.file, inputs.rules, devices, inputs.shape).status();
+  return PlanOver(inputs, devices).status();
 }
 
 }  // namespace dovetail::coordinator

@@ -100,7 +100,7 @@ void ParseMatch(const YamlNode& node, Rule* rule, Mistakes* mistakes) {
 void ParseRule(const YamlNode& node, RuleSet* rule_set, Mistakes* mistakes) {
   if (!CheckMap(node, "a rule", kRuleKeys, mistakes)) return;
   Rule rule;
-  rule.location = mistakes->Where(node);
+  rule.ref = {rule_set->file, node.line, node.col, static_cast<int>(rule_set->rules.size())};
   if (const YamlNode* match = node.Find("match")) {
     ParseMatch(*match, &rule, mistakes);
   } else {

@@ -19,6 +19,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/route.h"
+#include "coordinator/placement/rule_ref.h"
 
 namespace dovetail::coordinator {
 
@@ -27,7 +28,7 @@ struct Rule {
   std::vector<OpKind> roles;                 // empty: any
   std::vector<std::pair<int, int>> experts;  // empty: not an expert rule
   std::string place;
-  std::string location;         // "file:line:col" of the rule
+  RuleRef ref;                  // of the rule
   std::string place_location;   // of its `place` value
   std::string layers_location;  // of its `layers` value, empty without
 
