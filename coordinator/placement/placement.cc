@@ -2,8 +2,11 @@
 
 #include <algorithm>
 
+#include "base/check.h"
 #include "coordinator/placement/auto_split.h"
+#include "coordinator/placement/op_choice.h"
 #include "coordinator/placement/rule_placement.h"
+#include "model/memory_plan.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -29,6 +32,7 @@ void PlaceEvenly(const model::ModelConfig& config, const model::GgufFile& file,
       device = std::upper_bound(begins.begin(), begins.end(), module.op.layer) - begins.begin() - 1;
     }
     module.device = devices[device].name;
+    module.op_name = OpName(module.op, "", devices[device]);
   }
 }
 
@@ -43,22 +47,34 @@ int64_t StoredBytesOf(const model::ModelConfig& config, const model::GgufFile& f
   return bytes;
 }
 
-absl::StatusOr<std::vector<ModulePlacement>> Place(const model::ModelConfig& config,
-                                                   const model::GgufFile& file,
-                                                   const RuleSet* rules,
-                                                   const std::vector<DeviceInfo>& devices) {
-  if (devices.empty()) return absl::InvalidArgumentError("there is no worker to place modules on");
-  std::vector<ModulePlacement> modules;
+int64_t PackedBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op,
+                      PackedLayout layout) {
+  const absl::StatusOr<std::vector<model::WeightSlot>> slots =
+      model::LayOutWeights(config, file, {op}, layout);
+  DT_CHECK(slots.ok());  // a configuration is read from a file that has all tensors
+  int64_t bytes = 0;
+  for (const model::WeightSlot& slot : *slots) bytes += slot.bytes;
+  return bytes;
+}
+
+Placement Place(const model::ModelConfig& config, const model::GgufFile& file, const RuleSet* rules,
+                const std::vector<DeviceInfo>& devices) {
+  Placement placement;
+  if (devices.empty()) {
+    placement.diagnostics.push_back({.code = "no-device",
+                                     .severity = Severity::kError,
+                                     .message = "there is no worker to place modules on"});
+    return placement;
+  }
   for (const Op& op : model::OpsOf(config)) {
-    modules.push_back({op, model::ModuleName(op), "", "", std::nullopt});
+    placement.modules.push_back({op, model::ModuleName(op), "", "", std::nullopt});
   }
   if (rules != nullptr) {
-    const absl::Status status = PlaceByRules(config, *rules, devices, &modules);
-    if (!status.ok()) return status;
+    PlaceByRules(config, file, *rules, devices, &placement);
   } else {
-    PlaceEvenly(config, file, devices, &modules);
+    PlaceEvenly(config, file, devices, &placement.modules);
   }
-  return modules;
+  return placement;
 }
 
 }  // namespace dovetail::coordinator

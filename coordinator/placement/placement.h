@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "base/route.h"
 #include "coordinator/placement/device_info.h"
+#include "coordinator/placement/diagnostic.h"
 #include "coordinator/placement/rule_ref.h"
 #include "coordinator/placement/rule_set.h"
 #include "model/gguf/gguf_file.h"
@@ -27,16 +27,21 @@ struct ModulePlacement {
   std::optional<RuleRef> rule;  // none: decided without a rule
 };
 
-// One entry for each of OpsOf(config), in that order. Without rules layers are cut into consecutive
-// runs, as even by bytes as can be. InvalidArgument lists everything that is wrong with the rules
-// for this model and these devices.
-absl::StatusOr<std::vector<ModulePlacement>> Place(const model::ModelConfig& config,
-                                                   const model::GgufFile& file,
-                                                   const RuleSet* rules,
-                                                   const std::vector<DeviceInfo>& devices);
+struct Placement {
+  std::vector<ModulePlacement> modules;  // all ops of the model, in execution order
+  // What is to be said about the rules, for this model and these devices. With an error among it,
+  // devices may be missing.
+  std::vector<Diagnostic> diagnostics;
+};
 
-// What an op's tensors take in the file.
+// Without rules layers are cut into consecutive runs, as even by bytes as can be.
+Placement Place(const model::ModelConfig& config, const model::GgufFile& file, const RuleSet* rules,
+                const std::vector<DeviceInfo>& devices);
+
+// What an op's tensors take in the file, and in a worker's memory.
 int64_t StoredBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op);
+int64_t PackedBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op,
+                      PackedLayout layout);
 
 }  // namespace dovetail::coordinator
 

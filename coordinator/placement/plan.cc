@@ -14,22 +14,14 @@
 namespace dovetail::coordinator {
 namespace {
 
-const DeviceInfo* FindDevice(const std::vector<DeviceInfo>& devices, const std::string& name) {
-  for (const DeviceInfo& device : devices) {
-    if (device.name == name) return &device;
-  }
-  return nullptr;
-}
-
 // Norm vectors are kept as f32 whatever their type; only matrices need a kernel.
-absl::Status CheckWeightTypes(const model::ModelConfig& config, const model::GgufFile& file,
-                              const std::vector<ModulePlacement>& modules,
-                              const std::vector<DeviceInfo>& devices) {
+void CheckWeightTypes(const model::ModelConfig& config, const model::GgufFile& file,
+                      const std::vector<DeviceInfo>& devices, Placement* placement) {
   constexpr size_t kMostNamed = 3;
   std::map<std::pair<std::string, WeightType>, std::vector<std::string>> refused;
-  for (const ModulePlacement& module : modules) {
+  for (const ModulePlacement& module : placement->modules) {
     const DeviceInfo* device = FindDevice(devices, module.device);
-    DT_CHECK(device != nullptr);
+    if (device == nullptr) continue;
     for (const model::WeightSpec& spec : model::WeightsOf(config, module.op)) {
       const model::GgufTensor* tensor = file.FindTensor(spec.tensor);
       if (tensor == nullptr || spec.is_vector ||
@@ -39,16 +31,38 @@ absl::Status CheckWeightTypes(const model::ModelConfig& config, const model::Ggu
       refused[{device->name, tensor->type}].push_back(spec.tensor);
     }
   }
-  std::vector<std::string> mistakes;
   for (auto& [key, tensors] : refused) {
     const size_t more = tensors.size() - std::min(tensors.size(), kMostNamed);
     tensors.resize(tensors.size() - more);
-    mistakes.push_back(absl::StrCat(key.first, " cannot compute with ", InfoOf(key.second).name,
-                                    " weights: ", absl::StrJoin(tensors, ", "),
-                                    more > 0 ? absl::StrCat(" and ", more, " more") : ""));
+    placement->diagnostics.push_back(
+        {.code = "weight-type",
+         .severity = Severity::kError,
+         .message = absl::StrCat(key.first, " cannot compute with ", InfoOf(key.second).name,
+                                 " weights: ", absl::StrJoin(tensors, ", "),
+                                 more > 0 ? absl::StrCat(" and ", more, " more") : "")});
   }
-  if (mistakes.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrJoin(mistakes, "\n"));
+}
+
+// The last norm makes x as narrow as the rows whose logits are wanted; with lm_head elsewhere these
+// rows make one hop more.
+void CheckHead(const model::ModelConfig& config, Placement* placement) {
+  const ModulePlacement* norm = nullptr;
+  const ModulePlacement* head = nullptr;
+  for (const ModulePlacement& module : placement->modules) {
+    if (module.op.kind == OpKind::kNorm) norm = &module;
+    if (module.op.kind == OpKind::kLmHead) head = &module;
+  }
+  if (norm == nullptr || head == nullptr || norm->device == head->device) return;
+  Diagnostic diagnostic{.code = "head-away-from-norm", .severity = Severity::kWarning};
+  if (head->rule) {
+    diagnostic.file = head->rule->file;
+    diagnostic.line = head->rule->line;
+    diagnostic.col = head->rule->col;
+  }
+  diagnostic.message = absl::StrCat(head->module, " is on ", head->device, " and ", norm->module,
+                                    " on ", norm->device, ": one hop more for each step, with ",
+                                    HopBytes(config, 1), " bytes for each sequence");
+  placement->diagnostics.push_back(std::move(diagnostic));
 }
 
 Route CompileRoute(const std::vector<PlacedModule>& modules) {
@@ -62,17 +76,24 @@ Route CompileRoute(const std::vector<PlacedModule>& modules) {
 
 }  // namespace
 
-absl::StatusOr<Plan> MakePlan(const model::ModelConfig& config, const model::GgufFile& file,
-                              std::vector<ModulePlacement> placements,
-                              const std::vector<DeviceInfo>& devices, const StepShape& shape) {
-  DT_RETURN_IF_ERROR(CheckWeightTypes(config, file, placements, devices));
+Plan MakePlan(const model::ModelConfig& config, const model::GgufFile& file, Placement placement,
+              const std::vector<DeviceInfo>& devices, const StepShape& shape) {
+  CheckWeightTypes(config, file, devices, &placement);
+  CheckHead(config, &placement);
   Plan plan;
-  for (ModulePlacement& placement : placements) {
-    const int64_t bytes = StoredBytesOf(config, file, placement.op);
-    plan.modules.push_back({std::move(placement), bytes});
+  plan.shape = shape;
+  plan.diagnostics = std::move(placement.diagnostics);
+  SortDiagnostics(&plan.diagnostics);
+  if (HasErrors(plan.diagnostics)) return plan;
+  for (ModulePlacement& module : placement.modules) {
+    plan.modules.push_back({std::move(module)});
+    PlacedModule& placed = plan.modules.back();
+    const DeviceInfo* device = FindDevice(devices, placed.device);
+    DT_CHECK(device != nullptr);
+    placed.stored_bytes = StoredBytesOf(config, file, placed.op);
+    placed.packed_bytes = PackedBytesOf(config, file, placed.op, device->layout);
   }
   plan.route = CompileRoute(plan.modules);
-  plan.shape = shape;
   for (const DeviceInfo& device : devices) {
     PlacedWorker worker{device, {}, {}};
     for (const PlacedModule& module : plan.modules) {
@@ -80,9 +101,12 @@ absl::StatusOr<Plan> MakePlan(const model::ModelConfig& config, const model::Ggu
     }
     if (!worker.ops.empty()) plan.workers.push_back(std::move(worker));
   }
-  DT_RETURN_IF_ERROR(PlanMemory(config, file, plan.route, shape, &plan.workers));
-  DT_RETURN_IF_ERROR(CheckMemory(config, file, plan.route, shape, plan.workers));
+  PlanMemory(config, &plan);
   return plan;
+}
+
+int64_t HopBytes(const model::ModelConfig& config, int64_t rows) {
+  return rows * config.hidden_size * static_cast<int64_t>(sizeof(float));
 }
 
 std::string DescribePlan(const Plan& plan, const model::ModelConfig& config) {

@@ -1,16 +1,17 @@
-// Plan: which worker owns which module, why, and what that costs in bytes; computed before anything
-// loads.
+// Plan: which worker owns which module, why, and what that costs in bytes and time; computed before
+// anything loads.
 //
 // Pure functions of model headers, a placement and the devices' descriptions.
 #ifndef DOVETAIL_COORDINATOR_PLACEMENT_PLAN_H_
 #define DOVETAIL_COORDINATOR_PLACEMENT_PLAN_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "base/route.h"
 #include "base/step_shape.h"
+#include "coordinator/placement/diagnostic.h"
 #include "coordinator/placement/placement.h"
 #include "model/gguf/gguf_file.h"
 #include "model/memory_plan.h"
@@ -19,7 +20,8 @@
 namespace dovetail::coordinator {
 
 struct PlacedModule : ModulePlacement {
-  int64_t stored_bytes = 0;
+  int64_t stored_bytes = 0;  // in the file
+  int64_t packed_bytes = 0;  // in its worker's memory
 };
 
 struct PlacedWorker {
@@ -33,14 +35,17 @@ struct Plan {
   std::vector<PlacedWorker> workers;  // in the order of `devices`; a worker without ops is left out
   Route route;
   StepShape shape;
+  std::vector<Diagnostic> diagnostics;  // of the placement and of the plan, sorted
 };
 
-// Errors, all at once: weight types a device cannot compute (InvalidArgument), workers whose bytes
-// exceed their budget (ResourceExhausted, a table with the figures and the largest context that
-// would fit).
-absl::StatusOr<Plan> MakePlan(const model::ModelConfig& config, const model::GgufFile& file,
-                              std::vector<ModulePlacement> placements,
-                              const std::vector<DeviceInfo>& devices, const StepShape& shape);
+// A placement with an error among its diagnostics, or with weight types that a device cannot
+// compute with, gives a plan of which the diagnostics alone are of use: see HasErrors. Whether the
+// plan fits is another question (memory_check.h).
+Plan MakePlan(const model::ModelConfig& config, const model::GgufFile& file, Placement placement,
+              const std::vector<DeviceInfo>& devices, const StepShape& shape);
+
+// What crosses from worker to worker for `rows` rows of one step.
+int64_t HopBytes(const model::ModelConfig& config, int64_t rows);
 
 // A table for people: workers, ranges of layers, bytes.
 std::string DescribePlan(const Plan& plan, const model::ModelConfig& config);

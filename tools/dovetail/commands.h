@@ -11,6 +11,8 @@ namespace dovetail::tools {
 
 void AddInspect(CLI::App* app, int* exit_code);  // inspect.cc
 void AddServe(CLI::App* app, int* exit_code);    // serve.cc
+void AddPlan(CLI::App* app, int* exit_code);     // plan.cc
+void AddExplain(CLI::App* app, int* exit_code);  // plan.cc
 void AddEval(CLI::App* app, int* exit_code);     // eval.cc
 void AddBench(CLI::App* app, int* exit_code);    // bench.cc
 void AddChat(CLI::App* app, int* exit_code);     // chat.cc
