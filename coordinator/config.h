@@ -13,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/byte_size.h"
 #include "base/step_shape.h"
 
 namespace dovetail::coordinator {
@@ -58,9 +59,6 @@ struct ConfigOverride {
 // one a line.
 absl::StatusOr<ServeConfig> LoadConfig(const std::string& path,
                                        const std::vector<ConfigOverride>& overrides);
-
-// "8GiB", "512MiB", "1.5GB", "1000" -> bytes.
-absl::StatusOr<int64_t> ParseBytes(const std::string& text);
 
 }  // namespace dovetail::coordinator
 

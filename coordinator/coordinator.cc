@@ -16,6 +16,7 @@
 #include "coordinator/cluster.h"
 #include "coordinator/http/http_server.h"
 #include "coordinator/loaded_model.h"
+#include "coordinator/local_devices.h"
 #include "coordinator/plan_members.h"
 #include "coordinator/service/admin_service.h"
 #include "coordinator/service/cluster_service.h"
@@ -47,12 +48,6 @@ std::string DialHost(const std::string& listen) {
 int GrpcPort(const ServeConfig& config, bool serve_clients) {
   if (config.grpc_port != 0 || !serve_clients || config.port == 0) return config.grpc_port;
   return config.port + 1;
-}
-
-int LocalThreads(const ServeConfig& config) {
-  if (config.threads > 0) return config.threads;
-  const size_t cores = UsableCpus(ReadCpuTopology(), -1).size();
-  return std::max<int>(1, static_cast<int>(cores / config.workers.size()));
 }
 
 int64_t ModifiedSeconds(const std::string& path) {

@@ -214,15 +214,21 @@ absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const G
     memory.weights_stored += slot.stored_bytes;
     memory.weights_packed += slot.bytes;
   }
-  const auto num_attention = std::count_if(
-      ops.begin(), ops.end(), [](const Op& op) { return op.kind == OpKind::kAttention; });
-  memory.kv = num_attention * shape.num_kv_blocks * KvBytesPerBlockPerLayer(config, shape.kv_type);
-  for (const WorkspaceBuffer& buffer : WorkspaceBuffers(config, ops, shape, num_threads)) {
-    memory.workspace += buffer.bytes;
-  }
+  PlanStepMemory(config, ops, shape, num_threads, &memory);
   memory.communication = communication_bytes;
   memory.runtime = kRuntimeBytes;
   return memory;
+}
+
+void PlanStepMemory(const ModelConfig& config, absl::Span<const Op> ops, const StepShape& shape,
+                    int num_threads, WorkerMemory* memory) {
+  const auto num_attention = std::count_if(
+      ops.begin(), ops.end(), [](const Op& op) { return op.kind == OpKind::kAttention; });
+  memory->kv = num_attention * shape.num_kv_blocks * KvBytesPerBlockPerLayer(config, shape.kv_type);
+  memory->workspace = 0;
+  for (const WorkspaceBuffer& buffer : WorkspaceBuffers(config, ops, shape, num_threads)) {
+    memory->workspace += buffer.bytes;
+  }
 }
 
 }  // namespace dovetail::model

@@ -89,11 +89,17 @@ struct WorkerMemory {
   int64_t communication = 0;  // rings that end at this worker
   int64_t runtime = 0;        // what the process needs before any model
   int64_t total() const { return weights_packed + kv + workspace + communication + runtime; }
+  // Weights are packed before anything else is allocated.
+  int64_t peak_load() const { return weights_packed + runtime; }
 };
 absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const GgufFile& file,
                                               absl::Span<const Op> ops, const StepShape& shape,
                                               PackedLayout layout, int num_threads,
                                               int64_t communication_bytes = kRingBytes);
+
+// The parts of it that the shape of a step decides: KV cache and workspace.
+void PlanStepMemory(const ModelConfig& config, absl::Span<const Op> ops, const StepShape& shape,
+                    int num_threads, WorkerMemory* memory);
 
 }  // namespace dovetail::model
 

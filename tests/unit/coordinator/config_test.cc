@@ -195,18 +195,5 @@ TEST_F(ConfigTest, BadFiles) {
   EXPECT_OK(Load("", {{"model", "m"}}));
 }
 
-TEST(ParseBytesTest, KnowsBothKindsOfUnits) {
-  const auto bytes = [](const std::string& text) { return ParseBytes(text).value_or(-1); };
-  EXPECT_EQ(bytes("1000"), 1000);
-  EXPECT_EQ(bytes("8GiB"), int64_t{8} << 30);
-  EXPECT_EQ(bytes("8 GiB"), int64_t{8} << 30);
-  EXPECT_EQ(bytes("1.5GB"), 1'500'000'000);
-  EXPECT_EQ(bytes("512Mi"), int64_t{512} << 20);
-  EXPECT_EQ(bytes("2T"), 2'000'000'000'000);
-  for (const char* bad : {"", "GiB", "-1", "1XB", "1.2.3", "0", "99999999TiB", "1e3", "nan"}) {
-    EXPECT_EQ(bytes(bad), -1) << bad;
-  }
-}
-
 }  // namespace
 }  // namespace dovetail::coordinator

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
 #include "coordinator/placement/auto_split.h"
 #include "coordinator/placement/plan_table.h"
 #include "gmock/gmock.h"
@@ -50,12 +51,17 @@ class PlanTest : public ::testing::Test {
     return devices;
   }
   absl::StatusOr<Plan> Make(const std::vector<DeviceInfo>& devices) {
-    return MakePlan(config_, *file_, nullptr, devices, shape_);
+    return Make(nullptr, devices);
   }
   absl::StatusOr<Plan> Make(const std::string& rules, const std::vector<DeviceInfo>& devices) {
     absl::StatusOr<RuleSet> set = ParseRules(rules, "r.yaml");
     if (!set.ok()) return set.status();
-    return MakePlan(config_, *file_, &*set, devices, shape_);
+    return Make(&*set, devices);
+  }
+  absl::StatusOr<Plan> Make(const RuleSet* rules, const std::vector<DeviceInfo>& devices) {
+    DT_ASSIGN_OR_RETURN(std::vector<ModulePlacement> placements,
+                        Place(config_, *file_, rules, devices));
+    return MakePlan(config_, *file_, std::move(placements), devices, shape_);
   }
   std::vector<std::string> Places(const Plan& plan) {
     std::vector<std::string> places;
@@ -75,7 +81,7 @@ TEST_F(PlanTest, WithoutRulesOneWorkerHasEverything) {
   EXPECT_THAT(Places(plan), ElementsAre("cpu:0: embedding, layers 0-7, norm, lm_head"));
   ASSERT_EQ(plan.workers.size(), 1u);
   EXPECT_EQ(plan.workers[0].ops, model::OpsOf(config_));
-  EXPECT_EQ(plan.modules[0].rule, "auto");
+  EXPECT_EQ(plan.modules[0].rule, std::nullopt);
   EXPECT_EQ(plan.modules[0].module, "model.embed_tokens");
   int64_t stored = 0;
   for (const PlacedModule& module : plan.modules) stored += module.stored_bytes;
@@ -116,9 +122,9 @@ TEST_F(PlanTest, RulesDecideAndTheFirstMatchWins) {
                                         "cpu:1: layer 3 mlp, layers 4-7, norm, lm_head"));
   EXPECT_EQ(plan.workers.size(), 2u) << "cpu:2 owns nothing";
   EXPECT_EQ(plan.modules[7].module, "model.layers.3.self_attn");
-  EXPECT_EQ(plan.modules[7].rule, "r.yaml:3:3");
+  EXPECT_EQ(plan.modules[7].rule, (RuleRef{"r.yaml", 3, 3, 1}));
   EXPECT_EQ(plan.modules[8].module, "model.layers.3.mlp");
-  EXPECT_EQ(plan.modules[8].rule, "r.yaml:2:3");
+  EXPECT_EQ(plan.modules[8].rule, (RuleRef{"r.yaml", 2, 3, 0}));
 }
 
 TEST_F(PlanTest, ARouteMayComeBackToAWorker) {
@@ -248,11 +254,7 @@ TEST(SplitEvenlyTest, BalancesSums) {
   EXPECT_THAT(SplitEvenly({4}, 1, 0, 0), ElementsAre(0));
 }
 
-TEST(FormatTest, BytesAndTables) {
-  EXPECT_EQ(FormatBytes(0), "0 B");
-  EXPECT_EQ(FormatBytes(1023), "1023 B");
-  EXPECT_EQ(FormatBytes(1536), "1.5 KiB");
-  EXPECT_EQ(FormatBytes(int64_t{3} << 29), "1.50 GiB");
+TEST(FormatTest, Tables) {
   EXPECT_EQ(FormatTable({{"a", "bb"}, {"long", "c"}}), "  a     bb\n  long   c\n");
 }
 

@@ -42,7 +42,7 @@ TEST(RuleSetTest, ReadsAllForms) {
   EXPECT_EQ(set.file, "r.yaml");
   EXPECT_THAT(set.rules[0].layers, ElementsAre(Pair(0, 14)));
   EXPECT_EQ(set.rules[0].place, "cpu:0");
-  EXPECT_EQ(set.rules[0].location, "r.yaml:2:3");
+  EXPECT_EQ(set.rules[0].ref.location(), "r.yaml:2:3");
   EXPECT_EQ(set.rules[0].place_location, "r.yaml:3:10");
   EXPECT_EQ(set.rules[0].layers_location, "r.yaml:2:19");
   EXPECT_THAT(set.rules[1].layers, ElementsAre(Pair(0, 3), Pair(8, 8)));

@@ -1,0 +1,175 @@
+// dovetail plan, dovetail explain: what serve would do with a model, from headers alone.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/status_macros.h"
+#include "base/thread_pool.h"
+#include "coordinator/config_flags.h"
+#include "coordinator/loaded_model.h"
+#include "coordinator/local_devices.h"
+#include "coordinator/placement/device_spec.h"
+#include "coordinator/placement/memory_check.h"
+#include "coordinator/placement/plan_json.h"
+#include "coordinator/placement/plan_text.h"
+#include "kernels/bandwidth.h"
+#include "tools/dovetail/commands.h"
+#include "tools/dovetail/local_job.h"
+
+namespace dovetail::tools {
+namespace {
+
+using coordinator::DeviceInfo;
+using coordinator::Diagnostic;
+using coordinator::Plan;
+
+constexpr int kBadInput = 2;
+constexpr int kDoesNotFit = 3;
+constexpr int64_t kBandwidthBytes = int64_t{256} << 20;
+
+struct Flags {
+  coordinator::ConfigFlags config;
+  std::vector<std::string> devices;
+  bool json = false;
+  std::string module;  // of explain
+};
+
+struct PlanInput {
+  std::unique_ptr<model::GgufFile> file;
+  model::ModelConfig config;
+  std::optional<coordinator::RuleSet> rules;
+  std::vector<DeviceInfo> devices;
+  StepShape shape;
+};
+
+// All workers of this machine read from one memory: each has its share.
+void MeasureBandwidth(std::vector<DeviceInfo>* devices) {
+  int threads = 0;
+  for (const DeviceInfo& device : *devices) threads += device.num_threads;
+  ThreadPool pool(threads);
+  const double all = 1e9 * kernels::MeasureReadBandwidth(&pool, kBandwidthBytes);
+  for (DeviceInfo& device : *devices) device.bandwidth = all * device.num_threads / threads;
+}
+
+absl::StatusOr<PlanInput> ReadInput(const Flags& flags) {
+  DT_ASSIGN_OR_RETURN(const coordinator::ServeConfig config, flags.config.Load());
+  PlanInput input;
+  if (flags.devices.empty()) {
+    input.devices = coordinator::LocalDevices(config);
+    MeasureBandwidth(&input.devices);
+  } else {
+    DT_ASSIGN_OR_RETURN(input.devices, coordinator::ParseDeviceSpecs(flags.devices));
+  }
+  DT_ASSIGN_OR_RETURN(input.file, model::GgufFile::Open(config.model));
+  DT_ASSIGN_OR_RETURN(input.config, model::LoadModelConfig(*input.file));
+  if (!config.rules.empty()) {
+    DT_ASSIGN_OR_RETURN(input.rules, coordinator::LoadRules(config.rules));
+  }
+  DT_ASSIGN_OR_RETURN(input.shape, coordinator::MakeStepShape(config, input.config));
+  return input;
+}
+
+Plan MakePlan(const PlanInput& input) {
+  return coordinator::MakePlan(
+      input.config, *input.file,
+      coordinator::Place(input.config, *input.file, input.rules ? &*input.rules : nullptr,
+                         input.devices),
+      input.devices, input.shape);
+}
+
+void PrintDiagnostics(const std::vector<Diagnostic>& diagnostics) {
+  for (const Diagnostic& diagnostic : diagnostics) {
+    std::fprintf(stderr, "%s\n", coordinator::FormatDiagnostic(diagnostic).c_str());
+  }
+}
+
+// What was wrong before there was a plan, in the form of a plan.
+int ReportInJson(const absl::Status& status) {
+  Plan plan;
+  for (absl::string_view line : absl::StrSplit(status.message(), '\n')) {
+    plan.diagnostics.push_back({.code = "bad-input",
+                                .severity = coordinator::Severity::kError,
+                                .message = std::string(line)});
+  }
+  std::printf("%s\n", coordinator::PlanJson({}, plan, {}, {}).c_str());
+  return ReportError(status);
+}
+
+int RunPlan(const Flags& flags) {
+  const absl::StatusOr<PlanInput> input = ReadInput(flags);
+  if (!input.ok()) {
+    return flags.json ? ReportInJson(input.status()) : ReportError(input.status());
+  }
+  const Plan plan = MakePlan(*input);
+  const bool usable = !coordinator::HasErrors(plan.diagnostics);
+  coordinator::PlanSpeed speed;
+  std::vector<coordinator::Suggestion> suggestions;
+  if (usable) {
+    speed = coordinator::PredictSpeed(input->config, plan);
+    suggestions = coordinator::NearestFits(input->config, *input->file, plan);
+  }
+  if (flags.json) {
+    std::printf("%s\n", coordinator::PlanJson(input->config, plan, speed, suggestions).c_str());
+  } else {
+    PrintDiagnostics(plan.diagnostics);
+    if (usable) {
+      std::printf("%s", coordinator::PlanText(input->config, plan, speed, suggestions).c_str());
+    }
+  }
+  if (!usable) return kBadInput;
+  return coordinator::Fits(plan) ? 0 : kDoesNotFit;
+}
+
+int RunExplain(const Flags& flags) {
+  const absl::StatusOr<PlanInput> input = ReadInput(flags);
+  if (!input.ok()) return ReportError(input.status());
+  const Plan plan = MakePlan(*input);
+  if (coordinator::HasErrors(plan.diagnostics)) {
+    PrintDiagnostics(plan.diagnostics);
+    return kBadInput;
+  }
+  const std::string text = coordinator::ExplainText(input->config, plan, flags.module);
+  if (text.empty()) {
+    return ReportError(absl::NotFoundError(absl::StrCat(
+        "no module `", flags.module, "`; modules are named as in ", plan.modules[1].module)));
+  }
+  std::printf("%s", text.c_str());
+  return 0;
+}
+
+CLI::App* AddCommand(CLI::App* app, const char* name, const char* what, Flags* flags) {
+  CLI::App* command = app->add_subcommand(name, what);
+  flags->config.AddTo(command);
+  command
+      ->add_option("--device", flags->devices,
+                   "device to plan for, such as cuda:0:24GiB:sm89:bw=1008GB/s or "
+                   "cpu:0:512GiB:numa0 (default: this machine's workers)")
+      ->type_name("SPEC");
+  return command;
+}
+
+}  // namespace
+
+void AddPlan(CLI::App* app, int* exit_code) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command =
+      AddCommand(app, "plan", "Show where everything would go, and whether it fits", flags.get());
+  command->add_flag("--json", flags->json, "machine-readable");
+  command->callback([flags, exit_code] { *exit_code = RunPlan(*flags); });
+}
+
+void AddExplain(CLI::App* app, int* exit_code) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command =
+      AddCommand(app, "explain", "Say why a module is where it is in the plan", flags.get());
+  command->add_option("module", flags->module, "such as model.layers.3.mlp")->required();
+  command->callback([flags, exit_code] { *exit_code = RunExplain(*flags); });
+}
+
+}  // namespace dovetail::tools
