@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "coordinator/placement/device_map.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -148,6 +149,24 @@ void ReadMemory(const YamlNode& node, absl::string_view name, ConfigDraft* draft
   }
 }
 
+// A list ["cuda:1=cuda:0"], or the text cuda:1=cuda:0,cuda:*=cpu:0. What is read later comes first.
+void ReadMap(const YamlNode& node, absl::string_view name, ConfigDraft* draft, Mistakes* mistakes) {
+  std::vector<std::string> entries;
+  for (const YamlNode& item : Items(node)) {
+    const absl::StatusOr<DeviceMap> parsed = DeviceMap::Parse({item.scalar});
+    if (!parsed.ok()) {
+      mistakes->Add(item, absl::StrCat("`", name,
+                                       "` must be a list of FROM=TO, such as "
+                                       "cuda:1=cuda:0 or cuda:*=cpu:0, got ",
+                                       Quoted(item)));
+      continue;
+    }
+    entries.push_back(item.scalar);
+  }
+  std::vector<std::string>& map = draft->config.map;
+  map.insert(map.begin(), entries.begin(), entries.end());
+}
+
 void ReadKvType(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                 Mistakes* mistakes) {
   if (node.kind == YamlKind::kScalar && node.scalar == "f32") {
@@ -208,6 +227,7 @@ const std::vector<ConfigField>& ConfigFields() {
       {"model_path", "", RefuseModelPath},
       {"model_name", "", Text(&ServeConfig::model_name)},
       {"rules", "optimize_config_path", Text(&ServeConfig::rules)},
+      {"map", "", ReadMap},
       {"workers", "", ReadWorkers},
       {"spawn_workers", "", Bool(&ServeConfig::spawn_workers)},
       {"threads", "", Int(&ServeConfig::threads, 0, 1024)},

@@ -129,7 +129,8 @@ absl::Status Coordinator::Impl::ReadInputs() {
   if (config.workers.empty()) return absl::InvalidArgumentError("`workers` must not be empty");
   DT_ASSIGN_OR_RETURN(model, OpenModel(config));
   if (!config.rules.empty()) {
-    DT_ASSIGN_OR_RETURN(RuleSet loaded, LoadRules(config.rules));
+    DT_ASSIGN_OR_RETURN(const DeviceMap device_map, DeviceMap::Parse(config.map));
+    DT_ASSIGN_OR_RETURN(RuleSet loaded, LoadRules(config.rules, device_map));
     rules = std::make_unique<RuleSet>(std::move(loaded));
   }
   DT_ASSIGN_OR_RETURN(shape, MakeStepShape(config, model.config));

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "coordinator/placement/auto_split.h"
+#include "coordinator/placement/ktransformers/place.h"
 #include "coordinator/placement/op_choice.h"
 #include "coordinator/placement/rule_placement.h"
 #include "model/memory_plan.h"
@@ -69,7 +70,10 @@ Placement Place(const model::ModelConfig& config, const model::GgufFile& file, c
   for (const Op& op : model::OpsOf(config)) {
     placement.modules.push_back({op, model::ModuleName(op), "", "", std::nullopt});
   }
-  if (rules != nullptr) {
+  if (rules != nullptr && rules->ktransformers != nullptr) {
+    ktransformers::PlaceByRuleFile(config, file, *rules->ktransformers, rules->device_map, devices,
+                                   &placement);
+  } else if (rules != nullptr) {
     PlaceByRules(config, file, *rules, devices, &placement);
   } else {
     PlaceEvenly(config, file, devices, &placement.modules);

@@ -18,6 +18,7 @@
 #define DOVETAIL_COORDINATOR_PLACEMENT_RULE_SET_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,10 +27,15 @@
 #include "absl/strings/string_view.h"
 #include "base/route.h"
 #include "base/step_shape.h"
+#include "coordinator/placement/device_map.h"
 #include "coordinator/placement/role.h"
 #include "coordinator/placement/rule_ref.h"
 
 namespace dovetail::coordinator {
+
+namespace ktransformers {
+struct RuleFile;
+}
 
 // Where in its file something stands.
 struct SourcePlace {
@@ -75,9 +81,13 @@ struct RuleSet {
   std::vector<Rule> rules;
   std::vector<DeviceBudget> budgets;
   std::optional<KvType> kv_type;
+
+  // A file in KTransformers' form: `rules` is empty then, and ktransformers/place.h applies it.
+  std::shared_ptr<const ktransformers::RuleFile> ktransformers;
+  DeviceMap device_map;  // of --map; our own rules have it applied already
 };
 
-absl::StatusOr<RuleSet> LoadRules(const std::string& path);
+absl::StatusOr<RuleSet> LoadRules(const std::string& path, const DeviceMap& device_map = {});
 absl::StatusOr<RuleSet> ParseRules(const std::string& text, const std::string& file_name);
 
 }  // namespace dovetail::coordinator

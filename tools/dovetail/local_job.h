@@ -22,6 +22,7 @@ namespace dovetail::tools {
 struct LocalJobFlags {
   std::string model;
   std::string rules;
+  std::string map;  // as --map of serve
   std::string workers = "cpu:0";
   std::string kv_type = "f16";
   std::string run_dir;

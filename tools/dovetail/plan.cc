@@ -69,7 +69,9 @@ absl::StatusOr<PlanInput> ReadInput(const Flags& flags) {
   DT_ASSIGN_OR_RETURN(input.file, model::GgufFile::Open(config.model));
   DT_ASSIGN_OR_RETURN(input.config, model::LoadModelConfig(*input.file));
   if (!config.rules.empty()) {
-    DT_ASSIGN_OR_RETURN(input.rules, coordinator::LoadRules(config.rules));
+    DT_ASSIGN_OR_RETURN(const coordinator::DeviceMap map,
+                        coordinator::DeviceMap::Parse(config.map));
+    DT_ASSIGN_OR_RETURN(input.rules, coordinator::LoadRules(config.rules, map));
   }
   DT_ASSIGN_OR_RETURN(input.shape, coordinator::MakeStepShape(config, input.config));
   return input;

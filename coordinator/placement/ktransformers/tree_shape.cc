@@ -19,6 +19,7 @@ using Json = nlohmann::json;
 
 constexpr int kMostLayers = 10'000;
 constexpr int kMostExperts = 100'000;
+constexpr int kMostHidden = 1 << 24;
 
 const std::vector<FamilyNames>& Families() {
   static const auto* const families = [] {
@@ -181,6 +182,7 @@ absl::StatusOr<TreeShape> ReadShape(HuggingFaceReader& config, const FamilyNames
   TreeShape shape;
   shape.names = &names;
   shape.num_layers = config.Int("num_hidden_layers", 1, kMostLayers);
+  shape.hidden_size = config.Int("hidden_size", 0, kMostHidden, 0);
   if (!names.moe_class.empty()) {
     for (const char* key : {"n_routed_experts", "num_local_experts", "num_experts"}) {
       if (config.Has(key)) shape.num_experts = config.Int(key, 0, kMostExperts);
@@ -317,6 +319,7 @@ absl::StatusOr<TreeShape> ShapeFromModel(const model::ModelConfig& config) {
                      "`, so KTransformers' rules cannot be read for it"));
   }
   shape.num_layers = config.num_hidden_layers;
+  shape.hidden_size = config.hidden_size;
   shape.num_experts = config.experts.count;
   for (int layer = 0; layer < shape.num_layers; ++layer) {
     shape.has_experts.push_back(config.HasExperts(layer));

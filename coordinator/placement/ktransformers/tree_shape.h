@@ -37,6 +37,7 @@ struct FamilyNames {
 struct TreeShape {
   const FamilyNames* names = nullptr;
   int num_layers = 0;
+  int hidden_size = 0;
   int num_experts = 0;
   std::vector<bool> has_experts;  // by layer
   bool shared_experts = false;
