@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "coordinator/placement/device_map.h"
+#include "coordinator/placement/override_tensor.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -167,6 +168,22 @@ void ReadMap(const YamlNode& node, absl::string_view name, ConfigDraft* draft, M
   map.insert(map.begin(), entries.begin(), entries.end());
 }
 
+// Patterns may hold commas: a text is one argument, and each repeated flag another.
+void ReadOverrides(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+                   Mistakes* mistakes) {
+  const std::vector<YamlNode> items =
+      node.kind == YamlKind::kList ? node.items : std::vector<YamlNode>{node};
+  for (const YamlNode& item : items) {
+    const std::vector<std::string> argument = {item.scalar};
+    for (const Diagnostic& d : ParseTensorOverrides(argument).diagnostics) {
+      if (d.severity == Severity::kError) {
+        mistakes->Add(item, absl::StrCat("`", name, "`: ", d.message));
+      }
+    }
+    draft->config.override_tensor.push_back(item.scalar);
+  }
+}
+
 void ReadKvType(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                 Mistakes* mistakes) {
   if (node.kind == YamlKind::kScalar && node.scalar == "f32") {
@@ -228,6 +245,7 @@ const std::vector<ConfigField>& ConfigFields() {
       {"model_name", "", Text(&ServeConfig::model_name)},
       {"rules", "optimize_config_path", Text(&ServeConfig::rules)},
       {"map", "", ReadMap},
+      {"override_tensor", "", ReadOverrides},
       {"workers", "", ReadWorkers},
       {"spawn_workers", "", Bool(&ServeConfig::spawn_workers)},
       {"threads", "", Int(&ServeConfig::threads, 0, 1024)},

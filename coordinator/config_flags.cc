@@ -22,6 +22,8 @@ constexpr Flag kFlags[] = {
     {"rules", "FILE", "placement rules; without them layers are split evenly over the workers"},
     {"map", "FROM=TO,...",
      "what the rules mean for one device goes to another, such as cuda:1=cuda:0 or cuda:*=cpu:0"},
+    {"override_tensor", "PATTERN=BUFFER,...",
+     "llama.cpp's way to place tensors, such as exps=CPU; instead of rules"},
     {"workers", "NAMES", "workers that the plan is for, such as cpu:0,cpu:1 (default: cpu:0)"},
     {"spawn_workers", "BOOL", "serve: start and supervise the workers here (default: true)"},
     {"threads", "N", "threads of each local worker (default: cores / workers)"},

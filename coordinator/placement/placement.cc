@@ -6,12 +6,11 @@
 #include "coordinator/placement/auto_split.h"
 #include "coordinator/placement/ktransformers/place.h"
 #include "coordinator/placement/op_choice.h"
+#include "coordinator/placement/override_place.h"
 #include "coordinator/placement/rule_placement.h"
 #include "model/memory_plan.h"
 
 namespace dovetail::coordinator {
-namespace {
-
 void PlaceEvenly(const model::ModelConfig& config, const model::GgufFile& file,
                  const std::vector<DeviceInfo>& devices, std::vector<ModulePlacement>* modules) {
   std::vector<int64_t> layer_bytes(config.num_hidden_layers, 0);
@@ -36,8 +35,6 @@ void PlaceEvenly(const model::ModelConfig& config, const model::GgufFile& file,
     module.op_name = OpName(module.op, "", devices[device]);
   }
 }
-
-}  // namespace
 
 int64_t StoredBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op) {
   int64_t bytes = 0;
@@ -70,7 +67,9 @@ Placement Place(const model::ModelConfig& config, const model::GgufFile& file, c
   for (const Op& op : model::OpsOf(config)) {
     placement.modules.push_back({op, model::ModuleName(op), "", "", std::nullopt});
   }
-  if (rules != nullptr && rules->ktransformers != nullptr) {
+  if (rules != nullptr && rules->overrides != nullptr) {
+    PlaceByOverrides(config, file, *rules->overrides, rules->device_map, devices, &placement);
+  } else if (rules != nullptr && rules->ktransformers != nullptr) {
     ktransformers::PlaceByRuleFile(config, file, *rules->ktransformers, rules->device_map, devices,
                                    &placement);
   } else if (rules != nullptr) {

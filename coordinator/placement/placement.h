@@ -38,6 +38,10 @@ struct Placement {
 Placement Place(const model::ModelConfig& config, const model::GgufFile& file, const RuleSet* rules,
                 const std::vector<DeviceInfo>& devices);
 
+// That placement: fills in devices and ops. `devices` must not be empty.
+void PlaceEvenly(const model::ModelConfig& config, const model::GgufFile& file,
+                 const std::vector<DeviceInfo>& devices, std::vector<ModulePlacement>* modules);
+
 // What an op's tensors take in the file, and in a worker's memory.
 int64_t StoredBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op);
 int64_t PackedBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op,

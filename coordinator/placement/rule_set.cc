@@ -15,6 +15,7 @@
 #include "coordinator/placement/diagnostic.h"
 #include "coordinator/placement/ktransformers/as_printed.h"
 #include "coordinator/placement/ktransformers/rule_file.h"
+#include "coordinator/placement/override_tensor.h"
 #include "coordinator/placement/rule_reader.h"
 
 namespace dovetail::coordinator {
@@ -154,6 +155,17 @@ absl::StatusOr<RuleSet> LoadRules(const std::string& path, const DeviceMap& devi
       if (share.device == "cpu") share.device = "cpu:*";
     }
   }
+  return set;
+}
+
+absl::StatusOr<RuleSet> RulesOfOverrides(const std::vector<std::string>& arguments,
+                                         const DeviceMap& device_map) {
+  RuleSet set;
+  set.file = "--override-tensor";
+  set.device_map = device_map;
+  auto overrides = std::make_shared<TensorOverrides>(ParseTensorOverrides(arguments));
+  if (absl::Status s = ErrorsToStatus(overrides->diagnostics); !s.ok()) return s;
+  set.overrides = std::move(overrides);
   return set;
 }
 

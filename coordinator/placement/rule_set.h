@@ -33,6 +33,7 @@
 
 namespace dovetail::coordinator {
 
+struct TensorOverrides;
 namespace ktransformers {
 struct RuleFile;
 }
@@ -84,10 +85,15 @@ struct RuleSet {
 
   // A file in KTransformers' form: `rules` is empty then, and ktransformers/place.h applies it.
   std::shared_ptr<const ktransformers::RuleFile> ktransformers;
+  // Of --override-tensor, which takes the place of a file: override_place.h applies it.
+  std::shared_ptr<const TensorOverrides> overrides;
   DeviceMap device_map;  // of --map; our own rules have it applied already
 };
 
 absl::StatusOr<RuleSet> LoadRules(const std::string& path, const DeviceMap& device_map = {});
+// The arguments of --override-tensor. InvalidArgument: what of them cannot be read.
+absl::StatusOr<RuleSet> RulesOfOverrides(const std::vector<std::string>& arguments,
+                                         const DeviceMap& device_map);
 absl::StatusOr<RuleSet> ParseRules(const std::string& text, const std::string& file_name);
 
 }  // namespace dovetail::coordinator

@@ -12,6 +12,7 @@
 #include "base/status_macros.h"
 #include "base/thread_pool.h"
 #include "coordinator/config_flags.h"
+#include "coordinator/configured_rules.h"
 #include "coordinator/loaded_model.h"
 #include "coordinator/local_devices.h"
 #include "coordinator/placement/device_spec.h"
@@ -68,11 +69,7 @@ absl::StatusOr<PlanInput> ReadInput(const Flags& flags) {
   }
   DT_ASSIGN_OR_RETURN(input.file, model::GgufFile::Open(config.model));
   DT_ASSIGN_OR_RETURN(input.config, model::LoadModelConfig(*input.file));
-  if (!config.rules.empty()) {
-    DT_ASSIGN_OR_RETURN(const coordinator::DeviceMap map,
-                        coordinator::DeviceMap::Parse(config.map));
-    DT_ASSIGN_OR_RETURN(input.rules, coordinator::LoadRules(config.rules, map));
-  }
+  DT_ASSIGN_OR_RETURN(input.rules, coordinator::LoadConfiguredRules(config));
   DT_ASSIGN_OR_RETURN(input.shape, coordinator::MakeStepShape(config, input.config));
   return input;
 }

@@ -14,7 +14,7 @@
 #include "base/gzip.h"
 #include "base/status_macros.h"
 #include "coordinator/placement/device_spec.h"
-#include "coordinator/placement/ktransformers/lint.h"
+#include "coordinator/placement/ktransformers/convert.h"
 #include "coordinator/placement/ktransformers/lint_file.h"
 #include "coordinator/placement/ktransformers/module_tree.h"
 #include "coordinator/placement/ktransformers/rule_file.h"
@@ -37,6 +37,7 @@ struct Flags {
   RuleModelFlags model;
   std::vector<std::string> devices;
   std::vector<std::string> map;
+  std::vector<std::string> overrides;
   bool json = false;
 };
 
@@ -67,6 +68,32 @@ absl::StatusOr<std::vector<Diagnostic>> Lint(const Flags& flags) {
                        model.hidden_size, model.bytes_of()});
 }
 
+// Diagnostics that are no errors go to stderr, beside the rules.
+absl::StatusOr<std::string> Convert(const Flags& flags) {
+  if (flags.rules.empty() == flags.overrides.empty()) {
+    return absl::InvalidArgumentError("give a rules file or --override-tensor");
+  }
+  DT_ASSIGN_OR_RETURN(const RuleModel model, ReadRuleModel(flags.model));
+  if (!model.shape) {
+    return absl::InvalidArgumentError("give --model or --model-config: rules are written for one");
+  }
+  DT_ASSIGN_OR_RETURN(const coordinator::DeviceMap map, coordinator::DeviceMap::Parse(flags.map));
+  const kt::ConvertTarget target{*model.shape, model.tree, map, model.bytes_of()};
+  kt::Converted converted;
+  if (flags.rules.empty()) {
+    converted = kt::ConvertOverrides(flags.overrides, target);
+  } else {
+    DT_ASSIGN_OR_RETURN(const std::string text, ReadMaybeGzipped(flags.rules, kMostRuleBytes));
+    DT_ASSIGN_OR_RETURN(const kt::RuleFile file, kt::ParseRuleFile(text, flags.rules));
+    converted = kt::ConvertRules(file, target);
+  }
+  DT_RETURN_IF_ERROR(coordinator::ErrorsToStatus(converted.diagnostics));
+  for (const Diagnostic& diagnostic : converted.diagnostics) {
+    std::fprintf(stderr, "%s\n", coordinator::FormatDiagnostic(diagnostic).c_str());
+  }
+  return converted.text;
+}
+
 int RunLint(const Flags& flags) {
   const absl::StatusOr<std::vector<Diagnostic>> diagnostics = Lint(flags);
   if (!diagnostics.ok()) return ReportError(diagnostics.status());
@@ -79,6 +106,12 @@ int RunLint(const Flags& flags) {
     if (diagnostics->empty()) std::printf("%s: nothing to say\n", flags.rules.c_str());
   }
   return coordinator::HasErrors(*diagnostics) ? kBadInput : 0;
+}
+
+void AddDeviceMap(CLI::App* command, Flags* flags) {
+  command->add_option("--map", flags->map, "such as cuda:1=cuda:0 or cuda:*=cpu:0")
+      ->delimiter(',')
+      ->type_name("FROM=TO");
 }
 
 void AddMap(CLI::App* rules, int* exit_code) {
@@ -97,11 +130,23 @@ void AddLint(CLI::App* rules, int* exit_code) {
   AddRuleModelFlags(lint, &flags->model);
   lint->add_option("--device", flags->devices, "device, such as cuda:0:16GiB:sm75")
       ->type_name("SPEC");
-  lint->add_option("--map", flags->map, "such as cuda:1=cuda:0 or cuda:*=cpu:0")
-      ->delimiter(',')
-      ->type_name("FROM=TO");
+  AddDeviceMap(lint, flags.get());
   lint->add_flag("--json", flags->json, "machine-readable");
   lint->callback([flags, exit_code] { *exit_code = RunLint(*flags); });
+}
+
+void AddConvert(CLI::App* rules, int* exit_code) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* convert =
+      rules->add_subcommand("convert", "Write the same placement in our short form");
+  convert->add_option("file", flags->rules, "KTransformers rule file");
+  convert->add_option("--override-tensor", flags->overrides, "llama.cpp's, such as exps=CPU")
+      ->expected(1)
+      ->take_all()
+      ->type_name("PATTERN=BUFFER,...");
+  AddRuleModelFlags(convert, &flags->model);
+  AddDeviceMap(convert, flags.get());
+  convert->callback([flags, exit_code] { *exit_code = Print(Convert(*flags)); });
 }
 
 }  // namespace
@@ -111,6 +156,7 @@ void AddRules(CLI::App* app, int* exit_code) {
   rules->require_subcommand(1);
   AddMap(rules, exit_code);
   AddLint(rules, exit_code);
+  AddConvert(rules, exit_code);
 }
 
 }  // namespace dovetail::tools

@@ -7,16 +7,12 @@
 #include <utility>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/strip.h"
+#include "coordinator/placement/device_assigner.h"
 #include "coordinator/placement/ktransformers/builtin_tree.h"
 #include "coordinator/placement/ktransformers/lint.h"
 #include "coordinator/placement/ktransformers/tree_shape.h"
-#include "coordinator/placement/op_choice.h"
-#include "coordinator/placement/role.h"
-#include "coordinator/placement/rule_split.h"
 
 namespace dovetail::coordinator::ktransformers {
 namespace {
@@ -28,12 +24,6 @@ struct Vote {
   std::set<std::string> matrices;  // "q_proj": last parts of the modules
 };
 
-bool IsGpu(const DeviceInfo& device) {
-  const std::string& name = device.name;
-  return device.kind == DeviceKind::kCuda ||
-         absl::StartsWith(name.substr(name.find('/') + 1), "cuda:");
-}
-
 class Placer {
  public:
   Placer(const model::ModelConfig& config, const model::GgufFile& gguf, const RuleFile& rules,
@@ -43,7 +33,8 @@ class Placer {
         rules_(rules),
         device_map_(device_map),
         devices_(devices),
-        placement_(*placement) {}
+        placement_(*placement),
+        assigner_(config, gguf, devices, rules.file, placement) {}
 
   void Run(const TreeShape& shape) {
     tree_ = BuildTree(shape);
@@ -62,8 +53,7 @@ class Placer {
     for (Diagnostic& d : Lint(context)) placement_.diagnostics.push_back(std::move(d));
     for (ModulePlacement& module : placement_.modules) Decide(shape, &module);
     ReportSplits();
-    SpreadOverCpus();
-    CheckGpuCount();
+    assigner_.Finish();
   }
 
  private:
@@ -121,56 +111,7 @@ class Placer {
       const Rule& rule = rules_.rules[winner->second.rule];
       module->rule = RuleRef{rules_.file, rule.place.line, rule.place.col, rule.index};
     }
-    Assign(winner->first, module);
-  }
-
-  void Assign(const std::string& device, ModulePlacement* module) {
-    if (device == "cpu") {
-      on_cpu_.push_back(module);
-      return;
-    }
-    const DeviceInfo* found = FindDevice(devices_, device);
-    if (absl::StartsWith(device, "cuda:")) found = NthGpu(device);
-    if (found == nullptr) {
-      Missing(device, module->rule);
-      return;
-    }
-    SetDevice(*found, module);
-  }
-
-  static void SetDevice(const DeviceInfo& device, ModulePlacement* module) {
-    module->device = device.name;
-    module->op_name = OpName(module->op, "", device);
-  }
-
-  const DeviceInfo* NthGpu(absl::string_view device) const {
-    int number = 0;
-    absl::ConsumePrefix(&device, "cuda:");
-    if (!absl::SimpleAtoi(device, &number)) return nullptr;
-    for (const DeviceInfo& info : devices_) {
-      if (IsGpu(info) && number-- == 0) return &info;
-    }
-    return nullptr;
-  }
-
-  void Missing(const std::string& device, const std::optional<RuleRef>& rule) {
-    if (absl::StartsWith(device, "cuda:")) {
-      missing_gpus_.insert(device);
-      return;
-    }
-    if (!missing_.insert(device).second) return;
-    const Place at = rule ? Place{rule->line, rule->col} : Place();
-    const std::string kind = device.substr(0, device.find(':'));
-    if (kind == "npu" || kind == "xpu") {
-      Report("unsupported-device", Severity::kError, at,
-             absl::StrCat("the rules place modules on `", device,
-                          "`, but there are workers for "
-                          "CPUs and NVIDIA GPUs alone; --map ",
-                          kind, ":*=cpu:0 places them on a CPU worker"));
-    } else {
-      Report("unknown-device", Severity::kError, at,
-             absl::StrCat("there is no worker `", device, "`; known: ", DeviceNames(devices_)));
-    }
+    assigner_.Assign(winner->first, module);
   }
 
   // Layers of an op kind whose matrices lie apart, once for each way of it.
@@ -185,49 +126,6 @@ class Placer {
     }
   }
 
-  // Runs of whole layers, in proportion to what fits.
-  void SpreadOverCpus() {
-    if (on_cpu_.empty()) return;
-    std::vector<const DeviceInfo*> cpus;
-    std::vector<double> weights;
-    for (const DeviceInfo& device : devices_) {
-      if (IsGpu(device)) continue;
-      cpus.push_back(&device);
-      weights.push_back(std::max<double>(1.0, static_cast<double>(device.budget())));
-    }
-    if (cpus.empty()) {
-      Report("unknown-device", Severity::kError, {},
-             absl::StrCat("the rules place modules on `cpu`, but there is no CPU worker; known: ",
-                          DeviceNames(devices_)));
-      return;
-    }
-    std::vector<double> sizes;
-    std::vector<size_t> unit_of;
-    int layer = -1;
-    for (const ModulePlacement* module : on_cpu_) {
-      const bool same =
-          !sizes.empty() && (module->op.layer < 0 || layer < 0 || module->op.layer == layer);
-      if (!same) sizes.push_back(0);
-      if (module->op.layer >= 0) layer = module->op.layer;
-      sizes.back() += static_cast<double>(StoredBytesOf(config_, gguf_, module->op));
-      unit_of.push_back(sizes.size() - 1);
-    }
-    const std::vector<int> runs = SplitInProportion(sizes, weights);
-    for (size_t i = 0; i < on_cpu_.size(); ++i) SetDevice(*cpus[runs[unit_of[i]]], on_cpu_[i]);
-  }
-
-  void CheckGpuCount() {
-    if (missing_gpus_.empty()) return;
-    const auto num_gpus = std::count_if(devices_.begin(), devices_.end(), IsGpu);
-    Report(
-        "unknown-device", Severity::kError, {},
-        absl::StrCat("the rules use ", absl::StrJoin(missing_gpus_, ", "), ", but there ",
-                     num_gpus == 1 ? "is " : "are ", num_gpus == 0 ? "no" : absl::StrCat(num_gpus),
-                     num_gpus == 1 ? " GPU worker" : " GPU workers", "; --map ",
-                     *missing_gpus_.rbegin(), "=", num_gpus == 0 ? "cpu:0" : "cuda:0",
-                     " uses another for it, --map cuda:*=cpu:0 ", "none"));
-  }
-
   const model::ModelConfig& config_;
   const model::GgufFile& gguf_;
   const RuleFile& rules_;
@@ -237,9 +135,7 @@ class Placer {
   ModuleTree tree_;
   RuleMap map_;
   std::map<std::string, int64_t> bytes_;
-  std::vector<ModulePlacement*> on_cpu_;
-  std::set<std::string> missing_gpus_;
-  std::set<std::string> missing_;
+  DeviceAssigner assigner_;
   // (matrices, their device, the op's device, rule) -> modules
   std::map<std::tuple<std::string, std::string, std::string, int>, std::vector<std::string>>
       splits_;

@@ -1,6 +1,7 @@
 #include "coordinator/placement/ktransformers/tree_shape.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -352,6 +353,36 @@ std::string ModuleOfTensor(const TreeShape& shape, absl::string_view tensor) {
     if (name.tensor == rest) module = std::string(name.module);
   }
   return module.empty() ? "" : absl::StrCat("model.layers.", layer, ".", module);
+}
+
+std::vector<std::pair<std::string, std::string>> TensorsOf(const TreeShape& shape) {
+  std::vector<std::pair<std::string, std::string>> tensors;
+  const auto add = [&](std::string tensor) {
+    std::string module = ModuleOfTensor(shape, tensor);
+    tensors.emplace_back(std::move(tensor), std::move(module));
+  };
+  add("token_embd.weight");
+  for (int layer = 0; layer < shape.num_layers; ++layer) {
+    const std::string blk = absl::StrCat("blk.", layer, ".");
+    std::vector<absl::string_view> names = {"attn_norm", "attn_output", "ffn_norm"};
+    const auto append = [&](bool is_there, std::initializer_list<absl::string_view> more) {
+      if (is_there) names.insert(names.end(), more.begin(), more.end());
+    };
+    append(!shape.latent_attention, {"attn_q", "attn_k", "attn_v"});
+    append(shape.latent_attention, {"attn_kv_a_mqa", "attn_kv_a_norm", "attn_kv_b"});
+    append(shape.latent_attention && !shape.query_lora, {"attn_q"});
+    append(shape.query_lora, {"attn_q_a", "attn_q_a_norm", "attn_q_b"});
+    append(shape.qk_norm, {"attn_q_norm", "attn_k_norm"});
+    const bool moe = shape.has_experts[layer];
+    append(!moe, {"ffn_gate", "ffn_up", "ffn_down"});
+    append(moe, {"ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"});
+    append(moe && shape.shared_experts, {"ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"});
+    append(moe && shape.shared_gate, {"ffn_gate_inp_shexp"});
+    for (absl::string_view name : names) add(absl::StrCat(blk, name, ".weight"));
+  }
+  add("output_norm.weight");
+  add("output.weight");
+  return tensors;
 }
 
 }  // namespace dovetail::coordinator::ktransformers
