@@ -51,7 +51,7 @@ void ReadFlag(const ConfigOverride& flag, ConfigDraft* draft, Mistakes* all) {
 }
 
 // Mistakes that need more than one field.
-void CheckTogether(const std::string& source, ConfigDraft* draft, Mistakes* all) {
+void CheckTogether(const std::string& source, bool needs_model, ConfigDraft* draft, Mistakes* all) {
   ServeConfig& config = draft->config;
   const auto complain = [&](const std::string& field, absl::string_view message) {
     auto it = draft->where.find(field);
@@ -59,7 +59,7 @@ void CheckTogether(const std::string& source, ConfigDraft* draft, Mistakes* all)
     mistake.Add(0, 0, message);
     all->Append(mistake);
   };
-  if (config.model.empty() && draft->where.count("model") == 0) {
+  if (needs_model && config.model.empty() && draft->where.count("model") == 0) {
     complain("model",
              "`model` is missing: give a GGUF file with --model or `model:` in the configuration");
   }
@@ -107,7 +107,8 @@ absl::StatusOr<std::string> ReadWhole(const std::string& path) {
 }  // namespace
 
 absl::StatusOr<ServeConfig> LoadConfig(const std::string& path,
-                                       const std::vector<ConfigOverride>& overrides) {
+                                       const std::vector<ConfigOverride>& overrides,
+                                       bool needs_model) {
   ConfigDraft draft;
   Mistakes mistakes(path);
   if (!path.empty()) {
@@ -116,7 +117,7 @@ absl::StatusOr<ServeConfig> LoadConfig(const std::string& path,
     ReadFile(root, &draft, &mistakes);
   }
   for (const ConfigOverride& flag : overrides) ReadFlag(flag, &draft, &mistakes);
-  CheckTogether(path.empty() ? "configuration" : path, &draft, &mistakes);
+  CheckTogether(path.empty() ? "configuration" : path, needs_model, &draft, &mistakes);
   if (!mistakes.empty()) return mistakes.ToStatus();
   return draft.config;
 }

@@ -59,9 +59,10 @@ struct ConfigOverride {
 };
 
 // Reads `path` (empty: defaults) and applies the overrides. InvalidArgument lists every mistake,
-// one a line.
+// one a line. A missing `model` is one, if it is needed.
 absl::StatusOr<ServeConfig> LoadConfig(const std::string& path,
-                                       const std::vector<ConfigOverride>& overrides);
+                                       const std::vector<ConfigOverride>& overrides,
+                                       bool needs_model = true);
 
 }  // namespace dovetail::coordinator
 

@@ -67,6 +67,8 @@ void ConfigFlags::AddTo(CLI::App* app) {
   }
 }
 
-absl::StatusOr<ServeConfig> ConfigFlags::Load() const { return LoadConfig(path_, overrides_); }
+absl::StatusOr<ServeConfig> ConfigFlags::Load(bool needs_model) const {
+  return LoadConfig(path_, overrides_, needs_model);
+}
 
 }  // namespace dovetail::coordinator

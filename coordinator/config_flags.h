@@ -24,7 +24,7 @@ class ConfigFlags {
   void AddTo(CLI::App* app);
 
   // The file and the flags over it, as parsed.
-  absl::StatusOr<ServeConfig> Load() const;
+  absl::StatusOr<ServeConfig> Load(bool needs_model = true) const;
 
   const std::string& path() const { return path_; }
   // In the order of the command line.

@@ -52,9 +52,7 @@ void ShareNodes(const PlanInputs& inputs, std::vector<DeviceInfo>* devices) {
 }
 
 absl::StatusOr<Plan> PlanOver(const PlanInputs& inputs, const std::vector<DeviceInfo>& devices) {
-  Plan plan =
-      MakePlan(*inputs.config, *inputs.file,
-               Place(*inputs.config, *inputs.file, inputs.rules, devices), devices, inputs.shape);
+  Plan plan = PlanByRules(*inputs.config, *inputs.file, inputs.rules, devices, inputs.shape);
   DT_RETURN_IF_ERROR(ErrorsToStatus(plan.diagnostics));
   DT_RETURN_IF_ERROR(CheckMemory(*inputs.config, *inputs.file, plan));
   return plan;

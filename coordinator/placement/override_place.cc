@@ -1,6 +1,7 @@
 #include "coordinator/placement/override_place.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <set>
 #include <string>
@@ -9,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/yaml_reader.h"
+#include "coordinator/placement/auto_placement.h"
 #include "coordinator/placement/device_assigner.h"
 #include "coordinator/placement/plan_table.h"
 
@@ -46,10 +48,11 @@ std::string MostOf(const model::ModelConfig& config, const model::GgufFile& file
 
 void PlaceByOverrides(const model::ModelConfig& config, const model::GgufFile& file,
                       const TensorOverrides& overrides, const DeviceMap& device_map,
-                      const std::vector<DeviceInfo>& devices, Placement* placement) {
+                      const std::vector<DeviceInfo>& devices, const StepShape& shape,
+                      Placement* placement) {
   std::vector<DeviceInfo> rest;
   std::copy_if(devices.begin(), devices.end(), std::back_inserter(rest), IsGpu);
-  PlaceEvenly(config, file, rest.empty() ? devices : rest, &placement->modules);
+  PlaceAutomatically(config, file, rest.empty() ? devices : rest, shape, &placement->modules);
 
   placement->diagnostics.insert(placement->diagnostics.end(), overrides.diagnostics.begin(),
                                 overrides.diagnostics.end());

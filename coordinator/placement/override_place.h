@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "base/step_shape.h"
 #include "coordinator/placement/device_info.h"
 #include "coordinator/placement/device_map.h"
 #include "coordinator/placement/override_tensor.h"
@@ -19,7 +20,8 @@ namespace dovetail::coordinator {
 // DeviceAssigner's.
 void PlaceByOverrides(const model::ModelConfig& config, const model::GgufFile& file,
                       const TensorOverrides& overrides, const DeviceMap& device_map,
-                      const std::vector<DeviceInfo>& devices, Placement* placement);
+                      const std::vector<DeviceInfo>& devices, const StepShape& shape,
+                      Placement* placement);
 
 }  // namespace dovetail::coordinator
 

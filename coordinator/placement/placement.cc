@@ -1,40 +1,13 @@
 #include "coordinator/placement/placement.h"
 
-#include <algorithm>
-
 #include "base/check.h"
-#include "coordinator/placement/auto_split.h"
+#include "coordinator/placement/auto_placement.h"
 #include "coordinator/placement/ktransformers/place.h"
-#include "coordinator/placement/op_choice.h"
 #include "coordinator/placement/override_place.h"
 #include "coordinator/placement/rule_placement.h"
 #include "model/memory_plan.h"
 
 namespace dovetail::coordinator {
-void PlaceEvenly(const model::ModelConfig& config, const model::GgufFile& file,
-                 const std::vector<DeviceInfo>& devices, std::vector<ModulePlacement>* modules) {
-  std::vector<int64_t> layer_bytes(config.num_hidden_layers, 0);
-  int64_t first_extra = 0;
-  int64_t last_extra = 0;
-  for (const ModulePlacement& module : *modules) {
-    const int64_t bytes = StoredBytesOf(config, file, module.op);
-    if (module.op.layer >= 0) {
-      layer_bytes[module.op.layer] += bytes;
-    } else {
-      (module.op.kind == OpKind::kEmbedding ? first_extra : last_extra) += bytes;
-    }
-  }
-  const std::vector<int> begins =
-      SplitEvenly(layer_bytes, static_cast<int>(devices.size()), first_extra, last_extra);
-  for (ModulePlacement& module : *modules) {
-    size_t device = module.op.kind == OpKind::kEmbedding ? 0 : devices.size() - 1;
-    if (module.op.layer >= 0) {
-      device = std::upper_bound(begins.begin(), begins.end(), module.op.layer) - begins.begin() - 1;
-    }
-    module.device = devices[device].name;
-    module.op_name = OpName(module.op, "", devices[device]);
-  }
-}
 
 int64_t StoredBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op) {
   int64_t bytes = 0;
@@ -56,7 +29,7 @@ int64_t PackedBytesOf(const model::ModelConfig& config, const model::GgufFile& f
 }
 
 Placement Place(const model::ModelConfig& config, const model::GgufFile& file, const RuleSet* rules,
-                const std::vector<DeviceInfo>& devices) {
+                const std::vector<DeviceInfo>& devices, const StepShape& shape) {
   Placement placement;
   if (devices.empty()) {
     placement.diagnostics.push_back({.code = "no-device",
@@ -68,14 +41,15 @@ Placement Place(const model::ModelConfig& config, const model::GgufFile& file, c
     placement.modules.push_back({op, model::ModuleName(op), "", "", std::nullopt});
   }
   if (rules != nullptr && rules->overrides != nullptr) {
-    PlaceByOverrides(config, file, *rules->overrides, rules->device_map, devices, &placement);
+    PlaceByOverrides(config, file, *rules->overrides, rules->device_map, devices, shape,
+                     &placement);
   } else if (rules != nullptr && rules->ktransformers != nullptr) {
     ktransformers::PlaceByRuleFile(config, file, *rules->ktransformers, rules->device_map, devices,
                                    &placement);
   } else if (rules != nullptr) {
     PlaceByRules(config, file, *rules, devices, &placement);
   } else {
-    PlaceEvenly(config, file, devices, &placement.modules);
+    PlaceAutomatically(config, file, devices, shape, &placement.modules);
   }
   return placement;
 }

@@ -1,5 +1,5 @@
-// Placement: which device each module runs on, and which rule decided that; by rules, or even over
-// the devices. What a placement costs, and whether it fits, is the plan's affair (plan.h).
+// Placement: which device each module runs on, and which rule decided that; by rules, or
+// automatically. What a placement costs, and whether it fits, is the plan's affair (plan.h).
 //
 // Pure functions of the model's configuration, the rules and the devices' descriptions.
 #ifndef DOVETAIL_COORDINATOR_PLACEMENT_PLACEMENT_H_
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/route.h"
+#include "base/step_shape.h"
 #include "coordinator/placement/device_info.h"
 #include "coordinator/placement/diagnostic.h"
 #include "coordinator/placement/rule_ref.h"
@@ -34,13 +35,9 @@ struct Placement {
   std::vector<Diagnostic> diagnostics;
 };
 
-// Without rules layers are cut into consecutive runs, as even by bytes as can be.
+// By rules, or without them automatically (auto_placement.h).
 Placement Place(const model::ModelConfig& config, const model::GgufFile& file, const RuleSet* rules,
-                const std::vector<DeviceInfo>& devices);
-
-// That placement: fills in devices and ops. `devices` must not be empty.
-void PlaceEvenly(const model::ModelConfig& config, const model::GgufFile& file,
-                 const std::vector<DeviceInfo>& devices, std::vector<ModulePlacement>* modules);
+                const std::vector<DeviceInfo>& devices, const StepShape& shape);
 
 // What an op's tensors take in the file, and in a worker's memory.
 int64_t StoredBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op);

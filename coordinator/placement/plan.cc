@@ -10,6 +10,7 @@
 #include "base/status_macros.h"
 #include "coordinator/placement/memory_check.h"
 #include "coordinator/placement/plan_table.h"
+#include "coordinator/placement/rule_placement.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -103,6 +104,15 @@ Plan MakePlan(const model::ModelConfig& config, const model::GgufFile& file, Pla
   }
   PlanMemory(config, &plan);
   return plan;
+}
+
+Plan PlanByRules(const model::ModelConfig& config, const model::GgufFile& file,
+                 const RuleSet* rules, std::vector<DeviceInfo> devices, const StepShape& shape) {
+  std::vector<Diagnostic> diagnostics;
+  if (rules != nullptr) ApplyBudgets(*rules, &devices, &diagnostics);
+  Placement placement = Place(config, file, rules, devices, shape);
+  placement.diagnostics.insert(placement.diagnostics.end(), diagnostics.begin(), diagnostics.end());
+  return MakePlan(config, file, std::move(placement), devices, shape);
 }
 
 int64_t HopBytes(const model::ModelConfig& config, int64_t rows) {

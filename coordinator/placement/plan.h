@@ -44,6 +44,10 @@ struct Plan {
 Plan MakePlan(const model::ModelConfig& config, const model::GgufFile& file, Placement placement,
               const std::vector<DeviceInfo>& devices, const StepShape& shape);
 
+// The whole way: the file's budgets, Place, MakePlan.
+Plan PlanByRules(const model::ModelConfig& config, const model::GgufFile& file,
+                 const RuleSet* rules, std::vector<DeviceInfo> devices, const StepShape& shape);
+
 // What crosses from worker to worker for `rows` rows of one step.
 int64_t HopBytes(const model::ModelConfig& config, int64_t rows);
 

@@ -140,12 +140,17 @@ void PlaceByRules(const model::ModelConfig& config, const model::GgufFile& file,
 
 void ApplyBudgets(const RuleSet& rules, std::vector<DeviceInfo>* devices,
                   std::vector<Diagnostic>* diagnostics) {
+  const std::vector<DeviceInfo> described = *devices;
   for (const DeviceBudget& budget : rules.budgets) {
     bool found = false;
-    for (DeviceInfo& device : *devices) {
+    for (size_t i = 0; i < devices->size(); ++i) {
+      DeviceInfo& device = (*devices)[i];
       if (!Means(budget.device, device)) continue;
       found = true;
-      if (budget.memory_bytes) device.memory_bytes = *budget.memory_bytes;
+      if (budget.memory_bytes) {
+        device.memory_bytes = std::min(described[i].memory_bytes, *budget.memory_bytes);
+        device.memory_pool.clear();
+      }
       if (budget.reserve_bytes) device.reserve_bytes = *budget.reserve_bytes;
     }
     if (found) continue;

@@ -20,7 +20,8 @@ void PlaceByRules(const model::ModelConfig& config, const model::GgufFile& file,
                   const RuleSet& rules, const std::vector<DeviceInfo>& devices,
                   Placement* placement);
 
-// Memory and reserve as the file says, for the devices that it names. Unknown devices are errors.
+// Memory (not more than there is) and reserve as the file says, for the devices that it names. The
+// last entry that means a device counts. A warning for names that are none of them.
 void ApplyBudgets(const RuleSet& rules, std::vector<DeviceInfo>* devices,
                   std::vector<Diagnostic>* diagnostics);
 

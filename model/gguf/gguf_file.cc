@@ -118,6 +118,23 @@ absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(const std::string& path
   return file;
 }
 
+std::unique_ptr<GgufFile> GgufFile::FromHeader(
+    std::string name, std::vector<std::pair<std::string, GgufValue>> metadata,
+    std::vector<GgufTensor> tensors) {
+  std::unique_ptr<GgufFile> file(new GgufFile());
+  Impl& impl = *file->impl_;
+  impl.path = name;
+  impl.shard_paths = {std::move(name)};
+  impl.metadata = std::move(metadata);
+  impl.tensors = std::move(tensors);
+  for (size_t i = 0; i < impl.metadata.size(); ++i) impl.key_index[impl.metadata[i].first] = i;
+  for (size_t i = 0; i < impl.tensors.size(); ++i) {
+    impl.tensor_index.emplace(impl.tensors[i].name, i);
+    impl.file_bytes += impl.tensors[i].bytes;
+  }
+  return file;
+}
+
 GgufFile::GgufFile() : impl_(std::make_unique<Impl>()) {}
 GgufFile::~GgufFile() = default;
 

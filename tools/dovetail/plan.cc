@@ -1,8 +1,10 @@
 // dovetail plan, dovetail explain: what serve would do with a model, from headers alone.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <fstream>
 #include <memory>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,7 +21,9 @@
 #include "coordinator/placement/memory_check.h"
 #include "coordinator/placement/plan_json.h"
 #include "coordinator/placement/plan_text.h"
+#include "coordinator/placement/rules_text.h"
 #include "kernels/bandwidth.h"
+#include "model/hf_config.h"
 #include "tools/dovetail/commands.h"
 #include "tools/dovetail/local_job.h"
 
@@ -37,7 +41,10 @@ constexpr int64_t kBandwidthBytes = int64_t{256} << 20;
 struct Flags {
   coordinator::ConfigFlags config;
   std::vector<std::string> devices;
+  std::string model_config;  // a Hugging Face configuration in place of a model
+  std::string weight_type = "Q4_K";
   bool json = false;
+  std::string emit_rules;
   std::string module;  // of explain
 };
 
@@ -53,13 +60,28 @@ struct PlanInput {
 void MeasureBandwidth(std::vector<DeviceInfo>* devices) {
   int threads = 0;
   for (const DeviceInfo& device : *devices) threads += device.num_threads;
-  ThreadPool pool(threads);
+  ThreadPool pool(threads, {});
   const double all = 1e9 * kernels::MeasureReadBandwidth(&pool, kBandwidthBytes);
   for (DeviceInfo& device : *devices) device.bandwidth = all * device.num_threads / threads;
 }
 
+absl::StatusOr<std::unique_ptr<model::GgufFile>> OpenModelConfig(const Flags& flags) {
+  std::ifstream in(flags.model_config, std::ios::binary);
+  std::ostringstream text;
+  if (!(text << in.rdbuf())) {
+    return absl::NotFoundError(absl::StrCat(flags.model_config, ": cannot be read"));
+  }
+  for (const WeightType type : SupportedWeightTypes()) {
+    if (InfoOf(type).name != flags.weight_type) continue;
+    return model::HeaderFromHfConfig(text.str(), flags.model_config, type);
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--weight-type ", flags.weight_type, ": not a weight type such as Q4_K or F16"));
+}
+
 absl::StatusOr<PlanInput> ReadInput(const Flags& flags) {
-  DT_ASSIGN_OR_RETURN(const coordinator::ServeConfig config, flags.config.Load());
+  DT_ASSIGN_OR_RETURN(const coordinator::ServeConfig config,
+                      flags.config.Load(/*needs_model=*/flags.model_config.empty()));
   PlanInput input;
   if (flags.devices.empty()) {
     input.devices = coordinator::LocalDevices(config);
@@ -67,7 +89,8 @@ absl::StatusOr<PlanInput> ReadInput(const Flags& flags) {
   } else {
     DT_ASSIGN_OR_RETURN(input.devices, coordinator::ParseDeviceSpecs(flags.devices));
   }
-  DT_ASSIGN_OR_RETURN(input.file, model::GgufFile::Open(config.model));
+  DT_ASSIGN_OR_RETURN(input.file, flags.model_config.empty() ? model::GgufFile::Open(config.model)
+                                                             : OpenModelConfig(flags));
   DT_ASSIGN_OR_RETURN(input.config, model::LoadModelConfig(*input.file));
   DT_ASSIGN_OR_RETURN(input.rules, coordinator::LoadConfiguredRules(config));
   DT_ASSIGN_OR_RETURN(input.shape, coordinator::MakeStepShape(config, input.config));
@@ -75,11 +98,8 @@ absl::StatusOr<PlanInput> ReadInput(const Flags& flags) {
 }
 
 Plan MakePlan(const PlanInput& input) {
-  return coordinator::MakePlan(
-      input.config, *input.file,
-      coordinator::Place(input.config, *input.file, input.rules ? &*input.rules : nullptr,
-                         input.devices),
-      input.devices, input.shape);
+  return coordinator::PlanByRules(input.config, *input.file, input.rules ? &*input.rules : nullptr,
+                                  input.devices, input.shape);
 }
 
 void PrintDiagnostics(const std::vector<Diagnostic>& diagnostics) {
@@ -98,6 +118,20 @@ int ReportInJson(const absl::Status& status) {
   }
   std::printf("%s\n", coordinator::PlanJson({}, plan, {}, {}).c_str());
   return ReportError(status);
+}
+
+// The plan's placement as rules: to edit, and to give back with --rules.
+absl::Status WriteRules(const Plan& plan, const std::string& path) {
+  const std::vector<coordinator::ModulePlacement> modules(plan.modules.begin(), plan.modules.end());
+  const std::string text = coordinator::RulesText(modules);
+  if (path == "-") {
+    std::printf("%s", text.c_str());
+    return absl::OkStatus();
+  }
+  std::ofstream out(path, std::ios::binary);
+  out << text;
+  out.close();
+  return out ? absl::OkStatus() : absl::UnavailableError(absl::StrCat(path, ": cannot be written"));
 }
 
 int RunPlan(const Flags& flags) {
@@ -122,6 +156,9 @@ int RunPlan(const Flags& flags) {
     }
   }
   if (!usable) return kBadInput;
+  if (!flags.emit_rules.empty()) {
+    if (const absl::Status s = WriteRules(plan, flags.emit_rules); !s.ok()) return ReportError(s);
+  }
   return coordinator::Fits(plan) ? 0 : kDoesNotFit;
 }
 
@@ -150,6 +187,14 @@ CLI::App* AddCommand(CLI::App* app, const char* name, const char* what, Flags* f
                    "device to plan for, such as cuda:0:24GiB:sm89:bw=1008GB/s or "
                    "cpu:0:512GiB:numa0 (default: this machine's workers)")
       ->type_name("SPEC");
+  command
+      ->add_option("--model-config", flags->model_config,
+                   "a Hugging Face config.json in place of --model: a model that is not there yet")
+      ->type_name("FILE");
+  command
+      ->add_option("--weight-type", flags->weight_type, "with --model-config: type of its matrices")
+      ->type_name("TYPE")
+      ->capture_default_str();
   return command;
 }
 
@@ -160,6 +205,10 @@ void AddPlan(CLI::App* app, int* exit_code) {
   CLI::App* command =
       AddCommand(app, "plan", "Show where everything would go, and whether it fits", flags.get());
   command->add_flag("--json", flags->json, "machine-readable");
+  command
+      ->add_option("--emit-rules", flags->emit_rules,
+                   "write the placement as rules, to be edited and given back; -: to the output")
+      ->type_name("FILE");
   command->callback([flags, exit_code] { *exit_code = RunPlan(*flags); });
 }
 

@@ -1,15 +1,11 @@
 #include "coordinator/placement/plan.h"
 
-#include <filesystem>
-
-#include "absl/strings/str_cat.h"
-#include "base/status_macros.h"
-#include "coordinator/placement/auto_split.h"
 #include "coordinator/placement/plan_table.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/tiny_llama.h"
+#include "tests/unit/coordinator/plan_fixture.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -21,60 +17,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-constexpr int64_t kGiB = int64_t{1} << 30;
-
-class PlanTest : public ::testing::Test {
- protected:
-  void SetUp() override { Open({}); }
-  void Open(TinyLlamaOptions options, int layers = 8) {
-    options.layers = layers;
-    const std::string path = ::testing::TempDir() + "dovetail_plan_test.gguf";
-    testing::WriteTinyLlama(path, options);
-    ASSERT_OK_AND_ASSIGN(file_, model::GgufFile::Open(path));
-    ASSERT_OK_AND_ASSIGN(config_, model::LoadModelConfig(*file_));
-    shape_.max_rows = 64;
-    shape_.max_sequences = 8;
-    shape_.max_logit_rows = 8;
-    shape_.context_length = 256;
-    shape_.num_kv_blocks = 16;
-  }
-  static std::vector<DeviceInfo> Devices(int count, int64_t memory = 4 * kGiB) {
-    std::vector<DeviceInfo> devices;
-    for (int i = 0; i < count; ++i) {
-      DeviceInfo device;
-      device.name = absl::StrCat("cpu:", i);
-      device.memory_bytes = memory;
-      const auto types = SupportedWeightTypes();
-      device.weight_types.assign(types.begin(), types.end());
-      devices.push_back(device);
-    }
-    return devices;
-  }
-  absl::StatusOr<Plan> Make(const std::vector<DeviceInfo>& devices) {
-    return Make(nullptr, devices);
-  }
-  absl::StatusOr<Plan> Make(const std::string& rules, const std::vector<DeviceInfo>& devices) {
-    absl::StatusOr<RuleSet> set = ParseRules(rules, "r.yaml");
-    if (!set.ok()) return set.status();
-    return Make(&*set, devices);
-  }
-  absl::StatusOr<Plan> Make(const RuleSet* rules, const std::vector<DeviceInfo>& devices) {
-    DT_ASSIGN_OR_RETURN(std::vector<ModulePlacement> placements,
-                        Place(config_, *file_, rules, devices));
-    return MakePlan(config_, *file_, std::move(placements), devices, shape_);
-  }
-  std::vector<std::string> Places(const Plan& plan) {
-    std::vector<std::string> places;
-    for (const Segment& segment : plan.route) {
-      places.push_back(absl::StrCat(segment.worker, ": ", DescribeOps(segment.ops)));
-    }
-    return places;
-  }
-
-  std::unique_ptr<model::GgufFile> file_;
-  model::ModelConfig config_;
-  StepShape shape_;
-};
+class PlanTest : public PlanFixture {};
 
 TEST_F(PlanTest, WithoutRulesOneWorkerHasEverything) {
   ASSERT_OK_AND_ASSIGN(const Plan plan, Make(Devices(1)));
@@ -152,19 +95,18 @@ TEST_F(PlanTest, ListsAllMistakesOfRulesAtOnce) {
 - {match: {layers: 4-8, role: attention}, place: cpu:1}
 - {match: {layers: 40}, place: cpu:1}
 - {match: {layers: 4, role: mlp}, place: gpu:0}
-- {match: {layers: 5, role: mlp, experts: 0-3}, place: cpu:0}
+- {match: {layers: 5, experts: 0-3}, place: cpu:0}
 - {match: {layers: 5, role: embedding}, place: cpu:0}
 )",
                                          Devices(2));
   EXPECT_THAT(
       plan, StatusIs(absl::StatusCode::kInvalidArgument,
+                     "r.yaml: no rule places model.embed_tokens, model.layers.5-7.mlp, model.norm, "
+                     "lm_head; a last rule `match: {}` takes what is left\n"
                      "r.yaml:3:20: the rule names layer 8, but the model has 8 layers (0-7)\n"
                      "r.yaml:4:20: the rule names layer 40, but the model has 8 layers (0-7)\n"
                      "r.yaml:5:42: unknown worker `gpu:0`; known: cpu:0, cpu:1\n"
-                     "r.yaml:6:3: the rule places experts, but the model is dense\n"
-                     "r.yaml:7:3: the rule matches no module of the model\n"
-                     "r.yaml: no rule places model.embed_tokens, model.layers.5-7.mlp, model.norm, "
-                     "lm_head"));
+                     "r.yaml:6:32: the rule places experts, but the model is dense"));
 }
 
 TEST_F(PlanTest, CollapsesModulesThatNobodyOwns) {
@@ -174,7 +116,8 @@ TEST_F(PlanTest, CollapsesModulesThatNobodyOwns) {
                    Devices(1)),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        "r.yaml: no rule places model.layers.1-2, model.layers.4, "
-                       "model.layers.5-6.mlp, model.layers.7"));
+                       "model.layers.5-6.mlp, model.layers.7; a last rule `match: {}` takes what "
+                       "is left"));
 }
 
 TEST_F(PlanTest, RefusesWeightTypesThatAWorkerCannotComputeWith) {
@@ -200,11 +143,11 @@ TEST_F(PlanTest, RefusesTooLittleMemoryWithFiguresAndWhatWouldFit) {
   EXPECT_THAT(plan,
               StatusIs(absl::StatusCode::kResourceExhausted,
                        AllOf(HasSubstr("needs more memory than its workers have (context_length "
-                                       "256, kv_tokens 512)"),
+                                       "256, kv_tokens 512, chunk_size 56, max_batch_size 8)"),
                              HasSubstr(" too little"), HasSubstr("fits\n"),
                              HasSubstr(FormatBytes(memory.total())),
                              HasSubstr(FormatBytes(devices[1].memory_bytes)),
-                             HasSubstr("This would fit: kv_tokens 288 with context_length 256"))));
+                             HasSubstr("What would fit:\nkv_tokens 288 with context_length 256"))));
   // The advice is true, and the next larger cache is not.
   shape_.num_kv_blocks = 9;
   EXPECT_OK(Make(devices));
@@ -221,8 +164,9 @@ TEST_F(PlanTest, AdvisesAShorterContextWhereOneSequenceDoesNotFit) {
   EXPECT_THAT(Make(devices), StatusIs(absl::StatusCode::kResourceExhausted,
                                       HasSubstr("kv_tokens 128 with context_length 128")));
   devices[0].memory_bytes = memory.weights_packed;
-  EXPECT_THAT(Make(devices), StatusIs(absl::StatusCode::kResourceExhausted,
-                                      HasSubstr("No KV cache is small enough")));
+  EXPECT_THAT(Make(devices),
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("nothing: no KV cache, chunk or batch is small enough")));
 }
 
 TEST_F(PlanTest, NeedsAWorker) {
@@ -243,15 +187,6 @@ TEST_F(PlanTest, DescribesItself) {
                               "context: 256 tokens per sequence; KV cache: 512 tokens, "));
   EXPECT_THAT(text, HasSubstr("4.00 GiB  fits\n"));
   EXPECT_THAT(text, Not(HasSubstr(" \n"))) << "no trailing spaces";
-}
-
-TEST(SplitEvenlyTest, BalancesSums) {
-  EXPECT_THAT(SplitEvenly({1, 1, 1, 1}, 2, 0, 0), ElementsAre(0, 2));
-  EXPECT_THAT(SplitEvenly({1, 1, 1, 1}, 2, 2, 0), ElementsAre(0, 1));
-  EXPECT_THAT(SplitEvenly({1, 1, 1, 1}, 2, 0, 10), ElementsAre(0, 4));
-  EXPECT_THAT(SplitEvenly({5, 1, 1, 1, 1, 1}, 2, 0, 0), ElementsAre(0, 1));
-  EXPECT_THAT(SplitEvenly({}, 3, 1, 1), ElementsAre(0, 0, 0));
-  EXPECT_THAT(SplitEvenly({4}, 1, 0, 0), ElementsAre(0));
 }
 
 TEST(FormatTest, Tables) {
