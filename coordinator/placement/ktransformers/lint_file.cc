@@ -22,7 +22,12 @@ std::vector<Diagnostic> FromStatus(const absl::Status& status, const std::string
   for (absl::string_view line : absl::StrSplit(status.message(), '\n')) {
     Diagnostic d{std::string(code), Severity::kError, file, 0, 0, ""};
     absl::string_view rest = line;
-    if (absl::ConsumePrefix(&rest, absl::StrCat(file, ":"))) {
+    if (!absl::ConsumePrefix(&rest, absl::StrCat(file, ":"))) {
+      if (!out.empty()) {  // a message that quotes several lines
+        absl::StrAppend(&out.back().message, "\n", line);
+        continue;
+      }
+    } else {
       const std::vector<absl::string_view> parts = absl::StrSplit(rest, absl::MaxSplits(':', 2));
       if (parts.size() == 3 && absl::SimpleAtoi(parts[0], &d.line) &&
           absl::SimpleAtoi(parts[1], &d.col)) {

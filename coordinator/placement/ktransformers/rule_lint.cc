@@ -63,7 +63,7 @@ class RuleLint {
     for (size_t i = 0; i < context_.tree.modules.size(); ++i) {
       if (!Fits(context_.tree, context_.tree.modules[i], rule)) continue;
       if (winners_[i] == kNotVisited) {
-        not_visited = static_cast<int>(i);
+        if (not_visited < 0) not_visited = static_cast<int>(i);
       } else {
         ++taken[winners_[i]];
       }
@@ -129,30 +129,36 @@ class RuleLint {
   }
 
   // Two rules of one kind for different devices, of which the second names layers of the first: a
-  // number is probably wrong.
+  // number is probably wrong. A rule that names all layers takes what is left, and means it.
   void CheckOverlap(const Rule& rule) {
     std::map<int, std::set<int>> lost;  // to which rule: layers
+    std::set<int> named, all;
     for (size_t i = 0; i < context_.tree.modules.size(); ++i) {
       const int winner = winners_[i];
-      if (winner < 0 || winner >= rule.index) continue;
-      const Rule& earlier = context_.file.rules[winner];
       const int layer = LayerOf(context_.tree.modules[i].name);
-      if (layer < 0 || earlier.op != rule.op || earlier.match_class != rule.match_class ||
-          earlier.Device("generate_op") != rule.Device("generate_op") ||
-          CanonicalDevice(earlier.Device("generate_device")) ==
-              CanonicalDevice(rule.Device("generate_device")) ||
-          !Fits(context_.tree, context_.tree.modules[i], rule)) {
-        continue;
-      }
-      lost[winner].insert(layer);
+      if (layer < 0) continue;
+      all.insert(layer);
+      if (!Fits(context_.tree, context_.tree.modules[i], rule)) continue;
+      named.insert(layer);
+      if (winner < 0 || winner >= rule.index) continue;
+      if (IsOfOneKind(context_.file.rules[winner], rule)) lost[winner].insert(layer);
     }
+    if (named == all) return;
     for (const auto& [winner, layers] : lost) {
       const Ranges ranges = ToRanges(std::vector<int>(layers.begin(), layers.end()));
       Report("layer-overlap", Severity::kWarning, rule.name_place,
-             absl::StrCat(Describe(rule), " names layers ", FormatRanges(ranges),
-                          " that the earlier ", Describe(context_.file.rules[winner]),
-                          " has put on ", context_.file.rules[winner].Device("generate_device")));
+             absl::StrCat(Describe(rule), " names ", layers.size() == 1 ? "layer " : "layers ",
+                          FormatRanges(ranges), ", which the earlier ",
+                          Describe(context_.file.rules[winner]), " has put on ",
+                          context_.file.rules[winner].Device("generate_device")));
     }
+  }
+
+  static bool IsOfOneKind(const Rule& a, const Rule& b) {
+    return a.op == b.op && a.match_class == b.match_class &&
+           a.Device("generate_op") == b.Device("generate_op") &&
+           CanonicalDevice(a.Device("generate_device")) !=
+               CanonicalDevice(b.Device("generate_device"));
   }
 
   void SuggestOrder() {
