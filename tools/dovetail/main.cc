@@ -18,6 +18,7 @@ int main(int argc, char** argv) {
   dovetail::tools::AddPlan(&app, &exit_code);
   dovetail::tools::AddExplain(&app, &exit_code);
   dovetail::tools::AddInspect(&app, &exit_code);
+  dovetail::tools::AddRules(&app, &exit_code);
   dovetail::tools::AddEval(&app, &exit_code);
   dovetail::tools::AddBench(&app, &exit_code);
   try {

@@ -38,9 +38,10 @@ TEST(Diagnostic, OnlyErrorsMakeAStatus) {
 
 TEST(Diagnostic, BecomesJsonWhateverItQuotes) {
   const Diagnostic odd{"a", Severity::kError, "r.yaml", 1, 2, "bad \xff byte"};
-  EXPECT_EQ(DiagnosticsJson({&odd, 1}),
-            "[\n  {\n    \"code\": \"a\",\n    \"severity\": \"error\",\n    \"file\": \"r.yaml\",\n"
-            "    \"line\": 1,\n    \"col\": 2,\n    \"message\": \"bad \xef\xbf\xbd byte\"\n  }\n]");
+  EXPECT_EQ(
+      DiagnosticsJson({&odd, 1}),
+      "[\n  {\n    \"code\": \"a\",\n    \"severity\": \"error\",\n    \"file\": \"r.yaml\",\n"
+      "    \"line\": 1,\n    \"col\": 2,\n    \"message\": \"bad \xef\xbf\xbd byte\"\n  }\n]");
   EXPECT_EQ(DiagnosticsJson({}), "[]");
 }
 
