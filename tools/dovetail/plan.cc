@@ -59,7 +59,7 @@ struct PlanInput {
 void MeasureBandwidth(std::vector<DeviceInfo>* devices) {
   int threads = 0;
   for (const DeviceInfo& device : *devices) threads += device.num_threads;
-  ThreadPool pool(threads);
+  ThreadPool pool(threads, {});
   const double all = 1e9 * kernels::MeasureReadBandwidth(&pool, model::kMeasureBytes);
   for (DeviceInfo& device : *devices) device.bandwidth = all * device.num_threads / threads;
 }
