@@ -87,6 +87,11 @@ void CheckTogether(const std::string& source, bool needs_model, ConfigDraft* dra
     complain("memory", absl::StrCat("`memory` names ", worker, ", which is not among the workers: ",
                                     absl::StrJoin(config.workers, ", ")));
   }
+  if (draft->total_threads > 0 &&
+      static_cast<size_t>(draft->total_threads) < config.workers.size()) {
+    complain("cpu_infer", absl::StrCat("`cpu_infer` is ", draft->total_threads, ", fewer than the ",
+                                       config.workers.size(), " workers that share it"));
+  }
   if (draft->total_threads > 0 && !config.workers.empty()) {
     config.threads = std::max(1, draft->total_threads / static_cast<int>(config.workers.size()));
   }

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "base/cpu_topology.h"
 #include "coordinator/placement/device_map.h"
 #include "coordinator/placement/override_tensor.h"
 
@@ -223,16 +224,21 @@ void ReadLogLevel(const YamlNode& node, absl::string_view name, ConfigDraft* dra
 
 void ReadTotalThreads(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                       Mistakes* mistakes) {
-  if (auto value = ReadInt(node, name, 1, 4096, mistakes)) {
-    draft->total_threads = static_cast<int>(*value);
-  }
+  const std::optional<int64_t> value = ReadInt(node, name, 1, 4096, mistakes);
+  if (!value) return;
+  draft->total_threads = static_cast<int>(*value);
+  const size_t cores = UsableCpus(ReadCpuTopology(), -1).size();
+  if (cores == 0 || static_cast<size_t>(*value) <= cores) return;
+  mistakes->Add(node, absl::StrCat("`", name, "` is ", *value, ", but this machine has ", cores,
+                                   cores == 1 ? " core" : " cores", " to use"));
 }
 
-void RefuseModelPath(const YamlNode& node, absl::string_view name, ConfigDraft*,
-                     Mistakes* mistakes) {
-  mistakes->Add(node, absl::StrCat("`", name,
-                                   "` is not used: configuration, tokenizer and chat template "
-                                   "come from the GGUF file; give only `model` (or `gguf_path`)"));
+// KTransformers' settings that have no meaning here: the Hugging Face directory (everything comes
+// from the GGUF file) and the choice of an engine (there is one). Accepted, so that a command line
+// can be kept as it is.
+void ReadWithoutEffect(const YamlNode& node, absl::string_view name, ConfigDraft*,
+                       Mistakes* mistakes) {
+  ReadText(node, name, mistakes);
 }
 
 }  // namespace
@@ -241,7 +247,8 @@ const std::vector<ConfigField>& ConfigFields() {
   constexpr int kMany = 1 << 30;
   static const auto* const fields = new std::vector<ConfigField>{
       {"model", "gguf_path", Text(&ServeConfig::model)},
-      {"model_path", "", RefuseModelPath},
+      {"model_path", "", ReadWithoutEffect},
+      {"backend_type", "", ReadWithoutEffect},
       {"model_name", "", Text(&ServeConfig::model_name)},
       {"rules", "optimize_config_path", Text(&ServeConfig::rules)},
       {"map", "", ReadMap},
@@ -255,8 +262,8 @@ const std::vector<ConfigField>& ConfigFields() {
       {"listen", "", ReadListen},
       {"port", "", Int(&ServeConfig::port, 0, 65535)},
       {"grpc_port", "", Int(&ServeConfig::grpc_port, 0, 65535)},
-      {"context_length", "cache_lens", Int(&ServeConfig::context_length, 0, kMany)},
-      {"kv_tokens", "", Int(&ServeConfig::kv_tokens, 0, kMany)},
+      {"context_length", "", Int(&ServeConfig::context_length, 0, kMany)},
+      {"kv_tokens", "cache_lens", Int(&ServeConfig::kv_tokens, 0, kMany)},
       {"kv_type", "", ReadKvType},
       {"max_batch_size", "", Int(&ServeConfig::max_batch_size, 1, 1024)},
       {"chunk_size", "chunk_prefill_size", Int(&ServeConfig::chunk_size, 1, 65536)},

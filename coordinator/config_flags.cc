@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "coordinator/config_fields.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -42,7 +43,7 @@ constexpr Flag kFlags[] = {
     {"max_queue", "N", "waiting requests before more are refused (default: 256)"},
     {"lanes", "N", "steps in flight along the route (default: 1)"},
     {"request_timeout", "DURATION", "longest generation (default: 10m)"},
-    {"worker_timeout", "DURATION", "a worker this silent is lost (default: 1.5s)"},
+    {"worker_timeout", "DURATION", "a worker this silent is lost (default: 10s)"},
     {"drain_timeout", "DURATION", "wait for running requests before the end (default: 30s)"},
     {"log_level", "LEVEL", "debug, info, warn, error or off (default: info)"},
 };
@@ -65,6 +66,24 @@ void ConfigFlags::AddTo(CLI::App* app) {
         ->type_name(flag.type)
         ->take_last();
   }
+  for (const ConfigField& field : ConfigFields()) {
+    if (!field.alias.empty()) AddForeignFlag(app, field.alias);
+  }
+  for (const char* name : {"model_path", "backend_type", "cpu_infer"}) AddForeignFlag(app, name);
+}
+
+// "cache_lens": as --cache-lens, and as KTransformers spells it.
+void ConfigFlags::AddForeignFlag(CLI::App* app, absl::string_view name) {
+  const std::string dashed = absl::StrReplaceAll(name, {{"_", "-"}});
+  app->add_option_function<std::string>(
+         absl::StrCat("--", dashed, dashed == name ? "" : absl::StrCat(",--", name)),
+         [this, dashed](const std::string& value) {
+           overrides_.push_back({dashed, value});
+         },
+         "")
+      ->type_name("VALUE")
+      ->take_last()
+      ->group("KTransformers' names");
 }
 
 absl::StatusOr<ServeConfig> ConfigFlags::Load(bool needs_model) const {

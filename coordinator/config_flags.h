@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "coordinator/config.h"
 
 namespace CLI {
@@ -31,6 +32,8 @@ class ConfigFlags {
   const std::vector<ConfigOverride>& overrides() const { return overrides_; }
 
  private:
+  void AddForeignFlag(CLI::App* app, absl::string_view name);
+
   std::string path_;
   std::vector<ConfigOverride> overrides_;
 };

@@ -199,6 +199,7 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
   if (Owns(ops, OpKind::kLmHead)) {
     buffers.Add("logits", logit_rows * config.vocab_size, 4);
     buffers.Add("probs", int64_t{num_threads} * config.vocab_size, 4);
+    buffers.Add("ids", int64_t{num_threads} * config.vocab_size, 4);
   }
   return buffers.Take();
 }
@@ -216,7 +217,7 @@ absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const G
   }
   PlanStepMemory(config, ops, shape, num_threads, &memory);
   memory.communication = communication_bytes;
-  memory.runtime = kRuntimeBytes;
+  memory.runtime = RuntimeBytes(num_threads);
   return memory;
 }
 

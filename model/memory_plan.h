@@ -6,6 +6,7 @@
 #ifndef DOVETAIL_MODEL_MEMORY_PLAN_H_
 #define DOVETAIL_MODEL_MEMORY_PLAN_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -48,8 +49,14 @@ int64_t AttentionScratchFloats(int32_t head_dim);
 // The shared-memory ring through which a worker receives frames.
 inline constexpr int64_t kRingBytes = int64_t{4} << 20;
 
-// Resident bytes of a worker process before it loads anything: code, gRPC, thread stacks.
-inline constexpr int64_t kRuntimeBytes = int64_t{40} << 20;
+// Private memory of a worker process besides the model: heap, gRPC, threads' stacks. Measured
+// (docs/plan.md); code is not counted, which all processes share with the file on disk.
+inline int64_t RuntimeBytes(int num_threads) {
+  return (int64_t{6} << 20) + int64_t{num_threads} * (int64_t{128} << 10);
+}
+
+// What a worker reads once, before it registers, to measure its bandwidth; freed before it loads.
+inline constexpr int64_t kMeasureBytes = int64_t{64} << 20;
 
 // The named buffers of a worker's step workspace; the worker carves them out of one allocation.
 // Only what the owned ops need is there. R = max_rows, L = max_logit_rows, A = max(R, L), K = the
@@ -72,7 +79,7 @@ inline constexpr int64_t kRuntimeBytes = int64_t{40} << 20;
 //     expert_in_*, _in2_*, _in3_* like act_* for [P, hidden]; expert_act_*, _act2_*, _act3_* for
 //     [P, F]
 //   logit_rows [L, hidden]                                          with norm or lm_head
-//   logits [L, vocab]   probs [num_threads, vocab]                  with lm_head
+//   logits [L, vocab]   probs, ids int32 [num_threads, vocab]       with lm_head
 // f32 unless said otherwise; sizes are multiples of 64 bytes.
 struct WorkspaceBuffer {
   const char* name;  // static string
@@ -89,8 +96,9 @@ struct WorkerMemory {
   int64_t communication = 0;  // rings that end at this worker
   int64_t runtime = 0;        // what the process needs before any model
   int64_t total() const { return weights_packed + kv + workspace + communication + runtime; }
-  // Weights are packed before anything else is allocated.
-  int64_t peak_load() const { return weights_packed + runtime; }
+  // Before anything is loaded bandwidth is measured; weights are packed before anything else is
+  // allocated.
+  int64_t peak_load() const { return runtime + std::max(weights_packed, kMeasureBytes); }
 };
 absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const GgufFile& file,
                                               absl::Span<const Op> ops, const StepShape& shape,

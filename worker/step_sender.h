@@ -41,6 +41,7 @@ class StepSender {
   std::vector<Draw> draws_;
   std::vector<transport::SequenceOutput> outputs_;
   std::vector<const float*> logits_;
+  std::vector<transport::ConstBytes> pieces_;
 };
 
 }  // namespace dovetail::worker

@@ -24,6 +24,7 @@
 #include "coordinator/placement/rules_text.h"
 #include "kernels/bandwidth.h"
 #include "model/hf_config.h"
+#include "model/memory_plan.h"
 #include "tools/dovetail/commands.h"
 #include "tools/dovetail/local_job.h"
 
@@ -36,7 +37,6 @@ using coordinator::Plan;
 
 constexpr int kBadInput = 2;
 constexpr int kDoesNotFit = 3;
-constexpr int64_t kBandwidthBytes = int64_t{256} << 20;
 
 struct Flags {
   coordinator::ConfigFlags config;
@@ -61,7 +61,7 @@ void MeasureBandwidth(std::vector<DeviceInfo>* devices) {
   int threads = 0;
   for (const DeviceInfo& device : *devices) threads += device.num_threads;
   ThreadPool pool(threads, {});
-  const double all = 1e9 * kernels::MeasureReadBandwidth(&pool, kBandwidthBytes);
+  const double all = 1e9 * kernels::MeasureReadBandwidth(&pool, model::kMeasureBytes);
   for (DeviceInfo& device : *devices) device.bandwidth = all * device.num_threads / threads;
 }
 

@@ -28,7 +28,7 @@ class AutoPlacementTest : public PlanFixture {
 
 TEST_F(AutoPlacementTest, DevicesOfOneKindShareByTheirSpeed) {
   EXPECT_THAT(Where(Specs({"cuda:0:24GiB:bw=1000GB/s", "cuda:1:24GiB:bw=1000GB/s"})),
-              ElementsAre("cuda:0: embedding, layers 0-4", "cuda:1: layers 5-7, norm, lm_head"));
+              ElementsAre("cuda:0: embedding, layers 0-3", "cuda:1: layers 4-7, norm, lm_head"));
   EXPECT_THAT(Where(Specs({"cuda:0:24GiB:bw=1000GB/s", "cuda:1:24GiB:bw=300GB/s"})),
               ElementsAre("cuda:0: embedding, layers 0-7", "cuda:1: norm, lm_head"));
 }
@@ -48,7 +48,7 @@ TEST_F(AutoPlacementTest, DenseModelsLieOnGpusAsFarAsTheyFit) {
   EXPECT_THAT(Where(devices),
               ElementsAre("cuda:0: layers 3-7, norm, lm_head", "cpu:0: embedding, layers 0-2"));
   EXPECT_TRUE(Fits(PlanOn(devices)));
-  devices[0].memory_bytes = int64_t{513} << 20;
+  devices[0].memory_bytes = (int64_t{512} << 20) + 1000;
   EXPECT_THAT(Where(devices), ElementsAre("cpu:0: embedding, layers 0-7, norm, lm_head"))
       << "the GPU has no room for anything";
 }

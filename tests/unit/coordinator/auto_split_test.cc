@@ -32,9 +32,12 @@ TEST(AutoSplitTest, BalancesTime) {
   devices[1].extra.work = 10;
   EXPECT_THAT(SplitRuns(Items({1, 1, 1, 1}), devices).begins, ElementsAre(0, 4));
   devices[1].extra.work = 0;
-  devices[1].speed = 3;
+  devices[1].speed = 1.5;
   EXPECT_THAT(SplitRuns(Items({1, 1, 1, 1}), devices).begins, ElementsAre(0, 1))
       << "the faster device takes more";
+  devices[1].speed = 3;
+  EXPECT_THAT(SplitRuns(Items({1, 1, 1, 1}), devices).begins, ElementsAre(0, 0))
+      << "and all, where it alone is faster than both in turn";
 }
 
 TEST(AutoSplitTest, StaysWithinBudgets) {

@@ -67,7 +67,7 @@ TEST_F(PlanJsonTest, HasTheKeysOfTheContract) {
 
 TEST_F(PlanJsonTest, WhatDoesNotFitHasSuggestions) {
   std::vector<DeviceInfo> devices = Devices(2);
-  devices[1].memory_bytes = (int64_t{44} << 20) + (1 << 19);
+  devices[1].memory_bytes = (int64_t{10} << 20) + (1 << 19);
   const Json json = Of(kRules, devices);
   EXPECT_EQ(json["fits"], false);
   ASSERT_FALSE(json["suggestions"].empty());

@@ -50,7 +50,7 @@ TEST_F(PlanTextTest, EachRuleIsALine) {
 
 TEST_F(PlanTextTest, WhatDoesNotFitSaysWhatWould) {
   std::vector<DeviceInfo> devices = Devices(1);
-  devices[0].memory_bytes = int64_t{50} << 20;
+  devices[0].memory_bytes = int64_t{14} << 20;
   shape_.num_kv_blocks = 1 << 12;
   const Plan plan = By("- {match: {}, place: cpu:0}\n", devices);
   const std::string text =

@@ -32,11 +32,11 @@ TEST_F(RulesTextTest, IsShortAndReadsBack) {
   EXPECT_EQ(RulesText(modules),
             "- match: {role: embedding}\n"
             "  place: cpu:0\n"
-            "- match: {layers: 0-4}\n"
+            "- match: {layers: 0-3}\n"
             "  place: cpu:0\n"
-            "- match: {layers: 5-7}\n"
-            "  place: cpu:1\n"
             "- match: {role: [norm, lm_head]}\n"
+            "  place: cpu:1\n"
+            "- match: {layers: 4-7}\n"
             "  place: cpu:1\n");
   ExpectRoundTrip(modules, devices);
 }

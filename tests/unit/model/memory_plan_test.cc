@@ -130,7 +130,7 @@ TEST(MemoryPlan, WorkspaceHasWhatTheOpsNeed) {
       {"normed_bsum", 24 * 16 * 2}, {"normed2_q8", 24 * 256},
       {"normed2_d", 24 * 8 * 4},    {"normed2_bsum", 24 * 16 * 2},
       {"logit_rows", 8 * 64 * 4},   {"logits", 8 * 320 * 4},
-      {"probs", 2 * 320 * 4},
+      {"probs", 2 * 320 * 4},       {"ids", 2 * 320 * 4},
   };
   EXPECT_EQ(all, expected);
 
