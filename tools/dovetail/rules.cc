@@ -1,16 +1,10 @@
 // dovetail rules: read, check and convert placement rules, without a model's weights.
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <functional>
 #include <memory>
-#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "base/gzip.h"
 #include "base/status_macros.h"
 #include "coordinator/placement/device_spec.h"
@@ -19,6 +13,10 @@
 #include "coordinator/placement/ktransformers/module_tree.h"
 #include "coordinator/placement/ktransformers/rule_file.h"
 #include "coordinator/placement/ktransformers/rule_map.h"
+#include "coordinator/placement/placement.h"
+#include "coordinator/placement/rule_set.h"
+#include "model/gguf/gguf_file.h"
+#include "model/model_config.h"
 #include "tools/dovetail/commands.h"
 #include "tools/dovetail/local_job.h"
 #include "tools/dovetail/rule_model.h"
@@ -55,6 +53,19 @@ absl::StatusOr<std::string> Map(const Flags& flags) {
   return kt::RuleMapJson(map, file) + "\n";
 }
 
+// A file of our own form, against a model and devices: what a plan would say of it.
+absl::StatusOr<std::vector<Diagnostic>> LintAsPlan(
+    const Flags& flags, const coordinator::DeviceMap& map,
+    const std::vector<coordinator::DeviceInfo>& devices) {
+  DT_ASSIGN_OR_RETURN(const coordinator::RuleSet rules, coordinator::LoadRules(flags.rules, map));
+  DT_ASSIGN_OR_RETURN(const auto file, model::GgufFile::Open(flags.model.model));
+  DT_ASSIGN_OR_RETURN(const model::ModelConfig config, model::LoadModelConfig(*file));
+  std::vector<Diagnostic> diagnostics =
+      coordinator::Place(config, *file, &rules, devices, {}).diagnostics;
+  coordinator::SortDiagnostics(&diagnostics);
+  return diagnostics;
+}
+
 absl::StatusOr<std::vector<Diagnostic>> Lint(const Flags& flags) {
   DT_ASSIGN_OR_RETURN(const RuleModel model, ReadRuleModel(flags.model));
   DT_ASSIGN_OR_RETURN(const std::string text, ReadMaybeGzipped(flags.rules, kMostRuleBytes));
@@ -62,6 +73,10 @@ absl::StatusOr<std::vector<Diagnostic>> Lint(const Flags& flags) {
   std::vector<coordinator::DeviceInfo> devices;
   if (!flags.devices.empty()) {
     DT_ASSIGN_OR_RETURN(devices, coordinator::ParseDeviceSpecs(flags.devices));
+  }
+  const absl::StatusOr<coordinator::RuleSet> own = coordinator::ParseRules(text, flags.rules);
+  if (own.ok() && own->ktransformers == nullptr && !flags.model.model.empty() && !devices.empty()) {
+    return LintAsPlan(flags, map, devices);
   }
   return kt::LintText(text, flags.rules,
                       {model.tree.modules.empty() ? nullptr : &model.tree, map, devices,

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/yaml_reader.h"
 #include "coordinator/placement/ktransformers/rule_file.h"
@@ -123,6 +124,9 @@ std::optional<RestoredRules> RestoreIndentation(absl::string_view text) {
   if (text.size() > kLongestText) return std::nullopt;
   std::vector<Token> tokens = Tokenizer(text).Run();
   if (tokens.empty() || tokens[0].key != "match") return std::nullopt;
+  for (const Token& token : tokens) {  // {a: b} needs no indentation
+    if (absl::StartsWith(absl::StripAsciiWhitespace(token.value), "{")) return std::nullopt;
+  }
   RestoredRules restored;
   int columns[] = {0, 0, 0};  // of the last key of each depth in this rule
   bool in_replace = false;
