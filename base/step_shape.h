@@ -1,5 +1,6 @@
 // StepShape: the limits of one step, from which every buffer of every process is sized, so that no
-// two settings can disagree. KvType: how keys and values are stored. Plain data.
+// two settings can disagree. RowShape: what a model's rows are on the way between workers. KvType:
+// how keys and values are stored. Plain data.
 #ifndef DOVETAIL_BASE_STEP_SHAPE_H_
 #define DOVETAIL_BASE_STEP_SHAPE_H_
 
@@ -26,6 +27,16 @@ struct StepShape {
     return (context_length + kKvBlockTokens - 1) / kKvBlockTokens;
   }
   bool operator==(const StepShape&) const = default;
+};
+
+struct RowShape {
+  int32_t hidden_size = 0;   // of the residual stream, and of what an expert makes
+  int32_t num_experts = 0;   // 0: no layer has any, and then all below are 0
+  int32_t experts_used = 0;  // by a row in a layer; each of them is a slot
+  bool shared_slot = false;  // there is one more, the last, for the shared expert
+
+  int32_t slots() const { return experts_used + (shared_slot ? 1 : 0); }
+  bool operator==(const RowShape&) const = default;
 };
 
 }  // namespace dovetail

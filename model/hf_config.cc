@@ -1,6 +1,7 @@
 #include "model/hf_config.h"
 
 #include <nlohmann/json.hpp>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -224,14 +225,14 @@ WeightType TypeFor(const WeightSpec& spec, WeightType wanted) {
 std::vector<GgufTensor> TensorsOf(const Family& family, const ModelConfig& config,
                                   WeightType wanted) {
   std::vector<GgufTensor> tensors;
+  std::set<std::string> known;
   for (const Op& op : OpsOf(config)) {
     for (const WeightSpec& spec : family.weights_of(config, op)) {
       std::vector<int64_t> shape = {spec.cols};
       if (!spec.is_vector) shape.push_back(spec.rows);
       if (spec.experts > 0) shape.push_back(spec.experts);
-      const bool known = std::any_of(tensors.rbegin(), tensors.rend(),
-                                     [&](const auto& t) { return t.name == spec.tensor; });
-      if (!known) tensors.push_back(MakeTensor(spec.tensor, TypeFor(spec, wanted), shape));
+      if (!known.insert(spec.tensor).second) continue;
+      tensors.push_back(MakeTensor(spec.tensor, TypeFor(spec, wanted), std::move(shape)));
     }
   }
   return tensors;

@@ -18,42 +18,38 @@ constexpr int kMaxKvBlocks = 1 << 28;
 constexpr int kMaxLayers = 1 << 16;
 constexpr uint64_t kMaxPlanRingBytes = uint64_t{1} << 32;
 
+constexpr int kMaxExperts = 1 << 16;
+
+// The protobuf form of each kind.
+struct KindPair {
+  OpKind kind;
+  v1::OpKind proto;
+};
+constexpr KindPair kKinds[] = {
+    {OpKind::kEmbedding, v1::OP_KIND_EMBEDDING},
+    {OpKind::kAttention, v1::OP_KIND_ATTENTION},
+    {OpKind::kMlp, v1::OP_KIND_MLP},
+    {OpKind::kNorm, v1::OP_KIND_NORM},
+    {OpKind::kLmHead, v1::OP_KIND_LM_HEAD},
+    {OpKind::kRouter, v1::OP_KIND_ROUTER},
+    {OpKind::kSharedExperts, v1::OP_KIND_SHARED_EXPERTS},
+    {OpKind::kExperts, v1::OP_KIND_EXPERTS},
+};
+
 v1::OpKind KindToProto(OpKind kind) {
-  switch (kind) {
-    case OpKind::kEmbedding:
-      return v1::OP_KIND_EMBEDDING;
-    case OpKind::kAttention:
-      return v1::OP_KIND_ATTENTION;
-    case OpKind::kMlp:
-      return v1::OP_KIND_MLP;
-    case OpKind::kNorm:
-      return v1::OP_KIND_NORM;
-    case OpKind::kLmHead:
-      return v1::OP_KIND_LM_HEAD;
+  for (const KindPair& pair : kKinds) {
+    if (pair.kind == kind) return pair.proto;
   }
   return v1::OP_KIND_UNSPECIFIED;
 }
 
 bool KindFromProto(v1::OpKind proto, OpKind* kind) {
-  switch (proto) {
-    case v1::OP_KIND_EMBEDDING:
-      *kind = OpKind::kEmbedding;
-      return true;
-    case v1::OP_KIND_ATTENTION:
-      *kind = OpKind::kAttention;
-      return true;
-    case v1::OP_KIND_MLP:
-      *kind = OpKind::kMlp;
-      return true;
-    case v1::OP_KIND_NORM:
-      *kind = OpKind::kNorm;
-      return true;
-    case v1::OP_KIND_LM_HEAD:
-      *kind = OpKind::kLmHead;
-      return true;
-    default:
-      return false;
+  for (const KindPair& pair : kKinds) {
+    if (pair.proto != proto) continue;
+    *kind = pair.kind;
+    return true;
   }
+  return false;
 }
 
 using Mistakes = std::vector<std::string>;
@@ -71,13 +67,23 @@ Op OpFromProto(const v1::RouteOp& proto, const std::string& where, Mistakes* mis
                                      ", which is no operation"));
     return op;
   }
-  const bool has_layer = op.kind == OpKind::kAttention || op.kind == OpKind::kMlp;
+  const bool has_layer = IsOfLayer(op.kind);
   if (has_layer && (op.layer < 0 || op.layer >= kMaxLayers)) {
     mistakes->push_back(absl::StrCat(where, ".layer is ", op.layer));
   }
   if (!has_layer && op.layer != -1) {
     mistakes->push_back(absl::StrCat(where, ".layer is ", op.layer,
                                      ", expected -1 for an operation without layer"));
+  }
+  op.expert_begin = proto.expert_begin();
+  op.expert_end = proto.expert_end();
+  const bool fits =
+      op.kind == OpKind::kExperts
+          ? op.expert_begin >= 0 && op.expert_begin < op.expert_end && op.expert_end <= kMaxExperts
+          : op.expert_begin == 0 && op.expert_end == 0;
+  if (!fits) {
+    mistakes->push_back(absl::StrCat(where, ": experts ", op.expert_begin, " to ", op.expert_end,
+                                     " are no range of experts"));
   }
   return op;
 }
@@ -138,6 +144,8 @@ void ToProto(const Segment& segment, v1::RouteSegment* proto) {
     v1::RouteOp* out = proto->add_ops();
     out->set_kind(KindToProto(op.kind));
     out->set_layer(op.layer);
+    out->set_expert_begin(op.expert_begin);
+    out->set_expert_end(op.expert_end);
   }
 }
 

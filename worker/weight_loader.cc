@@ -17,7 +17,7 @@ namespace dovetail::worker {
 namespace {
 
 // Changes whenever the bytes in a segment mean something else: an older segment is then not reused.
-constexpr int kSegmentVersion = 2;
+constexpr int kSegmentVersion = 3;
 
 // File bytes between two progress reports; the pool packs that much in one phase.
 constexpr int64_t kSliceBytes = int64_t{16} << 20;
@@ -29,7 +29,7 @@ uint64_t WeightsKey(uint64_t fingerprint, const WeightStore& store, PackedLayout
       absl::StrCat(kSegmentVersion, " weights ", fingerprint, " ", PackedLayoutName(layout));
   for (const model::WeightSlot& slot : store.slots) {
     absl::StrAppend(&text, " ", slot.spec.tensor, ":", static_cast<int>(slot.spec.role), ":",
-                    slot.offset, ":", slot.bytes);
+                    slot.spec.first_expert, ":", slot.offset, ":", slot.bytes);
   }
   return Hash(text);
 }
@@ -60,13 +60,14 @@ class Packer {
  private:
   absl::Status PackSlot(const model::WeightSlot& slot) {
     const model::GgufTensor& tensor = *file_.FindTensor(slot.spec.tensor);
-    const uint8_t* src = file_.Data(tensor).data();
+    const int64_t experts = std::max<int64_t>(1, slot.spec.experts);
+    const uint8_t* src =
+        file_.Data(tensor).data() + slot.spec.first_expert * (slot.stored_bytes / experts);
     uint8_t* dst = store_->weights->data() + slot.offset;
     if (slot.spec.is_vector) {
       PackVectors(slot, src, dst);
       done_ += slot.stored_bytes;
     } else {
-      const int64_t experts = std::max<int64_t>(1, slot.spec.experts);
       for (int64_t i = 0; i < experts; ++i) {
         DT_RETURN_IF_ERROR(PackMatrix(slot, src + i * (slot.stored_bytes / experts),
                                       dst + i * (slot.bytes / experts)));

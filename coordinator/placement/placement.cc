@@ -11,7 +11,10 @@ int64_t StoredBytesOf(const model::ModelConfig& config, const model::GgufFile& f
   int64_t bytes = 0;
   for (const model::WeightSpec& spec : model::WeightsOf(config, op)) {
     const model::GgufTensor* tensor = file.FindTensor(spec.tensor);
-    if (tensor != nullptr) bytes += tensor->bytes;
+    if (tensor == nullptr || spec.is_copy) continue;
+    bytes += op.kind == OpKind::kExperts
+                 ? tensor->bytes / config.experts.count * (op.expert_end - op.expert_begin)
+                 : tensor->bytes;
   }
   return bytes;
 }

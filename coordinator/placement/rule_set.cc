@@ -113,6 +113,12 @@ absl::string_view SplitByName(SplitBy by) {
 }
 
 bool Rule::Matches(const Op& op) const {
+  if (!experts.empty()) {
+    if (op.kind != OpKind::kExperts) return false;
+    for (int32_t e = op.expert_begin; e < op.expert_end; ++e) {
+      if (!Contains(experts, e)) return false;
+    }
+  }
   if (!layers.empty() && !Contains(layers, op.layer)) return false;
   return roles.empty() ||
          std::any_of(roles.begin(), roles.end(), [&](Role role) { return HasRole(op, role); });

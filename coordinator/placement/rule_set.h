@@ -58,7 +58,7 @@ struct Rule {
   RuleRef ref;
   SourcePlace layers_at, experts_at, op_at;
 
-  // Whether the filters fit, `experts` aside.
+  // Whether the filters fit; of a range of experts, whether they fit all of it.
   bool Matches(const Op& op) const;
 };
 

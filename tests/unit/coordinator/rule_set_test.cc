@@ -85,6 +85,29 @@ TEST(RuleSetTest, MatchesWhenAllConditionsDo) {
   EXPECT_FALSE(set.rules[4].Matches(mlp3)) << "a dense mlp has no experts";
 }
 
+TEST(RuleSetTest, MatchesPartsOfLayersWithExperts) {
+  ASSERT_OK_AND_ASSIGN(const RuleSet set, ParseRules(R"(
+- {match: {role: mlp}, place: cpu:0}
+- {match: {role: [router, shared_experts]}, place: cpu:0}
+- {match: {role: experts, experts: [0-3, 6]}, place: cpu:0}
+- {match: {layers: 3, experts: 0-3}, place: cpu:0}
+)",
+                                                     "r"));
+  const Op router{OpKind::kRouter, 3};
+  const Op shared{OpKind::kSharedExperts, 3};
+  const auto experts = [](int begin, int end) { return Op{OpKind::kExperts, 3, begin, end}; };
+  for (const Op& op : {router, shared, experts(0, 8)}) EXPECT_TRUE(set.rules[0].Matches(op));
+  EXPECT_TRUE(set.rules[1].Matches(router));
+  EXPECT_TRUE(set.rules[1].Matches(shared));
+  EXPECT_FALSE(set.rules[1].Matches(experts(0, 1)));
+  EXPECT_TRUE(set.rules[2].Matches(experts(1, 4)));
+  EXPECT_TRUE(set.rules[2].Matches(experts(6, 7)));
+  EXPECT_FALSE(set.rules[2].Matches(experts(3, 5)));
+  EXPECT_FALSE(set.rules[2].Matches(router));
+  EXPECT_TRUE(set.rules[3].Matches(experts(0, 4)));
+  EXPECT_FALSE(set.rules[3].Matches({OpKind::kExperts, 4, 0, 4}));
+}
+
 TEST(RuleSetTest, ListsAllMistakesAtOnce) {
   EXPECT_EQ(
       Mistakes(R"(
@@ -124,7 +147,7 @@ TEST(RuleSetTest, ListsAllMistakesAtOnce) {
       "`0-123456`\n"
       "r.yaml:8:29: `layers` is given twice, first at r.yaml:8:11\n"
       "r.yaml:9:3: unknown key `plce` in a rule; did you mean `place`?\n"
-      "r.yaml:10:37: a subset of experts goes with the role `experts` alone\n"
+      "r.yaml:10:37: `experts` go with the roles `experts` and `mlp`, and no other\n"
       "r.yaml:11:10: `place` must be a word, got a list\n"
       "r.yaml:12:3: a rule must be a map, got `just text`\n"
       "r.yaml:13:10: `match` must be a map, got `layers`\n"

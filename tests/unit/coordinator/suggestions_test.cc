@@ -81,7 +81,7 @@ TEST_F(SuggestionsTest, AnotherKvType) {
 TEST_F(SuggestionsTest, MovesTheFewestLayersToWhereThereIsRoom) {
   std::vector<DeviceInfo> devices = Devices(2);
   const Plan whole = PlanOn(devices);
-  ASSERT_EQ(DescribeOps(whole.workers[0].ops), "embedding, layers 0-3");
+  ASSERT_EQ(DescribeOps(config_, whole.workers[0].ops), "embedding, layers 0-3");
   const RuleSet rules = ParseRules("- {match: {}, split: {cpu:0: 4, cpu:1: 4}}\n", "r").value();
   const int64_t layer = whole.modules[1].packed_bytes + whole.modules[2].packed_bytes;
   devices[0].memory_bytes = whole.workers[0].memory.total() - layer;
