@@ -66,11 +66,12 @@ class ModelRunner {
   void BindSegment(const Segment& segment, BoundSegment* bound);
   std::unique_ptr<Layer> BindLayer(const Op& op);
   std::unique_ptr<Layer> BindAttention(const Op& op);
+  std::unique_ptr<Layer> BindLatentAttention(const Op& op);
   std::unique_ptr<Layer> BindMlp(const Op& op) const;
   std::unique_ptr<Layer> BindMoe(const Op& op) const;
   // Without weight where the model has no such norm.
   RmsNorm BindNorm(const Op& op, model::WeightRole role) const;
-  kernels::KvCacheView NextKvView();
+  kernels::KvCacheView NextKvView(int32_t layer);
   void FillSequences(const transport::StepFrame& frame);
 
   StepShape shape_;
@@ -79,7 +80,7 @@ class ModelRunner {
   std::unique_ptr<WeightStore> store_;
   std::unique_ptr<Workspace> workspace_;
   std::vector<BoundSegment> segments_;
-  int kv_layers_bound_ = 0;
+  int64_t kv_bytes_bound_ = 0;
 
   std::vector<kernels::SequenceRows> sequences_;  // of the current step
 };
