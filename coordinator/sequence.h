@@ -21,13 +21,17 @@ struct Sequence {
   int num_prompt_tokens = 0;
   int max_total_tokens = 0;   // prompt and generated; reached: the sequence is done
   bool wants_logits = false;  // of every prompt row
+  CacheSalt salt;             // only sequences with the same one share blocks
 
   int num_computed_tokens = 0;
   int num_logit_rows_sent = 0;  // prompt rows whose logits were scheduled; never asked for again
   std::vector<BlockId> blocks;
-  int lane = -1;           // -1: waiting
-  bool in_flight = false;  // rows of it are in its lane's step
-  bool removed = false;    // gone, but its blocks belong to the step in flight
+  int num_cached_blocks = 0;           // of its first blocks: others can find or already share them
+  PrefixNode cached_node = kNoPrefix;  // of the last of those
+  int num_cached_tokens = -1;          // prompt tokens that were found; -1: never admitted yet
+  int lane = -1;                       // -1: waiting
+  bool in_flight = false;              // rows of it are in its lane's step
+  bool removed = false;                // gone, but its blocks belong to the step in flight
   int num_preemptions = 0;
 
   int num_tokens() const { return static_cast<int>(tokens.size()); }
