@@ -12,6 +12,7 @@
 #include "worker/bind_moe.h"
 #include "worker/layers/attention.h"
 #include "worker/layers/embedding.h"
+#include "worker/layers/latent_attention.h"
 #include "worker/layers/lm_head.h"
 #include "worker/layers/mlp.h"
 #include "worker/layers/norm.h"
@@ -122,7 +123,7 @@ std::unique_ptr<Layer> ModelRunner::BindLayer(const Op& op) {
                                          config.embedding_scale);
     }
     case OpKind::kAttention:
-      return BindAttention(op);
+      return config.HasLatentAttention() ? BindLatentAttention(op) : BindAttention(op);
     case OpKind::kMlp:
       return BindMlp(op);
     case OpKind::kNorm:
@@ -166,7 +167,34 @@ std::unique_ptr<Layer> ModelRunner::BindAttention(const Op& op) {
       .scale = config.attention_scale,
       .window = window ? config.sliding_window : 0,
       .local_rope = window && !config.rope_inv_freq_local.empty()};
-  return std::make_unique<Attention>(weights, shape, NextKvView());
+  return std::make_unique<Attention>(weights, shape, NextKvView(op.layer));
+}
+
+std::unique_ptr<Layer> ModelRunner::BindLatentAttention(const Op& op) {
+  const model::ModelConfig& config = store_->config;
+  const auto norm = [&](WeightRole role) {
+    RmsNorm bound = BindNorm(op, role);
+    bound.eps = config.latent.norm_eps;
+    return bound;
+  };
+  LatentAttentionWeights weights = {.norm = BindNorm(op, WeightRole::kAttentionNorm),
+                                    .q_a_norm = norm(WeightRole::kQANorm),
+                                    .q_proj = store_->LinearOf(op, WeightRole::kQ),
+                                    .kv_a_proj = store_->LinearOf(op, WeightRole::kKvA),
+                                    .kv_a_norm = norm(WeightRole::kKvANorm),
+                                    .k_b_proj = store_->MatricesOf(op, WeightRole::kKB),
+                                    .v_b_proj = store_->MatricesOf(op, WeightRole::kVB),
+                                    .o_proj = store_->LinearOf(op, WeightRole::kO)};
+  if (config.latent.q_lora_rank > 0) weights.q_a_proj = store_->LinearOf(op, WeightRole::kQA);
+  const LatentAttentionShape shape = {
+      .num_heads = config.num_attention_heads,
+      .nope_dim = config.latent.nope_dim,
+      .rope_dim = config.rope_dim,
+      .v_head_dim = config.latent.v_head_dim,
+      .tile_rows = model::kLatentTileRows,
+      .rope_interleaved = config.rope_layout == model::RopeLayout::kInterleaved,
+      .scale = config.attention_scale};
+  return std::make_unique<LatentAttention>(weights, shape, NextKvView(op.layer));
 }
 
 std::unique_ptr<Layer> ModelRunner::BindMlp(const Op& op) const {
@@ -177,16 +205,16 @@ std::unique_ptr<Layer> ModelRunner::BindMlp(const Op& op) const {
       store_->config.activation);
 }
 
-kernels::KvCacheView ModelRunner::NextKvView() {
+kernels::KvCacheView ModelRunner::NextKvView(int32_t layer) {
   const model::ModelConfig& config = store_->config;
-  const int64_t block_bytes = model::KvBytesPerBlockPerLayer(config, shape_.kv_type);
-  const int64_t offset = kv_layers_bound_ * shape_.num_kv_blocks * block_bytes;
-  ++kv_layers_bound_;
+  const KvType type = shape_.KvTypeOf(layer);
+  const int64_t block_bytes = model::KvBytesPerBlockPerLayer(config, type);
+  const int64_t offset = kv_bytes_bound_;
+  kv_bytes_bound_ += shape_.num_kv_blocks * block_bytes;
   return {.data = store_->kv->data() + offset,
           .block_bytes = block_bytes,
-          .type = shape_.kv_type,
-          .num_kv_heads = config.num_key_value_heads,
-          .head_dim = config.head_dim};
+          .type = type,
+          .shape = config.kv_shape()};
 }
 
 transport::StepRoom ModelRunner::room() {

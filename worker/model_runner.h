@@ -72,10 +72,11 @@ class ModelRunner {
   void BindSegment(const Route& route, const Segment& segment, BoundSegment* bound);
   std::unique_ptr<Layer> BindLayer(const Op& op);
   std::unique_ptr<Layer> BindAttention(const Op& op);
+  std::unique_ptr<Layer> BindLatentAttention(const Op& op);
   std::unique_ptr<Layer> BindMlp(const Op& op) const;
   // Without weight where the model has no such norm.
   RmsNorm BindNorm(const Op& op, model::WeightRole role) const;
-  kernels::KvCacheView NextKvView();
+  kernels::KvCacheView NextKvView(int32_t layer);
   absl::Status ValidateRows(const transport::StepHeader& header) const;
   void FillSequences(const transport::StepFrame& frame);
   // Sets the header's counts for what a segment leaves.
@@ -89,7 +90,7 @@ class ModelRunner {
   std::unique_ptr<WeightStore> store_;
   std::unique_ptr<Workspace> workspace_;
   std::vector<BoundSegment> segments_;
-  int kv_layers_bound_ = 0;
+  int64_t kv_bytes_bound_ = 0;
 
   std::vector<kernels::SequenceRows> sequences_;  // of the current step
 };

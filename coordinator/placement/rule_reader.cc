@@ -203,6 +203,10 @@ void ParseTarget(const YamlNode& node, Rule* rule, Mistakes* mistakes) {
 
 }  // namespace
 
+void ReadRanges(const YamlNode& node, absl::string_view key, Ranges* ranges, Mistakes* mistakes) {
+  ParseRanges(node, key, ranges, mistakes);
+}
+
 Rule ReadRule(const YamlNode& node, RuleRef ref, Mistakes* mistakes) {
   Rule rule;
   rule.ref = std::move(ref);

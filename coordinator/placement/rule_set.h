@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -75,7 +76,11 @@ struct RuleSet {
   std::vector<Rule> rules;
   std::vector<DeviceBudget> budgets;
   std::optional<KvType> kv_type;
+  std::vector<std::pair<Ranges, KvType>> layer_kv_types;  // the last that fits counts
 };
+
+// How the KV cache is stored, as the file says: its own types in place of the shape's.
+void ApplyKvTypes(const RuleSet& rules, int num_layers, StepShape* shape);
 
 absl::StatusOr<RuleSet> LoadRules(const std::string& path);
 absl::StatusOr<RuleSet> ParseRules(const std::string& text, const std::string& file_name);

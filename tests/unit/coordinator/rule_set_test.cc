@@ -161,7 +161,7 @@ TEST(RuleSetTest, ReadsSplitsGroupsAndOps) {
 devices:
   cuda:*: {memory: 22GiB, reserve: 1GiB}
   cpu:0: {reserve: 0}
-kv: {type: f32}
+kv: {type: f32, layers: [{layers: [0, 2-3], type: q8_0}, {layers: 3, type: f16}]}
 rules:
 - match: {role: attention}
   split: {cuda:0: 24, host-b/cuda:1: 37.5}
@@ -182,6 +182,11 @@ rules:
   EXPECT_EQ(set.budgets[1].memory_bytes, std::nullopt);
   EXPECT_EQ(set.budgets[1].reserve_bytes, 0);
   EXPECT_EQ(set.kv_type, KvType::kF32);
+  StepShape shape;
+  ApplyKvTypes(set, 5, &shape);
+  EXPECT_EQ(shape.kv_type, KvType::kF32);
+  EXPECT_THAT(shape.layer_kv_types,
+              ElementsAre(KvType::kQ8_0, KvType::kF32, KvType::kQ8_0, KvType::kF16, KvType::kF32));
   ASSERT_EQ(set.rules.size(), 4u);
   EXPECT_EQ(set.rules[0].shares[1].device, "host-b/cuda:1");
   EXPECT_EQ(set.rules[0].shares[1].weight, 37.5);
@@ -202,7 +207,7 @@ TEST(RuleSetTest, ListsMistakesInSplitsGroupsAndOps) {
 devices:
   gpu: {memory: 22GiB}
   cuda:0: {memory: lots, reserv: 1GiB}
-kv: {type: q8_0}
+kv: {type: q8}
 rules:
 - {match: {role: attention}, split: {cuda:0: 24, cuda:1: 0}, place: cpu:0}
 - {match: {role: attention}, split: {cuda:0: 24, cuda:1: 0, cuda: 3}, by: layer}
@@ -213,7 +218,7 @@ rules:
             "r.yaml:3:3: `gpu` is not a device or a group of devices, such as cuda:0 or cuda:*\n"
             "r.yaml:4:20: `memory` must be a size such as 22GiB, got `lots`\n"
             "r.yaml:4:26: unknown key `reserv` in `cuda:0`; did you mean `reserve`?\n"
-            "r.yaml:5:12: `type` must be f16 or f32, got `q8_0`\n"
+            "r.yaml:5:12: `type` must be one of f32, f16, bf16, q8_0, got `q8`\n"
             "r.yaml:7:37: the rule has both `place` and `split`; give one of them\n"
             "r.yaml:8:58: `split` of cuda:1 must be a number above 0, got `0`\n"
             "r.yaml:8:61: `cuda` is not a device or a group of devices, such as cpu:0, cuda:*, "

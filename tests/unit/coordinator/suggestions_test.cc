@@ -75,6 +75,8 @@ TEST_F(SuggestionsTest, AnotherKvType) {
   devices[0].memory_bytes = memory.total() - memory.kv / 2;
   EXPECT_EQ(Value(For(devices), "kv_type"), "f16");
   devices[0].memory_bytes -= 64;
+  EXPECT_EQ(Value(For(devices), "kv_type"), "q8_0") << "the next one";
+  devices[0].memory_bytes = memory.total() - memory.kv;
   EXPECT_EQ(Value(For(devices), "kv_type"), "none") << "not enough alone";
 }
 
