@@ -132,8 +132,7 @@ class Search {
          {"context_length", absl::StrCat(shape.context_length)}},
         absl::StrCat("together: chunk_size ", ChunkOf(shape), ", max_batch_size ",
                      shape.max_sequences, ", kv_tokens ", KvTokens(shape), " with context_length ",
-                     shape.context_length,
-                     plan_.shape.kv_type == KvType::kF16 ? "" : ", kv_type f16"));
+                     shape.context_length));
   }
 
   int64_t Room(const Plan& plan, const PlacedWorker& worker) const {
