@@ -132,6 +132,7 @@ absl::Status Coordinator::Impl::ReadInputs() {
   DT_ASSIGN_OR_RETURN(std::optional<RuleSet> loaded, LoadConfiguredRules(config));
   if (loaded) rules = std::make_unique<RuleSet>(*std::move(loaded));
   DT_ASSIGN_OR_RETURN(shape, MakeStepShape(config, model.config));
+  if (rules != nullptr) ApplyKvTypes(*rules, model.config.num_hidden_layers, &shape);
   DT_RETURN_IF_ERROR(CheckRules(MakePlanInputs(), config.workers));
   const int64_t kv_bytes = KvCacheBytes(model.config, shape);
   LogInfo(absl::StrFormat("model %s (%s), %.1f MB", model.name, model.config.architecture,
@@ -252,8 +253,7 @@ absl::Status Coordinator::Impl::StartHttp() {
   api.model_name = model.name;
   api.model_created = ModifiedSeconds(model.path);
   api.context_length = shape.context_length;
-  api.system_fingerprint =
-      absl::StrCat("dovetail-cis1-", shape.kv_type == KvType::kF32 ? "f32" : "f16");
+  api.system_fingerprint = absl::StrCat("dovetail-cis1-", KvTypesText(model.config, shape));
   DT_ASSIGN_OR_RETURN(http_server, HttpServer::Start(http_options, std::move(api)));
   http_port = http_server->port();
   return absl::OkStatus();

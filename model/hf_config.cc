@@ -1,6 +1,7 @@
 #include "model/hf_config.h"
 
 #include <nlohmann/json.hpp>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "base/status_macros.h"
 #include "model/arch/family_reader.h"
 #include "model/arch/registry.h"
+#include "model/arch/tensor_check.h"
 #include "model/arch/weights.h"
 #include "model/gguf/gguf_parser.h"
 
@@ -216,22 +218,20 @@ std::vector<GgufTensor> Hints(const Converter& converter, int64_t layers) {
 
 WeightType TypeFor(const WeightSpec& spec, WeightType wanted) {
   if (spec.is_vector || spec.role == WeightRole::kRouter) return WeightType::kF32;
-  if (spec.cols % InfoOf(wanted).block_elements == 0) return wanted;
-  return spec.cols % InfoOf(WeightType::kQ8_0).block_elements == 0 ? WeightType::kQ8_0
-                                                                   : WeightType::kF16;
+  const int64_t cols = spec.stored_cols();
+  if (cols % InfoOf(wanted).block_elements == 0) return wanted;
+  return cols % InfoOf(WeightType::kQ8_0).block_elements == 0 ? WeightType::kQ8_0
+                                                              : WeightType::kF16;
 }
 
 std::vector<GgufTensor> TensorsOf(const Family& family, const ModelConfig& config,
                                   WeightType wanted) {
   std::vector<GgufTensor> tensors;
+  std::set<std::string> known;
   for (const Op& op : OpsOf(config)) {
     for (const WeightSpec& spec : family.weights_of(config, op)) {
-      std::vector<int64_t> shape = {spec.cols};
-      if (!spec.is_vector) shape.push_back(spec.rows);
-      if (spec.experts > 0) shape.push_back(spec.experts);
-      const bool known = std::any_of(tensors.rbegin(), tensors.rend(),
-                                     [&](const auto& t) { return t.name == spec.tensor; });
-      if (!known) tensors.push_back(MakeTensor(spec.tensor, TypeFor(spec, wanted), shape));
+      if (!known.insert(spec.tensor).second) continue;
+      tensors.push_back(MakeTensor(spec.tensor, TypeFor(spec, wanted), StoredShape(spec)));
     }
   }
   return tensors;

@@ -31,6 +31,7 @@ std::string MostOf(const model::ModelConfig& config, const model::GgufFile& file
   std::map<std::string, int64_t> votes;
   std::set<std::string> of_matrices;
   for (const model::WeightSpec& spec : model::WeightsOf(config, op)) {
+    if (spec.is_copy) continue;  // another op decides where it is
     const TensorOverride* entry = overrides.Find(spec.tensor);
     if (entry != nullptr) used->insert(entry);
     const model::GgufTensor* tensor = file.FindTensor(spec.tensor);

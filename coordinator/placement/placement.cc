@@ -8,23 +8,31 @@
 #include "model/memory_plan.h"
 
 namespace dovetail::coordinator {
+namespace {
+
+std::vector<model::WeightSlot> SlotsOf(const model::ModelConfig& config,
+                                       const model::GgufFile& file, const Op& op,
+                                       PackedLayout layout) {
+  absl::StatusOr<std::vector<model::WeightSlot>> slots =
+      model::LayOutWeights(config, file, {op}, layout);
+  DT_CHECK(slots.ok());  // a configuration is read from a file that has all tensors
+  return *std::move(slots);
+}
+
+}  // namespace
 
 int64_t StoredBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op) {
   int64_t bytes = 0;
-  for (const model::WeightSpec& spec : model::WeightsOf(config, op)) {
-    const model::GgufTensor* tensor = file.FindTensor(spec.tensor);
-    if (tensor != nullptr) bytes += tensor->bytes;
+  for (const model::WeightSlot& slot : SlotsOf(config, file, op, PackedLayout::kRaw)) {
+    if (!slot.spec.is_copy) bytes += slot.stored_bytes;
   }
   return bytes;
 }
 
 int64_t PackedBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op,
                       PackedLayout layout) {
-  const absl::StatusOr<std::vector<model::WeightSlot>> slots =
-      model::LayOutWeights(config, file, {op}, layout);
-  DT_CHECK(slots.ok());  // a configuration is read from a file that has all tensors
   int64_t bytes = 0;
-  for (const model::WeightSlot& slot : *slots) bytes += slot.bytes;
+  for (const model::WeightSlot& slot : SlotsOf(config, file, op, layout)) bytes += slot.bytes;
   return bytes;
 }
 

@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "coordinator/placement/expert_parts.h"
 #include "coordinator/placement/memory_check.h"
 #include "coordinator/placement/plan_table.h"
 #include "coordinator/placement/rule_placement.h"
@@ -75,6 +76,34 @@ Route CompileRoute(const std::vector<PlacedModule>& modules) {
   return route;
 }
 
+void OrderModules(std::vector<ModulePlacement>* modules) {
+  std::vector<Op> ops;
+  std::vector<std::string> devices;
+  for (const ModulePlacement& module : *modules) {
+    ops.push_back(module.op);
+    devices.push_back(module.device);
+  }
+  std::vector<ModulePlacement> ordered;
+  for (const size_t i : OrderForFewHops(ops, devices)) ordered.push_back(std::move((*modules)[i]));
+  *modules = std::move(ordered);
+}
+
+// What each module of a worker adds to its weights: what several need is there once.
+void MeasurePacked(const model::ModelConfig& config, const model::GgufFile& file,
+                   const PlacedWorker& worker, Plan* plan) {
+  const absl::StatusOr<std::vector<model::WeightSlot>> slots =
+      model::LayOutWeights(config, file, worker.ops, worker.device.layout);
+  DT_CHECK(slots.ok());  // a configuration is read from a file that has all tensors
+  auto slot = slots->begin();
+  for (PlacedModule& module : plan->modules) {
+    if (module.device != worker.device.name) continue;
+    for (; slot != slots->end() && slot->op == module.op; ++slot) {
+      module.packed_bytes += slot->bytes;
+    }
+  }
+  DT_CHECK(slot == slots->end());
+}
+
 }  // namespace
 
 Plan MakePlan(const model::ModelConfig& config, const model::GgufFile& file, Placement placement,
@@ -86,13 +115,11 @@ Plan MakePlan(const model::ModelConfig& config, const model::GgufFile& file, Pla
   plan.diagnostics = std::move(placement.diagnostics);
   SortDiagnostics(&plan.diagnostics);
   if (HasErrors(plan.diagnostics)) return plan;
+  OrderModules(&placement.modules);
   for (ModulePlacement& module : placement.modules) {
+    DT_CHECK(FindDevice(devices, module.device) != nullptr);
     plan.modules.push_back({std::move(module)});
-    PlacedModule& placed = plan.modules.back();
-    const DeviceInfo* device = FindDevice(devices, placed.device);
-    DT_CHECK(device != nullptr);
-    placed.stored_bytes = StoredBytesOf(config, file, placed.op);
-    placed.packed_bytes = PackedBytesOf(config, file, placed.op, device->layout);
+    plan.modules.back().stored_bytes = StoredBytesOf(config, file, plan.modules.back().op);
   }
   plan.route = CompileRoute(plan.modules);
   for (const DeviceInfo& device : devices) {
@@ -100,7 +127,9 @@ Plan MakePlan(const model::ModelConfig& config, const model::GgufFile& file, Pla
     for (const PlacedModule& module : plan.modules) {
       if (module.device == device.name) worker.ops.push_back(module.op);
     }
-    if (!worker.ops.empty()) plan.workers.push_back(std::move(worker));
+    if (worker.ops.empty()) continue;
+    MeasurePacked(config, file, worker, &plan);
+    plan.workers.push_back(std::move(worker));
   }
   PlanMemory(config, &plan);
   return plan;
@@ -122,7 +151,7 @@ int64_t HopBytes(const model::ModelConfig& config, int64_t rows) {
 std::string DescribePlan(const Plan& plan, const model::ModelConfig& config) {
   std::string places;
   for (const PlacedWorker& worker : plan.workers) {
-    absl::StrAppend(&places, "  ", worker.device.name, ": ", DescribeOps(worker.ops), "\n");
+    absl::StrAppend(&places, "  ", worker.device.name, ": ", DescribeOps(config, worker.ops), "\n");
   }
   std::vector<std::string> hops = {"coordinator"};
   for (const Segment& segment : plan.route) hops.push_back(segment.worker);

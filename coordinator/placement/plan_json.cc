@@ -51,7 +51,7 @@ Json RouteJson(const model::ModelConfig& config, const Plan& plan) {
   Json list = Json::array();
   for (const Segment& segment : plan.route) {
     list.push_back({{"device", segment.worker},
-                    {"modules", CollapseModules(segment.ops)},
+                    {"modules", CollapseModules(config, segment.ops)},
                     {"hop_bytes", list.empty() ? 0 : HopBytes(config, 1)}});
   }
   return list;

@@ -18,7 +18,7 @@ std::string RuleText(const ModulePlacement& module) {
 }
 
 // One row for what one rule has put on one device, ops of one kind after another.
-std::string ModuleTable(const Plan& plan) {
+std::string ModuleTable(const model::ModelConfig& config, const Plan& plan) {
   struct Row {
     const PlacedModule* first;
     std::vector<Op> ops;
@@ -38,8 +38,8 @@ std::string ModuleTable(const Plan& plan) {
   }
   std::vector<std::vector<std::string>> table = {{"modules", "device", "weights", "rule"}};
   for (const Row& row : rows) {
-    table.push_back(
-        {DescribeOps(row.ops), row.first->device, FormatBytes(row.bytes), RuleText(*row.first)});
+    table.push_back({DescribeOps(config, row.ops), row.first->device, FormatBytes(row.bytes),
+                     RuleText(*row.first)});
   }
   return FormatTable(table);
 }
@@ -110,8 +110,8 @@ std::string RouteText(const Route& route) {
 std::string PlanText(const model::ModelConfig& config, const Plan& plan, const PlanSpeed& speed,
                      const std::vector<Suggestion>& suggestions) {
   std::string text =
-      absl::StrCat(Head(config, plan), ModuleTable(plan), "route: ", RouteText(plan.route), "\n  ",
-                   HopText(config, plan), "\n");
+      absl::StrCat(Head(config, plan), ModuleTable(config, plan), "route: ", RouteText(plan.route),
+                   "\n  ", HopText(config, plan), "\n");
   int64_t kv_bytes = 0;
   for (const PlacedWorker& worker : plan.workers) kv_bytes += worker.memory.kv;
   absl::StrAppend(

@@ -32,6 +32,12 @@ bool HasRole(const Op& op, Role role) {
       return role == Role::kAttention;
     case OpKind::kMlp:
       return role == Role::kMlp;
+    case OpKind::kRouter:
+      return role == Role::kRouter || role == Role::kMlp;
+    case OpKind::kSharedExperts:
+      return role == Role::kSharedExperts || role == Role::kMlp;
+    case OpKind::kExperts:
+      return role == Role::kExperts || role == Role::kMlp;
     case OpKind::kNorm:
       return role == Role::kNorm;
     case OpKind::kLmHead:

@@ -62,10 +62,7 @@ class Checker {
                           " (0-", count - 1, ")"));
       return false;
     }
-    Report("experts-not-divided", Severity::kError, rule.experts_at,
-           "the rule divides the experts of a layer, which is not supported yet; place the whole "
-           "mlp");
-    return false;
+    return true;
   }
 
   // False when no module is left for the rule.
@@ -127,7 +124,7 @@ class Checker {
     }
     if (ownerless.empty()) return;
     Report("unplaced", Severity::kError, {},
-           absl::StrCat("no rule places ", absl::StrJoin(CollapseModules(ownerless), ", "),
+           absl::StrCat("no rule places ", absl::StrJoin(CollapseModules(config_, ownerless), ", "),
                         "; a last rule `match: {}` takes what is left"));
   }
 

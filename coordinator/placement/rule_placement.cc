@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "coordinator/placement/expert_parts.h"
 #include "coordinator/placement/op_choice.h"
 #include "coordinator/placement/plan_table.h"
 #include "coordinator/placement/rule_checks.h"
@@ -29,9 +30,14 @@ class Placer {
 
   void Run() {
     for (const Rule& rule : rules_.rules) targets_.push_back(TargetOf(rule));
-    std::vector<Op> ops;
-    for (const ModulePlacement& module : placement_.modules) ops.push_back(module.op);
+    const std::vector<Op> ops =
+        DivideExperts(model::OpsOf(config_), [&](const Op& op) { return OwnerOf(op); });
+    placement_.modules.clear();
+    for (const Op& op : ops) {
+      placement_.modules.push_back({op, model::ModuleName(op), "", "", std::nullopt});
+    }
     deciders_ = DecidingRules(rules_, ops);
+    RoutersFollowAttention();
     for (size_t i = 0; i < rules_.rules.size(); ++i) Distribute(static_cast<int>(i));
     CheckRules(config_, rules_, ops, deciders_, &placement_.diagnostics);
     CheckOps();
@@ -67,6 +73,42 @@ class Placer {
     return target;
   }
 
+  // A number for who takes one expert: the deciding rule and, of a rule that divides experts, which
+  // of its devices.
+  int OwnerOf(const Op& op) const {
+    constexpr int kMostDevices = 1 << 12;
+    const int rule_idx = DecidingRules(rules_, {op}).front();
+    if (rule_idx < 0 || rules_.rules[rule_idx].by != SplitBy::kExperts) {
+      return (rule_idx + 1) * kMostDevices;
+    }
+    return (rule_idx + 1) * kMostDevices + RunOfExpert(rule_idx, op.expert_begin);
+  }
+
+  // Which of the rule's devices takes this expert of each layer.
+  int RunOfExpert(int rule_idx, int expert) const {
+    const Target& target = targets_[rule_idx];
+    if (target.devices.empty()) return 0;
+    const Ranges& experts = rules_.rules[rule_idx].experts;
+    std::vector<double> sizes;
+    size_t position = 0;
+    for (int e = 0; e < config_.experts.count; ++e) {
+      if (!experts.empty() && !Contains(experts, e)) continue;
+      if (e == expert) position = sizes.size();
+      sizes.push_back(1);
+    }
+    return SplitInProportion(sizes, target.weights)[position];
+  }
+
+  // A router that no rule places needs what attention leaves, and next to nothing else.
+  void RoutersFollowAttention() {
+    int attention = -1;
+    for (size_t i = 0; i < placement_.modules.size(); ++i) {
+      const OpKind kind = placement_.modules[i].op.kind;
+      if (kind == OpKind::kAttention) attention = deciders_[i];
+      if (kind == OpKind::kRouter && deciders_[i] < 0) deciders_[i] = attention;
+    }
+  }
+
   // The rule's modules in units: a layer's modules stay together; what is before the layers belongs
   // to the first of them, what is after them to the last.
   void Distribute(int rule_idx) {
@@ -90,6 +132,7 @@ class Placer {
       sizes.back() += static_cast<double>(StoredBytesOf(config_, file_, module.op));
     }
     if (target.devices.empty() || units.empty()) return;
+    if (rule.by == SplitBy::kExperts) return PlaceExperts(rule_idx);
     if (rule.by == SplitBy::kLayers) std::fill(sizes.begin(), sizes.end(), 1.0);
     const std::vector<int> runs = SplitInProportion(sizes, target.weights);
     for (size_t i = 0; i < units.size(); ++i) {
@@ -98,6 +141,20 @@ class Placer {
         module->device = device.name;
         module->op_name = OpName(module->op, rule.op, device);
       }
+    }
+  }
+
+  // `by: experts`: each layer's experts over the rule's devices; what is no experts with the first.
+  void PlaceExperts(int rule_idx) {
+    const Target& target = targets_[rule_idx];
+    for (size_t i = 0; i < placement_.modules.size(); ++i) {
+      if (deciders_[i] != rule_idx) continue;
+      ModulePlacement& module = placement_.modules[i];
+      const int run =
+          module.op.kind == OpKind::kExperts ? RunOfExpert(rule_idx, module.op.expert_begin) : 0;
+      const DeviceInfo& device = devices_[target.devices[run]];
+      module.device = device.name;
+      module.op_name = OpName(module.op, rules_.rules[rule_idx].op, device);
     }
   }
 

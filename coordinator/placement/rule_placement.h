@@ -12,7 +12,8 @@
 
 namespace dovetail::coordinator {
 
-// Fills in device, op and rule of every module, and reports (docs/rules.md has the list): errors
+// Makes the list of modules, with experts in ranges where rules divide them, gives each its device,
+// op and rule, and reports (docs/rules.md has the list): errors
 // for unknown devices, layers and experts that the model does not have, and modules that no rule
 // places; warnings for rules that match nothing, are shadowed or overlap, for ops that a device
 // cannot run, and for an output matrix away from the last norm.

@@ -121,14 +121,13 @@ void ParseMatch(const YamlNode& node, Rule* rule, Mistakes* mistakes) {
     ParseExperts(*experts, experts->scalar, &rule->experts, mistakes);
   }
   if (rule->experts_at.line == 0) return;
-  const bool experts_only = std::all_of(rule->roles.begin(), rule->roles.end(),
-                                        [](Role role) { return role == Role::kExperts; });
-  if (experts_only) {
-    if (rule->roles.empty()) rule->roles.push_back(Role::kExperts);
-  } else {
-    mistakes->Add(rule->experts_at.line, rule->experts_at.col,
-                  "a subset of experts goes with the role `experts` alone");
-  }
+  const bool experts_only = std::all_of(rule->roles.begin(), rule->roles.end(), [](Role role) {
+    return role == Role::kExperts || role == Role::kMlp;
+  });
+  rule->roles = {Role::kExperts};
+  if (experts_only) return;
+  mistakes->Add(rule->experts_at.line, rule->experts_at.col,
+                "`experts` go with the roles `experts` and `mlp`, and no other");
 }
 
 void CheckDevice(absl::string_view name, int line, int col, Mistakes* mistakes) {
@@ -203,6 +202,10 @@ void ParseTarget(const YamlNode& node, Rule* rule, Mistakes* mistakes) {
 }
 
 }  // namespace
+
+void ReadRanges(const YamlNode& node, absl::string_view key, Ranges* ranges, Mistakes* mistakes) {
+  ParseRanges(node, key, ranges, mistakes);
+}
 
 Rule ReadRule(const YamlNode& node, RuleRef ref, Mistakes* mistakes) {
   Rule rule;

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/byte_size.h"
+#include "base/kv_cache.h"
 #include "base/yaml_reader.h"
 #include "coordinator/placement/device_info.h"
 #include "coordinator/placement/diagnostic.h"
@@ -23,7 +24,8 @@ namespace {
 
 constexpr absl::string_view kFileKeys[] = {"devices", "kv", "rules"};
 constexpr absl::string_view kBudgetKeys[] = {"memory", "reserve"};
-constexpr absl::string_view kKvKeys[] = {"type"};
+constexpr absl::string_view kKvKeys[] = {"type", "layers"};
+constexpr absl::string_view kLayerKvKeys[] = {"layers", "type"};
 
 std::optional<int64_t> ReadBytes(const YamlNode& node, absl::string_view name, Mistakes* mistakes) {
   const absl::StatusOr<int64_t> bytes = ParseBytes(node.scalar);
@@ -65,17 +67,39 @@ void ReadBudgets(const YamlNode& node, RuleSet* set, Mistakes* mistakes) {
   }
 }
 
+std::optional<KvType> ReadKvType(const YamlNode& node, Mistakes* mistakes) {
+  KvType type;
+  if (node.kind == YamlKind::kScalar && FindKvType(node.scalar, &type)) return type;
+  mistakes->Add(node, absl::StrCat("`type` must be one of ", kKvTypeNames, ", got ", Quoted(node)));
+  return std::nullopt;
+}
+
+void ReadLayerKv(const YamlNode& node, RuleSet* set, Mistakes* mistakes) {
+  if (!CheckMap(node, "an entry of `kv`", kLayerKvKeys, mistakes)) return;
+  const YamlNode* layers = node.Find("layers");
+  const YamlNode* type = node.Find("type");
+  if (layers == nullptr || type == nullptr) {
+    mistakes->Add(node, "an entry of `kv` needs `layers` and `type`");
+    return;
+  }
+  Ranges ranges;
+  ReadRanges(*layers, "layers", &ranges, mistakes);
+  if (const auto read = ReadKvType(*type, mistakes))
+    set->layer_kv_types.emplace_back(ranges, *read);
+}
+
 void ReadKv(const YamlNode& node, RuleSet* set, Mistakes* mistakes) {
   if (!CheckMap(node, "`kv`", kKvKeys, mistakes)) return;
-  const YamlNode* type = node.Find("type");
-  if (type == nullptr) return;
-  if (type->kind == YamlKind::kScalar && type->scalar == "f16") {
-    set->kv_type = KvType::kF16;
-  } else if (type->kind == YamlKind::kScalar && type->scalar == "f32") {
-    set->kv_type = KvType::kF32;
-  } else {
-    mistakes->Add(*type, absl::StrCat("`type` must be f16 or f32, got ", Quoted(*type)));
+  if (const YamlNode* type = node.Find("type")) set->kv_type = ReadKvType(*type, mistakes);
+  const YamlNode* layers = node.Find("layers");
+  if (layers == nullptr) return;
+  if (layers->kind != YamlKind::kList) {
+    mistakes->Add(*layers,
+                  absl::StrCat("`layers` must be a list such as [{layers: 0-3, type: f32}], "
+                               "got ",
+                               Quoted(*layers)));
   }
+  for (const YamlNode& item : layers->items) ReadLayerKv(item, set, mistakes);
 }
 
 // The list of rules: the whole file, or its `rules`.
@@ -105,9 +129,31 @@ absl::string_view SplitByName(SplitBy by) {
 }
 
 bool Rule::Matches(const Op& op) const {
+  if (!experts.empty()) {
+    if (op.kind != OpKind::kExperts) return false;
+    for (int32_t e = op.expert_begin; e < op.expert_end; ++e) {
+      if (!Contains(experts, e)) return false;
+    }
+  }
   if (!layers.empty() && !Contains(layers, op.layer)) return false;
   return roles.empty() ||
          std::any_of(roles.begin(), roles.end(), [&](Role role) { return HasRole(op, role); });
+}
+
+void ApplyKvTypes(const RuleSet& rules, int num_layers, StepShape* shape) {
+  if (rules.kv_type) {
+    shape->kv_type = *rules.kv_type;
+    shape->layer_kv_types.clear();
+  }
+  if (rules.layer_kv_types.empty()) return;
+  for (int layer = static_cast<int>(shape->layer_kv_types.size()); layer < num_layers; ++layer) {
+    shape->layer_kv_types.push_back(shape->kv_type);
+  }
+  for (const auto& [layers, type] : rules.layer_kv_types) {
+    for (int layer = 0; layer < num_layers; ++layer) {
+      if (Contains(layers, layer)) shape->layer_kv_types[layer] = type;
+    }
+  }
 }
 
 absl::StatusOr<RuleSet> ParseRules(const std::string& text, const std::string& file_name) {

@@ -21,6 +21,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -65,7 +66,7 @@ struct Rule {
   RuleRef ref;
   SourcePlace layers_at, experts_at, op_at;
 
-  // Whether the filters fit, `experts` aside.
+  // Whether the filters fit; of a range of experts, whether they fit all of it.
   bool Matches(const Op& op) const;
 };
 
@@ -82,6 +83,7 @@ struct RuleSet {
   std::vector<Rule> rules;
   std::vector<DeviceBudget> budgets;
   std::optional<KvType> kv_type;
+  std::vector<std::pair<Ranges, KvType>> layer_kv_types;  // the last that fits counts
 
   // A file in KTransformers' form: `rules` is empty then, and ktransformers/place.h applies it.
   std::shared_ptr<const ktransformers::RuleFile> ktransformers;
@@ -89,6 +91,9 @@ struct RuleSet {
   std::shared_ptr<const TensorOverrides> overrides;
   DeviceMap device_map;  // of --map; our own rules have it applied already
 };
+
+// How the KV cache is stored, as the file says: its own types in place of the shape's.
+void ApplyKvTypes(const RuleSet& rules, int num_layers, StepShape* shape);
 
 absl::StatusOr<RuleSet> LoadRules(const std::string& path, const DeviceMap& device_map = {});
 // The arguments of --override-tensor. InvalidArgument: what of them cannot be read.

@@ -25,6 +25,7 @@ Role RoleOf(const Op& op) {
 struct Part {
   std::set<int> layers;
   std::set<Role> roles;
+  Ranges experts;  // none: all
 };
 
 std::string RangesText(const Ranges& ranges) {
@@ -43,6 +44,7 @@ class Writer {
   explicit Writer(absl::Span<const ModulePlacement> modules) : modules_(modules) {
     for (const ModulePlacement& module : modules) {
       roles_of_[module.op.layer].insert(RoleOf(module.op));
+      num_experts_[module.op.layer] += module.op.expert_end - module.op.expert_begin;
       if (std::find(devices_.begin(), devices_.end(), module.device) == devices_.end()) {
         devices_.push_back(module.device);
       }
@@ -60,28 +62,42 @@ class Writer {
   }
 
  private:
-  // Layers in which the device has the same roles are one part; roles outside layers another.
+  // Layers in which the device has the same roles are one part; roles outside layers another; some
+  // of the experts another.
   std::vector<Part> PartsOn(const std::string& device) const {
     std::map<int, std::set<Role>> roles;
+    std::map<int, std::vector<int>> experts;
     for (const ModulePlacement& module : modules_) {
-      if (module.device == device) roles[module.op.layer].insert(RoleOf(module.op));
+      if (module.device != device) continue;
+      const Op& op = module.op;
+      if (op.kind != OpKind::kExperts) roles[op.layer].insert(RoleOf(op));
+      for (int e = op.expert_begin; e < op.expert_end; ++e) experts[op.layer].push_back(e);
     }
     std::vector<Part> parts;
-    for (const auto& [layer, layer_roles] : roles) {
-      const std::set<Role> named = Named(layer, layer_roles);
-      const auto same = std::find_if(parts.begin(), parts.end(), [&](const Part& part) {
-        return part.roles == named && part.layers.empty() == (layer < 0);
-      });
-      if (same != parts.end()) {
-        same->layers.insert(layer);
+    for (auto& [layer, own] : experts) {
+      if (static_cast<int>(own.size()) == num_experts_.at(layer)) {
+        roles[layer].insert(Role::kExperts);
       } else {
-        Part part;
-        part.roles = named;
-        if (layer >= 0) part.layers.insert(layer);
-        parts.push_back(std::move(part));
+        std::sort(own.begin(), own.end());
+        AddLayer(layer, {Role::kExperts}, ToRanges(own), &parts);
       }
     }
+    for (const auto& [layer, own] : roles) AddLayer(layer, Named(layer, own), {}, &parts);
     return parts;
+  }
+
+  static void AddLayer(int layer, const std::set<Role>& roles, const Ranges& experts,
+                       std::vector<Part>* parts) {
+    const auto same = std::find_if(parts->begin(), parts->end(), [&](const Part& part) {
+      return part.roles == roles && part.experts == experts && part.layers.empty() == (layer < 0);
+    });
+    if (same != parts->end()) {
+      same->layers.insert(layer);
+      return;
+    }
+    Part part{{}, roles, experts};
+    if (layer >= 0) part.layers.insert(layer);
+    parts->push_back(std::move(part));
   }
 
   // All roles of a layer need no names.
@@ -96,13 +112,18 @@ class Writer {
       const std::vector<int> layers(part.layers.begin(), part.layers.end());
       filters.push_back(absl::StrCat("layers: ", RangesText(ToRanges(layers))));
     }
-    if (!part.roles.empty()) filters.push_back(absl::StrCat("role: ", RolesText(part.roles)));
+    if (!part.experts.empty()) {
+      filters.push_back(absl::StrCat("experts: ", RangesText(part.experts)));
+    } else if (!part.roles.empty()) {
+      filters.push_back(absl::StrCat("role: ", RolesText(part.roles)));
+    }
     return absl::StrJoin(filters, ", ");
   }
 
   absl::Span<const ModulePlacement> modules_;
   std::vector<std::string> devices_;  // in order of appearance
   std::map<int, std::set<Role>> roles_of_;
+  std::map<int, int> num_experts_;
 };
 
 }  // namespace

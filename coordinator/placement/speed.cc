@@ -39,12 +39,16 @@ DeviceSpeed SpeedOf(const DeviceInfo& device) {
 
 // Multiplications and additions for one row; a stored byte holds about two weights of 4 bits.
 double OpsPerRow(const model::ModelConfig& config, const PlacedModule& module) {
+  const Op& op = module.op;
   double elements = 0;
-  for (const model::WeightSpec& spec : model::WeightsOf(config, module.op)) {
+  for (const model::WeightSpec& spec : model::WeightsOf(config, op)) {
     if (spec.is_vector) continue;
-    double matrix = static_cast<double>(spec.rows) * static_cast<double>(spec.cols);
-    if (spec.experts > 0) matrix *= config.experts.num_used;
-    elements += matrix;
+    const double matrix = static_cast<double>(spec.rows) * static_cast<double>(spec.cols);
+    const double used = op.kind != OpKind::kExperts
+                            ? static_cast<double>(std::max<int64_t>(1, spec.experts))
+                            : static_cast<double>(config.experts.num_used) *
+                                  (op.expert_end - op.expert_begin) / config.experts.count;
+    elements += matrix * used;
   }
   return module.op.kind == OpKind::kEmbedding ? 0 : 2 * elements;
 }
@@ -106,18 +110,9 @@ double BytesRead(const model::ModelConfig& config, const PlacedModule& module, i
   if (module.op.kind == OpKind::kEmbedding) {
     return bytes / std::max(1, config.vocab_size) * static_cast<double>(rows);
   }
-  double expert_elements = 0;
-  double elements = 0;
-  for (const model::WeightSpec& spec : model::WeightsOf(config, module.op)) {
-    const double matrix = static_cast<double>(spec.rows) * static_cast<double>(spec.cols) *
-                          static_cast<double>(std::max<int64_t>(1, spec.experts));
-    elements += matrix;
-    if (spec.experts > 0) expert_elements += matrix;
-  }
-  if (expert_elements == 0 || elements == 0) return bytes;
+  if (module.op.kind != OpKind::kExperts) return bytes;
   const double share = static_cast<double>(config.experts.num_used) / config.experts.count;
-  const double chosen = 1 - std::pow(1 - share, static_cast<double>(rows));
-  return bytes * (1 - expert_elements / elements * (1 - chosen));
+  return bytes * (1 - std::pow(1 - share, static_cast<double>(rows)));
 }
 
 PlanSpeed PredictSpeed(const model::ModelConfig& config, const Plan& plan) {

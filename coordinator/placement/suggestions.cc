@@ -87,10 +87,18 @@ class Search {
                      fitting.context_length));
   }
 
+  // The first that takes less and fits, from the most exact on.
   void AddKvType(StepShape shape) {
-    if (shape.kv_type == KvType::kF16) return;
-    shape.kv_type = KvType::kF16;
-    if (FitsWith(shape)) Add({{"kv_type", "f16"}}, "kv_type f16");
+    if (!shape.layer_kv_types.empty()) return;
+    const StepShape whole = shape;
+    for (const KvType type : {KvType::kF16, KvType::kQ8_0}) {
+      if (whole.kv_type == type || whole.kv_type == KvType::kQ8_0) continue;
+      if (whole.kv_type == KvType::kBF16 && type == KvType::kF16) continue;
+      shape.kv_type = type;
+      if (!FitsWith(shape)) continue;
+      Add({{"kv_type", KvTypeName(type)}}, absl::StrCat("kv_type ", KvTypeName(type)));
+      return;
+    }
   }
 
   void AddChunk(const StepShape& shape) {
@@ -107,7 +115,6 @@ class Search {
 
   // Half of everything, again and again, until it fits; then as much KV cache as that leaves.
   void AddCombination(StepShape shape) {
-    shape.kv_type = KvType::kF16;
     while (!FitsWith(shape)) {
       const StepShape before = shape;
       shape = WithBlocks(shape, std::max(1, shape.num_kv_blocks / 2));
@@ -119,15 +126,13 @@ class Search {
     const int blocks =
         Largest(plan_.shape.num_kv_blocks, [&](int value) { return WithBlocks(shape, value); });
     shape = WithBlocks(shape, std::max(blocks, 1));
-    Add({{"kv_type", "f16"},
-         {"chunk_size", absl::StrCat(ChunkOf(shape))},
+    Add({{"chunk_size", absl::StrCat(ChunkOf(shape))},
          {"max_batch_size", absl::StrCat(shape.max_sequences)},
          {"kv_tokens", absl::StrCat(KvTokens(shape))},
          {"context_length", absl::StrCat(shape.context_length)}},
         absl::StrCat("together: chunk_size ", ChunkOf(shape), ", max_batch_size ",
                      shape.max_sequences, ", kv_tokens ", KvTokens(shape), " with context_length ",
-                     shape.context_length,
-                     plan_.shape.kv_type == KvType::kF16 ? "" : ", kv_type f16"));
+                     shape.context_length));
   }
 
   int64_t Room(const Plan& plan, const PlacedWorker& worker) const {

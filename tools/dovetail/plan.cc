@@ -94,6 +94,9 @@ absl::StatusOr<PlanInput> ReadInput(const Flags& flags) {
   DT_ASSIGN_OR_RETURN(input.config, model::LoadModelConfig(*input.file));
   DT_ASSIGN_OR_RETURN(input.rules, coordinator::LoadConfiguredRules(config));
   DT_ASSIGN_OR_RETURN(input.shape, coordinator::MakeStepShape(config, input.config));
+  if (input.rules) {
+    coordinator::ApplyKvTypes(*input.rules, input.config.num_hidden_layers, &input.shape);
+  }
   return input;
 }
 

@@ -88,6 +88,7 @@ class Placer {
   void Decide(const TreeShape& shape, ModulePlacement* module) {
     std::map<std::string, Vote> votes;
     for (const model::WeightSpec& spec : model::WeightsOf(config_, module->op)) {
+      if (spec.is_copy) continue;  // another op decides where it is
       const std::string name = ModuleOf(shape, module->op, spec);
       const MapEntry* entry = map_.Find(name);
       const std::string device = device_map_.Apply(DeviceOf(rules_, *entry));

@@ -14,7 +14,7 @@ class AutoPlacementTest : public PlanFixture {
   std::vector<std::string> Where(const std::vector<DeviceInfo>& devices) {
     std::vector<std::string> lines;
     for (const PlacedWorker& worker : PlanOn(devices).workers) {
-      lines.push_back(absl::StrCat(worker.device.name, ": ", DescribeOps(worker.ops)));
+      lines.push_back(absl::StrCat(worker.device.name, ": ", DescribeOps(config_, worker.ops)));
     }
     return lines;
   }

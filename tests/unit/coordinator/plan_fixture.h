@@ -68,7 +68,7 @@ class PlanFixture : public ::testing::Test {
   std::vector<std::string> Places(const Plan& plan) {
     std::vector<std::string> places;
     for (const Segment& segment : plan.route) {
-      places.push_back(absl::StrCat(segment.worker, ": ", DescribeOps(segment.ops)));
+      places.push_back(absl::StrCat(segment.worker, ": ", DescribeOps(config_, segment.ops)));
     }
     return places;
   }

@@ -35,7 +35,7 @@ class RulePlacementTest : public PlanFixture {
       for (const ModulePlacement& module : placement.modules) {
         if (module.device == device.name) ops.push_back(module.op);
       }
-      if (!ops.empty()) lines.push_back(absl::StrCat(device.name, ": ", DescribeOps(ops)));
+      if (!ops.empty()) lines.push_back(absl::StrCat(device.name, ": ", DescribeOps(config_, ops)));
     }
     return lines;
   }

@@ -86,6 +86,29 @@ TEST(RuleSetTest, MatchesWhenAllConditionsDo) {
   EXPECT_FALSE(set.rules[4].Matches(mlp3)) << "a dense mlp has no experts";
 }
 
+TEST(RuleSetTest, MatchesPartsOfLayersWithExperts) {
+  ASSERT_OK_AND_ASSIGN(const RuleSet set, ParseRules(R"(
+- {match: {role: mlp}, place: cpu:0}
+- {match: {role: [router, shared_experts]}, place: cpu:0}
+- {match: {role: experts, experts: [0-3, 6]}, place: cpu:0}
+- {match: {layers: 3, experts: 0-3}, place: cpu:0}
+)",
+                                                     "r"));
+  const Op router{OpKind::kRouter, 3};
+  const Op shared{OpKind::kSharedExperts, 3};
+  const auto experts = [](int begin, int end) { return Op{OpKind::kExperts, 3, begin, end}; };
+  for (const Op& op : {router, shared, experts(0, 8)}) EXPECT_TRUE(set.rules[0].Matches(op));
+  EXPECT_TRUE(set.rules[1].Matches(router));
+  EXPECT_TRUE(set.rules[1].Matches(shared));
+  EXPECT_FALSE(set.rules[1].Matches(experts(0, 1)));
+  EXPECT_TRUE(set.rules[2].Matches(experts(1, 4)));
+  EXPECT_TRUE(set.rules[2].Matches(experts(6, 7)));
+  EXPECT_FALSE(set.rules[2].Matches(experts(3, 5)));
+  EXPECT_FALSE(set.rules[2].Matches(router));
+  EXPECT_TRUE(set.rules[3].Matches(experts(0, 4)));
+  EXPECT_FALSE(set.rules[3].Matches({OpKind::kExperts, 4, 0, 4}));
+}
+
 TEST(RuleSetTest, ListsAllMistakesAtOnce) {
   EXPECT_EQ(
       Mistakes(R"(
@@ -125,7 +148,7 @@ TEST(RuleSetTest, ListsAllMistakesAtOnce) {
       "`0-123456`\n"
       "r.yaml:8:29: `layers` is given twice, first at r.yaml:8:11\n"
       "r.yaml:9:3: unknown key `plce` in a rule; did you mean `place`?\n"
-      "r.yaml:10:37: a subset of experts goes with the role `experts` alone\n"
+      "r.yaml:10:37: `experts` go with the roles `experts` and `mlp`, and no other\n"
       "r.yaml:11:10: `place` must be a word, got a list\n"
       "r.yaml:12:3: a rule must be a map, got `just text`\n"
       "r.yaml:13:10: `match` must be a map, got `layers`\n"
@@ -139,7 +162,7 @@ TEST(RuleSetTest, ReadsSplitsGroupsAndOps) {
 devices:
   cuda:*: {memory: 22GiB, reserve: 1GiB}
   cpu:0: {reserve: 0}
-kv: {type: f32}
+kv: {type: f32, layers: [{layers: [0, 2-3], type: q8_0}, {layers: 3, type: f16}]}
 rules:
 - match: {role: attention}
   split: {cuda:0: 24, host-b/cuda:1: 37.5}
@@ -160,6 +183,11 @@ rules:
   EXPECT_EQ(set.budgets[1].memory_bytes, std::nullopt);
   EXPECT_EQ(set.budgets[1].reserve_bytes, 0);
   EXPECT_EQ(set.kv_type, KvType::kF32);
+  StepShape shape;
+  ApplyKvTypes(set, 5, &shape);
+  EXPECT_EQ(shape.kv_type, KvType::kF32);
+  EXPECT_THAT(shape.layer_kv_types,
+              ElementsAre(KvType::kQ8_0, KvType::kF32, KvType::kQ8_0, KvType::kF16, KvType::kF32));
   ASSERT_EQ(set.rules.size(), 4u);
   EXPECT_EQ(set.rules[0].shares[1].device, "host-b/cuda:1");
   EXPECT_EQ(set.rules[0].shares[1].weight, 37.5);
@@ -180,7 +208,7 @@ TEST(RuleSetTest, ListsMistakesInSplitsGroupsAndOps) {
 devices:
   gpu: {memory: 22GiB}
   cuda:0: {memory: lots, reserv: 1GiB}
-kv: {type: q8_0}
+kv: {type: q8}
 rules:
 - {match: {role: attention}, split: {cuda:0: 24, cuda:1: 0}, place: cpu:0}
 - {match: {role: attention}, split: {cuda:0: 24, cuda:1: 0, cuda: 3}, by: layer}
@@ -191,7 +219,7 @@ rules:
             "r.yaml:3:3: `gpu` is not a device or a group of devices, such as cuda:0 or cuda:*\n"
             "r.yaml:4:20: `memory` must be a size such as 22GiB, got `lots`\n"
             "r.yaml:4:26: unknown key `reserv` in `cuda:0`; did you mean `reserve`?\n"
-            "r.yaml:5:12: `type` must be f16 or f32, got `q8_0`\n"
+            "r.yaml:5:12: `type` must be one of f32, f16, bf16, q8_0, got `q8`\n"
             "r.yaml:7:37: the rule has both `place` and `split`; give one of them\n"
             "r.yaml:8:58: `split` of cuda:1 must be a number above 0, got `0`\n"
             "r.yaml:8:61: `cuda` is not a device or a group of devices, such as cpu:0, cuda:*, "

@@ -75,13 +75,15 @@ TEST_F(SuggestionsTest, AnotherKvType) {
   devices[0].memory_bytes = memory.total() - memory.kv / 2;
   EXPECT_EQ(Value(For(devices), "kv_type"), "f16");
   devices[0].memory_bytes -= 64;
+  EXPECT_EQ(Value(For(devices), "kv_type"), "q8_0") << "the next one";
+  devices[0].memory_bytes = memory.total() - memory.kv;
   EXPECT_EQ(Value(For(devices), "kv_type"), "none") << "not enough alone";
 }
 
 TEST_F(SuggestionsTest, MovesTheFewestLayersToWhereThereIsRoom) {
   std::vector<DeviceInfo> devices = Devices(2);
   const Plan whole = PlanOn(devices);
-  ASSERT_EQ(DescribeOps(whole.workers[0].ops), "embedding, layers 0-3");
+  ASSERT_EQ(DescribeOps(config_, whole.workers[0].ops), "embedding, layers 0-3");
   const RuleSet rules = ParseRules("- {match: {}, split: {cpu:0: 4, cpu:1: 4}}\n", "r").value();
   const int64_t layer = whole.modules[1].packed_bytes + whole.modules[2].packed_bytes;
   devices[0].memory_bytes = whole.workers[0].memory.total() - layer;
