@@ -69,7 +69,7 @@ void PlaceByOverrides(const model::ModelConfig& config, const model::GgufFile& f
   assigner.Finish();
   for (const auto& [device, ops] : splits) {
     Warn("split-module",
-         absl::StrCat("tensors of ", absl::StrJoin(CollapseModules(ops), ", "),
+         absl::StrCat("tensors of ", absl::StrJoin(CollapseModules(config, ops), ", "),
                       " are placed apart; each goes as a whole to ",
                       device.empty() ? "where its layer is" : device, ", which has most of it"),
          placement);

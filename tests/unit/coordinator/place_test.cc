@@ -44,7 +44,7 @@ class PlaceTest : public PlanFixture {
     return Place(config_, *file_, &*set, ParseDeviceSpecs(specs).value(), shape_);
   }
   // "device: ops" in order of appearance.
-  static std::vector<std::string> Where(const Placement& placement) {
+  std::vector<std::string> Where(const Placement& placement) const {
     std::vector<std::string> devices, lines;
     for (const ModulePlacement& module : placement.modules) {
       if (std::count(devices.begin(), devices.end(), module.device) == 0) {
@@ -56,7 +56,7 @@ class PlaceTest : public PlanFixture {
       for (const ModulePlacement& module : placement.modules) {
         if (module.device == device) ops.push_back(module.op);
       }
-      lines.push_back(absl::StrCat(device, ": ", DescribeOps(ops)));
+      lines.push_back(absl::StrCat(device, ": ", DescribeOps(config_, ops)));
     }
     return lines;
   }
