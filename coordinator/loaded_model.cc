@@ -73,6 +73,7 @@ absl::StatusOr<StepShape> MakeStepShape(const ServeConfig& config,
       config.kv_tokens > 0 ? config.kv_tokens : int64_t{2} * shape.context_length;
   shape.num_kv_blocks =
       std::max(BlocksOf(kv_tokens), config.kv_tokens > 0 ? 1 : config.max_batch_size);
+  shape.num_swap_blocks = BlocksOf(config.kv_swap_tokens);
   shape.kv_type = config.kv_type;
   shape.max_sequences = config.max_batch_size;
   // Every decode fits beside a full chunk of prefill.
@@ -83,7 +84,7 @@ absl::StatusOr<StepShape> MakeStepShape(const ServeConfig& config,
 }
 
 int64_t KvCacheBytes(const model::ModelConfig& model_config, const StepShape& shape) {
-  return int64_t{model_config.num_hidden_layers} * shape.num_kv_blocks *
+  return int64_t{model_config.num_hidden_layers} * shape.num_blocks_in_all() *
          model::KvBytesPerBlockPerLayer(model_config, shape.kv_type);
 }
 

@@ -18,6 +18,7 @@
 #include "kernels/kernel_table.h"
 #include "transport/step_frame.h"
 #include "transport/worker_plan.h"
+#include "worker/kv_copy.h"
 #include "worker/layers/layer.h"
 #include "worker/layers/norm.h"
 #include "worker/weight_store.h"
@@ -46,8 +47,9 @@ class ModelRunner {
   absl::Status Validate(const transport::StepFrame& frame) const;
 
   // Runs segment frame->header.segment, sets hidden_rows, and error_layer where a value stopped
-  // being finite; a frame that already has an error passes through untouched. The residual stream
-  // to send on is hidden(*frame) afterwards.
+  // being finite; for a frame that already has an error only its blocks are copied. The time that
+  // it took is appended to the frame's segment_us. The residual stream to send on is hidden(*frame)
+  // afterwards.
   void Run(transport::StepFrame* frame);
   absl::Span<const float> hidden(const transport::StepFrame& frame) const;
   const float* logits(int row) const;  // of the last Run with an lm_head
@@ -60,6 +62,7 @@ class ModelRunner {
     bool after_norm = false;   // starts from the logit rows
     bool from_tokens = false;  // starts from nothing
     uint32_t first_op = 0;     // index in the whole route
+    std::vector<KvRegion> kv;  // of its attention layers
   };
 
   ModelRunner() = default;
@@ -71,6 +74,7 @@ class ModelRunner {
   // Without weight where the model has no such norm.
   RmsNorm BindNorm(const Op& op, model::WeightRole role) const;
   kernels::KvCacheView NextKvView();
+  void Compute(const BoundSegment& segment, transport::StepFrame* frame);
   void FillSequences(const transport::StepFrame& frame);
 
   StepShape shape_;
@@ -80,6 +84,7 @@ class ModelRunner {
   std::unique_ptr<Workspace> workspace_;
   std::vector<BoundSegment> segments_;
   int kv_layers_bound_ = 0;
+  std::vector<KvRegion>* kv_of_segment_ = nullptr;  // of the one that is being bound
 
   std::vector<kernels::SequenceRows> sequences_;  // of the current step
 };

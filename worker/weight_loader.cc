@@ -37,7 +37,7 @@ uint64_t WeightsKey(uint64_t fingerprint, const WeightStore& store, PackedLayout
 uint64_t KvKey(uint64_t fingerprint, const WeightStore& store, const StepShape& shape) {
   std::string text =
       absl::StrCat(kSegmentVersion, " kv ", fingerprint, " ", static_cast<int>(shape.kv_type), " ",
-                   shape.num_kv_blocks, " ", kKvBlockTokens);
+                   shape.num_kv_blocks, "+", shape.num_swap_blocks, " ", kKvBlockTokens);
   for (const Op& op : store.ops) {
     if (op.kind == OpKind::kAttention) absl::StrAppend(&text, " ", op.layer);
   }
@@ -136,7 +136,7 @@ absl::Status OpenKv(const transport::WorkerPlan& plan, const std::string& path,
                     WeightStore* store) {
   const auto layers = std::count_if(store->ops.begin(), store->ops.end(),
                                     [](const Op& op) { return op.kind == OpKind::kAttention; });
-  const int64_t bytes = layers * int64_t{plan.step_shape.num_kv_blocks} *
+  const int64_t bytes = layers * int64_t{plan.step_shape.num_blocks_in_all()} *
                         model::KvBytesPerBlockPerLayer(store->config, plan.step_shape.kv_type);
   if (bytes == 0) return absl::OkStatus();
   DT_ASSIGN_OR_RETURN(store->kv,
