@@ -106,14 +106,14 @@ void EngineLoop::SuspendPipeline(const absl::Status& reason, absl::Time now) {
   pipeline_.reset();
   suspended_since_ = now;
   suspend_reason_ = reason;
-  for (auto it = requests_.begin(); it != requests_.end();) {
-    const RequestId id = it->first;
-    const int interruptions = it->second.sequence->num_interruptions;
-    ++it;  // Finish() takes the request out
-    if (interruptions < kMostInterruptions) continue;
+  std::vector<RequestId> given_up;
+  for (const auto& [id, request] : requests_) {
+    if (request.sequence->num_interruptions >= kMostInterruptions) given_up.push_back(id);
+  }
+  for (RequestId id : given_up) {
     Finish(id, FinishReason::kError,
            absl::UnavailableError(absl::StrCat(reason.message(), "; the workers were lost ",
-                                               interruptions, " times at this token")));
+                                               kMostInterruptions, " times at this token")));
   }
 }
 

@@ -7,6 +7,7 @@ namespace dovetail::coordinator {
 namespace {
 
 constexpr double kWorthIt = 0.95;  // of the present cycle
+constexpr double kAsGood = 1.02;   // as the shortest: then fewer lanes are taken
 constexpr int kLookAgain = 64;     // updates
 
 }  // namespace
@@ -20,15 +21,13 @@ double LaneChoice::Cycle(const CostModel& model, int decodes, double attended, i
 
 int LaneChoice::BestDecodeLanes(const CostModel& model, int decodes, double attended) const {
   const int most = std::clamp(decodes, 1, most_);
-  int best = std::min(decode_lanes_, most);
-  double cycle = Cycle(model, decodes, attended, best) * kWorthIt;
-  for (int lanes = 1; lanes <= most; ++lanes) {
-    const double other = Cycle(model, decodes, attended, lanes);
-    if (other >= cycle) continue;
-    cycle = other;
-    best = lanes;
-  }
-  return best;
+  const auto cycle = [&](int lanes) { return Cycle(model, decodes, attended, lanes); };
+  double shortest = cycle(1);
+  for (int lanes = 2; lanes <= most; ++lanes) shortest = std::min(shortest, cycle(lanes));
+  int fewest = 1;
+  while (cycle(fewest) > shortest * kAsGood) ++fewest;
+  const int now = std::min(decode_lanes_, most);
+  return cycle(now) * kWorthIt <= cycle(fewest) ? now : fewest;
 }
 
 void LaneChoice::Update(const CostModel& model, int decodes, double attended, int prefill_rows) {

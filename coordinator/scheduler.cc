@@ -88,8 +88,11 @@ Sequence* Scheduler::Find(uint64_t id) {
 bool Scheduler::Schedule(int lane_idx, absl::Time now, transport::StepFrame* frame) {
   Lane& lane = lanes_[lane_idx];
   DT_CHECK(lane.in_flight.empty());
-  ChooseLanes();
-  Rebalance(lane_idx);
+  if (lane_idx ==
+      0) {  // once in a round, before any lane was asked: nobody is moved behind its turn
+    ChooseLanes();
+    Rebalance();
+  }
   // A lane that is not needed any more keeps those of its sequences that no other has room for.
   const bool in_use = lane_idx < lane_choice_.in_flight();
   if (!in_use && lane.num_sequences == 0) return false;

@@ -92,8 +92,9 @@ class Scheduler {
   Sequence* Find(uint64_t id);  // nullptr when unknown or removed
 
   // Fills the frame with the lane's next step and marks its sequences as in flight; false when
-  // there is nothing to compute. The lane must have no step in flight. The frame must be sent
-  // before the next call. Epoch and step number are the caller's.
+  // there is nothing to compute. The lane must have no step in flight; those without are asked in
+  // order, lane 0 first. The frame must be sent before the next call. Epoch and step number are the
+  // caller's.
   bool Schedule(int lane, absl::Time now, transport::StepFrame* frame);
   absl::Span<const ScheduledRows> in_flight(int lane) const { return lanes_[lane].in_flight; }
   const StepWork& work(int lane) const { return lanes_[lane].work; }  // of the step in flight
@@ -144,7 +145,7 @@ class Scheduler {
   };
 
   void ChooseLanes();
-  void Rebalance(int lane);
+  void Rebalance();
   int SmallestLane() const;
   void EnterLane(Sequence* sequence, int lane);
   bool AnyInFlight() const;

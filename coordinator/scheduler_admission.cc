@@ -50,13 +50,15 @@ void Scheduler::EnterLane(Sequence* sequence, int lane) {
 
 // A lane is only where a sequence's next token is computed, so it may be changed at any time: lanes
 // that are used differ by at most one afterwards, and the others become empty.
-void Scheduler::Rebalance(int lane) {
-  const bool used = lane < lane_choice_.decode_lanes();
+void Scheduler::Rebalance() {
   for (auto it = running_.rbegin(); it != running_.rend(); ++it) {
     const int to = SmallestLane();
     const int size = lanes_[to].num_sequences;
-    if (size >= lane_capacity_ || (used && lanes_[lane].num_sequences <= size + 1)) break;
-    if ((*it)->lane == lane) EnterLane(*it, to);
+    if (size >= lane_capacity_) return;
+    const int lane = (*it)->lane;
+    if (lane >= lane_choice_.decode_lanes() || lanes_[lane].num_sequences > size + 1) {
+      EnterLane(*it, to);
+    }
   }
 }
 

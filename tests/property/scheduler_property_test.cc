@@ -1,5 +1,5 @@
-// The scheduler under random arrivals, cancels, slow and dying workers, with KV caches far too small,
-// on a clock of its own: a million steps.
+// The scheduler under random arrivals, cancels, slow and dying workers, with KV caches far too
+// small, on a clock of its own: a million steps.
 //
 // After every action its invariants hold. Every sequence ends, with the right tokens, whatever was
 // shared, copied, swapped, computed again or lost with a worker. Limits of rows, sequences, logits
@@ -10,6 +10,7 @@
 #include <map>
 #include <random>
 
+#include "absl/strings/str_cat.h"
 #include "coordinator/scheduler.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -78,7 +79,8 @@ class Simulation {
       }
       if (!live_.empty() && Pick(0, 60) == 0) Cancel();
       if (Pick(0, 300) == 0) KillWorkers();
-      if (Pick(0, 100) == 0) speeds_[Pick(0, static_cast<int>(speeds_.size()) - 1)] *= Pick(1, 4) / 2.0;
+      if (Pick(0, 100) == 0)
+        speeds_[Pick(0, static_cast<int>(speeds_.size()) - 1)] *= Pick(1, 4) / 2.0;
       Advance();
       ASSERT_OK(scheduler_->Audit());
       if (::testing::Test::HasFatalFailure()) return;
@@ -187,7 +189,7 @@ class Simulation {
       if (scheduler_->in_flight(lane).empty()) ScheduleLane(lane);
       if (::testing::Test::HasFatalFailure()) return;
     }
-    EXPECT_TRUE(!flights_.empty() || scheduler_->idle()) << "work, but no step";
+    EXPECT_TRUE(!flights_.empty() || scheduler_->idle()) << "work, but no step" << Describe();
     for (int count = Pick(1, 3); count > 0 && !flights_.empty(); --count) {
       now_ = std::max(now_, flights_.front().back);
       Complete();
@@ -206,6 +208,20 @@ class Simulation {
     }
     EXPECT_TRUE(first == nullptr || first->num_preemptions == preemptions)
         << "the first in rank always progresses";
+  }
+
+  std::string Describe() {
+    std::string text = absl::StrCat("\n", scheduler_->pool().num_free(), " blocks free, ",
+                                    scheduler_->kv().num_swap_free(), " to swap to, ",
+                                    scheduler_->decode_lanes(), " of ", options_.lanes, " lanes");
+    for (const auto& [id, live] : live_) {
+      const Sequence& s = *scheduler_->Find(id);
+      absl::StrAppend(&text, "\n  ", id, ": lane ", s.lane, ", ", s.num_computed_tokens, " of ",
+                      s.num_tokens(), " computed, prompt ", s.num_prompt_tokens, ", ",
+                      s.blocks.size(), " blocks, ", s.swapped.size(), " swapped, ", s.num_in_flight,
+                      " in flight, ", s.wants_logits ? "logits" : "");
+    }
+    return text;
   }
 
   const Sequence* FirstInRank() {
@@ -235,8 +251,9 @@ class Simulation {
     const StepWork& work = scheduler_->work(lane);
     double busy = 0;
     for (double speed : speeds_) {
-      const double seconds = speed * (1 + 0.1 * work.decode_rows + 0.2 * work.prefill_rows +
-                                      0.01 * work.copies) * Pick(90, 110) / 100.0;
+      const double seconds =
+          speed * (1 + 0.1 * work.decode_rows + 0.2 * work.prefill_rows + 0.01 * work.copies) *
+          Pick(90, 110) / 100.0;
       flight.segment_us.push_back(static_cast<uint32_t>(1e6 * seconds));
       busy += seconds;
     }
@@ -311,9 +328,10 @@ class Simulation {
       EXPECT_TRUE(rows.num_logit_rows == 0 || rows.first_logit_row == live.logit_rows);
       live.logit_rows += rows.num_logit_rows;
       if (rows.samples) sequence->tokens.push_back(output.token);
-      const bool ended = rows.samples ? sequence->num_tokens() >= live.max_total
-                                      : rows.position + rows.num_rows >= sequence->num_prompt_tokens &&
-                                            !sequence->samples();
+      const bool ended = rows.samples
+                             ? sequence->num_tokens() >= live.max_total
+                             : rows.position + rows.num_rows >= sequence->num_prompt_tokens &&
+                                   !sequence->samples();
       if (ended) Finish(sequence);
     }
     scheduler_->cost_model().Observe(scheduler_->work(flight.lane), flight.segment_us,
