@@ -24,8 +24,9 @@
 #include "absl/types/span.h"
 #include "base/sampling_params.h"
 #include "base/step_shape.h"
+#include "coordinator/cost_model.h"
 #include "coordinator/pipeline.h"
-#include "coordinator/scheduler.h"
+#include "coordinator/preemption.h"
 
 namespace dovetail::coordinator {
 

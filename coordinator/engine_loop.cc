@@ -15,6 +15,7 @@ constexpr double kPatience = 20;
 // A sequence with which the pipeline was lost so often, without a new token in between, may be the
 // reason for it.
 constexpr int kMostInterruptions = 4;
+constexpr double kHopeless = 2;  // times what is left until the deadline
 
 SchedulerOptions OptionsOfScheduler(const EngineOptions& options) {
   SchedulerOptions result;
@@ -79,7 +80,16 @@ void EngineLoop::Add(NewRequest request, absl::Time now) {
   requests_[id] = {sequence, std::move(request.sink), std::move(request.end_tokens),
                    request.deadline};
   if (pipeline_ == nullptr && suspended_since_ == absl::InfiniteFuture()) {
-    Finish(id, FinishReason::kError, absl::UnavailableError("the workers are not connected"));
+    return Finish(id, FinishReason::kError,
+                  absl::UnavailableError("the workers are not connected"));
+  }
+  // What cannot be done in time is not begun. Predictions err, so it must be far from possible.
+  const absl::Duration needed = scheduler_.PredictedPrefill(*sequence);
+  if (needed > kHopeless * (request.deadline - now)) {
+    Finish(id, FinishReason::kError,
+           absl::DeadlineExceededError(
+               absl::StrCat("the prompt alone takes about ", absl::FormatDuration(needed),
+                            ", longer than the request's deadline allows")));
   }
 }
 

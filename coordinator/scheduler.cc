@@ -348,6 +348,14 @@ absl::Duration Scheduler::PredictedWait() const {
                        options_.chunk_size);
 }
 
+absl::Duration Scheduler::PredictedPrefill(const Sequence& sequence) const {
+  if (!model_.ready()) return absl::ZeroDuration();
+  const int found = kv_.CountFound(sequence);
+  StepWork work;
+  work.AddPrefill(found, sequence.num_prompt_tokens - found);
+  return absl::Seconds(model_.BottleneckSeconds(work));
+}
+
 absl::Status Scheduler::Audit() const {
   std::vector<const Sequence*> all(running_.begin(), running_.end());
   all.insert(all.end(), queue_.waiting().begin(), queue_.waiting().end());

@@ -127,6 +127,8 @@ class Scheduler {
   // When a request that came now would get its first token, roughly: the prompts that wait, at the
   // speed of full chunks. Zero while nothing is known.
   absl::Duration PredictedWait() const;
+  // How long the prompt of a sequence takes at least, alone, without what is found already.
+  absl::Duration PredictedPrefill(const Sequence& sequence) const;
   absl::Status Audit() const;
 
  private:

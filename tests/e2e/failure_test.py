@@ -36,6 +36,21 @@ def test_eight_clients_at_once():
         harness.wait_for(lambda: server.status().get("kv_blocks_used", 0) == 0, 2, "KV blocks free")
 
 
+def test_preemptions_change_nothing():
+    questions = [f"Tell me all about the number {n}, its history and its uses." for n in range(12)]
+    fields = {"max_tokens": 100, "ignore_eos": True, "temperature": 0.9, "seed": 3}
+    ask = lambda server, q: json.load(chat(server, q, **fields))["choices"][0]["message"]["content"]
+    with harness.Server("--workers", "cpu:0") as server:
+        alone = [ask(server, q) for q in questions]
+    for how in ("swap", "recompute"):
+        with harness.Server("--workers", "cpu:0,cpu:1", "--context-length", "512", "--kv-tokens", "640",
+                            "--kv-swap-tokens", "2048", "--preemption", how) as server:
+            with concurrent.futures.ThreadPoolExecutor(12) as pool:
+                together = list(pool.map(lambda q: ask(server, q), questions))
+            assert alone == together, [pair for pair in zip(alone, together) if pair[0] != pair[1]][0]
+            harness.wait_for(lambda: server.status().get("kv_blocks_used", 0) == 0, 2, "KV blocks free")
+
+
 def test_client_goes_away():
     with harness.Server("--workers", "cpu:0,cpu:1") as server:
         body = json.dumps({"model": "SmolLM2-135M-Instruct.Q4_1", "prompt": "Once upon a time", "max_tokens": 4000,

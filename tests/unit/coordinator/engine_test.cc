@@ -499,6 +499,22 @@ TEST_F(EngineTest, ARequestEndsAtItsDeadline) {
   ExpectAllFree();
 }
 
+TEST_F(EngineTest, WhatCannotMeetItsDeadlineIsNotBegun) {
+  Start(Options());
+  for (int i = 0; i < 20; ++i) {  // the fake workers say 100 us for a step: that is learned
+    ASSERT_TRUE(Submit(Request(Prompt(40 + i, i), 3))->WaitFinished());
+  }
+  const int steps = workers_->num_steps();
+  EngineRequest request = Request(Prompt(150, 50), 5);
+  request.deadline = absl::Now() + absl::Microseconds(1);
+  auto sink = Submit(std::move(request));
+  ASSERT_TRUE(sink->WaitFinished());
+  EXPECT_THAT(sink->status(),
+              StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("the prompt alone takes")));
+  ExpectAllFree();
+  EXPECT_EQ(workers_->num_steps(), steps);
+}
+
 TEST_F(EngineTest, AValueThatIsNotFiniteIsNeverSampledFrom) {
   EngineOptions options = Options();
   options.module_names = {"model.embed_tokens", "model.layers.0.self_attn", "model.layers.0.mlp"};
