@@ -229,7 +229,8 @@ int64_t KvBytes(const ModelConfig& config, absl::Span<const Op> ops, const StepS
   int64_t bytes = 0;
   for (const Op& op : ops) {
     if (op.kind != OpKind::kAttention) continue;
-    bytes += shape.num_kv_blocks * KvBytesPerBlockPerLayer(config, shape.KvTypeOf(op.layer));
+    bytes += int64_t{shape.num_blocks_in_all()} *
+             KvBytesPerBlockPerLayer(config, shape.KvTypeOf(op.layer));
   }
   return bytes;
 }

@@ -130,7 +130,9 @@ dovetail::StepShape ShapeFromProto(const v1::StepShape& proto, Mistakes* mistake
   CheckRange("step_shape.context_length_tokens", proto.context_length_tokens(), 1,
              kMaxContextTokens, mistakes);
   CheckRange("step_shape.num_kv_blocks", proto.num_kv_blocks(), 1, kMaxKvBlocks, mistakes);
+  CheckRange("step_shape.num_swap_blocks", proto.num_swap_blocks(), 0, kMaxKvBlocks, mistakes);
   dovetail::StepShape shape;
+  shape.num_swap_blocks = proto.num_swap_blocks();
   shape.max_rows = proto.max_rows();
   shape.max_sequences = proto.max_sequences();
   shape.max_logit_rows = proto.max_logit_rows();
@@ -180,6 +182,7 @@ void ToProto(const dovetail::StepShape& shape, v1::StepShape* proto) {
   proto->set_max_logit_rows(shape.max_logit_rows);
   proto->set_context_length_tokens(shape.context_length);
   proto->set_num_kv_blocks(shape.num_kv_blocks);
+  proto->set_num_swap_blocks(shape.num_swap_blocks);
   proto->set_kv_type(KvTypeToProto(shape.kv_type));
   for (const dovetail::KvType type : shape.layer_kv_types) {
     proto->add_layer_kv_types(KvTypeToProto(type));
@@ -195,6 +198,7 @@ absl::StatusOr<WorkerPlan> FromProto(const v1::WorkerPlan& proto) {
   plan.ring_bytes = proto.ring_bytes();
   if (plan.model_path.empty()) mistakes.push_back("model_path is empty");
   if (proto.route_size() == 0) mistakes.push_back("route is empty");
+  CheckRange("segments of the route", proto.route_size(), 0, kMaxRouteSegments, &mistakes);
   for (int i = 0; i < proto.route_size(); ++i) {
     plan.route.push_back(
         SegmentFromProto(proto.route(i), absl::StrCat("route[", i, "]"), &mistakes));

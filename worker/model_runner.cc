@@ -6,6 +6,7 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "model/memory_plan.h"
@@ -82,6 +83,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(
     bound.after_norm = after_norm;
     for (const Op& op : segment.ops) after_norm |= op.kind == OpKind::kNorm;
     bound.mine = segment.worker == worker;
+    runner->kv_of_segment_ = &bound.kv;
     if (bound.mine) runner->BindSegment(plan.route, segment, &bound);
   }
   return runner;
@@ -210,7 +212,8 @@ kernels::KvCacheView ModelRunner::NextKvView(int32_t layer) {
   const KvType type = shape_.KvTypeOf(layer);
   const int64_t block_bytes = model::KvBytesPerBlockPerLayer(config, type);
   const int64_t offset = kv_bytes_bound_;
-  kv_bytes_bound_ += shape_.num_kv_blocks * block_bytes;
+  kv_bytes_bound_ += shape_.num_blocks_in_all() * block_bytes;
+  kv_of_segment_->push_back({store_->kv->data() + offset, block_bytes});
   return {.data = store_->kv->data() + offset,
           .block_bytes = block_bytes,
           .type = type,
@@ -285,10 +288,21 @@ void ModelRunner::FillSequences(const StepFrame& frame) {
 }
 
 void ModelRunner::Run(StepFrame* frame) {
-  StepHeader& header = frame->header;
-  const BoundSegment& segment = segments_[header.segment];
+  const absl::Time start = absl::Now();
+  const BoundSegment& segment = segments_[frame->header.segment];
   DT_CHECK(segment.mine);
-  if (header.error_layer != 0) return;
+  // Before any layer of the segment writes to its blocks. Steps pass a segment in the order in
+  // which they were made, so this is the content that the coordinator meant.
+  CopyBlocks(segment.kv, frame->copies, pool_);
+  if (frame->header.error_layer == 0) Compute(segment, frame);
+  if (frame->segment_us.size() >= kMaxRouteSegments) return;
+  frame->segment_us.push_back(
+      static_cast<uint32_t>(absl::ToInt64Microseconds(absl::Now() - start)));
+  frame->header.num_segment_times = static_cast<uint32_t>(frame->segment_us.size());
+}
+
+void ModelRunner::Compute(const BoundSegment& segment, StepFrame* frame) {
+  StepHeader& header = frame->header;
   FillSequences(*frame);
   StepContext step{.kernels = *kernels_, .pool = *pool_, .ws = *workspace_};
   step.rows = static_cast<int32_t>(header.num_rows);
