@@ -328,7 +328,8 @@ absl::StatusOr<TreeShape> ShapeFromModel(const model::ModelConfig& config) {
   shape.shared_experts = config.experts.shared_intermediate_size > 0;
   shape.shared_gate = config.experts.shared_gate;
   shape.qk_norm = config.qk_norm != model::QkNorm::kNone;
-  shape.yarn = config.rope_attention_factor != 1.0f;
+  shape.yarn =
+      config.architecture == "deepseek2";  // of its two classes the one that is also the other
   shape.post_norms = config.post_norms;
   for (const model::WeightSpec& spec : model::WeightsOf(config, {OpKind::kAttention, 0})) {
     shape.latent_attention |= spec.tensor == "blk.0.attn_kv_a_mqa.weight";
