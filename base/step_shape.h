@@ -15,11 +15,11 @@ enum class KvType : uint32_t { kF32 = 0, kF16 = 1 };
 inline int64_t KvElementBytes(KvType type) { return type == KvType::kF32 ? 4 : 2; }
 
 struct StepShape {
-  int32_t max_rows = 0;        // tokens of one step, all sequences together
-  int32_t max_sequences = 0;   // sequences of one step
-  int32_t max_logit_rows = 0;  // rows of logits that one step may ask for
-  int32_t context_length = 0;  // tokens of one sequence
-  int32_t num_kv_blocks = 0;   // blocks of kKvBlockTokens tokens, shared by all sequences
+  int32_t max_rows = 0;         // tokens of one step, all sequences together
+  int32_t max_sequences = 0;    // sequences of one step
+  int32_t max_logit_rows = 0;   // rows of logits that one step may ask for
+  int32_t context_length = 0;   // tokens of one sequence
+  int32_t num_kv_blocks = 0;    // blocks of kKvBlockTokens tokens, shared by all sequences
   int32_t num_swap_blocks = 0;  // more of them, where preempted sequences keep what they computed
   KvType kv_type = KvType::kF16;
 

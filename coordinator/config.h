@@ -47,8 +47,8 @@ struct ServeConfig {
   absl::Duration token_target = absl::Milliseconds(100);  // between two tokens of a stream
   Preemption preemption = Preemption::kCheaper;
   absl::Duration request_timeout = absl::Minutes(10);
-  absl::Duration worker_timeout = absl::Seconds(10);  // without a sign of life
-  absl::Duration recovery_timeout = absl::Seconds(60);       // streams wait for a lost worker
+  absl::Duration worker_timeout = absl::Seconds(10);    // without a sign of life
+  absl::Duration recovery_timeout = absl::Seconds(60);  // streams wait for a lost worker
   absl::Duration drain_timeout = absl::Seconds(30);
   std::string log_level = "info";
 };

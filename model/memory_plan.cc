@@ -216,7 +216,8 @@ absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const G
   }
   const auto num_attention = std::count_if(
       ops.begin(), ops.end(), [](const Op& op) { return op.kind == OpKind::kAttention; });
-  memory.kv = num_attention * shape.num_blocks_in_all() * KvBytesPerBlockPerLayer(config, shape.kv_type);
+  memory.kv =
+      num_attention * shape.num_blocks_in_all() * KvBytesPerBlockPerLayer(config, shape.kv_type);
   for (const WorkspaceBuffer& buffer : WorkspaceBuffers(config, ops, shape, num_threads)) {
     memory.workspace += buffer.bytes;
   }

@@ -298,8 +298,7 @@ TEST_F(ClusterAttachTest, RequestsWaitForALostWorkerAndGoOn) {
   ASSERT_OK(cluster_->WaitReady(kPatience));
   auto sink = Submit();
   b->Kill();
-  ASSERT_TRUE(
-      WaitFor([&] { return cluster_->snapshot().state == ServingState::kRecovering; }));
+  ASSERT_TRUE(WaitFor([&] { return cluster_->snapshot().state == ServingState::kRecovering; }));
   EXPECT_THAT(engine_->Submit({.prompt = {1}, .max_tokens = 1}, std::make_shared<WaitingSink>()),
               StatusIs(absl::StatusCode::kUnavailable, ::testing::_));
   EXPECT_TRUE(WaitFor([&] { return a->disconnects() == 1; }));

@@ -158,8 +158,8 @@ TEST_F(CoordinatorProcessTest, StreamsGoOnWhenAWorkerIsKilled) {
       EXPECT_NE(after.workers[worker].pid, before.workers[worker].pid);
       EXPECT_EQ(after.engine.recoveries, kills);
       std::cout << "killed " << after.workers[worker].name << " at token " << position
-                << ": back after "
-                << after.engine.recovery_seconds - before.engine.recovery_seconds << " s\n";
+                << ": back after " << after.engine.recovery_seconds - before.engine.recovery_seconds
+                << " s\n";
     }
   }
   auto second = Ask(coordinator.get(), 20);

@@ -37,7 +37,8 @@ StepWork RandomWork(std::mt19937_64* random) {
     return low + static_cast<int>((*random)() % static_cast<uint64_t>(high - low + 1));
   };
   const int chunk = pick(0, 3) == 0 ? 32 * pick(1, 16) : 0;
-  return Work(pick(chunk > 0 ? 0 : 1, 16), pick(10, 2000), chunk, pick(0, 9) == 0 ? pick(1, 60) : 0);
+  return Work(pick(chunk > 0 ? 0 : 1, 16), pick(10, 2000), chunk,
+              pick(0, 9) == 0 ? pick(1, 60) : 0);
 }
 
 void Observe(const std::vector<Truth>& workers, const StepWork& work, double noise,
@@ -54,7 +55,8 @@ void Observe(const std::vector<Truth>& workers, const StepWork& work, double noi
 }
 
 void ExpectLearned(const std::vector<Truth>& workers, const CostModel& model, double tolerance) {
-  for (const StepWork& work : {Work(1, 500, 0), Work(16, 1000, 0), Work(0, 0, 512), Work(8, 500, 256)}) {
+  for (const StepWork& work :
+       {Work(1, 500, 0), Work(16, 1000, 0), Work(0, 0, 512), Work(8, 500, 256)}) {
     double most = 0;
     double sum = 0;
     for (size_t i = 0; i < workers.size(); ++i) {
@@ -68,8 +70,9 @@ void ExpectLearned(const std::vector<Truth>& workers, const CostModel& model, do
   }
 }
 
-const std::vector<Truth> kDense = {{.constant = 8e-3, .decode = 1e-4, .prefill = 6e-4, .attended = 2e-8},
-                                   {.constant = 2e-3, .decode = 4e-5, .prefill = 1e-4, .attended = 1e-8}};
+const std::vector<Truth> kDense = {
+    {.constant = 8e-3, .decode = 1e-4, .prefill = 6e-4, .attended = 2e-8},
+    {.constant = 2e-3, .decode = 4e-5, .prefill = 1e-4, .attended = 1e-8}};
 
 TEST(CostModelTest, KnowsNothingAtFirst) {
   CostModel model({});
@@ -117,8 +120,13 @@ TEST(CostModelTest, FollowsAMachineThatBecameSlower) {
 }
 
 TEST(CostModelTest, KnowsThatRowsShareExperts) {
-  const std::vector<Truth> workers = {{.constant = 1e-3, .decode = 1e-5, .prefill = 1e-5,
-                                       .attended = 1e-9, .experts = 0.2, .num_experts = 64, .used = 4}};
+  const std::vector<Truth> workers = {{.constant = 1e-3,
+                                       .decode = 1e-5,
+                                       .prefill = 1e-5,
+                                       .attended = 1e-9,
+                                       .experts = 0.2,
+                                       .num_experts = 64,
+                                       .used = 4}};
   std::mt19937_64 random(4);
   CostModel model({.num_experts = 64, .experts_used = 4});
   model.SetRoute({0});

@@ -105,8 +105,8 @@ TEST(KvCacheTest, SwapsOutAndBackWhatIsNotFoundAnyMore) {
   kv.SwapOut(&sequence);
   EXPECT_EQ(kv.num_swap_used(), 3);
   EXPECT_EQ(kv.pool().num_used(), 0);
-  EXPECT_THAT(kv.pending_copies(),
-              ElementsAre(BlockCopy{blocks[0], 4}, BlockCopy{blocks[1], 5}, BlockCopy{blocks[2], 6}));
+  EXPECT_THAT(kv.pending_copies(), ElementsAre(BlockCopy{blocks[0], 4}, BlockCopy{blocks[1], 5},
+                                               BlockCopy{blocks[2], 6}));
   EXPECT_OK(kv.Audit({&sequence}));
   kv.pending_copies().clear();
   Sequence other = MakeSequence(90, 1000);  // takes the place of all but the first block

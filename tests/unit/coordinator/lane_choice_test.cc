@@ -24,8 +24,8 @@ CostModel Learned(const std::vector<std::pair<double, double>>& workers) {
     std::vector<uint32_t> us;
     double sum = 0;
     for (const auto& [constant, row] : workers) {
-      us.push_back(static_cast<uint32_t>(
-          1e6 * (constant + row * (work.decode_rows + work.prefill_rows))));
+      us.push_back(
+          static_cast<uint32_t>(1e6 * (constant + row * (work.decode_rows + work.prefill_rows))));
       sum += us.back() * 1e-6;
     }
     model.Observe(work, us, sum + 50e-6, true);
