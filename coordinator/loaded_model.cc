@@ -74,6 +74,7 @@ absl::StatusOr<StepShape> MakeStepShape(const ServeConfig& config,
       config.kv_tokens > 0 ? config.kv_tokens : int64_t{2} * shape.context_length;
   shape.num_kv_blocks =
       std::max(BlocksOf(kv_tokens), config.kv_tokens > 0 ? 1 : config.max_batch_size);
+  shape.num_swap_blocks = BlocksOf(config.kv_swap_tokens);
   shape.kv_type = config.kv_type;
   shape.max_sequences = config.max_batch_size;
   // Every decode fits beside a full chunk of prefill.

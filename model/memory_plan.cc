@@ -1,6 +1,9 @@
 #include "model/memory_plan.h"
 
 #include <algorithm>
+#include <map>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -46,7 +49,7 @@ bool Owns(absl::Span<const Op> ops, OpKind kind) {
 
 // The bytes of the file that the weight is made from.
 int64_t StoredSlotBytes(const WeightSpec& spec, const GgufTensor& tensor) {
-  if (spec.tensor_stride == 0) return tensor.bytes;
+  if (spec.experts == 0) return tensor.bytes;
   return spec.experts * spec.stored_rows() * StoredBytes(tensor.type, spec.stored_cols());
 }
 
@@ -58,11 +61,14 @@ int64_t PackedSlotBytes(const WeightSlot& slot, PackedLayout layout) {
   return experts * PackedBytes(layout, slot.type, slot.spec.rows, slot.spec.cols);
 }
 
-// The longest row of any product that the ops compute.
+bool IsProduct(const Op& op) { return op.kind != OpKind::kEmbedding && op.kind != OpKind::kNorm; }
+
+// The longest row of any product that the ops compute, aside from experts, which have buffers of
+// their own, and routers, which read what the norm makes.
 int64_t LongestProduct(const ModelConfig& config, absl::Span<const Op> ops) {
   int64_t longest = 0;
   for (const Op& op : ops) {
-    if (op.kind == OpKind::kEmbedding || op.kind == OpKind::kNorm) continue;
+    if (!IsProduct(op) || op.kind == OpKind::kExperts || op.kind == OpKind::kRouter) continue;
     for (const WeightSpec& spec : WeightsOf(config, op)) {
       if (!spec.is_vector) longest = std::max(longest, spec.cols);
     }
@@ -70,20 +76,25 @@ int64_t LongestProduct(const ModelConfig& config, absl::Span<const Op> ops) {
   return longest;
 }
 
-bool OwnsExperts(const ModelConfig& config, absl::Span<const Op> ops) {
-  return std::any_of(ops.begin(), ops.end(), [&](const Op& op) {
-    return op.kind == OpKind::kMlp && config.HasExperts(op.layer);
-  });
+// The most experts of one layer that are among the ops.
+int64_t MostExperts(absl::Span<const Op> ops) {
+  std::map<int32_t, int64_t> of_layer;
+  int64_t most = 0;
+  for (const Op& op : ops) {
+    if (op.kind != OpKind::kExperts) continue;
+    int64_t& experts = of_layer[op.layer];
+    experts += op.expert_end - op.expert_begin;
+    most = std::max(most, experts);
+  }
+  return most;
 }
 
 // Of the widest dense layer or shared expert.
 int64_t GateColumns(const ModelConfig& config, absl::Span<const Op> ops) {
   int64_t columns = 0;
-  for (const Op& op : ops) {
-    if (op.kind != OpKind::kMlp) continue;
-    columns = std::max<int64_t>(columns, config.HasExperts(op.layer)
-                                             ? config.experts.shared_intermediate_size
-                                             : config.intermediate_size);
+  if (Owns(ops, OpKind::kMlp)) columns = config.intermediate_size;
+  if (Owns(ops, OpKind::kSharedExperts)) {
+    columns = std::max<int64_t>(columns, config.experts.shared_intermediate_size);
   }
   return columns;
 }
@@ -140,34 +151,54 @@ void AddLatentAttention(const ModelConfig& config, int64_t rows, int num_threads
                           std::max(latent.kv_lora_rank, latent.nope_dim));
 }
 
-void AddExperts(const ModelConfig& config, int64_t rows, BufferList* buffers) {
+void AddExpertParts(const ModelConfig& config, absl::Span<const Op> ops, int64_t rows,
+                    BufferList* buffers) {
   const ExpertConfig& experts = config.experts;
-  const int64_t pairs = rows * experts.num_used;
-  const int64_t slots = rows * (experts.num_used + 1);
-  buffers->Add("router", rows * experts.count, 4);
-  buffers->Add("shared_gate", rows, 4);
-  buffers->Add("slot_experts", pairs, 4);
-  buffers->Add("slot_weights", slots, 4);
-  buffers->Add("slot_sources", slots, 4);
+  const int64_t slots = RowShapeOf(config).slots();
+  const int64_t own_experts = MostExperts(ops);
+  const bool shared = Owns(ops, OpKind::kSharedExperts);
+  if (!shared && own_experts == 0 && !Owns(ops, OpKind::kRouter)) return;
+  buffers->Add("slot_experts", rows * experts.num_used, 4);
+  buffers->Add("slot_weights", rows * slots, 4);
+  if (Owns(ops, OpKind::kRouter)) buffers->Add("router", rows * experts.count, 4);
+  if (shared) buffers->Add("shared_gate", rows, 4);
+  if (own_experts == 0) {
+    if (shared) buffers->Add("partials", rows * config.hidden_size, 4);
+    return;
+  }
+  // A row uses an expert once.
+  const int64_t pairs = rows * std::min<int64_t>(experts.num_used, own_experts);
+  buffers->Add("slot_sources", rows * slots, 4);
   buffers->Add("pair_rows", pairs, 4);
   buffers->Add("expert_begin", experts.count + 1, 4);
   buffers->Add("expert_gate", pairs * experts.intermediate_size, 4);
   buffers->Add("expert_up", pairs * experts.intermediate_size, 4);
-  buffers->Add("expert_y", (pairs + rows) * config.hidden_size, 4);
   buffers->AddActivations(kExpertInputs, pairs, config.hidden_size);
   buffers->AddActivations(kExpertActivations, pairs, experts.intermediate_size);
+  buffers->Add("partials", rows * slots * config.hidden_size, 4);
 }
 
 }  // namespace
+
+RowShape RowShapeOf(const ModelConfig& config) {
+  RowShape row = {.hidden_size = config.hidden_size};
+  if (config.experts.count == 0) return row;
+  row.num_experts = config.experts.count;
+  row.experts_used = config.experts.num_used;
+  row.shared_slot = config.experts.shared_intermediate_size > 0;
+  return row;
+}
 
 absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
                                                       const GgufFile& file,
                                                       absl::Span<const Op> ops,
                                                       PackedLayout layout) {
   std::vector<WeightSlot> slots;
+  std::set<std::string> laid_out;
   int64_t offset = 0;
   for (const Op& op : ops) {
     for (WeightSpec& spec : WeightsOf(config, op)) {
+      if (!laid_out.insert(spec.tensor).second && spec.is_copy) continue;
       const GgufTensor* tensor = file.FindTensor(spec.tensor);
       if (tensor == nullptr) {
         return absl::InvalidArgumentError(
@@ -198,7 +229,8 @@ int64_t KvBytes(const ModelConfig& config, absl::Span<const Op> ops, const StepS
   int64_t bytes = 0;
   for (const Op& op : ops) {
     if (op.kind != OpKind::kAttention) continue;
-    bytes += shape.num_kv_blocks * KvBytesPerBlockPerLayer(config, shape.KvTypeOf(op.layer));
+    bytes += int64_t{shape.num_blocks_in_all()} *
+             KvBytesPerBlockPerLayer(config, shape.KvTypeOf(op.layer));
   }
   return bytes;
 }
@@ -228,9 +260,11 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
     buffers.Add("gate", rows * columns, 4);
     buffers.Add("up", rows * columns, 4);
   }
-  if (OwnsExperts(config, ops)) AddExperts(config, rows, &buffers);
+  AddExpertParts(config, ops, rows, &buffers);
   if (const int64_t k = LongestProduct(config, ops); k > 0) {
     buffers.AddActivations(kProductActivations, any_rows, k);
+  }
+  if (std::any_of(ops.begin(), ops.end(), &IsProduct)) {
     buffers.AddActivations(kNormActivations, any_rows, hidden);
   }
   if (Owns(ops, OpKind::kNorm) || Owns(ops, OpKind::kLmHead)) {

@@ -9,7 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "base/kv_cache.h"
 #include "base/route.h"
 #include "base/weight_type.h"
@@ -172,7 +174,13 @@ struct WeightSpec {
   int64_t rows = 0;        // output features (1 for vectors)
   int64_t cols = 0;        // input features
   bool is_vector = false;  // norms and biases: kept as f32
-  int64_t experts = 0;     // of a layer's experts, or heads: as many of these, one after another
+  // Of a layer's experts, or heads: so many of these, one after another, the first of them that of
+  // expert `first_expert`.
+  int64_t experts = 0;
+  int64_t first_expert = 0;
+  // The norm before experts: each part of a layer computes it for itself, and the router is who
+  // owns it. Others have a copy, unless the worker has the owner as well.
+  bool is_copy = false;
 
   // Where the tensor holds more than this weight: of each expert's tensor_stride stored rows it is
   // the stored_rows() from tensor_first on. 0: the tensor is this weight.
@@ -187,11 +195,17 @@ struct WeightSpec {
 // weight names token_embd.weight.
 std::vector<WeightSpec> WeightsOf(const ModelConfig& config, const Op& op);
 
-// All ops of the model in execution order: embedding, then attention and mlp per layer, norm,
-// lm_head.
+// All ops of the model in execution order: embedding; per layer attention and mlp, or, with
+// experts, attention, router, shared experts (if any) and all experts in one op; norm, lm_head.
 std::vector<Op> OpsOf(const ModelConfig& config);
 
-// "model.layers.3.self_attn", "model.layers.3.mlp", "model.embed_tokens", "model.norm", "lm_head".
+// InvalidArgument unless `ops` are those of OpsOf in that order, the experts of a layer in one or
+// more ranges.
+absl::Status CheckOps(const ModelConfig& config, absl::Span<const Op> ops);
+
+// "model.layers.3.self_attn", "model.layers.3.mlp", "model.embed_tokens", "model.norm", "lm_head";
+// "model.layers.3.mlp.gate", "model.layers.3.mlp.shared_experts",
+// "model.layers.3.mlp.experts[0-31]".
 std::string ModuleName(const Op& op);
 
 // Architectures that LoadModelConfig accepts, for messages.

@@ -18,7 +18,7 @@ namespace dovetail::worker {
 namespace {
 
 // Changes whenever the bytes in a segment mean something else: an older segment is then not reused.
-constexpr int kSegmentVersion = 2;
+constexpr int kSegmentVersion = 3;
 
 // File bytes between two progress reports; the pool packs that much in one phase.
 constexpr int64_t kSliceBytes = int64_t{16} << 20;
@@ -30,14 +30,14 @@ uint64_t WeightsKey(uint64_t fingerprint, const WeightStore& store, PackedLayout
       absl::StrCat(kSegmentVersion, " weights ", fingerprint, " ", PackedLayoutName(layout));
   for (const model::WeightSlot& slot : store.slots) {
     absl::StrAppend(&text, " ", slot.spec.tensor, ":", static_cast<int>(slot.spec.role), ":",
-                    slot.offset, ":", slot.bytes);
+                    slot.spec.first_expert, ":", slot.offset, ":", slot.bytes);
   }
   return Hash(text);
 }
 
 uint64_t KvKey(uint64_t fingerprint, const WeightStore& store, const StepShape& shape) {
   std::string text = absl::StrCat(kSegmentVersion, " kv ", fingerprint, " ", shape.num_kv_blocks,
-                                  " ", kKvBlockTokens);
+                                  "+", shape.num_swap_blocks, " ", kKvBlockTokens);
   for (const Op& op : store.ops) {
     if (op.kind != OpKind::kAttention) continue;
     absl::StrAppend(&text, " ", op.layer, ":", KvTypeName(shape.KvTypeOf(op.layer)));
@@ -61,16 +61,15 @@ class Packer {
  private:
   absl::Status PackSlot(const model::WeightSlot& slot) {
     const model::GgufTensor& tensor = *file_.FindTensor(slot.spec.tensor);
-    const uint8_t* src = file_.Data(tensor).data();
+    const int64_t experts = std::max<int64_t>(1, slot.spec.experts);
     uint8_t* dst = store_->weights->data() + slot.offset;
     if (slot.spec.is_vector) {
-      PackVectors(slot, src, dst);
+      PackVectors(slot, SourceOf(slot, tensor, 0), dst);
       done_ += slot.stored_bytes;
     } else if (slot.spec.transposed) {
       PackTransposed(slot, tensor, dst);
       done_ += slot.stored_bytes;
     } else {
-      const int64_t experts = std::max<int64_t>(1, slot.spec.experts);
       for (int64_t i = 0; i < experts; ++i) {
         DT_RETURN_IF_ERROR(
             PackMatrix(slot, SourceOf(slot, tensor, i), dst + i * (slot.bytes / experts)));
@@ -80,13 +79,13 @@ class Packer {
     return absl::OkStatus();
   }
 
-  // The stored rows of expert, or head, `i`.
+  // The stored rows of expert, or head, `i` of the slot.
   const uint8_t* SourceOf(const model::WeightSlot& slot, const model::GgufTensor& tensor,
                           int64_t i) const {
     const model::WeightSpec& spec = slot.spec;
     const int64_t stride = spec.tensor_stride > 0 ? spec.tensor_stride : spec.stored_rows();
-    return file_.Data(tensor).data() +
-           (i * stride + spec.tensor_first) * StoredBytes(tensor.type, spec.stored_cols());
+    return file_.Data(tensor).data() + ((spec.first_expert + i) * stride + spec.tensor_first) *
+                                           StoredBytes(tensor.type, spec.stored_cols());
   }
 
   // Threads share the heads.

@@ -8,6 +8,11 @@ const model::WeightSlot* WeightStore::FindSlot(const Op& op, model::WeightRole r
   for (const model::WeightSlot& slot : slots) {
     if (slot.op == op && slot.spec.role == role) return &slot;
   }
+  if (role != model::WeightRole::kMlpNorm) return nullptr;
+  // The parts of a layer with experts share the norm before them.
+  for (const model::WeightSlot& slot : slots) {
+    if (slot.op.layer == op.layer && slot.spec.role == role) return &slot;
+  }
   return nullptr;
 }
 

@@ -52,6 +52,8 @@ ActivationBuffers CarveForms(const Carver& carver, const std::string& name) {
 }
 
 ExpertBuffers CarveExperts(const Carver& carver) {
+  int64_t bytes = 0;
+  float* y = carver.Take<float>("partials", &bytes);
   return {.router = carver.Take<float>("router"),
           .shared_gate = carver.Take<float>("shared_gate"),
           .slot_experts = carver.Take<int32_t>("slot_experts"),
@@ -61,7 +63,8 @@ ExpertBuffers CarveExperts(const Carver& carver) {
           .begin = carver.Take<int32_t>("expert_begin"),
           .gate = carver.Take<float>("expert_gate"),
           .up = carver.Take<float>("expert_up"),
-          .y = carver.Take<float>("expert_y"),
+          .y = y,
+          .y_floats = bytes / static_cast<int64_t>(sizeof(float)),
           .in_act = CarveForms(carver, "expert_in"),
           .act = CarveForms(carver, "expert_act")};
 }

@@ -8,8 +8,10 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <random>
 #include <string>
 #include <tuple>
@@ -154,14 +156,85 @@ class PlanInvariance : public ::testing::TestWithParam<std::string> {
   std::string family() const { return GetParam().substr(0, GetParam().find('/')); }
 };
 
-int NumOps(const std::string& path) {
+model::ModelConfig ConfigOf(const std::string& path) {
   const auto file = model::GgufFile::Open(path).value();
-  return static_cast<int>(model::OpsOf(model::LoadModelConfig(*file).value()).size());
+  return model::LoadModelConfig(*file).value();
 }
 
-// Ops: 0 embedding, 1 + 2 l attention, 2 + 2 l mlp of layer l, then norm and lm_head.
-std::vector<Variation> Variations(const LocalPipelineOptions& base) {
-  const int num_ops = NumOps(base.gguf);
+// Which worker has an op; asked with ranges of one expert each, in an order that is given.
+using WorkerOf = std::function<int(const Op&)>;
+Route RouteWithExperts(const model::ModelConfig& config, const std::vector<int>& expert_order,
+                       const WorkerOf& worker_of) {
+  Route route;
+  const auto add = [&](const Op& op) {
+    const std::string worker = absl::StrCat("cpu:", worker_of(op));
+    if (route.empty() || route.back().worker != worker) route.push_back({worker, {}});
+    route.back().ops.push_back(op);
+  };
+  for (const Op& op : model::OpsOf(config)) {
+    if (op.kind != OpKind::kExperts) {
+      add(op);
+      continue;
+    }
+    for (const int e : expert_order) add({OpKind::kExperts, op.layer, e, e + 1});
+  }
+  return route;
+}
+
+// The parts of layers with experts on different workers.
+void AddExpertVariations(const LocalPipelineOptions& base, const model::ModelConfig& config,
+                         bool thorough, std::vector<Variation>* variations) {
+  const int count = config.experts.count;
+  std::vector<int> ascending(count), by_worker;
+  std::iota(ascending.begin(), ascending.end(), 0);
+  for (int worker = 0; worker < 3; ++worker) {
+    for (int e = worker; e < count; e += 3) by_worker.push_back(e);
+  }
+  const std::vector<int> descending(ascending.rbegin(), ascending.rend());
+  const auto add = [&](const std::string& name, int chunk, int threads,
+                       const std::vector<int>& order, const WorkerOf& worker_of) {
+    LocalPipelineOptions options = base;
+    options.num_threads = threads;
+    options.make_route = [=](const model::ModelConfig& c) {
+      return RouteWithExperts(c, order, worker_of);
+    };
+    variations->push_back({name, options, chunk});
+  };
+  const auto kind = [](const Op& op, OpKind wanted) { return op.kind == wanted ? 1 : 0; };
+  add("router, shared experts and experts apart", 512, 1, ascending, [](const Op& op) {
+    return op.kind == OpKind::kRouter          ? 1
+           : op.kind == OpKind::kExperts       ? 2
+           : op.kind == OpKind::kSharedExperts ? 3
+                                               : 0;
+  });
+  add("experts over 3 workers", 50, 1, by_worker,
+      [](const Op& op) { return op.kind == OpKind::kExperts ? op.expert_begin % 3 : 0; });
+  if (!thorough) return;
+  add("experts apart", 7, 2, descending, [=](const Op& op) { return kind(op, OpKind::kExperts); });
+  add("router apart", 64, 1, ascending, [=](const Op& op) { return kind(op, OpKind::kRouter); });
+  if (config.experts.shared_intermediate_size > 0) {
+    add("shared experts apart", 512, 1, ascending,
+        [=](const Op& op) { return kind(op, OpKind::kSharedExperts); });
+  }
+  add("experts of a layer over 2 workers", 512, 2, ascending, [=](const Op& op) {
+    return op.kind == OpKind::kExperts && op.expert_begin >= count / 2 ? 1 : 0;
+  });
+  add("experts over 3 workers, visited again and again", 512, 1, ascending,
+      [](const Op& op) { return op.kind == OpKind::kExperts ? op.expert_begin % 3 : 1; });
+  add("experts over 3 workers, backwards, chunk 1", 1, 1, descending,
+      [](const Op& op) { return op.kind == OpKind::kExperts ? op.expert_begin % 3 : 2; });
+  for (const kernels::KernelTable* table : kernels::AvailableTables()) {
+    add(absl::StrCat("experts over 2 workers, ", table->name), 33, 1, ascending,
+        [](const Op& op) { return op.kind == OpKind::kExperts ? op.expert_begin % 2 : 0; });
+    variations->back().options.kernels = table;
+  }
+}
+
+// Without experts ops are 0 embedding, 1 + 2 l attention, 2 + 2 l mlp of layer l, then norm and
+// lm_head.
+std::vector<Variation> Variations(const LocalPipelineOptions& base, bool thorough) {
+  const model::ModelConfig config = ConfigOf(base.gguf);
+  const int num_ops = static_cast<int>(model::OpsOf(config).size());
   const int norm = num_ops - 2, lm_head = num_ops - 1, last_mlp = num_ops - 3;
   std::vector<Variation> variations;
   const auto add = [&](const std::string& name, int chunk, const auto& change) {
@@ -189,6 +262,7 @@ std::vector<Variation> Variations(const LocalPipelineOptions& base) {
     o.cuts = {3, 4};
     o.num_threads = 2;
   });
+  if (config.experts.count > 0) AddExpertVariations(base, config, thorough, &variations);
   return variations;
 }
 
@@ -209,7 +283,7 @@ TEST_P(PlanInvariance, SameBytesForEveryPlan) {
     base.shape.kv_type = kv;
     ASSERT_OK_AND_ASSIGN(const std::vector<Logits> expected, Evaluate(base, sequences, 512));
     ASSERT_EQ(expected.back().size(), 160u);
-    for (const Variation& v : Variations(base)) {
+    for (const Variation& v : Variations(base, /*thorough=*/true)) {
       ASSERT_OK_AND_ASSIGN(const std::vector<Logits> actual,
                            Evaluate(v.options, sequences, v.chunk));
       EXPECT_TRUE(SameBytes(expected, actual)) << v.name << ", KV " << KvTypeName(kv);
@@ -379,7 +453,7 @@ TEST_P(SyntheticInvariance, SameBytesForEveryPlan) {
   }
   ASSERT_OK_AND_ASSIGN(const std::vector<Logits> expected, Evaluate(base, sequences, 512));
   ASSERT_EQ(expected[0].size(), 300u);
-  for (const Variation& v : Variations(base)) {
+  for (const Variation& v : Variations(base, /*thorough=*/false)) {
     ASSERT_OK_AND_ASSIGN(const std::vector<Logits> actual, Evaluate(v.options, sequences, v.chunk));
     EXPECT_TRUE(SameBytes(expected, actual)) << v.name;
   }

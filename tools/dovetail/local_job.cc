@@ -30,7 +30,7 @@ void AddLocalJobFlags(CLI::App* app, LocalJobFlags* flags) {
   app->add_option("--kv-type", flags->kv_type, "how keys and values are kept")
       ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0"}))
       ->capture_default_str();
-  app->add_option("--lanes", flags->lanes, "steps in flight along the route")
+  app->add_option("--lanes", flags->lanes, "steps in flight along the route; 0: as many as pay")
       ->capture_default_str();
   app->add_option("--run-dir", flags->run_dir, "directory of the shared memory (a tmpfs)");
 }

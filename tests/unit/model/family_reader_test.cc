@@ -75,10 +75,11 @@ TEST(Families, MixtralIsLlamaWithExperts) {
   EXPECT_EQ(config.experts.intermediate_size, 128);
   EXPECT_TRUE(config.experts.normalise);
   EXPECT_EQ(config.experts.shared_intermediate_size, 0);
-  EXPECT_THAT(TensorsOf(config, {OpKind::kMlp, 0}),
-              ElementsAre("blk.0.ffn_norm.weight", "blk.0.ffn_gate_inp.weight",
-                          "blk.0.ffn_gate_exps.weight", "blk.0.ffn_up_exps.weight",
-                          "blk.0.ffn_down_exps.weight"));
+  EXPECT_THAT(TensorsOf(config, {OpKind::kRouter, 0}),
+              ElementsAre("blk.0.ffn_norm.weight", "blk.0.ffn_gate_inp.weight"));
+  EXPECT_THAT(TensorsOf(config, {OpKind::kExperts, 0, 0, 8}),
+              ElementsAre("blk.0.ffn_norm.weight", "blk.0.ffn_gate_exps.weight",
+                          "blk.0.ffn_up_exps.weight", "blk.0.ffn_down_exps.weight"));
 }
 
 TEST(Families, Qwen2MoeHasAGatedSharedExpert) {
@@ -104,9 +105,12 @@ TEST(Families, Glm4MoeBeginsDenseAndKeepsTheLastBlockOut) {
   EXPECT_EQ(config.experts.scale, 2.5f);
   EXPECT_EQ(config.experts.shared_intermediate_size, 128);
   EXPECT_EQ(config.rope_dim, 32);
-  EXPECT_THAT(TensorsOf(config, {OpKind::kMlp, 1}),
-              AllOf(Contains("blk.1.post_attention_norm.weight"),
-                    Contains("blk.1.exp_probs_b.bias"), Contains("blk.1.ffn_up_shexp.weight")));
+  EXPECT_THAT(
+      TensorsOf(config, {OpKind::kRouter, 1}),
+      AllOf(Contains("blk.1.post_attention_norm.weight"), Contains("blk.1.exp_probs_b.bias")));
+  EXPECT_THAT(
+      TensorsOf(config, {OpKind::kSharedExperts, 1}),
+      AllOf(Contains("blk.1.post_attention_norm.weight"), Contains("blk.1.ffn_up_shexp.weight")));
 
   DT_REQUIRE_DATA(nextn_path, "golden/glm4moe/model-bf16-nextn.gguf");
   ASSERT_OK_AND_ASSIGN(const ModelConfig nextn, LoadFile(nextn_path));
@@ -141,7 +145,7 @@ TEST(Families, GptOssHasSinksAndBiases) {
   EXPECT_EQ(config.experts.score, RouterScore::kSoftmaxOfChosen);
   EXPECT_TRUE(config.HasWindow(0));
   EXPECT_FALSE(config.HasWindow(1));
-  EXPECT_THAT(TensorsOf(config, {OpKind::kMlp, 3}), Contains("blk.3.ffn_down_exps.bias"));
+  EXPECT_THAT(TensorsOf(config, {OpKind::kExperts, 3, 0, 1}), Contains("blk.3.ffn_down_exps.bias"));
   EXPECT_THAT(TensorsOf(config, {OpKind::kAttention, 3}),
               AllOf(Contains("blk.3.attn_sinks.weight"), Contains("blk.3.attn_output.bias")));
 }

@@ -1,8 +1,10 @@
 #include "model/memory_plan.h"
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -217,30 +219,74 @@ TEST(MemoryPlan, WorkspaceHasWhatTheOpsNeed) {
   EXPECT_THAT(Buffers(m.config, {{OpKind::kLmHead}}), Contains(Key("probs")));
 }
 
+constexpr Op kRouter = {OpKind::kRouter, 0};
+Op Experts(int begin, int end) { return {OpKind::kExperts, 0, begin, end}; }
+
 TEST(MemoryPlan, ExpertsArePackedOneByOne) {
-  const Loaded m = LoadTiny({.ffn = 96, .experts = 3, .type = WeightType::kQ8_0});
-  ASSERT_OK_AND_ASSIGN(const auto slots,
-                       LayOutWeights(m.config, *m.file, {{OpKind::kMlp, 0}}, PackedLayout::kP16));
-  ASSERT_EQ(slots.size(), 5u);  // norm, router, gate, up, down
-  for (size_t i : {2, 3, 4}) {
-    const WeightSpec& spec = slots[i].spec;
-    EXPECT_EQ(spec.experts, 3);
-    EXPECT_EQ(slots[i].bytes,
-              3 * PackedBytes(PackedLayout::kP16, WeightType::kQ8_0, spec.rows, spec.cols));
-    EXPECT_EQ(slots[i].stored_bytes, 3 * StoredBytes(WeightType::kQ8_0, spec.rows * spec.cols));
+  const Loaded m = LoadTiny({.ffn = 96, .experts = 5, .type = WeightType::kQ8_0});
+  for (const auto& [begin, end] : {std::pair(0, 5), {1, 4}}) {
+    ASSERT_OK_AND_ASSIGN(const auto slots, LayOutWeights(m.config, *m.file, {Experts(begin, end)},
+                                                         PackedLayout::kP16));
+    ASSERT_EQ(slots.size(), 4u);  // norm, gate, up, down
+    for (size_t i : {1, 2, 3}) {
+      const WeightSpec& spec = slots[i].spec;
+      EXPECT_EQ(spec.experts, end - begin);
+      EXPECT_EQ(spec.first_expert, begin);
+      EXPECT_EQ(slots[i].bytes, (end - begin) * PackedBytes(PackedLayout::kP16, WeightType::kQ8_0,
+                                                            spec.rows, spec.cols));
+      EXPECT_EQ(slots[i].stored_bytes,
+                (end - begin) * StoredBytes(WeightType::kQ8_0, spec.rows * spec.cols));
+    }
   }
+}
+
+TEST(MemoryPlan, PartsOfALayerShareTheNormBeforeThem) {
+  const Loaded m = LoadTiny({.ffn = 96, .experts = 5});
+  const auto norms = [&](const std::vector<Op>& ops) {
+    const auto slots = LayOutWeights(m.config, *m.file, ops, PackedLayout::kP16).value();
+    return std::count_if(slots.begin(), slots.end(), [](const WeightSlot& slot) {
+      return slot.spec.role == WeightRole::kMlpNorm;
+    });
+  };
+  EXPECT_EQ(norms({kRouter, Experts(0, 3), Experts(3, 5)}), 1);
+  EXPECT_EQ(norms({Experts(0, 1), Experts(3, 5)}), 1);
+  EXPECT_EQ(norms({kRouter, {OpKind::kRouter, 1}, Experts(0, 5)}), 2);
 }
 
 TEST(MemoryPlan, ExpertsNeedRoomForAllTheirRows) {
   const Loaded m = LoadTiny({.ffn = 96, .experts = 5, .experts_used = 3});
-  auto buffers = Buffers(m.config, {{OpKind::kMlp, 0}});
+  auto buffers = Buffers(m.config, {kRouter, Experts(0, 5)});
   EXPECT_THAT(buffers, Not(Contains(Key("gate"))));  // no dense layer, no shared expert
+  EXPECT_THAT(buffers, Not(Contains(Key("act_q8"))));
+  EXPECT_EQ(buffers["normed_q8"], 24 * 256);
   EXPECT_EQ(buffers["router"], (24 * 5 * 4 + 63) / 64 * 64);
   EXPECT_EQ(buffers["expert_gate"], 24 * 3 * 96 * 4);
-  EXPECT_EQ(buffers["expert_y"], (24 * 3 + 24) * 64 * 4);
+  EXPECT_EQ(buffers["partials"], 24 * 3 * 64 * 4);
   EXPECT_EQ(buffers["expert_in_q8"], 24 * 3 * 256);
   EXPECT_EQ(buffers["expert_act2_d"], 24 * 3 * 8 * 4);
-  EXPECT_THAT(Buffers(m.config, {{OpKind::kAttention, 0}}), Not(Contains(Key("expert_y"))));
+  EXPECT_THAT(Buffers(m.config, {{OpKind::kAttention, 0}}), Not(Contains(Key("partials"))));
+  // A row uses an expert once; but the rows that other workers made may all come here.
+  auto some = Buffers(m.config, {Experts(0, 1), Experts(3, 4), {OpKind::kExperts, 1, 0, 1}});
+  EXPECT_THAT(some, Not(Contains(Key("router"))));
+  EXPECT_EQ(some["expert_gate"], 24 * 2 * 96 * 4);
+  EXPECT_EQ(some["partials"], 24 * 3 * 64 * 4);
+  // A router alone makes slots.
+  auto router = Buffers(m.config, {kRouter});
+  EXPECT_EQ(router["slot_experts"], (24 * 3 * 4 + 63) / 64 * 64);
+  EXPECT_THAT(router, Not(Contains(Key("partials"))));
+}
+
+TEST(MemoryPlan, SharedExpertsHaveASlotOfTheirOwn) {
+  Loaded m = LoadTiny({.ffn = 96, .experts = 5, .experts_used = 3});
+  m.config.experts.shared_intermediate_size = 48;
+  EXPECT_EQ(
+      RowShapeOf(m.config),
+      (RowShape{.hidden_size = 64, .num_experts = 5, .experts_used = 3, .shared_slot = true}));
+  auto shared = Buffers(m.config, {{OpKind::kSharedExperts, 0}});
+  EXPECT_EQ(shared["gate"], 24 * 48 * 4);
+  EXPECT_EQ(shared["slot_weights"], 24 * 4 * 4);
+  EXPECT_EQ(shared["partials"], 24 * 64 * 4);
+  EXPECT_EQ(Buffers(m.config, {Experts(0, 1)})["partials"], 24 * 4 * 64 * 4);
 }
 
 TEST(MemoryPlan, LongRowsDecideTheActivationBuffers) {
