@@ -150,13 +150,9 @@ void ReadMemory(const YamlNode& node, absl::string_view name, ConfigDraft* draft
 
 void ReadKvType(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                 Mistakes* mistakes) {
-  if (node.kind == YamlKind::kScalar && node.scalar == "f32") {
-    draft->config.kv_type = KvType::kF32;
-  } else if (node.kind == YamlKind::kScalar && node.scalar == "f16") {
-    draft->config.kv_type = KvType::kF16;
-  } else {
-    mistakes->Add(node, absl::StrCat("`", name, "` must be f16 or f32, got ", Quoted(node)));
-  }
+  if (node.kind == YamlKind::kScalar && FindKvType(node.scalar, &draft->config.kv_type)) return;
+  mistakes->Add(node,
+                absl::StrCat("`", name, "` must be one of ", kKvTypeNames, ", got ", Quoted(node)));
 }
 
 void ReadPreemption(const YamlNode& node, absl::string_view name, ConfigDraft* draft,

@@ -277,8 +277,7 @@ absl::Status Coordinator::Impl::StartHttp() {
   api.model_name = model.name;
   api.model_created = ModifiedSeconds(model.path);
   api.context_length = shape.context_length;
-  api.system_fingerprint =
-      absl::StrCat("dovetail-cis1-", shape.kv_type == KvType::kF32 ? "f32" : "f16");
+  api.system_fingerprint = absl::StrCat("dovetail-cis1-", KvTypesText(model.config, shape));
   DT_ASSIGN_OR_RETURN(http_server, HttpServer::Start(http_options, std::move(api)));
   http_port = http_server->port();
   return absl::OkStatus();

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "model/memory_plan.h"
@@ -84,8 +85,20 @@ absl::StatusOr<StepShape> MakeStepShape(const ServeConfig& config,
 }
 
 int64_t KvCacheBytes(const model::ModelConfig& model_config, const StepShape& shape) {
-  return int64_t{model_config.num_hidden_layers} * shape.num_blocks_in_all() *
-         model::KvBytesPerBlockPerLayer(model_config, shape.kv_type);
+  return model::KvBytes(model_config, model::OpsOf(model_config), shape);
+}
+
+std::string KvTypesText(const model::ModelConfig& model_config, const StepShape& shape) {
+  std::vector<std::pair<KvType, int>> runs;
+  for (int32_t layer = 0; layer < model_config.num_hidden_layers; ++layer) {
+    const KvType type = shape.KvTypeOf(layer);
+    if (runs.empty() || runs.back().first != type) runs.emplace_back(type, 0);
+    ++runs.back().second;
+  }
+  if (runs.size() == 1) return KvTypeName(runs[0].first);
+  return absl::StrJoin(runs, ", ", [](std::string* out, const std::pair<KvType, int>& run) {
+    absl::StrAppend(out, KvTypeName(run.first), " x", run.second);
+  });
 }
 
 }  // namespace dovetail::coordinator

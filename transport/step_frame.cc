@@ -23,6 +23,13 @@ absl::Status ReadArray(TensorReceiver& receiver, size_t count, std::vector<T>* o
   return receiver.Read(out->data(), count * sizeof(T), deadline.Remaining());
 }
 
+template <typename T>
+absl::Status ReadInto(TensorReceiver& receiver, absl::Span<T> room, size_t count,
+                      const Deadline& deadline) {
+  DT_CHECK_LE(count, room.size());
+  return receiver.Read(room.data(), count * sizeof(T), deadline.Remaining());
+}
+
 // Reads the header, the first thing in a message.
 template <typename Header>
 absl::Status ReadHeader(TensorReceiver& receiver, size_t message_bytes, Header* header,
@@ -36,11 +43,11 @@ absl::Status ReadHeader(TensorReceiver& receiver, size_t message_bytes, Header* 
 
 // Reads the body of the begun message; what it leaves unread is skipped by the caller.
 absl::Status ReadStepBody(TensorReceiver& receiver, size_t message_bytes, const StepShape& shape,
-                          uint64_t epoch, int hidden_size, StepFrame* frame,
-                          absl::Span<float> hidden, const Deadline& deadline) {
+                          const RowShape& row, uint64_t epoch, StepFrame* frame,
+                          const StepRoom& room, const Deadline& deadline) {
   StepHeader& h = frame->header;
   DT_RETURN_IF_ERROR(ReadHeader(receiver, message_bytes, &h, deadline));
-  DT_RETURN_IF_ERROR(CheckStepHeader(h, shape, epoch, hidden_size, hidden.size(), message_bytes));
+  DT_RETURN_IF_ERROR(CheckStepHeader(h, shape, row, epoch, room, message_bytes));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_sequences, &frame->sequences, deadline));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_copies, &frame->copies, deadline));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_block_ids, &frame->block_ids, deadline));
@@ -48,8 +55,16 @@ absl::Status ReadStepBody(TensorReceiver& receiver, size_t message_bytes, const 
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_logit_rows, &frame->logit_rows, deadline));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_segment_times, &frame->segment_us, deadline));
   DT_RETURN_IF_ERROR(CheckStepBody(*frame, shape));
-  const size_t hidden_bytes = size_t{h.hidden_rows} * h.hidden_size * sizeof(float);
-  return receiver.Read(hidden.data(), hidden_bytes, deadline.Remaining());
+  const size_t hidden = size_t{h.hidden_rows} * h.hidden_size;
+  DT_RETURN_IF_ERROR(ReadInto(receiver, room.hidden, hidden, deadline));
+  if (h.slot_rows == 0) return absl::OkStatus();
+  const size_t experts = size_t{h.slot_rows} * static_cast<size_t>(row.experts_used);
+  const size_t weights = size_t{h.slot_rows} * static_cast<size_t>(row.slots());
+  const size_t partials = size_t{h.partial_rows} * h.hidden_size;
+  DT_RETURN_IF_ERROR(ReadInto(receiver, room.slot_experts, experts, deadline));
+  DT_RETURN_IF_ERROR(CheckSlotExperts(room.slot_experts.first(experts), row));
+  DT_RETURN_IF_ERROR(ReadInto(receiver, room.slot_weights, weights, deadline));
+  return ReadInto(receiver, room.partials, partials, deadline);
 }
 
 absl::Status ReadOutputBody(TensorReceiver& receiver, size_t message_bytes, const StepShape& shape,
@@ -100,7 +115,7 @@ void StepOutput::Reserve(const StepShape& shape, int vocab_size) {
   logits.reserve(static_cast<size_t>(shape.max_logit_rows) * vocab_size);
 }
 
-uint64_t MaxStepBytes(const StepShape& shape, int hidden_size) {
+uint64_t MaxStepBytes(const StepShape& shape, const RowShape& row, bool between_experts) {
   StepHeader h;
   h.num_sequences = shape.max_sequences;
   h.num_copies = shape.max_block_copies();
@@ -109,8 +124,12 @@ uint64_t MaxStepBytes(const StepShape& shape, int hidden_size) {
   h.num_block_ids = shape.max_sequences * shape.max_blocks_per_sequence();
   h.num_logit_rows = shape.max_logit_rows;
   h.hidden_rows = shape.max_rows;
-  h.hidden_size = hidden_size;
-  return StepBytes(h);
+  h.hidden_size = row.hidden_size;
+  if (between_experts) {
+    h.slot_rows = shape.max_rows;
+    h.partial_rows = shape.max_rows * static_cast<uint32_t>(row.slots());
+  }
+  return StepBytes(h, row);
 }
 
 uint64_t MaxOutputBytes(const StepShape& shape, int vocab_size) {
@@ -122,7 +141,7 @@ uint64_t MaxOutputBytes(const StepShape& shape, int vocab_size) {
   return OutputBytes(h);
 }
 
-absl::Status SendStep(TensorSender& sender, const StepFrame& frame, absl::Span<const float> hidden,
+absl::Status SendStep(TensorSender& sender, const StepFrame& frame, const StepRows& rows,
                       absl::Duration timeout) {
   const StepHeader& h = frame.header;
   DT_CHECK_EQ(frame.sequences.size(), h.num_sequences);
@@ -131,8 +150,10 @@ absl::Status SendStep(TensorSender& sender, const StepFrame& frame, absl::Span<c
   DT_CHECK_EQ(frame.block_ids.size(), h.num_block_ids);
   DT_CHECK_EQ(frame.tokens.size(), h.num_rows);
   DT_CHECK_EQ(frame.logit_rows.size(), h.num_logit_rows);
-  DT_CHECK_EQ(hidden.size(), size_t{h.hidden_rows} * h.hidden_size);
-  const std::array<ConstBytes, 8> pieces = {
+  DT_CHECK_EQ(rows.hidden.size(), size_t{h.hidden_rows} * h.hidden_size);
+  DT_CHECK_EQ(rows.slot_experts.empty(), h.slot_rows == 0);
+  DT_CHECK_EQ(rows.partials.size(), size_t{h.partial_rows} * h.hidden_size);
+  const std::array<ConstBytes, 11> pieces = {
       ConstBytes{&h, sizeof(h)},
       BytesOf(absl::MakeConstSpan(frame.sequences)),
       BytesOf(absl::MakeConstSpan(frame.copies)),
@@ -140,21 +161,23 @@ absl::Status SendStep(TensorSender& sender, const StepFrame& frame, absl::Span<c
       BytesOf(absl::MakeConstSpan(frame.tokens)),
       BytesOf(absl::MakeConstSpan(frame.logit_rows)),
       BytesOf(absl::MakeConstSpan(frame.segment_us)),
-      BytesOf(hidden),
+      BytesOf(rows.hidden),
+      BytesOf(rows.slot_experts),
+      BytesOf(rows.slot_weights),
+      BytesOf(rows.partials),
   };
   return sender.Send(pieces, timeout);
 }
 
-absl::Status ReceiveStep(TensorReceiver& receiver, const StepShape& shape, uint64_t epoch,
-                         int hidden_size, StepFrame* frame, absl::Span<float> hidden,
+absl::Status ReceiveStep(TensorReceiver& receiver, const StepShape& shape, const RowShape& row,
+                         uint64_t epoch, StepFrame* frame, const StepRoom& room,
                          absl::Duration timeout) {
   const Deadline deadline(timeout);
   frame->Clear();
   DT_ASSIGN_OR_RETURN(const size_t message_bytes, receiver.Begin(timeout));
-  return EndMessage(
-      receiver,
-      ReadStepBody(receiver, message_bytes, shape, epoch, hidden_size, frame, hidden, deadline),
-      deadline);
+  return EndMessage(receiver,
+                    ReadStepBody(receiver, message_bytes, shape, row, epoch, frame, room, deadline),
+                    deadline);
 }
 
 absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Duration timeout) {

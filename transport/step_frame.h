@@ -1,11 +1,14 @@
 // Step frames: what travels along the route for one step, and what comes back.
 //
 // A frame is complete in itself: header, sequences, block tables, tokens and (after the first hop)
-// the residual stream. Workers keep no per-sequence state besides the KV cache, so a step can be
-// repeated by any incarnation of a worker. Layout on the wire: StepHeader,
+// the residual stream; between the parts of a layer with experts also the slots of the rows and
+// what experts have made for them. Workers keep no per-sequence state besides the KV cache, so a
+// step can be repeated by any incarnation of a worker. Layout on the wire: StepHeader,
 // SequenceStep[num_sequences], BlockCopy[num_copies], int32 block_ids[num_block_ids], int32
 // tokens[num_rows], int32 logit_rows[num_logit_rows], uint32 segment_us[num_segment_times], f32
-// hidden[hidden_rows * hidden_size]. All little-endian, same-host structs; docs/wire_format.md.
+// hidden[hidden_rows * hidden_size], int32 slot_experts[slot_rows * experts_used], f32
+// slot_weights[slot_rows * slots], f32 partials[partial_rows * hidden_size]. All little-endian,
+// same-host structs; docs/wire_format.md.
 //
 // Everything received is checked against the StepShape before it is used (counts, positions, block
 // ids, row numbers, sizes that must add up to the message).
@@ -24,7 +27,7 @@
 
 namespace dovetail::transport {
 
-inline constexpr uint32_t kStepMagic = 0x50545344;    // "DSTP"
+inline constexpr uint32_t kStepMagic = 0x32545344;    // "DST2"
 inline constexpr uint32_t kOutputMagic = 0x54554f44;  // "DOUT"
 
 struct StepHeader {
@@ -40,10 +43,14 @@ struct StepHeader {
   uint32_t hidden_rows =
       0;  // rows of the residual stream that follow: 0, num_rows or num_logit_rows
   uint32_t hidden_size = 0;
-  uint32_t error_layer = 0;  // 1 + op index where a value stopped being finite; 0: none
+  // 1 + index in the model's ops where a value stopped being finite; 0: none.
+  uint32_t error_layer = 0;
   uint32_t num_copies = 0;
   uint32_t num_segment_times = 0;  // of the segments that were computed so far
+  uint32_t slot_rows = 0;     // rows whose slots follow: 0, or num_rows inside a layer with experts
+  uint32_t partial_rows = 0;  // rows that experts have made, one for a slot, not summed up yet
 };
+static_assert(sizeof(StepHeader) == 72);
 
 // One KV block's content goes to another place, in every attention layer, before the step computes
 // anything there. Copies are made in order: a block may be read by one and written by the next.
@@ -111,17 +118,35 @@ struct StepOutput {
   void Reserve(const StepShape& shape, int vocab_size);
 };
 
+// The rows behind a frame, where they lie: as many as its header says.
+struct StepRows {
+  absl::Span<const float> hidden;          // [hidden_rows, hidden_size]
+  absl::Span<const int32_t> slot_experts;  // [slot_rows, experts_used], in the router's order
+  absl::Span<const float> slot_weights;    // [slot_rows, slots]
+  // [partial_rows, hidden_size]: the shared expert's, by row; then those of the experts that were
+  // computed so far, in the order of the route's ranges, by expert, by row.
+  absl::Span<const float> partials;
+};
+
+// Where the rows of the next frame are to go: the room that there is for them.
+struct StepRoom {
+  absl::Span<float> hidden;
+  absl::Span<int32_t> slot_experts;
+  absl::Span<float> slot_weights;
+  absl::Span<float> partials;
+};
+
 // Bytes of the largest frame and the largest output of a shape, for sizing rings.
-uint64_t MaxStepBytes(const StepShape& shape, int hidden_size);
+// `between_experts`: of frames that travel between the parts of a layer with experts.
+uint64_t MaxStepBytes(const StepShape& shape, const RowShape& row, bool between_experts);
 uint64_t MaxOutputBytes(const StepShape& shape, int vocab_size);
 
-// Sends the frame with `hidden` ([hidden_rows, hidden_size] as the header says; may be empty).
-absl::Status SendStep(TensorSender& sender, const StepFrame& frame, absl::Span<const float> hidden,
+// Sends the frame with its rows, as many as its header says.
+absl::Status SendStep(TensorSender& sender, const StepFrame& frame, const StepRows& rows,
                       absl::Duration timeout);
-// Receives the next frame into `frame` and its rows into `hidden` (room for max_rows *
-// hidden_size).
-absl::Status ReceiveStep(TensorReceiver& receiver, const StepShape& shape, uint64_t epoch,
-                         int hidden_size, StepFrame* frame, absl::Span<float> hidden,
+// Receives the next frame into `frame` and its rows into `room`.
+absl::Status ReceiveStep(TensorReceiver& receiver, const StepShape& shape, const RowShape& row,
+                         uint64_t epoch, StepFrame* frame, const StepRoom& room,
                          absl::Duration timeout);
 
 absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Duration timeout);

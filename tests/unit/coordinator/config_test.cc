@@ -156,7 +156,7 @@ TEST_F(ConfigTest, ListsAllMistakesAtOnceWithTheirPlaces) {
       "f:3:18: `workers`: `cuda:0`: GPU workers are not there yet; this version knows cpu:N\n"
       "f:3:26: `workers`: `cpu:0` is named twice\n"
       "f:3:33: `workers`: `disk` is not a worker's name; expected cpu:N, as in cpu:0\n"
-      "f:4:10: `kv_type` must be f16 or f32, got `q8`\n"
+      "f:4:10: `kv_type` must be one of f32, f16, bf16, q8_0, got `q8`\n"
       "f:5:1: `port` is given twice, first at f:1:1\n"
       "f:6:9: `listen` must be an IP address such as 127.0.0.1, got `example`\n"
       "f:7:30: `memory` of cpu:0: `lots` is not a size such as 8GiB, 512MiB, 1.5GB or 1000\n"
