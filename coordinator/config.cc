@@ -63,6 +63,9 @@ void CheckTogether(const std::string& source, bool needs_model, ConfigDraft* dra
     complain("model",
              "`model` is missing: give a GGUF file with --model or `model:` in the configuration");
   }
+  if (!config.rules.empty() && !config.override_tensor.empty()) {
+    complain("override_tensor", "`override_tensor` stands in place of `rules`; give one of them");
+  }
   if (config.port != 0 && config.port == config.grpc_port) {
     complain("grpc_port", absl::StrCat("`port` and `grpc_port` are both ", config.port));
   }

@@ -23,6 +23,9 @@ struct ServeConfig {
   std::string model;       // GGUF file, shard or directory          (alias gguf_path)
   std::string model_name;  // id in the API; default: the file's stem
   std::string rules;       // rules file; empty: layers split evenly (alias optimize_config_path)
+  // What a rules file means for one device goes to another: "cuda:1=cuda:0", "cuda:*=cpu:0".
+  std::vector<std::string> map;
+  std::vector<std::string> override_tensor;      // llama.cpp's, in place of `rules`
   std::vector<std::string> workers = {"cpu:0"};  // names of the workers the plan is for
   bool spawn_workers = true;                     // serve: start and supervise them on this machine
   int threads = 0;      // per local worker; 0: cores / workers    (alias cpu_infer: total)

@@ -11,6 +11,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "base/cpu_topology.h"
+#include "coordinator/placement/device_map.h"
+#include "coordinator/placement/override_tensor.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -149,6 +151,40 @@ void ReadMemory(const YamlNode& node, absl::string_view name, ConfigDraft* draft
   }
 }
 
+// A list ["cuda:1=cuda:0"], or the text cuda:1=cuda:0,cuda:*=cpu:0. What is read later comes first.
+void ReadMap(const YamlNode& node, absl::string_view name, ConfigDraft* draft, Mistakes* mistakes) {
+  std::vector<std::string> entries;
+  for (const YamlNode& item : Items(node)) {
+    const absl::StatusOr<DeviceMap> parsed = DeviceMap::Parse({item.scalar});
+    if (!parsed.ok()) {
+      mistakes->Add(item, absl::StrCat("`", name,
+                                       "` must be a list of FROM=TO, such as "
+                                       "cuda:1=cuda:0 or cuda:*=cpu:0, got ",
+                                       Quoted(item)));
+      continue;
+    }
+    entries.push_back(item.scalar);
+  }
+  std::vector<std::string>& map = draft->config.map;
+  map.insert(map.begin(), entries.begin(), entries.end());
+}
+
+// Patterns may hold commas: a text is one argument, and each repeated flag another.
+void ReadOverrides(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+                   Mistakes* mistakes) {
+  const std::vector<YamlNode> items =
+      node.kind == YamlKind::kList ? node.items : std::vector<YamlNode>{node};
+  for (const YamlNode& item : items) {
+    const std::vector<std::string> argument = {item.scalar};
+    for (const Diagnostic& d : ParseTensorOverrides(argument).diagnostics) {
+      if (d.severity == Severity::kError) {
+        mistakes->Add(item, absl::StrCat("`", name, "`: ", d.message));
+      }
+    }
+    draft->config.override_tensor.push_back(item.scalar);
+  }
+}
+
 void ReadKvType(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                 Mistakes* mistakes) {
   if (node.kind == YamlKind::kScalar && FindKvType(node.scalar, &draft->config.kv_type)) return;
@@ -236,6 +272,8 @@ const std::vector<ConfigField>& ConfigFields() {
       {"backend_type", "", ReadWithoutEffect},
       {"model_name", "", Text(&ServeConfig::model_name)},
       {"rules", "optimize_config_path", Text(&ServeConfig::rules)},
+      {"map", "", ReadMap},
+      {"override_tensor", "", ReadOverrides},
       {"workers", "", ReadWorkers},
       {"spawn_workers", "", Bool(&ServeConfig::spawn_workers)},
       {"threads", "", Int(&ServeConfig::threads, 0, 1024)},

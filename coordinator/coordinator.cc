@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "coordinator/cluster.h"
+#include "coordinator/configured_rules.h"
 #include "coordinator/http/http_server.h"
 #include "coordinator/loaded_model.h"
 #include "coordinator/local_devices.h"
@@ -136,10 +137,8 @@ struct Coordinator::Impl {
 absl::Status Coordinator::Impl::ReadInputs() {
   if (config.workers.empty()) return absl::InvalidArgumentError("`workers` must not be empty");
   DT_ASSIGN_OR_RETURN(model, OpenModel(config));
-  if (!config.rules.empty()) {
-    DT_ASSIGN_OR_RETURN(RuleSet loaded, LoadRules(config.rules));
-    rules = std::make_unique<RuleSet>(std::move(loaded));
-  }
+  DT_ASSIGN_OR_RETURN(std::optional<RuleSet> loaded, LoadConfiguredRules(config));
+  if (loaded) rules = std::make_unique<RuleSet>(*std::move(loaded));
   DT_ASSIGN_OR_RETURN(shape, MakeStepShape(config, model.config));
   if (rules != nullptr) ApplyKvTypes(*rules, model.config.num_hidden_layers, &shape);
   DT_RETURN_IF_ERROR(CheckRules(MakePlanInputs(), config.workers));

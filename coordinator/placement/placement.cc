@@ -2,6 +2,8 @@
 
 #include "base/check.h"
 #include "coordinator/placement/auto_placement.h"
+#include "coordinator/placement/ktransformers/place.h"
+#include "coordinator/placement/override_place.h"
 #include "coordinator/placement/rule_placement.h"
 #include "model/memory_plan.h"
 
@@ -46,7 +48,13 @@ Placement Place(const model::ModelConfig& config, const model::GgufFile& file, c
   for (const Op& op : model::OpsOf(config)) {
     placement.modules.push_back({op, model::ModuleName(op), "", "", std::nullopt});
   }
-  if (rules != nullptr) {
+  if (rules != nullptr && rules->overrides != nullptr) {
+    PlaceByOverrides(config, file, *rules->overrides, rules->device_map, devices, shape,
+                     &placement);
+  } else if (rules != nullptr && rules->ktransformers != nullptr) {
+    ktransformers::PlaceByRuleFile(config, file, *rules->ktransformers, rules->device_map, devices,
+                                   &placement);
+  } else if (rules != nullptr) {
     PlaceByRules(config, file, *rules, devices, &placement);
   } else {
     PlaceAutomatically(config, file, devices, shape, &placement.modules);

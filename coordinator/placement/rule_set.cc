@@ -13,6 +13,10 @@
 #include "base/kv_cache.h"
 #include "base/yaml_reader.h"
 #include "coordinator/placement/device_info.h"
+#include "coordinator/placement/diagnostic.h"
+#include "coordinator/placement/ktransformers/as_printed.h"
+#include "coordinator/placement/ktransformers/rule_file.h"
+#include "coordinator/placement/override_tensor.h"
 #include "coordinator/placement/rule_reader.h"
 
 namespace dovetail::coordinator {
@@ -22,15 +26,6 @@ constexpr absl::string_view kFileKeys[] = {"devices", "kv", "rules"};
 constexpr absl::string_view kBudgetKeys[] = {"memory", "reserve"};
 constexpr absl::string_view kKvKeys[] = {"type", "layers"};
 constexpr absl::string_view kLayerKvKeys[] = {"layers", "type"};
-
-bool LooksLikeKTransformers(const YamlNode& root) {
-  return std::any_of(root.items.begin(), root.items.end(), [](const YamlNode& item) {
-    const YamlNode* match = item.Find("match");
-    return item.Find("replace") != nullptr ||
-           (match != nullptr &&
-            (match->Find("name") != nullptr || match->Find("class") != nullptr));
-  });
-}
 
 std::optional<int64_t> ReadBytes(const YamlNode& node, absl::string_view name, Mistakes* mistakes) {
   const absl::StatusOr<int64_t> bytes = ParseBytes(node.scalar);
@@ -115,12 +110,9 @@ void ReadRules(const YamlNode& node, RuleSet* set, Mistakes* mistakes) {
                                node.kind == YamlKind::kList ? "an empty one" : Quoted(node)));
     return;
   }
-  if (LooksLikeKTransformers(node)) {
-    mistakes->Add(
-        node,
-        "this is a KTransformers rules file (match name/class, replace); reading these comes with "
-        "a "
-        "later version of Dovetail. Today's form is `- match: {layers: 0-14}` with `place: cpu:0`");
+  if (ktransformers::LooksLikeRuleFile(node)) {
+    set->ktransformers = std::make_shared<const ktransformers::RuleFile>(
+        ktransformers::ReadRuleFile(node, set->file));
     return;
   }
   for (const YamlNode& item : node.items) {
@@ -166,7 +158,10 @@ void ApplyKvTypes(const RuleSet& rules, int num_layers, StepShape* shape) {
 
 absl::StatusOr<RuleSet> ParseRules(const std::string& text, const std::string& file_name) {
   absl::StatusOr<YamlNode> root = ReadYaml(text, file_name);
-  if (!root.ok()) return root.status();
+  if (!root.ok()) {
+    const auto lost = ktransformers::LostIndentation(text, file_name);
+    return lost ? ErrorsToStatus({&*lost, 1}) : root.status();
+  }
   Mistakes mistakes(file_name);
   RuleSet set;
   set.file = file_name;
@@ -185,7 +180,7 @@ absl::StatusOr<RuleSet> ParseRules(const std::string& text, const std::string& f
   return set;
 }
 
-absl::StatusOr<RuleSet> LoadRules(const std::string& path) {
+absl::StatusOr<RuleSet> LoadRules(const std::string& path, const DeviceMap& device_map) {
   std::ifstream in(path, std::ios::binary);
   // A directory opens, but nothing can be read from it.
   if (!in.good() || (in.peek(), in.bad())) {
@@ -197,7 +192,27 @@ absl::StatusOr<RuleSet> LoadRules(const std::string& path) {
   text.resize(kMostBytes);
   in.read(text.data(), kMostBytes);
   text.resize(static_cast<size_t>(in.gcount()));
-  return ParseRules(text, path);
+  absl::StatusOr<RuleSet> set = ParseRules(text, path);
+  if (!set.ok()) return set;
+  set->device_map = device_map;
+  for (Rule& rule : set->rules) {
+    for (Share& share : rule.shares) {
+      share.device = device_map.Apply(share.device);
+      if (share.device == "cpu") share.device = "cpu:*";
+    }
+  }
+  return set;
+}
+
+absl::StatusOr<RuleSet> RulesOfOverrides(const std::vector<std::string>& arguments,
+                                         const DeviceMap& device_map) {
+  RuleSet set;
+  set.file = "--override-tensor";
+  set.device_map = device_map;
+  auto overrides = std::make_shared<TensorOverrides>(ParseTensorOverrides(arguments));
+  if (absl::Status s = ErrorsToStatus(overrides->diagnostics); !s.ok()) return s;
+  set.overrides = std::move(overrides);
+  return set;
 }
 
 }  // namespace dovetail::coordinator

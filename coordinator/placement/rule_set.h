@@ -18,6 +18,7 @@
 #define DOVETAIL_COORDINATOR_PLACEMENT_RULE_SET_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -27,10 +28,16 @@
 #include "absl/strings/string_view.h"
 #include "base/route.h"
 #include "base/step_shape.h"
+#include "coordinator/placement/device_map.h"
 #include "coordinator/placement/role.h"
 #include "coordinator/placement/rule_ref.h"
 
 namespace dovetail::coordinator {
+
+struct TensorOverrides;
+namespace ktransformers {
+struct RuleFile;
+}
 
 // Where in its file something stands.
 struct SourcePlace {
@@ -77,12 +84,21 @@ struct RuleSet {
   std::vector<DeviceBudget> budgets;
   std::optional<KvType> kv_type;
   std::vector<std::pair<Ranges, KvType>> layer_kv_types;  // the last that fits counts
+
+  // A file in KTransformers' form: `rules` is empty then, and ktransformers/place.h applies it.
+  std::shared_ptr<const ktransformers::RuleFile> ktransformers;
+  // Of --override-tensor, which takes the place of a file: override_place.h applies it.
+  std::shared_ptr<const TensorOverrides> overrides;
+  DeviceMap device_map;  // of --map; our own rules have it applied already
 };
 
 // How the KV cache is stored, as the file says: its own types in place of the shape's.
 void ApplyKvTypes(const RuleSet& rules, int num_layers, StepShape* shape);
 
-absl::StatusOr<RuleSet> LoadRules(const std::string& path);
+absl::StatusOr<RuleSet> LoadRules(const std::string& path, const DeviceMap& device_map = {});
+// The arguments of --override-tensor. InvalidArgument: what of them cannot be read.
+absl::StatusOr<RuleSet> RulesOfOverrides(const std::vector<std::string>& arguments,
+                                         const DeviceMap& device_map);
 absl::StatusOr<RuleSet> ParseRules(const std::string& text, const std::string& file_name);
 
 }  // namespace dovetail::coordinator

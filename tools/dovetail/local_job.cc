@@ -23,6 +23,10 @@ void AddLocalJobFlags(CLI::App* app, LocalJobFlags* flags) {
   app->add_option("--model", flags->model, "GGUF file, any shard of a split one, or a directory")
       ->required();
   app->add_option("--rules", flags->rules, "placement rules; default: layers split evenly");
+  app->add_option("--map", flags->map,
+                  "what the rules mean for one device goes to another, as in cuda:*=cpu:0");
+  app->add_option("--override-tensor", flags->override_tensor,
+                  "llama.cpp's way to place tensors, such as exps=CPU; instead of rules");
   app->add_option("--workers", flags->workers, "workers to start, as in cpu:0,cpu:1")
       ->capture_default_str();
   app->add_option("--threads", flags->threads, "threads of each worker; 0: cores / workers");
@@ -41,6 +45,8 @@ absl::StatusOr<std::unique_ptr<coordinator::Coordinator>> StartLocalJob(
   coordinator::ServeConfig config;
   config.model = flags.model;
   config.rules = flags.rules;
+  config.map = absl::StrSplit(flags.map, ',', absl::SkipEmpty());
+  if (!flags.override_tensor.empty()) config.override_tensor = {flags.override_tensor};
   config.workers = absl::StrSplit(flags.workers, ',', absl::SkipEmpty());
   config.threads = flags.threads;
   config.run_dir = flags.run_dir;

@@ -22,6 +22,8 @@ namespace dovetail::tools {
 struct LocalJobFlags {
   std::string model;
   std::string rules;
+  std::string map;              // as --map of serve
+  std::string override_tensor;  // in place of rules
   std::string workers = "cpu:0";
   std::string kv_type = "f16";
   std::string run_dir;

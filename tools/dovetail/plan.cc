@@ -14,6 +14,7 @@
 #include "base/status_macros.h"
 #include "base/thread_pool.h"
 #include "coordinator/config_flags.h"
+#include "coordinator/configured_rules.h"
 #include "coordinator/loaded_model.h"
 #include "coordinator/local_devices.h"
 #include "coordinator/placement/device_spec.h"
@@ -91,9 +92,7 @@ absl::StatusOr<PlanInput> ReadInput(const Flags& flags) {
   DT_ASSIGN_OR_RETURN(input.file, flags.model_config.empty() ? model::GgufFile::Open(config.model)
                                                              : OpenModelConfig(flags));
   DT_ASSIGN_OR_RETURN(input.config, model::LoadModelConfig(*input.file));
-  if (!config.rules.empty()) {
-    DT_ASSIGN_OR_RETURN(input.rules, coordinator::LoadRules(config.rules));
-  }
+  DT_ASSIGN_OR_RETURN(input.rules, coordinator::LoadConfiguredRules(config));
   DT_ASSIGN_OR_RETURN(input.shape, coordinator::MakeStepShape(config, input.config));
   if (input.rules) {
     coordinator::ApplyKvTypes(*input.rules, input.config.num_hidden_layers, &input.shape);

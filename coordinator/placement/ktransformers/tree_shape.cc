@@ -1,6 +1,7 @@
 #include "coordinator/placement/ktransformers/tree_shape.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -19,6 +20,7 @@ using Json = nlohmann::json;
 
 constexpr int kMostLayers = 10'000;
 constexpr int kMostExperts = 100'000;
+constexpr int kMostHidden = 1 << 24;
 
 const std::vector<FamilyNames>& Families() {
   static const auto* const families = [] {
@@ -181,6 +183,7 @@ absl::StatusOr<TreeShape> ReadShape(HuggingFaceReader& config, const FamilyNames
   TreeShape shape;
   shape.names = &names;
   shape.num_layers = config.Int("num_hidden_layers", 1, kMostLayers);
+  shape.hidden_size = config.Int("hidden_size", 0, kMostHidden, 0);
   if (!names.moe_class.empty()) {
     for (const char* key : {"n_routed_experts", "num_local_experts", "num_experts"}) {
       if (config.Has(key)) shape.num_experts = config.Int(key, 0, kMostExperts);
@@ -317,6 +320,7 @@ absl::StatusOr<TreeShape> ShapeFromModel(const model::ModelConfig& config) {
                      "`, so KTransformers' rules cannot be read for it"));
   }
   shape.num_layers = config.num_hidden_layers;
+  shape.hidden_size = config.hidden_size;
   shape.num_experts = config.experts.count;
   for (int layer = 0; layer < shape.num_layers; ++layer) {
     shape.has_experts.push_back(config.HasExperts(layer));
@@ -349,6 +353,36 @@ std::string ModuleOfTensor(const TreeShape& shape, absl::string_view tensor) {
     if (name.tensor == rest) module = std::string(name.module);
   }
   return module.empty() ? "" : absl::StrCat("model.layers.", layer, ".", module);
+}
+
+std::vector<std::pair<std::string, std::string>> TensorsOf(const TreeShape& shape) {
+  std::vector<std::pair<std::string, std::string>> tensors;
+  const auto add = [&](std::string tensor) {
+    std::string module = ModuleOfTensor(shape, tensor);
+    tensors.emplace_back(std::move(tensor), std::move(module));
+  };
+  add("token_embd.weight");
+  for (int layer = 0; layer < shape.num_layers; ++layer) {
+    const std::string blk = absl::StrCat("blk.", layer, ".");
+    std::vector<absl::string_view> names = {"attn_norm", "attn_output", "ffn_norm"};
+    const auto append = [&](bool is_there, std::initializer_list<absl::string_view> more) {
+      if (is_there) names.insert(names.end(), more.begin(), more.end());
+    };
+    append(!shape.latent_attention, {"attn_q", "attn_k", "attn_v"});
+    append(shape.latent_attention, {"attn_kv_a_mqa", "attn_kv_a_norm", "attn_kv_b"});
+    append(shape.latent_attention && !shape.query_lora, {"attn_q"});
+    append(shape.query_lora, {"attn_q_a", "attn_q_a_norm", "attn_q_b"});
+    append(shape.qk_norm, {"attn_q_norm", "attn_k_norm"});
+    const bool moe = shape.has_experts[layer];
+    append(!moe, {"ffn_gate", "ffn_up", "ffn_down"});
+    append(moe, {"ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"});
+    append(moe && shape.shared_experts, {"ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"});
+    append(moe && shape.shared_gate, {"ffn_gate_inp_shexp"});
+    for (absl::string_view name : names) add(absl::StrCat(blk, name, ".weight"));
+  }
+  add("output_norm.weight");
+  add("output.weight");
+  return tensors;
 }
 
 }  // namespace dovetail::coordinator::ktransformers

@@ -6,6 +6,7 @@
 #define DOVETAIL_COORDINATOR_PLACEMENT_KTRANSFORMERS_TREE_SHAPE_H_
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -37,6 +38,7 @@ struct FamilyNames {
 struct TreeShape {
   const FamilyNames* names = nullptr;
   int num_layers = 0;
+  int hidden_size = 0;
   int num_experts = 0;
   std::vector<bool> has_experts;  // by layer
   bool shared_experts = false;
@@ -62,6 +64,10 @@ absl::StatusOr<TreeShape> ShapeFromModel(const model::ModelConfig& config);
 // "model.layers.3.mlp.shared_experts.gate_proj", and experts, which lie in one tensor, to the first
 // of them. Empty: no module does.
 std::string ModuleOfTensor(const TreeShape& shape, absl::string_view tensor);
+
+// What the tensors of a GGUF file of this shape are called, with the modules that own them, where
+// there is no file to ask.
+std::vector<std::pair<std::string, std::string>> TensorsOf(const TreeShape& shape);
 
 }  // namespace dovetail::coordinator::ktransformers
 

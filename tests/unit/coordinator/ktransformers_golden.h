@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -29,38 +30,44 @@ inline std::string ReadData(const std::string& path) {
   return text.ok() ? *text : "";
 }
 
-// `wanted` chooses by the map's file name.
-template <typename Wanted>
-std::vector<GoldenMap> GoldenMapsIf(const Wanted& wanted) {
-  const std::string readme = testing::DataPath("placement/golden/README.md");
-  if (readme.empty()) return {};
-  const std::filesystem::path root = std::filesystem::path(readme).parent_path();
-  std::vector<std::string> paths;
-  for (const char* package : {"ktransformers", "kt-sft"}) {
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(root / package)) {
-      if (entry.is_regular_file() && wanted(entry.path().string())) {
-        paths.push_back(entry.path().string());
+// Read once: all tests of a program share them.
+inline const std::vector<GoldenMap>& GoldenMaps() {
+  static const auto* const maps = [] {
+    auto* all = new std::vector<GoldenMap>();
+    const std::string readme = testing::DataPath("placement/golden/README.md");
+    if (readme.empty()) return all;
+    const std::filesystem::path root = std::filesystem::path(readme).parent_path();
+    std::vector<std::string> paths;
+    for (const char* package : {"ktransformers", "kt-sft"}) {
+      for (const auto& entry : std::filesystem::recursive_directory_iterator(root / package)) {
+        if (entry.is_regular_file()) paths.push_back(entry.path().string());
       }
     }
-  }
-  std::sort(paths.begin(), paths.end());
-  std::vector<GoldenMap> maps;
-  for (const std::string& path : paths) {
-    GoldenMap map;
-    map.path = path;
-    map.json = nlohmann::ordered_json::parse(ReadData(path));
-    map.rule_file = map.json["rule_file"];
-    map.rules_text = ReadData((root / "../ktransformers" / map.rule_file).string());
-    std::string tree = (root / "trees" / map.json["tree"]).string() + ".json";
-    if (!std::filesystem::exists(tree)) tree += ".gz";
-    map.tree_text = ReadData(tree);
-    maps.push_back(std::move(map));
-  }
-  return maps;
+    std::sort(paths.begin(), paths.end());
+    for (const std::string& path : paths) {
+      GoldenMap map;
+      map.path = path;
+      map.json = nlohmann::ordered_json::parse(ReadData(path));
+      map.rule_file = map.json["rule_file"];
+      map.rules_text = ReadData((root / "../ktransformers" / map.rule_file).string());
+      std::string tree = (root / "trees" / map.json["tree"]).string() + ".json";
+      if (!std::filesystem::exists(tree)) tree += ".gz";
+      map.tree_text = ReadData(tree);
+      all->push_back(std::move(map));
+    }
+    return all;
+  }();
+  return *maps;
 }
 
-inline std::vector<GoldenMap> GoldenMaps() {
-  return GoldenMapsIf([](const std::string&) { return true; });
+// Those whose path `wanted` chooses.
+template <typename Wanted>
+std::vector<std::reference_wrapper<const GoldenMap>> GoldenMapsIf(const Wanted& wanted) {
+  std::vector<std::reference_wrapper<const GoldenMap>> chosen;
+  for (const GoldenMap& map : GoldenMaps()) {
+    if (wanted(map.path)) chosen.push_back(map);
+  }
+  return chosen;
 }
 
 }  // namespace dovetail::coordinator::ktransformers

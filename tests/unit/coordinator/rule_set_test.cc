@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "coordinator/placement/ktransformers/rule_file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/status_matchers.h"
@@ -245,19 +246,25 @@ TEST(RuleSetTest, RefusesWhatIsNoListOfRules) {
   EXPECT_THAT(Mistakes("- match: {layers: 1\n"), HasSubstr("not valid YAML"));
 }
 
-TEST(RuleSetTest, NamesKTransformersFiles) {
-  const std::string text = R"(
+TEST(RuleSetTest, TakesKTransformersFiles) {
+  ASSERT_OK_AND_ASSIGN(const RuleSet set, ParseRules(R"(
 - match:
     name: "^model\\.layers\\..*\\.mlp$"
     class: ktransformers.models.modeling_deepseek_v3.DeepseekV3MoE
   replace:
     class: ktransformers.operators.experts.KDeepseekV3MoE
     kwargs: {generate_device: "cuda"}
-)";
-  EXPECT_EQ(Mistakes(text),
-            "r.yaml:2:1: this is a KTransformers rules file (match name/class, replace); reading "
-            "these comes with a later version of Dovetail. Today's form is `- match: {layers: "
-            "0-14}` with `place: cpu:0`");
+)",
+                                                     "r.yaml"));
+  ASSERT_NE(set.ktransformers, nullptr);
+  EXPECT_EQ(set.ktransformers->rules.size(), 1u);
+  EXPECT_TRUE(set.rules.empty());
+}
+
+TEST(RuleSetTest, SaysThatTextHasLostItsIndentation) {
+  EXPECT_THAT(Mistakes("- match:\nname: \"a\"\nreplace:\nclass: default\n"),
+              HasSubstr("r.yaml:2:1: `name:` stands where it cannot: the text has lost its "
+                        "indentation, which probably was\n- match:\n    name: \"a\""));
 }
 
 TEST(RuleSetTest, MissingFiles) {
