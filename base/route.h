@@ -62,6 +62,9 @@ struct Segment {
 
 using Route = std::vector<Segment>;
 
+// Steps report the time of every segment, so there is a limit: 16 per layer of the deepest models.
+inline constexpr int kMaxRouteSegments = 4096;
+
 }  // namespace dovetail
 
 #endif  // DOVETAIL_BASE_ROUTE_H_

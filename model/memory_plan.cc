@@ -27,6 +27,9 @@ constexpr ActivationNames kProductActivations[] = {{"act_q8", "act_d", "act_bsum
 constexpr ActivationNames kNormActivations[] = {{"normed_q8", "normed_d", "normed_bsum"},
                                                 {"normed2_q8", "normed2_d", "normed2_bsum"},
                                                 {"normed3_q8", "normed3_d", "normed3_bsum", 16}};
+constexpr ActivationNames kHeadActivations[] = {{"head_q8", "head_d", "head_bsum"},
+                                                {"head2_q8", "head2_d", "head2_bsum"},
+                                                {"head3_q8", "head3_d", "head3_bsum", 16}};
 constexpr ActivationNames kExpertInputs[] = {
     {"expert_in_q8", "expert_in_d", "expert_in_bsum"},
     {"expert_in2_q8", "expert_in2_d", "expert_in2_bsum"},
@@ -42,6 +45,12 @@ int64_t RoundUp(int64_t value, int64_t multiple) {
 
 bool Owns(absl::Span<const Op> ops, OpKind kind) {
   return std::any_of(ops.begin(), ops.end(), [&](const Op& op) { return op.kind == kind; });
+}
+
+// The bytes of the file that the weight is made from.
+int64_t StoredSlotBytes(const WeightSpec& spec, const GgufTensor& tensor) {
+  if (spec.experts == 0) return tensor.bytes;
+  return spec.experts * spec.stored_rows() * StoredBytes(tensor.type, spec.stored_cols());
 }
 
 int64_t PackedSlotBytes(const WeightSlot& slot, PackedLayout layout) {
@@ -121,7 +130,25 @@ void AddAttention(const ModelConfig& config, int64_t rows, int num_threads, Buff
   if (!config.rope_inv_freq_local.empty()) {
     buffers->Add("cos_sin_local", rows * config.rope_dim, 4);
   }
-  buffers->Add("attn_scratch", num_threads * AttentionScratchFloats(config.head_dim), 4);
+  buffers->Add("attn_scratch", num_threads * AttentionScratchFloats(config.kv_shape()), 4);
+}
+
+void AddLatentAttention(const ModelConfig& config, int64_t rows, int num_threads,
+                        BufferList* buffers) {
+  const LatentConfig& latent = config.latent;
+  const KvShape kv = config.kv_shape();
+  const int64_t heads = config.num_attention_heads;
+  const int64_t tile_heads = std::min<int64_t>(rows, kLatentTileRows) * heads;
+  buffers->Add("q", rows * heads * config.head_dim, 4);
+  if (latent.q_lora_rank > 0) buffers->Add("q_lora", rows * latent.q_lora_rank, 4);
+  buffers->Add("k", rows * kv.key_dim, 4);
+  buffers->Add("attn", rows * heads * latent.v_head_dim, 4);
+  buffers->Add("cos_sin", rows * config.rope_dim, 4);
+  buffers->Add("attn_scratch", num_threads * AttentionScratchFloats(kv), 4);
+  buffers->Add("q_latent", tile_heads * kv.key_dim, 4);
+  buffers->Add("latent", tile_heads * kv.value_dim, 4);
+  buffers->AddActivations(kHeadActivations, tile_heads,
+                          std::max(latent.kv_lora_rank, latent.nope_dim));
 }
 
 void AddExpertParts(const ModelConfig& config, absl::Span<const Op> ops, int64_t rows,
@@ -180,13 +207,10 @@ absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
       WeightSlot slot;
       slot.op = op;
       slot.spec = std::move(spec);
-      slot.type = tensor->type;
+      slot.type = slot.spec.transposed ? TransposedType(tensor->type) : tensor->type;
       slot.offset = offset;
       slot.bytes = PackedSlotBytes(slot, layout);
-      slot.stored_bytes = tensor->bytes;
-      if (slot.spec.experts > 0) {
-        slot.stored_bytes = tensor->bytes / config.experts.count * slot.spec.experts;
-      }
+      slot.stored_bytes = StoredSlotBytes(slot.spec, *tensor);
       DT_CHECK_EQ(slot.bytes % kAlign, 0);
       offset += slot.bytes;
       slots.push_back(std::move(slot));
@@ -195,17 +219,28 @@ absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
   return slots;
 }
 
+WeightType TransposedType(WeightType type) { return IsFloat(type) ? type : WeightType::kF32; }
+
 int64_t KvBytesPerBlockPerLayer(const ModelConfig& config, KvType type) {
-  return int64_t{2} * kKvBlockTokens * config.num_key_value_heads * config.head_dim *
-         KvElementBytes(type);
+  return KvBlockBytes(config.kv_shape(), type);
 }
 
-int64_t AttentionScratchFloats(int32_t head_dim) {
+int64_t KvBytes(const ModelConfig& config, absl::Span<const Op> ops, const StepShape& shape) {
+  int64_t bytes = 0;
+  for (const Op& op : ops) {
+    if (op.kind != OpKind::kAttention) continue;
+    bytes += int64_t{shape.num_blocks_in_all()} *
+             KvBytesPerBlockPerLayer(config, shape.KvTypeOf(op.layer));
+  }
+  return bytes;
+}
+
+int64_t AttentionScratchFloats(const KvShape& shape) {
   // For a batch of 48 query vectors the scores of a split and two sums; one block of keys and
   // values.
   constexpr int64_t kQueryBatch = 48;
-  const int64_t dim = RoundUp(head_dim, 16);
-  return kQueryBatch * (kKvSplitTokens + 2 * dim) + 2 * dim * kKvBlockTokens;
+  const int64_t keys = RoundUp(shape.key_dim, 16), values = RoundUp(shape.value_dim, 16);
+  return kQueryBatch * (kKvSplitTokens + 2 * values) + (keys + values) * kKvBlockTokens;
 }
 
 std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::Span<const Op> ops,
@@ -217,7 +252,10 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
   BufferList buffers;
   buffers.Add("x", any_rows * hidden, 4);
   buffers.Add("normed", any_rows * hidden, 4);
-  if (Owns(ops, OpKind::kAttention)) AddAttention(config, rows, num_threads, &buffers);
+  if (Owns(ops, OpKind::kAttention)) {
+    (config.HasLatentAttention() ? AddLatentAttention : AddAttention)(config, rows, num_threads,
+                                                                      &buffers);
+  }
   if (const int64_t columns = GateColumns(config, ops); columns > 0) {
     buffers.Add("gate", rows * columns, 4);
     buffers.Add("up", rows * columns, 4);
@@ -250,9 +288,7 @@ absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const G
     memory.weights_stored += slot.stored_bytes;
     memory.weights_packed += slot.bytes;
   }
-  const auto num_attention = std::count_if(
-      ops.begin(), ops.end(), [](const Op& op) { return op.kind == OpKind::kAttention; });
-  memory.kv = num_attention * shape.num_kv_blocks * KvBytesPerBlockPerLayer(config, shape.kv_type);
+  memory.kv = KvBytes(config, ops, shape);
   for (const WorkspaceBuffer& buffer : WorkspaceBuffers(config, ops, shape, num_threads)) {
     memory.workspace += buffer.bytes;
   }

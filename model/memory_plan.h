@@ -23,11 +23,15 @@ namespace dovetail::model {
 struct WeightSlot {
   Op op;
   WeightSpec spec;
-  WeightType type = WeightType::kF32;
+  WeightType type = WeightType::kF32;  // that it is computed with
   int64_t offset = 0;
   int64_t bytes = 0;         // as packed (vectors: f32)
   int64_t stored_bytes = 0;  // as the file has it
 };
+
+// The type of a weight of `type` whose rows become columns: blocks of rows cannot be turned around,
+// so what is quantised becomes f32, exactly.
+WeightType TransposedType(WeightType type);
 
 // The slots of a worker that owns `ops`, in op order. A weight used by two ops of the same worker
 // (tied embeddings) gets one slot each: the embedding is read row by row as stored, the head
@@ -37,13 +41,17 @@ absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
                                                       absl::Span<const Op> ops,
                                                       PackedLayout layout);
 
-// One KV block of one attention layer holds, for kKvBlockTokens tokens and all KV heads,
-//   keys   [kv_head][head_dim][token]  then  values [kv_head][token][head_dim].
+// Of one attention layer.
 int64_t KvBytesPerBlockPerLayer(const ModelConfig& config, KvType type);
+// Of all attention layers among `ops`, each with its own type.
+int64_t KvBytes(const ModelConfig& config, absl::Span<const Op> ops, const StepShape& shape);
 
 // Floats of scratch that one thread's attention uses. The kernels have the same formula
 // (kernels/kv_layout.h), which model/ must not include; the worker compares the two at load.
-int64_t AttentionScratchFloats(int32_t head_dim);
+int64_t AttentionScratchFloats(const KvShape& shape);
+
+// Rows whose latent attention is computed at once, all heads: what it needs besides is large.
+inline constexpr int32_t kLatentTileRows = 64;
 
 // The shared-memory ring through which a worker receives frames.
 inline constexpr int64_t kRingBytes = int64_t{4} << 20;
@@ -59,8 +67,12 @@ RowShape RowShapeOf(const ModelConfig& config);
 // longest weight row of the owned products (experts aside), padded to 256:
 //   x [A, hidden]      normed [A, hidden]     always; every owner of an op passes or makes x
 //   q, attn [R, heads * head_dim]   k, v [R, kv_heads * head_dim]   cos_sin [R, rope_dim]
-//   attn_scratch [num_threads, AttentionScratchFloats(head_dim)]    with attention
+//   attn_scratch [num_threads, AttentionScratchFloats()]            with attention
 //   cos_sin_local [R, rope_dim]       where layers with a window have frequencies of their own
+//   with latent attention, of H heads, C latent and D rotated dimensions, T = min(R, 64):
+//     q [R, H * head_dim]  q_lora [R, q_lora_rank]  k [R, C + D]  attn [R, H * v_head_dim]
+//     cos_sin, attn_scratch as above;  q_latent [T, H * (C + D)]  latent [T, H * C]
+//     head_*, head2_*, head3_* like act_* for [T * H, the longer of C and a head's key]
 //   gate, up [R, the widest of dense layers and shared experts]     with mlp or shared experts
 //   act_q8 int8 [A, K]   act_d [A, K / 32]   act_bsum int16 [A, K / 16]     with any product;
 //   act2_*, act3_*     the same again, for weights of the other activation block sizes; act3_d is

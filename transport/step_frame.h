@@ -4,10 +4,11 @@
 // the residual stream; between the parts of a layer with experts also the slots of the rows and
 // what experts have made for them. Workers keep no per-sequence state besides the KV cache, so a
 // step can be repeated by any incarnation of a worker. Layout on the wire: StepHeader,
-// SequenceStep[num_sequences], int32 block_ids[num_block_ids], int32 tokens[num_rows], int32
-// logit_rows[num_logit_rows], f32 hidden[hidden_rows * hidden_size], int32 slot_experts[slot_rows *
-// experts_used], f32 slot_weights[slot_rows * slots], f32 partials[partial_rows * hidden_size]. All
-// little-endian, same-host structs; docs/wire_format.md.
+// SequenceStep[num_sequences], BlockCopy[num_copies], int32 block_ids[num_block_ids], int32
+// tokens[num_rows], int32 logit_rows[num_logit_rows], uint32 segment_us[num_segment_times], f32
+// hidden[hidden_rows * hidden_size], int32 slot_experts[slot_rows * experts_used], f32
+// slot_weights[slot_rows * slots], f32 partials[partial_rows * hidden_size]. All little-endian,
+// same-host structs; docs/wire_format.md.
 //
 // Everything received is checked against the StepShape before it is used (counts, positions, block
 // ids, row numbers, sizes that must add up to the message).
@@ -19,6 +20,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "base/route.h"
 #include "base/sampling_params.h"
 #include "base/step_shape.h"
 #include "transport/tensor_channel.h"
@@ -43,10 +45,20 @@ struct StepHeader {
   uint32_t hidden_size = 0;
   // 1 + index in the model's ops where a value stopped being finite; 0: none.
   uint32_t error_layer = 0;
+  uint32_t num_copies = 0;
+  uint32_t num_segment_times = 0;  // of the segments that were computed so far
   uint32_t slot_rows = 0;     // rows whose slots follow: 0, or num_rows inside a layer with experts
   uint32_t partial_rows = 0;  // rows that experts have made, one for a slot, not summed up yet
 };
-static_assert(sizeof(StepHeader) == 64);
+static_assert(sizeof(StepHeader) == 72);
+
+// One KV block's content goes to another place, in every attention layer, before the step computes
+// anything there. Copies are made in order: a block may be read by one and written by the next.
+struct BlockCopy {
+  int32_t from = 0;  // ids below StepShape::num_blocks_in_all()
+  int32_t to = 0;
+  bool operator==(const BlockCopy&) const = default;
+};
 
 // What a sequence contributes to a step.
 struct SequenceStep {
@@ -69,9 +81,11 @@ static_assert(sizeof(SequenceStep) == 64);
 struct StepFrame {
   StepHeader header;
   std::vector<SequenceStep> sequences;
+  std::vector<BlockCopy> copies;
   std::vector<int32_t> block_ids;  // the sequences' tables one after the other
   std::vector<int32_t> tokens;
-  std::vector<int32_t> logit_rows;  // row numbers, ascending
+  std::vector<int32_t> logit_rows;   // row numbers, ascending
+  std::vector<uint32_t> segment_us;  // microseconds of each segment that was computed so far
   void Reserve(const StepShape& shape);
   void Clear();
 };
@@ -85,6 +99,8 @@ struct OutputHeader {
   uint32_t num_logit_rows = 0;  // rows of logits that follow (those of kReturnLogits sequences)
   uint32_t vocab_size = 0;
   uint32_t error_layer = 0;  // as above
+  uint32_t num_segment_times = 0;
+  uint32_t reserved = 0;
 };
 
 struct SequenceOutput {
@@ -97,6 +113,7 @@ struct SequenceOutput {
 struct StepOutput {
   OutputHeader header;
   std::vector<SequenceOutput> sequences;
+  std::vector<uint32_t> segment_us;
   std::vector<float> logits;  // [num_logit_rows, vocab_size]
   void Reserve(const StepShape& shape, int vocab_size);
 };
@@ -137,6 +154,7 @@ absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Du
 // (A list of pieces is kept per thread; it grows with the first message of a size.)
 absl::Status SendOutputRows(TensorSender& sender, const OutputHeader& header,
                             absl::Span<const SequenceOutput> sequences,
+                            absl::Span<const uint32_t> segment_us,
                             absl::Span<const float* const> logits, absl::Duration timeout);
 absl::Status ReceiveOutput(TensorReceiver& receiver, const StepShape& shape, uint64_t epoch,
                            int vocab_size, StepOutput* output, absl::Duration timeout);

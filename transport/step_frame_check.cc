@@ -113,13 +113,16 @@ absl::Status CheckSequence(const SequenceStep& s, const StepFrame& frame, const 
 
 uint64_t StepBytes(const StepHeader& h, const RowShape& row) {
   return sizeof(StepHeader) + uint64_t{h.num_sequences} * sizeof(SequenceStep) +
-         sizeof(int32_t) * (uint64_t{h.num_block_ids} + h.num_rows + h.num_logit_rows) +
+         uint64_t{h.num_copies} * sizeof(BlockCopy) +
+         sizeof(int32_t) *
+             (uint64_t{h.num_block_ids} + h.num_rows + h.num_logit_rows + h.num_segment_times) +
          sizeof(float) * (uint64_t{h.hidden_rows} + h.partial_rows) * h.hidden_size +
          uint64_t{h.slot_rows} * SlotBytes(row);
 }
 
 uint64_t OutputBytes(const OutputHeader& h) {
   return sizeof(OutputHeader) + uint64_t{h.num_sequences} * sizeof(SequenceOutput) +
+         uint64_t{h.num_segment_times} * sizeof(uint32_t) +
          sizeof(float) * uint64_t{h.num_logit_rows} * h.vocab_size;
 }
 
@@ -133,6 +136,8 @@ absl::Status CheckStepHeader(const StepHeader& h, const StepShape& shape, const 
   DT_RETURN_IF_ERROR(CheckRange("num_block_ids", h.num_block_ids, h.num_sequences, max_block_ids));
   DT_RETURN_IF_ERROR(CheckRange("num_logit_rows", h.num_logit_rows, 0, shape.max_logit_rows));
   DT_RETURN_IF_ERROR(CheckRange("num_logit_rows", h.num_logit_rows, 0, h.num_rows));
+  DT_RETURN_IF_ERROR(CheckRange("num_copies", h.num_copies, 0, shape.max_block_copies()));
+  DT_RETURN_IF_ERROR(CheckRange("num_segment_times", h.num_segment_times, 0, kMaxRouteSegments));
   if (h.hidden_rows != 0) {
     if (h.hidden_rows != h.num_rows && h.hidden_rows != h.num_logit_rows) {
       return Bad("hidden_rows", absl::StrCat("is ", h.hidden_rows, ", allowed are 0, ", h.num_rows,
@@ -166,6 +171,12 @@ absl::Status CheckStepBody(const StepFrame& frame, const StepShape& shape) {
   for (const int32_t block : frame.block_ids) {
     DT_RETURN_IF_ERROR(CheckRange("block id", block, 0, int64_t{shape.num_kv_blocks} - 1));
   }
+  for (const BlockCopy& copy : frame.copies) {
+    const int64_t last = int64_t{shape.num_blocks_in_all()} - 1;
+    DT_RETURN_IF_ERROR(CheckRange("copied block", copy.from, 0, last));
+    DT_RETURN_IF_ERROR(CheckRange("block copied to", copy.to, 0, last));
+    if (copy.from == copy.to) return Bad("copy", absl::StrCat("of block ", copy.to, " to itself"));
+  }
   for (const int32_t token : frame.tokens) {
     DT_RETURN_IF_ERROR(CheckRange("token", token, 0, INT32_MAX));
   }
@@ -192,6 +203,8 @@ absl::Status CheckOutputHeader(const OutputHeader& h, const StepShape& shape, ui
   DT_RETURN_IF_ERROR(CheckEpoch(h.epoch, epoch));
   DT_RETURN_IF_ERROR(CheckRange("num_sequences", h.num_sequences, 0, shape.max_sequences));
   DT_RETURN_IF_ERROR(CheckRange("num_logit_rows", h.num_logit_rows, 0, shape.max_logit_rows));
+  DT_RETURN_IF_ERROR(CheckRange("num_segment_times", h.num_segment_times, 0, kMaxRouteSegments));
+  if (h.reserved != 0) return Bad("reserved", "is not zero");
   if (h.num_logit_rows != 0) {
     DT_RETURN_IF_ERROR(CheckRange("vocab_size", h.vocab_size, vocab_size, vocab_size));
   }

@@ -101,6 +101,28 @@ Segment SegmentFromProto(const v1::RouteSegment& proto, const std::string& where
   return segment;
 }
 
+v1::KvType KvTypeToProto(dovetail::KvType type) {
+  switch (type) {
+    case dovetail::KvType::kF32:
+      return v1::KV_TYPE_F32;
+    case dovetail::KvType::kF16:
+      return v1::KV_TYPE_F16;
+    case dovetail::KvType::kBF16:
+      return v1::KV_TYPE_BF16;
+    case dovetail::KvType::kQ8_0:
+      return v1::KV_TYPE_Q8_0;
+  }
+  return v1::KV_TYPE_UNSPECIFIED;
+}
+
+dovetail::KvType KvTypeFromProto(int proto, const std::string& where, Mistakes* mistakes) {
+  for (const dovetail::KvType type : kKvTypes) {
+    if (KvTypeToProto(type) == proto) return type;
+  }
+  mistakes->push_back(absl::StrCat(where, " is ", proto, ", which is no type"));
+  return dovetail::KvType::kF16;
+}
+
 dovetail::StepShape ShapeFromProto(const v1::StepShape& proto, Mistakes* mistakes) {
   CheckRange("step_shape.max_rows", proto.max_rows(), 1, kMaxStepRows, mistakes);
   CheckRange("step_shape.max_sequences", proto.max_sequences(), 1, kMaxStepRows, mistakes);
@@ -108,19 +130,23 @@ dovetail::StepShape ShapeFromProto(const v1::StepShape& proto, Mistakes* mistake
   CheckRange("step_shape.context_length_tokens", proto.context_length_tokens(), 1,
              kMaxContextTokens, mistakes);
   CheckRange("step_shape.num_kv_blocks", proto.num_kv_blocks(), 1, kMaxKvBlocks, mistakes);
+  CheckRange("step_shape.num_swap_blocks", proto.num_swap_blocks(), 0, kMaxKvBlocks, mistakes);
   dovetail::StepShape shape;
+  shape.num_swap_blocks = proto.num_swap_blocks();
   shape.max_rows = proto.max_rows();
   shape.max_sequences = proto.max_sequences();
   shape.max_logit_rows = proto.max_logit_rows();
   shape.context_length = proto.context_length_tokens();
   shape.num_kv_blocks = proto.num_kv_blocks();
-  if (proto.kv_type() == v1::KV_TYPE_F32) {
-    shape.kv_type = KvType::kF32;
-  } else if (proto.kv_type() == v1::KV_TYPE_F16) {
-    shape.kv_type = KvType::kF16;
-  } else {
-    mistakes->push_back(absl::StrCat("step_shape.kv_type is ", static_cast<int>(proto.kv_type()),
-                                     ", which is no type"));
+  shape.kv_type = KvTypeFromProto(proto.kv_type(), "step_shape.kv_type", mistakes);
+  if (proto.layer_kv_types_size() > kMaxLayers) {
+    mistakes->push_back(absl::StrCat("step_shape.layer_kv_types has ", proto.layer_kv_types_size(),
+                                     " layers, allowed are ", kMaxLayers));
+    return shape;
+  }
+  for (int i = 0; i < proto.layer_kv_types_size(); ++i) {
+    shape.layer_kv_types.push_back(KvTypeFromProto(
+        proto.layer_kv_types(i), absl::StrCat("step_shape.layer_kv_types[", i, "]"), mistakes));
   }
   return shape;
 }
@@ -156,7 +182,11 @@ void ToProto(const dovetail::StepShape& shape, v1::StepShape* proto) {
   proto->set_max_logit_rows(shape.max_logit_rows);
   proto->set_context_length_tokens(shape.context_length);
   proto->set_num_kv_blocks(shape.num_kv_blocks);
-  proto->set_kv_type(shape.kv_type == KvType::kF32 ? v1::KV_TYPE_F32 : v1::KV_TYPE_F16);
+  proto->set_num_swap_blocks(shape.num_swap_blocks);
+  proto->set_kv_type(KvTypeToProto(shape.kv_type));
+  for (const dovetail::KvType type : shape.layer_kv_types) {
+    proto->add_layer_kv_types(KvTypeToProto(type));
+  }
 }
 
 absl::StatusOr<WorkerPlan> FromProto(const v1::WorkerPlan& proto) {
@@ -168,6 +198,7 @@ absl::StatusOr<WorkerPlan> FromProto(const v1::WorkerPlan& proto) {
   plan.ring_bytes = proto.ring_bytes();
   if (plan.model_path.empty()) mistakes.push_back("model_path is empty");
   if (proto.route_size() == 0) mistakes.push_back("route is empty");
+  CheckRange("segments of the route", proto.route_size(), 0, kMaxRouteSegments, &mistakes);
   for (int i = 0; i < proto.route_size(); ++i) {
     plan.route.push_back(
         SegmentFromProto(proto.route(i), absl::StrCat("route[", i, "]"), &mistakes));

@@ -6,12 +6,14 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "model/memory_plan.h"
 #include "worker/bind_moe.h"
 #include "worker/layers/attention.h"
 #include "worker/layers/embedding.h"
+#include "worker/layers/latent_attention.h"
 #include "worker/layers/lm_head.h"
 #include "worker/layers/mlp.h"
 #include "worker/layers/norm.h"
@@ -81,6 +83,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(
     bound.after_norm = after_norm;
     for (const Op& op : segment.ops) after_norm |= op.kind == OpKind::kNorm;
     bound.mine = segment.worker == worker;
+    runner->kv_of_segment_ = &bound.kv;
     if (bound.mine) runner->BindSegment(plan.route, segment, &bound);
   }
   return runner;
@@ -122,7 +125,7 @@ std::unique_ptr<Layer> ModelRunner::BindLayer(const Op& op) {
                                          config.embedding_scale);
     }
     case OpKind::kAttention:
-      return BindAttention(op);
+      return config.HasLatentAttention() ? BindLatentAttention(op) : BindAttention(op);
     case OpKind::kMlp:
       return BindMlp(op);
     case OpKind::kNorm:
@@ -166,7 +169,34 @@ std::unique_ptr<Layer> ModelRunner::BindAttention(const Op& op) {
       .scale = config.attention_scale,
       .window = window ? config.sliding_window : 0,
       .local_rope = window && !config.rope_inv_freq_local.empty()};
-  return std::make_unique<Attention>(weights, shape, NextKvView());
+  return std::make_unique<Attention>(weights, shape, NextKvView(op.layer));
+}
+
+std::unique_ptr<Layer> ModelRunner::BindLatentAttention(const Op& op) {
+  const model::ModelConfig& config = store_->config;
+  const auto norm = [&](WeightRole role) {
+    RmsNorm bound = BindNorm(op, role);
+    bound.eps = config.latent.norm_eps;
+    return bound;
+  };
+  LatentAttentionWeights weights = {.norm = BindNorm(op, WeightRole::kAttentionNorm),
+                                    .q_a_norm = norm(WeightRole::kQANorm),
+                                    .q_proj = store_->LinearOf(op, WeightRole::kQ),
+                                    .kv_a_proj = store_->LinearOf(op, WeightRole::kKvA),
+                                    .kv_a_norm = norm(WeightRole::kKvANorm),
+                                    .k_b_proj = store_->MatricesOf(op, WeightRole::kKB),
+                                    .v_b_proj = store_->MatricesOf(op, WeightRole::kVB),
+                                    .o_proj = store_->LinearOf(op, WeightRole::kO)};
+  if (config.latent.q_lora_rank > 0) weights.q_a_proj = store_->LinearOf(op, WeightRole::kQA);
+  const LatentAttentionShape shape = {
+      .num_heads = config.num_attention_heads,
+      .nope_dim = config.latent.nope_dim,
+      .rope_dim = config.rope_dim,
+      .v_head_dim = config.latent.v_head_dim,
+      .tile_rows = model::kLatentTileRows,
+      .rope_interleaved = config.rope_layout == model::RopeLayout::kInterleaved,
+      .scale = config.attention_scale};
+  return std::make_unique<LatentAttention>(weights, shape, NextKvView(op.layer));
 }
 
 std::unique_ptr<Layer> ModelRunner::BindMlp(const Op& op) const {
@@ -177,16 +207,17 @@ std::unique_ptr<Layer> ModelRunner::BindMlp(const Op& op) const {
       store_->config.activation);
 }
 
-kernels::KvCacheView ModelRunner::NextKvView() {
+kernels::KvCacheView ModelRunner::NextKvView(int32_t layer) {
   const model::ModelConfig& config = store_->config;
-  const int64_t block_bytes = model::KvBytesPerBlockPerLayer(config, shape_.kv_type);
-  const int64_t offset = kv_layers_bound_ * shape_.num_kv_blocks * block_bytes;
-  ++kv_layers_bound_;
+  const KvType type = shape_.KvTypeOf(layer);
+  const int64_t block_bytes = model::KvBytesPerBlockPerLayer(config, type);
+  const int64_t offset = kv_bytes_bound_;
+  kv_bytes_bound_ += shape_.num_blocks_in_all() * block_bytes;
+  kv_of_segment_->push_back({store_->kv->data() + offset, block_bytes});
   return {.data = store_->kv->data() + offset,
           .block_bytes = block_bytes,
-          .type = shape_.kv_type,
-          .num_kv_heads = config.num_key_value_heads,
-          .head_dim = config.head_dim};
+          .type = type,
+          .shape = config.kv_shape()};
 }
 
 transport::StepRoom ModelRunner::room() {
@@ -257,10 +288,21 @@ void ModelRunner::FillSequences(const StepFrame& frame) {
 }
 
 void ModelRunner::Run(StepFrame* frame) {
-  StepHeader& header = frame->header;
-  const BoundSegment& segment = segments_[header.segment];
+  const absl::Time start = absl::Now();
+  const BoundSegment& segment = segments_[frame->header.segment];
   DT_CHECK(segment.mine);
-  if (header.error_layer != 0) return;
+  // Before any layer of the segment writes to its blocks. Steps pass a segment in the order in
+  // which they were made, so this is the content that the coordinator meant.
+  CopyBlocks(segment.kv, frame->copies, pool_);
+  if (frame->header.error_layer == 0) Compute(segment, frame);
+  if (frame->segment_us.size() >= kMaxRouteSegments) return;
+  frame->segment_us.push_back(
+      static_cast<uint32_t>(absl::ToInt64Microseconds(absl::Now() - start)));
+  frame->header.num_segment_times = static_cast<uint32_t>(frame->segment_us.size());
+}
+
+void ModelRunner::Compute(const BoundSegment& segment, StepFrame* frame) {
+  StepHeader& header = frame->header;
   FillSequences(*frame);
   StepContext step{.kernels = *kernels_, .pool = *pool_, .ws = *workspace_};
   step.rows = static_cast<int32_t>(header.num_rows);

@@ -18,6 +18,7 @@
 #include "kernels/kernel_table.h"
 #include "transport/step_frame.h"
 #include "transport/worker_plan.h"
+#include "worker/kv_copy.h"
 #include "worker/layers/layer.h"
 #include "worker/layers/moe.h"
 #include "worker/layers/norm.h"
@@ -47,8 +48,9 @@ class ModelRunner {
   absl::Status Validate(const transport::StepFrame& frame) const;
 
   // Runs segment frame->header.segment, sets the counts of rows, and error_layer where a value
-  // stopped being finite; a frame that already has an error passes through untouched. The rows to
-  // send on are rows(*frame) afterwards.
+  // stopped being finite; for a frame that already has an error only its blocks are copied. The
+  // time that it took is appended to the frame's segment_us. The rows to send on are rows(*frame)
+  // afterwards.
   void Run(transport::StepFrame* frame);
   transport::StepRows rows(const transport::StepFrame& frame) const;
   const float* logits(int row) const;  // of the last Run with an lm_head
@@ -66,17 +68,20 @@ class ModelRunner {
     bool from_tokens = false;     // starts from nothing
     const Moe* enters = nullptr;  // starts inside this layer with experts
     const Moe* leaves = nullptr;  // ends inside this one
+    std::vector<KvRegion> kv;     // of its attention layers
   };
 
   ModelRunner() = default;
   void BindSegment(const Route& route, const Segment& segment, BoundSegment* bound);
   std::unique_ptr<Layer> BindLayer(const Op& op);
   std::unique_ptr<Layer> BindAttention(const Op& op);
+  std::unique_ptr<Layer> BindLatentAttention(const Op& op);
   std::unique_ptr<Layer> BindMlp(const Op& op) const;
   // Without weight where the model has no such norm.
   RmsNorm BindNorm(const Op& op, model::WeightRole role) const;
-  kernels::KvCacheView NextKvView();
+  kernels::KvCacheView NextKvView(int32_t layer);
   absl::Status ValidateRows(const transport::StepHeader& header) const;
+  void Compute(const BoundSegment& segment, transport::StepFrame* frame);
   void FillSequences(const transport::StepFrame& frame);
   // Sets the header's counts for what a segment leaves.
   void CountRows(const BoundSegment& segment, const StepContext& step,
@@ -89,7 +94,8 @@ class ModelRunner {
   std::unique_ptr<WeightStore> store_;
   std::unique_ptr<Workspace> workspace_;
   std::vector<BoundSegment> segments_;
-  int kv_layers_bound_ = 0;
+  int64_t kv_bytes_bound_ = 0;
+  std::vector<KvRegion>* kv_of_segment_ = nullptr;  // of the one that is being bound
 
   std::vector<kernels::SequenceRows> sequences_;  // of the current step
 };

@@ -55,6 +55,11 @@ ExpertLinear WeightStore::ExpertsOf(const Op& op, model::WeightRole role,
   return {.first = LinearOf(op, role, bias), .bytes = slot.bytes / slot.spec.experts};
 }
 
+ExpertLinear WeightStore::MatricesOf(const Op& op, model::WeightRole role) const {
+  const model::WeightSlot& slot = SlotOf(op, role);
+  return {.first = LinearOf(op, role), .bytes = slot.bytes / slot.spec.experts};
+}
+
 std::vector<Op> OwnedOps(const Route& route, absl::string_view worker) {
   std::vector<Op> ops;
   for (const Segment& segment : route) {

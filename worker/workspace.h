@@ -68,7 +68,12 @@ class Workspace {
   float* k = nullptr;       // [rows, kv_heads * head_dim]
   float* v = nullptr;
   float* attn = nullptr;  // [rows, heads * head_dim]
-  float* gate = nullptr;  // [rows, intermediate], of dense layers and shared experts
+  // Of latent attention, where k is [rows, latent + rotated dimensions].
+  float* q_lora = nullptr;     // [rows, q_lora_rank]
+  float* q_latent = nullptr;   // [tile rows, heads * (latent + rotated dimensions)]
+  float* latent = nullptr;     // [tile rows, heads * latent dimensions]
+  ActivationBuffers head_act;  // of what each head multiplies, [tile rows * heads, ..]
+  float* gate = nullptr;       // [rows, intermediate], of dense layers and shared experts
   float* up = nullptr;
   ExpertBuffers experts;
   // Two inputs, because threads that are ahead in a phase write the second one while others still

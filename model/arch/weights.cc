@@ -27,6 +27,8 @@ class WeightList {
   void Norm(WeightRole role, absl::string_view name, absl::string_view module, int64_t cols) {
     Vector(role, absl::StrCat(name, ".weight"), module, cols);
   }
+  // The last one is of each of so many heads.
+  void OfHeads(int32_t count) { specs_.back().experts = count; }
   // The last one is of each expert of the range.
   void OfExperts(int32_t begin, int32_t end) {
     specs_.back().experts = end - begin;
@@ -34,6 +36,12 @@ class WeightList {
   }
   // The last one belongs to another op.
   void IsCopy() { specs_.back().is_copy = true; }
+  // The last one is a part of its tensor (WeightSpec).
+  void PartOfTensor(int64_t first, int64_t stride, bool transposed) {
+    specs_.back().tensor_first = first;
+    specs_.back().tensor_stride = stride;
+    specs_.back().transposed = transposed;
+  }
 
   std::vector<WeightSpec> Take() { return std::move(specs_); }
 
@@ -98,9 +106,48 @@ void AddExperts(WeightList& list, const ModelConfig& config, const Op& op) {
          "mlp.experts.down_proj", hidden, ffn);
 }
 
+// What a head makes of the latent vector: two tensors, or one that holds for each head the rows of
+// its key and then those of its value.
+void AddLatentHeads(WeightList& list, const ModelConfig& config) {
+  const LatentConfig& latent = config.latent;
+  const int64_t rank = latent.kv_lora_rank, nope = latent.nope_dim, value = latent.v_head_dim;
+  const bool merged = latent.merged_kv_b;
+  list.Matrix(WeightRole::kKB, merged ? "attn_kv_b" : "attn_k_b", "self_attn.kv_b_proj", rank,
+              nope);
+  list.OfHeads(config.num_attention_heads);
+  if (merged) list.PartOfTensor(0, nope + value, /*transposed=*/true);
+  list.Matrix(WeightRole::kVB, merged ? "attn_kv_b" : "attn_v_b", "self_attn.kv_b_proj", value,
+              rank);
+  list.OfHeads(config.num_attention_heads);
+  if (merged) list.PartOfTensor(nope, nope + value, /*transposed=*/false);
+}
+
+std::vector<WeightSpec> LatentAttentionWeights(const ModelConfig& config, int32_t layer) {
+  const LatentConfig& latent = config.latent;
+  const int64_t hidden = config.hidden_size, heads = config.num_attention_heads;
+  const int64_t q = heads * config.head_dim;
+  WeightList list(layer);
+  list.Norm(WeightRole::kAttentionNorm, "attn_norm", "input_layernorm", hidden);
+  if (latent.q_lora_rank == 0) {
+    list.Matrix(WeightRole::kQ, "attn_q", "self_attn.q_proj", q, hidden);
+  } else {
+    list.Matrix(WeightRole::kQA, "attn_q_a", "self_attn.q_a_proj", latent.q_lora_rank, hidden);
+    list.Norm(WeightRole::kQANorm, "attn_q_a_norm", "self_attn.q_a_layernorm", latent.q_lora_rank);
+    list.Matrix(WeightRole::kQ, "attn_q_b", "self_attn.q_b_proj", q, latent.q_lora_rank);
+  }
+  list.Matrix(WeightRole::kKvA, "attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa",
+              latent.kv_lora_rank + config.rope_dim, hidden);
+  list.Norm(WeightRole::kKvANorm, "attn_kv_a_norm", "self_attn.kv_a_layernorm",
+            latent.kv_lora_rank);
+  AddLatentHeads(list, config);
+  list.Matrix(WeightRole::kO, "attn_output", "self_attn.o_proj", hidden, heads * latent.v_head_dim);
+  return list.Take();
+}
+
 }  // namespace
 
 std::vector<WeightSpec> AttentionWeights(const ModelConfig& config, int32_t layer) {
+  if (config.HasLatentAttention()) return LatentAttentionWeights(config, layer);
   const int64_t hidden = config.hidden_size;
   const int64_t q = int64_t{config.num_attention_heads} * config.head_dim;
   const int64_t kv = int64_t{config.num_key_value_heads} * config.head_dim;

@@ -10,6 +10,7 @@
 #include "gtest/gtest.h"
 #include "tests/testing/gguf_writer.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/test_data.h"
 #include "tests/testing/tiny_llama.h"
 
 namespace dovetail::model {
@@ -38,12 +39,12 @@ Loaded LoadTiny(const TinyLlamaOptions& options) {
   return loaded;
 }
 
-constexpr StepShape kShape = {.max_rows = 24,
-                              .max_sequences = 4,
-                              .max_logit_rows = 8,
-                              .context_length = 100,
-                              .num_kv_blocks = 10,
-                              .kv_type = KvType::kF16};
+const StepShape kShape = {.max_rows = 24,
+                          .max_sequences = 4,
+                          .max_logit_rows = 8,
+                          .context_length = 100,
+                          .num_kv_blocks = 10,
+                          .kv_type = KvType::kF16};
 
 std::map<std::string, int64_t> Buffers(const ModelConfig& config, const std::vector<Op>& ops,
                                        const StepShape& shape = kShape, int threads = 2) {
@@ -111,27 +112,96 @@ TEST(MemoryPlan, KvBytes) {
   // 32 tokens, keys and values, 3 heads of 64.
   EXPECT_EQ(KvBytesPerBlockPerLayer(config, KvType::kF16), 32 * 2 * 3 * 64 * 2);
   EXPECT_EQ(KvBytesPerBlockPerLayer(config, KvType::kF32), 32 * 2 * 3 * 64 * 4);
+  // Each layer with its own type.
+  StepShape shape = kShape;
+  shape.layer_kv_types = {KvType::kF32};
+  const std::vector<Op> ops = {{OpKind::kAttention, 0}, {OpKind::kMlp, 0}, {OpKind::kAttention, 1}};
+  EXPECT_EQ(KvBytes(config, ops, shape), 10 * (32 * 2 * 3 * 64 * (4 + 2)));
+}
+
+// DeepSeek-V3's attention.
+ModelConfig LatentConfigOfV3() {
+  ModelConfig config;
+  config.architecture = "deepseek2";
+  config.hidden_size = 7168;
+  config.num_attention_heads = 128;
+  config.num_key_value_heads = 1;
+  config.head_dim = 192;
+  config.rope_dim = 64;
+  config.latent = {.kv_lora_rank = 512, .q_lora_rank = 1536, .nope_dim = 128, .v_head_dim = 128};
+  return config;
+}
+
+TEST(MemoryPlan, LatentAttentionKeepsOneVectorOfATokenAndWorksInTiles) {
+  const ModelConfig config = LatentConfigOfV3();
+  EXPECT_EQ(KvBytesPerBlockPerLayer(config, KvType::kF16), 32 * 576 * 2);
+  StepShape shape = kShape;
+  shape.max_rows = 512;
+  auto buffers = Buffers(config, {{OpKind::kAttention, 0}}, shape);
+  EXPECT_EQ(buffers["q"], 512 * 128 * 192 * 4);
+  EXPECT_EQ(buffers["q_lora"], 512 * 1536 * 4);
+  EXPECT_EQ(buffers["k"], 512 * 576 * 4);
+  EXPECT_EQ(buffers["attn"], 512 * 128 * 128 * 4);
+  EXPECT_EQ(buffers["q_latent"], 64 * 128 * 576 * 4);
+  EXPECT_EQ(buffers["latent"], 64 * 128 * 512 * 4);
+  EXPECT_EQ(buffers["head_q8"], 64 * 128 * 512);
+  EXPECT_EQ(buffers["attn_scratch"],
+            2 * AttentionScratchFloats({KvLayout::kLatent, 1, 576, 512}) * 4);
+  EXPECT_EQ(buffers.count("v"), 0u);
+  EXPECT_EQ(Buffers(config, {{OpKind::kAttention, 0}})["q_latent"], 24 * 128 * 576 * 4);
+}
+
+TEST(MemoryPlan, PartsOfAMergedTensorAreCountedAsTheyAreKept) {
+  DT_REQUIRE_DATA(merged_path, "golden/deepseek2-lite/model-bf16-kv_b.gguf");
+  ASSERT_OK_AND_ASSIGN(const auto file, GgufFile::Open(merged_path));
+  ASSERT_OK_AND_ASSIGN(const ModelConfig config, LoadModelConfig(*file));
+  ASSERT_OK_AND_ASSIGN(const auto slots,
+                       LayOutWeights(config, *file, {{OpKind::kAttention, 0}}, PackedLayout::kP16));
+  int64_t stored = 0;
+  for (const WeightSlot& slot : slots) {
+    if (slot.spec.tensor != "blk.0.attn_kv_b.weight") continue;
+    EXPECT_EQ(slot.bytes, 4 * 256 * 64 * 2);  // heads, latent, key or value: bf16 as it was
+    stored += slot.stored_bytes;
+  }
+  EXPECT_EQ(stored, file->FindTensor("blk.0.attn_kv_b.weight")->bytes);
+  EXPECT_EQ(TransposedType(WeightType::kBF16), WeightType::kBF16);
+  EXPECT_EQ(TransposedType(WeightType::kQ4_K), WeightType::kF32);
 }
 
 TEST(MemoryPlan, WorkspaceHasWhatTheOpsNeed) {
   const Loaded m = LoadTiny({});  // hidden 64, 4 heads of 16, 2 KV heads, ffn 128, vocab 320
   const auto all = Buffers(m.config, OpsOf(m.config));
   const std::map<std::string, int64_t> expected = {
-      {"x", 24 * 64 * 4},           {"normed", 24 * 64 * 4},
-      {"q", 24 * 64 * 4},           {"k", 24 * 32 * 4},
-      {"v", 24 * 32 * 4},           {"attn", 24 * 64 * 4},
-      {"cos_sin", 24 * 16 * 4},     {"attn_scratch", 2 * AttentionScratchFloats(16) * 4},
-      {"gate", 24 * 128 * 4},       {"up", 24 * 128 * 4},
-      {"act_q8", 24 * 256},         {"act_d", 24 * 8 * 4},
-      {"act_bsum", 24 * 16 * 2},    {"act2_q8", 24 * 256},
-      {"act2_d", 24 * 8 * 4},       {"act2_bsum", 24 * 16 * 2},
-      {"act3_q8", 24 * 256},        {"act3_d", 24 * 16 * 4},
-      {"act3_bsum", 24 * 16 * 2},   {"normed3_q8", 24 * 256},
-      {"normed3_d", 24 * 16 * 4},   {"normed3_bsum", 24 * 16 * 2},
-      {"normed_q8", 24 * 256},      {"normed_d", 24 * 8 * 4},
-      {"normed_bsum", 24 * 16 * 2}, {"normed2_q8", 24 * 256},
-      {"normed2_d", 24 * 8 * 4},    {"normed2_bsum", 24 * 16 * 2},
-      {"logit_rows", 8 * 64 * 4},   {"logits", 8 * 320 * 4},
+      {"x", 24 * 64 * 4},
+      {"normed", 24 * 64 * 4},
+      {"q", 24 * 64 * 4},
+      {"k", 24 * 32 * 4},
+      {"v", 24 * 32 * 4},
+      {"attn", 24 * 64 * 4},
+      {"cos_sin", 24 * 16 * 4},
+      {"attn_scratch", 2 * AttentionScratchFloats(m.config.kv_shape()) * 4},
+      {"gate", 24 * 128 * 4},
+      {"up", 24 * 128 * 4},
+      {"act_q8", 24 * 256},
+      {"act_d", 24 * 8 * 4},
+      {"act_bsum", 24 * 16 * 2},
+      {"act2_q8", 24 * 256},
+      {"act2_d", 24 * 8 * 4},
+      {"act2_bsum", 24 * 16 * 2},
+      {"act3_q8", 24 * 256},
+      {"act3_d", 24 * 16 * 4},
+      {"act3_bsum", 24 * 16 * 2},
+      {"normed3_q8", 24 * 256},
+      {"normed3_d", 24 * 16 * 4},
+      {"normed3_bsum", 24 * 16 * 2},
+      {"normed_q8", 24 * 256},
+      {"normed_d", 24 * 8 * 4},
+      {"normed_bsum", 24 * 16 * 2},
+      {"normed2_q8", 24 * 256},
+      {"normed2_d", 24 * 8 * 4},
+      {"normed2_bsum", 24 * 16 * 2},
+      {"logit_rows", 8 * 64 * 4},
+      {"logits", 8 * 320 * 4},
       {"probs", 2 * 320 * 4},
   };
   EXPECT_EQ(all, expected);

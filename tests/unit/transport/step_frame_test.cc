@@ -45,6 +45,8 @@ void ExpectBeginsWith(const std::vector<T>& all, const std::vector<T>& first) {
 void ExpectSame(const StepFrame& a, const StepFrame& b) {
   EXPECT_EQ(std::memcmp(&a.header, &b.header, sizeof(StepHeader)), 0);
   ExpectSameBytes(a.sequences, b.sequences);
+  EXPECT_EQ(a.copies, b.copies);
+  EXPECT_EQ(a.segment_us, b.segment_us);
   EXPECT_EQ(a.block_ids, b.block_ids);
   EXPECT_EQ(a.tokens, b.tokens);
   EXPECT_EQ(a.logit_rows, b.logit_rows);
@@ -120,6 +122,8 @@ TEST(StepOutput, RowsMayLieApart) {
   output.header.num_logit_rows = 3;
   output.header.vocab_size = kVocabSize;
   output.sequences = {{.sequence_id = 4, .token = 2, .num_logit_rows = 3}};
+  output.segment_us = {7, 8};
+  output.header.num_segment_times = 2;
   for (int i = 0; i < 3 * kVocabSize; ++i) output.logits.push_back(static_cast<float>(i));
   MemorySender together, apart;
   ASSERT_OK(SendOutput(together, output, kLong));
@@ -130,7 +134,8 @@ TEST(StepOutput, RowsMayLieApart) {
                       output.logits.begin() + (i + 1) * kVocabSize);
   }
   for (const std::vector<float>& row : rows) pointers.push_back(row.data());
-  ASSERT_OK(SendOutputRows(apart, output.header, output.sequences, pointers, kLong));
+  ASSERT_OK(
+      SendOutputRows(apart, output.header, output.sequences, output.segment_us, pointers, kLong));
   EXPECT_EQ(apart.message(), together.message());
 }
 
@@ -143,6 +148,10 @@ class SpoiledFrame : public ::testing::Test {
     frame_.header.num_rows = 4;
     frame_.header.num_block_ids = 3;
     frame_.header.num_logit_rows = 2;
+    frame_.header.num_copies = 2;
+    frame_.header.num_segment_times = 1;
+    frame_.copies = {{1, 2}, {2, 29}};
+    frame_.segment_us = {40};
     frame_.header.hidden_rows = 4;
     frame_.header.hidden_size = kHiddenSize;
     SequenceStep a;
@@ -295,6 +304,10 @@ TEST_F(SpoiledFrame, IsRefusedForSamplingOutOfRange) {
 TEST_F(SpoiledFrame, IsRefusedForItsArrays) {
   EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.block_ids[1] = 30; }), "block id is 30");
   EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.block_ids[2] = -1; }), "block id is -1");
+  EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.copies[0].from = -1; }), "copied block is -1");
+  EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.copies[0].from = 30; }), "copied block is 30");
+  EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.copies[1].to = 30; }), "copied to is 30");
+  EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.copies[1].to = 2; }), "of block 2 to itself");
   EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.tokens[3] = -1; }), "token is -1");
   EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.logit_rows[1] = 4; }), "logit row is 4");
   EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.logit_rows[0] = -1; }), "logit row is -1");

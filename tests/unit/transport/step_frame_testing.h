@@ -73,6 +73,13 @@ class FrameMaker {
     h.num_rows = frame.tokens.size();
     h.num_block_ids = frame.block_ids.size();
     h.num_logit_rows = frame.logit_rows.size();
+    for (int i = Between(0, shape.max_block_copies()); i > 0; --i) {
+      const int from = Between(0, shape.num_blocks_in_all() - 2);
+      frame.copies.push_back({from, from + 1});
+    }
+    h.num_copies = frame.copies.size();
+    for (uint32_t i = 0; i < h.segment; ++i) frame.segment_us.push_back(Between(0, 1 << 30));
+    h.num_segment_times = frame.segment_us.size();
     const uint32_t choices[] = {0, h.num_rows, h.num_logit_rows};
     h.hidden_rows = choices[Between(0, 2)];
     h.hidden_size = kHiddenSize;
@@ -98,6 +105,8 @@ class FrameMaker {
       out.header.num_logit_rows += sequence.num_logit_rows;
       out.sequences.push_back(sequence);
     }
+    for (int i = Between(0, 9); i > 0; --i) out.segment_us.push_back(Between(0, 1 << 30));
+    out.header.num_segment_times = out.segment_us.size();
     out.logits.resize(size_t{out.header.num_logit_rows} * kVocabSize);
     for (float& value : out.logits) value = static_cast<float>(Between(-1000, 1000)) / 3.0f;
     return out;

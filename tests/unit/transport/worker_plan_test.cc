@@ -30,9 +30,10 @@ WorkerPlan SomePlan() {
 }
 
 TEST(WorkerPlan, RoundTrips) {
-  for (const KvType kv_type : {KvType::kF32, KvType::kF16}) {
+  for (const KvType kv_type : kKvTypes) {
     WorkerPlan plan = SomePlan();
     plan.step_shape.kv_type = kv_type;
+    plan.step_shape.layer_kv_types = {KvType::kF16, kv_type};
     v1::WorkerPlan sent, got;
     ToProto(plan, &sent);
     ASSERT_TRUE(got.ParseFromString(sent.SerializeAsString()));
@@ -92,6 +93,12 @@ TEST(WorkerPlan, NamesTheFieldThatIsOutOfRange) {
   EXPECT_REFUSED(With([](P& p) { p.mutable_step_shape()->set_max_rows(-5); }), "max_rows is -5");
   EXPECT_REFUSED(With([](P& p) { p.mutable_step_shape()->set_num_kv_blocks(INT32_MAX); }),
                  "num_kv_blocks is 2147483647");
+  EXPECT_REFUSED(
+      With([](P& p) { p.mutable_step_shape()->set_kv_type(static_cast<v1::KvType>(9)); }),
+      "step_shape.kv_type is 9, which is no type");
+  EXPECT_REFUSED(
+      With([](P& p) { p.mutable_step_shape()->add_layer_kv_types(v1::KV_TYPE_UNSPECIFIED); }),
+      "step_shape.layer_kv_types[0] is 0, which is no type");
   EXPECT_REFUSED(With([](P& p) { p.set_ring_bytes(~uint64_t{0}); }), "ring_bytes is");
 }
 

@@ -145,6 +145,15 @@ TEST_F(ModelRunnerTest, StepsInFlightBetweenPartsDoNotMix) {
   }
 }
 
+// A key of minus infinity may get a probability of 0, so it must be seen when it is stored: f16
+// holds no such numbers.
+TEST_F(ModelRunnerTest, SeesAKeyThatTheCacheCannotHold) {
+  Spoil("blk.0.attn_k.weight", 1e30f);
+  options_.shape.kv_type = KvType::kF16;
+  ASSERT_OK_AND_ASSIGN(const auto output, RunOne());
+  EXPECT_EQ(output.header.error_layer, 2u);
+}
+
 TEST_F(ModelRunnerTest, SeesInfinityInTheLogits) {
   Spoil("output.weight", std::numeric_limits<float>::infinity());
   ASSERT_OK_AND_ASSIGN(const auto output, RunOne());

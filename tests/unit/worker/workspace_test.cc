@@ -80,11 +80,15 @@ TEST(Workspace, HasOnlyWhatTheOpsNeed) {
 
 // The planner's formula and the kernels' must be the same; the worker aborts where they are not.
 TEST(Workspace, AttentionScratchIsPlannedAsTheKernelsWantIt) {
-  for (int head_dim : {16, 48, 64, 80, 96, 128, 192, 256, 576}) {
-    EXPECT_EQ(model::AttentionScratchFloats(head_dim),
-              kernels::AttentionScratchFloats(8, 2, head_dim))
-        << head_dim;
+  const auto expect_same = [](const KvShape& shape) {
+    EXPECT_EQ(model::AttentionScratchFloats(shape), kernels::AttentionScratchFloats(shape))
+        << shape.key_dim;
+  };
+  for (int head_dim : {16, 48, 64, 80, 96, 128, 192, 256}) {
+    expect_same({KvLayout::kHeads, 2, head_dim, head_dim});
   }
+  expect_same({KvLayout::kLatent, 1, 576, 512});
+  expect_same({KvLayout::kLatent, 1, 50, 36});
 }
 
 }  // namespace
