@@ -21,6 +21,7 @@ struct StepShape {
   int32_t context_length = 0;  // tokens of one sequence
   int32_t num_kv_blocks = 0;   // blocks of kKvBlockTokens tokens, shared by all sequences
   KvType kv_type = KvType::kF16;
+  int32_t vocab_size = 0;  // tokens of a mask; 0: steps have no masks
 
   int32_t max_blocks_per_sequence() const {
     return (context_length + kKvBlockTokens - 1) / kKvBlockTokens;

@@ -45,6 +45,9 @@ struct ServeConfig {
   absl::Duration request_timeout = absl::Minutes(10);
   absl::Duration worker_timeout = absl::Milliseconds(1500);  // without a sign of life
   absl::Duration drain_timeout = absl::Seconds(30);
+  std::string chat_template;              // Jinja file instead of the model's own; empty: its own
+  std::string tool_parser = "auto";       // how answers call tools (chat/chat_dialect.h)
+  std::string reasoning_parser = "auto";  // auto, think or none
   std::string log_level = "info";
 };
 

@@ -40,6 +40,9 @@ constexpr Flag kFlags[] = {
     {"request_timeout", "DURATION", "longest generation (default: 10m)"},
     {"worker_timeout", "DURATION", "a worker this silent is lost (default: 1.5s)"},
     {"drain_timeout", "DURATION", "wait for running requests before the end (default: 30s)"},
+    {"chat_template", "FILE", "Jinja chat template instead of the model's own"},
+    {"tool_parser", "NAME", "how answers call tools: auto, none, hermes, ... (default: auto)"},
+    {"reasoning_parser", "NAME", "auto, think or none (default: auto)"},
     {"log_level", "LEVEL", "debug, info, warn, error or off (default: info)"},
 };
 

@@ -48,7 +48,7 @@ struct ScheduledRows {
   int num_rows = 0;
   bool samples = false;     // one token comes back
   int first_logit_row = 0;  // prompt row of the first logits that come back
-  int num_logit_rows = 0;   // rows of logits that come back
+  int num_logit_rows = 0;   // prompt rows whose logits (or logprobs) come back
 };
 
 class Scheduler {
@@ -108,6 +108,8 @@ class Scheduler {
   void ScheduleDecodes(int lane_idx, Budget* budget, transport::StepFrame* frame);
   void SchedulePrefill(Sequence* sequence, Budget* budget, transport::StepFrame* frame);
   void AppendRows(Sequence* sequence, int num_rows, Budget* budget, transport::StepFrame* frame);
+  void AppendDraw(const Sequence& sequence, const ScheduledRows& rows, int first_row,
+                  transport::SequenceStep* step, transport::StepFrame* frame) const;
   void Erase(Sequence* sequence);
 
   const SchedulerOptions options_;

@@ -7,10 +7,12 @@
 #define DOVETAIL_COORDINATOR_SEQUENCE_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "base/sampling_params.h"
 #include "coordinator/block_pool.h"
+#include "coordinator/logit_adjustments.h"
 
 namespace dovetail::coordinator {
 
@@ -20,7 +22,13 @@ struct Sequence {
   std::vector<int32_t> tokens;  // prompt, then what was generated
   int num_prompt_tokens = 0;
   int max_total_tokens = 0;   // prompt and generated; reached: the sequence is done
-  bool wants_logits = false;  // of every prompt row
+  bool wants_logits = false;  // of every prompt row; as logprobs with num_top_logprobs >= 0
+  int num_top_logprobs = -1;  // of every token, beside its own logprob; -1: no logprobs
+  std::unique_ptr<LogitAdjustments> adjustments;  // null: none
+  // With a grammar: what it allows next (null or empty: everything), and whether that is still
+  // being computed. Until then no token can be drawn.
+  const std::vector<uint32_t>* mask = nullptr;
+  bool waits_for_mask = false;
 
   int num_computed_tokens = 0;
   int num_logit_rows_sent = 0;  // prompt rows whose logits were scheduled; never asked for again

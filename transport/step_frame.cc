@@ -45,6 +45,10 @@ absl::Status ReadStepBody(TensorReceiver& receiver, size_t message_bytes, const 
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_block_ids, &frame->block_ids, deadline));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_rows, &frame->tokens, deadline));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_logit_rows, &frame->logit_rows, deadline));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_logit_rows, &frame->targets, deadline));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_adjustments, &frame->adjustments, deadline));
+  const size_t mask_words = size_t{h.num_masks} * static_cast<size_t>(MaskWords(shape.vocab_size));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, mask_words, &frame->masks, deadline));
   DT_RETURN_IF_ERROR(CheckStepBody(*frame, shape));
   const size_t hidden_bytes = size_t{h.hidden_rows} * h.hidden_size * sizeof(float);
   return receiver.Read(hidden.data(), hidden_bytes, deadline.Remaining());
@@ -58,6 +62,8 @@ absl::Status ReadOutputBody(TensorReceiver& receiver, size_t message_bytes, cons
   DT_RETURN_IF_ERROR(CheckOutputHeader(h, shape, epoch, vocab_size, message_bytes));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_sequences, &output->sequences, deadline));
   DT_RETURN_IF_ERROR(CheckOutputSequences(*output, vocab_size));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_logprobs, &output->logprobs, deadline));
+  DT_RETURN_IF_ERROR(CheckLogprobs(*output, vocab_size));
   return ReadArray(receiver, size_t{h.num_logit_rows} * h.vocab_size, &output->logits, deadline);
 }
 
@@ -77,6 +83,9 @@ void StepFrame::Reserve(const StepShape& shape) {
                     shape.max_blocks_per_sequence());
   tokens.reserve(shape.max_rows);
   logit_rows.reserve(shape.max_logit_rows);
+  targets.reserve(shape.max_logit_rows);
+  adjustments.reserve(MaxAdjustments(shape, shape.max_sequences));
+  masks.reserve(static_cast<size_t>(shape.max_sequences) * MaskWords(shape.vocab_size));
 }
 
 void StepFrame::Clear() {
@@ -85,10 +94,14 @@ void StepFrame::Clear() {
   block_ids.clear();
   tokens.clear();
   logit_rows.clear();
+  targets.clear();
+  adjustments.clear();
+  masks.clear();
 }
 
 void StepOutput::Reserve(const StepShape& shape, int vocab_size) {
   sequences.reserve(shape.max_sequences);
+  logprobs.reserve(MaxLogprobs(shape));
   logits.reserve(static_cast<size_t>(shape.max_logit_rows) * vocab_size);
 }
 
@@ -98,9 +111,11 @@ uint64_t MaxStepBytes(const StepShape& shape, int hidden_size) {
   h.num_rows = shape.max_rows;
   h.num_block_ids = shape.max_sequences * shape.max_blocks_per_sequence();
   h.num_logit_rows = shape.max_logit_rows;
+  h.num_adjustments = static_cast<uint32_t>(MaxAdjustments(shape, shape.max_sequences));
+  h.num_masks = shape.vocab_size > 0 ? shape.max_sequences : 0;
   h.hidden_rows = shape.max_rows;
   h.hidden_size = hidden_size;
-  return StepBytes(h);
+  return StepBytes(h, shape);
 }
 
 uint64_t MaxOutputBytes(const StepShape& shape, int vocab_size) {
@@ -108,6 +123,7 @@ uint64_t MaxOutputBytes(const StepShape& shape, int vocab_size) {
   h.num_sequences = shape.max_sequences;
   h.num_logit_rows = shape.max_logit_rows;
   h.vocab_size = vocab_size;
+  h.num_logprobs = static_cast<uint32_t>(MaxLogprobs(shape));
   return OutputBytes(h);
 }
 
@@ -118,13 +134,18 @@ absl::Status SendStep(TensorSender& sender, const StepFrame& frame, absl::Span<c
   DT_CHECK_EQ(frame.block_ids.size(), h.num_block_ids);
   DT_CHECK_EQ(frame.tokens.size(), h.num_rows);
   DT_CHECK_EQ(frame.logit_rows.size(), h.num_logit_rows);
+  DT_CHECK_EQ(frame.targets.size(), h.num_logit_rows);
+  DT_CHECK_EQ(frame.adjustments.size(), h.num_adjustments);
   DT_CHECK_EQ(hidden.size(), size_t{h.hidden_rows} * h.hidden_size);
-  const std::array<ConstBytes, 6> pieces = {
+  const std::array<ConstBytes, 9> pieces = {
       ConstBytes{&h, sizeof(h)},
       BytesOf(absl::MakeConstSpan(frame.sequences)),
       BytesOf(absl::MakeConstSpan(frame.block_ids)),
       BytesOf(absl::MakeConstSpan(frame.tokens)),
       BytesOf(absl::MakeConstSpan(frame.logit_rows)),
+      BytesOf(absl::MakeConstSpan(frame.targets)),
+      BytesOf(absl::MakeConstSpan(frame.adjustments)),
+      BytesOf(absl::MakeConstSpan(frame.masks)),
       BytesOf(hidden),
   };
   return sender.Send(pieces, timeout);
@@ -145,10 +166,12 @@ absl::Status ReceiveStep(TensorReceiver& receiver, const StepShape& shape, uint6
 absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Duration timeout) {
   const OutputHeader& h = output.header;
   DT_CHECK_EQ(output.sequences.size(), h.num_sequences);
+  DT_CHECK_EQ(output.logprobs.size(), h.num_logprobs);
   DT_CHECK_EQ(output.logits.size(), size_t{h.num_logit_rows} * h.vocab_size);
-  const std::array<ConstBytes, 3> pieces = {
+  const std::array<ConstBytes, 4> pieces = {
       ConstBytes{&h, sizeof(h)},
       BytesOf(absl::MakeConstSpan(output.sequences)),
+      BytesOf(absl::MakeConstSpan(output.logprobs)),
       BytesOf(absl::MakeConstSpan(output.logits)),
   };
   return sender.Send(pieces, timeout);
@@ -156,13 +179,16 @@ absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Du
 
 absl::Status SendOutputRows(TensorSender& sender, const OutputHeader& header,
                             absl::Span<const SequenceOutput> sequences,
+                            absl::Span<const TokenLogprob> logprobs,
                             absl::Span<const float* const> logits, absl::Duration timeout) {
   DT_CHECK_EQ(sequences.size(), header.num_sequences);
+  DT_CHECK_EQ(logprobs.size(), header.num_logprobs);
   DT_CHECK_EQ(logits.size(), header.num_logit_rows);
   static thread_local std::vector<ConstBytes> pieces;
   pieces.clear();
   pieces.push_back({&header, sizeof(header)});
   pieces.push_back(BytesOf(sequences));
+  pieces.push_back(BytesOf(logprobs));
   for (const float* row : logits) pieces.push_back({row, header.vocab_size * sizeof(float)});
   return sender.Send(pieces, timeout);
 }
@@ -171,6 +197,8 @@ absl::Status ReceiveOutput(TensorReceiver& receiver, const StepShape& shape, uin
                            int vocab_size, StepOutput* output, absl::Duration timeout) {
   const Deadline deadline(timeout);
   output->sequences.clear();
+  output->logprobs.clear();
+  output->logits.clear();
   DT_ASSIGN_OR_RETURN(const size_t message_bytes, receiver.Begin(timeout));
   return EndMessage(
       receiver, ReadOutputBody(receiver, message_bytes, shape, epoch, vocab_size, output, deadline),

@@ -4,8 +4,9 @@
 // the residual stream. Workers keep no per-sequence state besides the KV cache, so a step can be
 // repeated by any incarnation of a worker. Layout on the wire: StepHeader,
 // SequenceStep[num_sequences], int32 block_ids[num_block_ids], int32 tokens[num_rows], int32
-// logit_rows[num_logit_rows], f32 hidden[hidden_rows * hidden_size]. All little-endian, same-host
-// structs; docs/wire_format.md.
+// logit_rows[num_logit_rows], int32 targets[num_logit_rows], LogitAdjustment
+// adjustments[num_adjustments], uint32 masks[num_masks * MaskWords(shape.vocab_size)], f32
+// hidden[hidden_rows * hidden_size]. All little-endian, same-host structs; docs/wire_format.md.
 //
 // Everything received is checked against the StepShape before it is used (counts, positions, block
 // ids, row numbers, sizes that must add up to the message).
@@ -40,13 +41,18 @@ struct StepHeader {
       0;  // rows of the residual stream that follow: 0, num_rows or num_logit_rows
   uint32_t hidden_size = 0;
   uint32_t error_layer = 0;  // 1 + op index where a value stopped being finite; 0: none
+  uint32_t num_adjustments = 0;
+  uint32_t num_masks = 0;
 };
+static_assert(sizeof(StepHeader) == 64);
 
 // What a sequence contributes to a step.
 struct SequenceStep {
   enum Flags : uint32_t {
     kSample = 1,        // draw one token from the logits of its last row
     kReturnLogits = 2,  // send back the logits of its logit rows
+    kLogprobs = 4,      // send back logprobs for each of its logit rows
+    kMasked = 8,        // one of the masks is for the token that is drawn
   };
   uint64_t sequence_id = 0;
   int32_t num_rows = 0;        // tokens of this step
@@ -54,10 +60,12 @@ struct SequenceStep {
   int32_t num_blocks = 0;      // entries of its block table
   int32_t num_logit_rows = 0;  // of this sequence
   uint32_t flags = 0;
+  int32_t num_top_logprobs = 0;  // beside the target's, with kLogprobs
+  int32_t num_adjustments = 0;   // applied in order before the token is drawn
   uint32_t reserved = 0;
   SamplingParams sampling;
 };
-static_assert(sizeof(SequenceStep) == 64);
+static_assert(sizeof(SequenceStep) == 72);
 
 // One step on its way. The vectors are reserved from the StepShape once and reused.
 struct StepFrame {
@@ -66,6 +74,9 @@ struct StepFrame {
   std::vector<int32_t> block_ids;  // the sequences' tables one after the other
   std::vector<int32_t> tokens;
   std::vector<int32_t> logit_rows;  // row numbers, ascending
+  std::vector<int32_t> targets;     // whose logprob a logit row is to tell; -1: of what is drawn
+  std::vector<LogitAdjustment> adjustments;  // the sequences' one after the other
+  std::vector<uint32_t> masks;               // those of kMasked sequences one after the other
   void Reserve(const StepShape& shape);
   void Clear();
 };
@@ -79,19 +90,25 @@ struct OutputHeader {
   uint32_t num_logit_rows = 0;  // rows of logits that follow (those of kReturnLogits sequences)
   uint32_t vocab_size = 0;
   uint32_t error_layer = 0;  // as above
+  uint32_t num_logprobs = 0;  // entries, of all sequences
+  uint32_t reserved = 0;
 };
+static_assert(sizeof(OutputHeader) == 48);
 
 struct SequenceOutput {
   uint64_t sequence_id = 0;
-  int32_t token = -1;          // the sampled token, -1 without kSample
-  int32_t num_logit_rows = 0;  // rows of logits of this sequence
+  int32_t token = -1;             // the sampled token, -1 without kSample
+  int32_t num_logit_rows = 0;     // rows of logits of this sequence
+  int32_t num_logprob_rows = 0;   // rows of logprobs: the target's, then num_top_logprobs
+  int32_t num_top_logprobs = 0;   // others, most likely first
 };
 
 // The end of a step, back at the coordinator.
 struct StepOutput {
   OutputHeader header;
   std::vector<SequenceOutput> sequences;
-  std::vector<float> logits;  // [num_logit_rows, vocab_size]
+  std::vector<TokenLogprob> logprobs;  // the sequences' rows one after the other
+  std::vector<float> logits;           // [num_logit_rows, vocab_size]
   void Reserve(const StepShape& shape, int vocab_size);
 };
 
@@ -113,6 +130,7 @@ absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Du
 // (A list of pieces is kept per thread; it grows with the first message of a size.)
 absl::Status SendOutputRows(TensorSender& sender, const OutputHeader& header,
                             absl::Span<const SequenceOutput> sequences,
+                            absl::Span<const TokenLogprob> logprobs,
                             absl::Span<const float* const> logits, absl::Duration timeout);
 absl::Status ReceiveOutput(TensorReceiver& receiver, const StepShape& shape, uint64_t epoch,
                            int vocab_size, StepOutput* output, absl::Duration timeout);

@@ -14,18 +14,24 @@
 namespace dovetail::transport {
 
 // The message's bytes as its (checked) header announces them.
-uint64_t StepBytes(const StepHeader& header);
+uint64_t StepBytes(const StepHeader& header, const StepShape& shape);
 uint64_t OutputBytes(const OutputHeader& header);
+
+// The most adjustments that `num_sequences` sequences may have, and entries of logprobs in an
+// output.
+uint64_t MaxAdjustments(const StepShape& shape, uint64_t num_sequences);
+uint64_t MaxLogprobs(const StepShape& shape);
 
 // `hidden_room`: how many floats the receiver can take.
 absl::Status CheckStepHeader(const StepHeader& header, const StepShape& shape, uint64_t epoch,
                              int hidden_size, uint64_t hidden_room, uint64_t message_bytes);
-// Sequences, blocks, tokens and logit rows of a frame whose header was checked.
+// Sequences, blocks, tokens, logit rows and adjustments of a frame whose header was checked.
 absl::Status CheckStepBody(const StepFrame& frame, const StepShape& shape);
 
 absl::Status CheckOutputHeader(const OutputHeader& header, const StepShape& shape, uint64_t epoch,
                                int vocab_size, uint64_t message_bytes);
 absl::Status CheckOutputSequences(const StepOutput& output, int vocab_size);
+absl::Status CheckLogprobs(const StepOutput& output, int vocab_size);
 
 }  // namespace dovetail::transport
 

@@ -15,6 +15,7 @@ namespace {
 constexpr int kMaxStepRows = 1 << 20;
 constexpr int kMaxContextTokens = 1 << 26;
 constexpr int kMaxKvBlocks = 1 << 28;
+constexpr int kMaxVocabSize = 1 << 26;
 constexpr int kMaxLayers = 1 << 16;
 constexpr uint64_t kMaxPlanRingBytes = uint64_t{1} << 32;
 
@@ -102,12 +103,14 @@ dovetail::StepShape ShapeFromProto(const v1::StepShape& proto, Mistakes* mistake
   CheckRange("step_shape.context_length_tokens", proto.context_length_tokens(), 1,
              kMaxContextTokens, mistakes);
   CheckRange("step_shape.num_kv_blocks", proto.num_kv_blocks(), 1, kMaxKvBlocks, mistakes);
+  CheckRange("step_shape.vocab_size", proto.vocab_size(), 0, kMaxVocabSize, mistakes);
   dovetail::StepShape shape;
   shape.max_rows = proto.max_rows();
   shape.max_sequences = proto.max_sequences();
   shape.max_logit_rows = proto.max_logit_rows();
   shape.context_length = proto.context_length_tokens();
   shape.num_kv_blocks = proto.num_kv_blocks();
+  shape.vocab_size = proto.vocab_size();
   if (proto.kv_type() == v1::KV_TYPE_F32) {
     shape.kv_type = KvType::kF32;
   } else if (proto.kv_type() == v1::KV_TYPE_F16) {
@@ -148,6 +151,7 @@ void ToProto(const dovetail::StepShape& shape, v1::StepShape* proto) {
   proto->set_max_logit_rows(shape.max_logit_rows);
   proto->set_context_length_tokens(shape.context_length);
   proto->set_num_kv_blocks(shape.num_kv_blocks);
+  proto->set_vocab_size(shape.vocab_size);
   proto->set_kv_type(shape.kv_type == KvType::kF32 ? v1::KV_TYPE_F32 : v1::KV_TYPE_F16);
 }
 

@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "base/thread_pool.h"
 #include "kernels/kernel_table.h"
@@ -50,7 +51,7 @@ class ModelRunner {
   // to send on is hidden(*frame) afterwards.
   void Run(transport::StepFrame* frame);
   absl::Span<const float> hidden(const transport::StepFrame& frame) const;
-  const float* logits(int row) const;  // of the last Run with an lm_head
+  float* logits(int row) const;  // of the last Run with an lm_head
 
  private:
   struct BoundSegment {
@@ -63,6 +64,7 @@ class ModelRunner {
   };
 
   ModelRunner() = default;
+  absl::Status OutsideVocabulary(uint64_t step, absl::string_view what, int32_t token) const;
   void BindSegment(const Segment& segment, BoundSegment* bound);
   std::unique_ptr<Layer> BindLayer(const Op& op);
   std::unique_ptr<Layer> BindAttention(const Op& op);
