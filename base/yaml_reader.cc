@@ -35,9 +35,10 @@ class TreeBuilder : public YAML::EventHandler {
     Begin(YamlKind::kNull, mark, anchor);
     End();
   }
-  void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                 const std::string& value) override {
     if (!Begin(YamlKind::kScalar, mark, anchor)) return;
+    open_.back().node.plain = tag == "?";  // yaml-cpp's mark of a scalar without quotes
     open_.back().node.scalar = value;
     open_.back().cost.scalar_bytes = static_cast<int64_t>(value.size());
     Charge({0, static_cast<int64_t>(value.size())}, mark);

@@ -34,6 +34,7 @@ struct YamlNode {
       entries;   // of kMap, in file order; duplicates are kept (CheckMap reports them)
   int line = 0;  // from 1; 0: not from a file
   int col = 0;
+  bool plain = false;  // of kScalar: without quotes and tag, so a schema may give it a type
 
   // The value of the first entry with this key, nullptr where absent or not a map.
   const YamlNode* Find(absl::string_view key) const;

@@ -21,8 +21,11 @@ constexpr absl::Duration kFirstRetry = absl::Milliseconds(100);
 constexpr absl::Duration kLongestRetry = absl::Seconds(5);
 constexpr absl::Duration kStableEpoch = absl::Seconds(10);
 
-// A worker is told to speak three times per timeout, so that one late heartbeat is not the end.
-absl::Duration HeartbeatInterval(absl::Duration timeout) { return timeout / 3; }
+// A worker is told to speak at least three times per timeout, so that one late heartbeat is not the
+// end, and often enough that what it reports is news.
+absl::Duration HeartbeatInterval(absl::Duration timeout) {
+  return std::min(absl::Milliseconds(500), timeout / 3);
+}
 
 uint64_t RandomId() {
   std::random_device device;
@@ -163,8 +166,8 @@ void ClusterMachine::HandleRegister(const std::shared_ptr<WorkerLink>& link,
   DT_CHECK(worker != workers_.end());
   if (worker->link != nullptr) {
     // The same process that dials again has lost its old stream. Another one with the same name may
-    // only take over from a worker that has missed its heartbeats.
-    const bool silent = now - worker->last_seen > 2 * HeartbeatInterval(options_.worker_timeout);
+    // only take over from a worker that has been silent for a while.
+    const bool silent = now - worker->last_seen > options_.worker_timeout * 2 / 3;
     if (member->incarnation != worker->member.incarnation && !silent) {
       link->Close(absl::AlreadyExistsError(absl::StrCat(
           "worker ", worker->name, " is already attached (pid ", worker->member.pid, ")")));

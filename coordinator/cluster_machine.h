@@ -46,8 +46,8 @@ struct ClusterOptions {
   std::string model_path;                      // as workers see it
   uint64_t model_fingerprint = 0;
   uint64_t ring_bytes = 0;
-  absl::Duration worker_timeout = absl::Milliseconds(1500);  // without a sign of life
-  absl::Duration connect_timeout = absl::Seconds(10);        // from Connect to Connected
+  absl::Duration worker_timeout = absl::Seconds(10);   // without a sign of life
+  absl::Duration connect_timeout = absl::Seconds(10);  // from Connect to Connected
 
   // All are called on the control thread. `members` come in the order of `workers`.
   std::function<absl::StatusOr<Plan>(const std::vector<ClusterMember>& members)> make_plan;

@@ -43,7 +43,7 @@ struct ServeConfig {
   int max_logit_rows = 0;   // 0: max_batch_size (eval raises it)
   int lanes = 1;            // steps in flight along the route
   absl::Duration request_timeout = absl::Minutes(10);
-  absl::Duration worker_timeout = absl::Milliseconds(1500);  // without a sign of life
+  absl::Duration worker_timeout = absl::Seconds(10);  // without a sign of life
   absl::Duration drain_timeout = absl::Seconds(30);
   std::string chat_template;              // Jinja file instead of the model's own; empty: its own
   std::string tool_parser = "auto";       // how answers call tools (chat/chat_dialect.h)

@@ -38,7 +38,7 @@ constexpr Flag kFlags[] = {
     {"max_queue", "N", "waiting requests before more are refused (default: 256)"},
     {"lanes", "N", "steps in flight along the route (default: 1)"},
     {"request_timeout", "DURATION", "longest generation (default: 10m)"},
-    {"worker_timeout", "DURATION", "a worker this silent is lost (default: 1.5s)"},
+    {"worker_timeout", "DURATION", "a worker this silent is lost (default: 10s)"},
     {"drain_timeout", "DURATION", "wait for running requests before the end (default: 30s)"},
     {"chat_template", "FILE", "Jinja chat template instead of the model's own"},
     {"tool_parser", "NAME", "how answers call tools: auto, none, hermes, ... (default: auto)"},

@@ -36,7 +36,7 @@ enum class FinishReason { kStop, kLength, kToolCalls, kCancelled, kError };
 struct RequestUsage {
   int prompt_tokens = 0;
   int completion_tokens = 0;
-  int cached_tokens = 0;
+  int cached_tokens = 0;     // of the prompt, found in the KV cache
   int reasoning_tokens = 0;  // among the completion's; GenerationService counts them
 };
 
@@ -64,6 +64,8 @@ struct EngineRequest {
   std::vector<int32_t> end_tokens;  // generation ends at these (not emitted); empty: ignore_eos
   bool logits = false;              // send the logits of every prompt row (needs max_logit_rows)
   int num_top_logprobs = -1;        // send logprobs instead, and of every generated token
+  // Requests share the KV blocks of equal beginnings only with the same salt: separates tenants.
+  std::string cache_salt;
   absl::Time deadline = absl::InfiniteFuture();
 };
 
@@ -91,10 +93,13 @@ struct EngineStats {
   int waiting = 0;
   int kv_blocks_total = 0;
   int kv_blocks_used = 0;
+  int kv_blocks_cached = 0;  // findable by their tokens, used or free
   uint64_t prompt_tokens = 0;
   uint64_t generated_tokens = 0;
   uint64_t steps = 0;
   uint64_t preemptions = 0;
+  uint64_t prefix_queried_tokens = 0;  // prompt tokens of admitted requests
+  uint64_t prefix_cached_tokens = 0;   // of these, found in the KV cache
 };
 
 class Engine {

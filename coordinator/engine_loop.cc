@@ -56,6 +56,7 @@ absl::StatusOr<NewRequest> EngineLoop::Check(EngineRequest request,
     sequence.adjustments = std::make_unique<LogitAdjustments>(
         std::move(request.adjustments), num_prompt, sequence.max_total_tokens);
   }
+  sequence.salt = MakeCacheSalt(request.cache_salt);
   sequence.tokens = std::move(request.prompt);
   sequence.tokens.reserve(sequence.max_total_tokens);
   result.sink = std::move(sink);
@@ -112,13 +113,14 @@ void EngineLoop::SetPipeline(std::shared_ptr<Pipeline> pipeline) {
 void EngineLoop::ClearPipeline(const absl::Status& reason) {
   if (pipeline_ == nullptr) return;
   DropSteps();
+  scheduler_.ForgetCached();
   pipeline_.reset();
   EndAll(FinishReason::kError, reason);
 }
 
 void EngineLoop::DropSteps() {
   for (int lane = 0; lane < options_.lanes; ++lane) {
-    if (lanes_[lane].in_flight) scheduler_.CompleteStep(lane);
+    if (lanes_[lane].in_flight) scheduler_.DropStep(lane);
     lanes_[lane] = LaneStep();
   }
 }
@@ -146,6 +148,7 @@ void EngineLoop::Finish(RequestId id, FinishReason reason, const absl::Status& s
   RequestUsage usage;
   usage.prompt_tokens = request.sequence->num_prompt_tokens;
   usage.completion_tokens = request.sequence->num_tokens() - request.sequence->num_prompt_tokens;
+  usage.cached_tokens = std::max(0, request.sequence->num_cached_tokens);
   scheduler_.Remove(request.sequence);
   request.sink->OnFinish(reason, status, usage);
 }
@@ -174,16 +177,20 @@ absl::Status EngineLoop::HandleOutput() {
                                             " came back, which is not in flight"));
   }
   const int lane = static_cast<int>(header.lane);
+  lanes_[lane].in_flight = false;
   if (header.error_layer != 0) {
     FailStep(lane, header.error_layer);
+    scheduler_.DropStep(lane);
   } else {
     OutputCursor cursor;
     for (const ScheduledRows& rows : scheduler_.in_flight(lane)) {
-      if (absl::Status handled = HandleRows(rows, &cursor); !handled.ok()) return handled;
+      if (absl::Status handled = HandleRows(rows, &cursor); !handled.ok()) {
+        scheduler_.DropStep(lane);
+        return handled;
+      }
     }
+    scheduler_.CompleteStep(lane);
   }
-  lanes_[lane].in_flight = false;
-  scheduler_.CompleteStep(lane);
   return absl::OkStatus();
 }
 
@@ -376,6 +383,9 @@ EngineStats EngineLoop::Stats() const {
   stats.generated_tokens = num_generated_tokens_;
   stats.steps = num_steps_;
   stats.preemptions = scheduler_.num_preemptions();
+  stats.kv_blocks_cached = scheduler_.pool().num_cached();
+  stats.prefix_queried_tokens = scheduler_.num_queried_tokens();
+  stats.prefix_cached_tokens = scheduler_.num_cached_tokens();
   return stats;
 }
 

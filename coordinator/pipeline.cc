@@ -9,7 +9,7 @@ namespace dovetail::coordinator {
 namespace {
 
 // A worker that does not take or finish a message for this long is lost.
-constexpr absl::Duration kMessageTimeout = absl::Seconds(10);
+constexpr absl::Duration kMessageTimeout = absl::Seconds(30);
 // Longer than a hop, shorter than a step: a token that comes at once is taken without a system
 // call.
 constexpr absl::Duration kSpin = absl::Microseconds(20);

@@ -175,6 +175,8 @@ void Scheduler::LeaveLane(Sequence* sequence) {
   sequence->lane = -1;
   pool_.Release(sequence->blocks);
   sequence->blocks.clear();
+  sequence->num_cached_blocks = 0;
+  sequence->cached_node = kNoPrefix;
 }
 
 int Scheduler::SmallestLane() const {
@@ -205,15 +207,43 @@ Sequence* Scheduler::Admit(int lane_idx) {
     return nullptr;
   }
   Sequence* sequence = waiting_.front();
-  const int wanted = BlockPool::BlocksFor(sequence->num_tokens());
-  const int most = BlockPool::BlocksFor(MaxComputedTokens(*sequence));
-  if (pool_.num_free() < std::min(wanted + 1, most)) return nullptr;
+  if (!TakeBlocks(sequence)) return nullptr;
   waiting_.erase(waiting_.begin());
-  sequence->blocks.reserve(most);
-  DT_CHECK(pool_.Allocate(wanted, &sequence->blocks));
   sequence->lane = lane_idx;
   InsertByArrival(&running, sequence);
   return sequence;
+}
+
+// Blocks that hold the sequence's first tokens already, and free ones for the rest. False, with
+// none taken, when too few are free.
+bool Scheduler::TakeBlocks(Sequence* sequence) {
+  const int most = BlockPool::BlocksFor(MaxComputedTokens(*sequence));
+  const bool logits_left =
+      sequence->wants_logits && sequence->num_logit_rows_sent < sequence->num_prompt_tokens;
+  const int reusable = logits_left
+                           ? std::min(sequence->num_logit_rows_sent, sequence->num_tokens() - 1)
+                           : sequence->num_tokens() - 1;
+  std::vector<BlockId>& blocks = sequence->blocks;
+  blocks.reserve(most);
+  const PrefixNode node =
+      pool_.Match(sequence->salt, sequence->tokens, reusable / kKvBlockTokens, &blocks);
+  const int found = static_cast<int>(blocks.size());
+  const int wanted = BlockPool::BlocksFor(sequence->num_tokens()) - found;
+  if (pool_.num_free() < std::min(wanted + 1, most - found)) {
+    pool_.Release(blocks);
+    blocks.clear();
+    return false;
+  }
+  DT_CHECK(pool_.Allocate(wanted, &blocks));
+  sequence->num_computed_tokens = found * kKvBlockTokens;
+  sequence->num_cached_blocks = found;
+  sequence->cached_node = node;
+  if (sequence->num_cached_tokens < 0) {
+    sequence->num_cached_tokens = sequence->num_computed_tokens;
+    num_queried_tokens_ += sequence->num_prompt_tokens;
+    num_cached_tokens_ += sequence->num_cached_tokens;
+  }
+  return true;
 }
 
 // The last token that is generated is not computed any more.
@@ -310,7 +340,27 @@ void Scheduler::AppendDraw(const Sequence& sequence, const ScheduledRows& rows, 
   }
 }
 
-void Scheduler::CompleteStep(int lane_idx) {
+void Scheduler::CompleteStep(int lane) {
+  for (const ScheduledRows& rows : lanes_[lane].in_flight) CacheBlocks(rows);
+  EndStep(lane);
+}
+
+void Scheduler::DropStep(int lane) { EndStep(lane); }
+
+// Makes the blocks that are full now findable.
+void Scheduler::CacheBlocks(const ScheduledRows& rows) {
+  Sequence& sequence = *rows.sequence;
+  const int full = (rows.position + rows.num_rows) / kKvBlockTokens;
+  for (int i = sequence.num_cached_blocks; i < full; ++i) {
+    const auto tokens =
+        absl::MakeConstSpan(sequence.tokens).subspan(i * kKvBlockTokens, kKvBlockTokens);
+    sequence.cached_node =
+        pool_.Cache(sequence.blocks[i], sequence.cached_node, sequence.salt, tokens);
+  }
+  sequence.num_cached_blocks = std::max(sequence.num_cached_blocks, full);
+}
+
+void Scheduler::EndStep(int lane_idx) {
   Lane& lane = lanes_[lane_idx];
   for (const ScheduledRows& rows : lane.in_flight) rows.sequence->in_flight = false;
   for (const ScheduledRows& rows : lane.in_flight) {
@@ -345,7 +395,7 @@ int Scheduler::num_running() const {
 
 absl::Status Scheduler::Audit() const {
   size_t num_seen = waiting_.size();
-  int num_blocks = 0;
+  std::vector<int> holders(pool_.num_blocks(), 0);
   for (const Sequence* sequence : waiting_) {
     if (sequence->lane != -1 || !sequence->blocks.empty() || sequence->num_computed_tokens != 0) {
       return absl::InternalError(
@@ -358,7 +408,7 @@ absl::Status Scheduler::Audit() const {
       return absl::InternalError(absl::StrCat("lane ", i, " is too full"));
     }
     for (const Sequence* sequence : lanes_[i].running) {
-      num_blocks += static_cast<int>(sequence->blocks.size());
+      for (BlockId block : sequence->blocks) ++holders[block];
       if (sequence->lane != i || sequence->num_computed_tokens >
                                      static_cast<int>(sequence->blocks.size()) * kKvBlockTokens) {
         return absl::InternalError(
@@ -366,9 +416,14 @@ absl::Status Scheduler::Audit() const {
       }
     }
   }
-  if (num_seen != sequences_.size() || num_blocks != pool_.num_used()) {
+  if (num_seen != sequences_.size()) {
     return absl::InternalError(
-        absl::StrCat("sequences hold ", num_blocks, " blocks, the pool gave ", pool_.num_used()));
+        absl::StrCat("there are ", sequences_.size(), " sequences, lists hold ", num_seen));
+  }
+  for (BlockId block = 0; block < pool_.num_blocks(); ++block) {
+    if (holders[block] == pool_.ref_count(block)) continue;
+    return absl::InternalError(absl::StrCat("block ", block, " has ", pool_.ref_count(block),
+                                            " references, ", holders[block], " sequences hold it"));
   }
   return pool_.Audit();
 }

@@ -11,9 +11,14 @@
 // later ("preempted"); the oldest sequence is never the victim of another, so it always progresses
 // and everything ends.
 //
+// Full blocks whose step came back can be found by their tokens (block_pool.h). An admitted
+// sequence begins after the blocks that it finds; at least its last token is always computed, for
+// its logits.
+//
 // Invariants, checked by Audit():
 //   1. A sequence is either waiting (no blocks, no lane), or in exactly one lane.
-//   2. A running sequence's blocks hold its computed tokens; no block belongs to two sequences.
+//   2. A running sequence's blocks hold its computed tokens; every block has as many references as
+//      there are sequences that hold it.
 //   3. A lane has at most lane_capacity() sequences, so that its decodes always fit one step.
 // Vectors are reserved from the StepShape; scheduling a step allocates nothing that grows with
 // steps. Not thread-safe: owned by the engine's thread.
@@ -72,8 +77,13 @@ class Scheduler {
   // the caller's.
   bool Schedule(int lane, transport::StepFrame* frame);
   absl::Span<const ScheduledRows> in_flight(int lane) const { return lanes_[lane].in_flight; }
-  // The lane's step came back (or is lost): removed sequences give their blocks back now.
+  // The lane's step came back: what it computed can be found from now on, and removed sequences
+  // give their blocks back.
   void CompleteStep(int lane);
+  // The lane's step failed or is lost: as above, but nothing was computed that may be used again.
+  void DropStep(int lane);
+  // Nothing that the workers' KV caches hold may be used again.
+  void ForgetCached() { pool_.ForgetCached(); }
 
   // Takes the sequence out. Its blocks are freed at once, or when its step comes back.
   void Remove(Sequence* sequence);
@@ -84,6 +94,9 @@ class Scheduler {
   int lane_capacity() const { return lane_capacity_; }
   const BlockPool& pool() const { return pool_; }
   uint64_t num_preemptions() const { return num_preemptions_; }
+  // Prompt tokens of admitted sequences, and how many of them were found in the KV cache.
+  uint64_t num_queried_tokens() const { return num_queried_tokens_; }
+  uint64_t num_cached_tokens() const { return num_cached_tokens_; }
   absl::Status Audit() const;
 
  private:
@@ -111,6 +124,9 @@ class Scheduler {
   void AppendDraw(const Sequence& sequence, const ScheduledRows& rows, int first_row,
                   transport::SequenceStep* step, transport::StepFrame* frame) const;
   void Erase(Sequence* sequence);
+  bool TakeBlocks(Sequence* sequence);
+  void CacheBlocks(const ScheduledRows& rows);
+  void EndStep(int lane);
 
   const SchedulerOptions options_;
   const int max_tokens_;  // of one sequence: the context, or the whole KV cache if that is smaller
@@ -120,6 +136,8 @@ class Scheduler {
   std::vector<Sequence*> waiting_;  // in order of arrival
   std::vector<Lane> lanes_;
   uint64_t num_preemptions_ = 0;
+  uint64_t num_queried_tokens_ = 0;
+  uint64_t num_cached_tokens_ = 0;
 };
 
 }  // namespace dovetail::coordinator

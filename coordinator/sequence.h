@@ -29,13 +29,17 @@ struct Sequence {
   // being computed. Until then no token can be drawn.
   const std::vector<uint32_t>* mask = nullptr;
   bool waits_for_mask = false;
+  CacheSalt salt;             // only sequences with the same one share blocks
 
   int num_computed_tokens = 0;
   int num_logit_rows_sent = 0;  // prompt rows whose logits were scheduled; never asked for again
   std::vector<BlockId> blocks;
-  int lane = -1;           // -1: waiting
-  bool in_flight = false;  // rows of it are in its lane's step
-  bool removed = false;    // gone, but its blocks belong to the step in flight
+  int num_cached_blocks = 0;           // of its first blocks: others can find or already share them
+  PrefixNode cached_node = kNoPrefix;  // of the last of those
+  int num_cached_tokens = -1;          // prompt tokens that were found; -1: never admitted yet
+  int lane = -1;                       // -1: waiting
+  bool in_flight = false;              // rows of it are in its lane's step
+  bool removed = false;                // gone, but its blocks belong to the step in flight
   int num_preemptions = 0;
 
   int num_tokens() const { return static_cast<int>(tokens.size()); }

@@ -87,7 +87,7 @@ def test_worker_dies():
 
 
 def test_unavailable_while_a_worker_is_missing():
-    with harness.Server("--workers", "cpu:0,cpu:1") as server:
+    with harness.Server("--workers", "cpu:0,cpu:1", "--worker-timeout", "1500ms") as server:
         os.kill(server.workers()["cpu:0"], signal.SIGSTOP)  # hangs; is not dead
         stopped = server.workers()["cpu:0"]
         try:

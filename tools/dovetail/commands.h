@@ -10,6 +10,7 @@ class App;
 namespace dovetail::tools {
 
 void AddInspect(CLI::App* app, int* exit_code);  // inspect.cc
+void AddRules(CLI::App* app, int* exit_code);    // rules.cc
 void AddServe(CLI::App* app, int* exit_code);    // serve.cc
 void AddEval(CLI::App* app, int* exit_code);     // eval.cc
 void AddBench(CLI::App* app, int* exit_code);    // bench.cc

@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
   dovetail::tools::AddChat(&app, &exit_code);
   dovetail::tools::AddStatus(&app, &exit_code);
   dovetail::tools::AddInspect(&app, &exit_code);
+  dovetail::tools::AddRules(&app, &exit_code);
   dovetail::tools::AddEval(&app, &exit_code);
   dovetail::tools::AddBench(&app, &exit_code);
   try {

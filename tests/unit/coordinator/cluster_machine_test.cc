@@ -74,6 +74,7 @@ class ClusterMachineTest : public ::testing::Test {
     options.model_path = "/models/m.gguf";
     options.model_fingerprint = 77;
     options.ring_bytes = 4096;
+    options.worker_timeout = absl::Milliseconds(1500);
     options.make_plan = [this](const std::vector<ClusterMember>& members) {
       return MakeTestPlan(members);
     };

@@ -196,6 +196,41 @@ TEST_F(EngineTest, PreemptionsChangeNoToken) {
   }
 }
 
+TEST_F(EngineTest, AnEqualBeginningIsFoundAndChangesNoToken) {
+  Start(Options());
+  auto first = Submit(Request(Prompt(100), 8));
+  ASSERT_TRUE(first->WaitFinished());
+  EXPECT_EQ(first->usage().cached_tokens, 0);
+  const int rows = workers_->num_rows();
+  auto second = Submit(Request(Prompt(100), 8));
+  ASSERT_TRUE(second->WaitFinished());
+  EXPECT_EQ(second->tokens(), first->tokens());
+  EXPECT_EQ(second->usage().cached_tokens, 96);
+  EXPECT_EQ(workers_->num_rows() - rows, 4 + 7);
+  EngineRequest request = Request(Prompt(100), 8);
+  request.cache_salt = "somebody else";
+  auto third = Submit(std::move(request));
+  ASSERT_TRUE(third->WaitFinished());
+  EXPECT_EQ(third->tokens(), first->tokens());
+  EXPECT_EQ(third->usage().cached_tokens, 0);
+  ExpectAllFree();
+  EXPECT_EQ(engine_->stats().prefix_queried_tokens, 300u);
+  EXPECT_EQ(engine_->stats().prefix_cached_tokens, 96u);
+}
+
+TEST_F(EngineTest, ANewEpochKnowsNothingOfTheOldOne) {
+  Start(Options());
+  ASSERT_TRUE(Submit(Request(Prompt(100), 8))->WaitFinished());
+  engine_->ClearPipeline(absl::UnavailableError("a worker was lost"));
+  auto next = std::make_shared<FakeWorkers>(Options().shape, kVocab, 4, /*epoch=*/2);
+  engine_->SetPipeline(next->MakePipeline());
+  auto sink = Submit(Request(Prompt(100), 8));
+  ASSERT_TRUE(sink->WaitFinished());
+  EXPECT_EQ(sink->usage().cached_tokens, 0);
+  EXPECT_EQ(sink->tokens(), FakeWorkers::Continue(Prompt(100), 8, kVocab));
+  EXPECT_THAT(next->errors(), IsEmpty());
+}
+
 TEST_F(EngineTest, AnEndTokenEndsTheAnswerAndIsNotEmitted) {
   Start(Options());
   const std::vector<int32_t> expected = FakeWorkers::Continue(Prompt(5), 30, kVocab);

@@ -31,11 +31,13 @@ class SchedulerTest : public ::testing::Test {
     scheduler_ = std::make_unique<Scheduler>(SchedulerOptions{shape, chunk_size, lanes, 8});
     frame_.Reserve(shape);
   }
-  Sequence* Add(int prompt, int max_tokens, bool logits = false) {
+  // Prompts differ from the first token on, unless they are told where to begin.
+  Sequence* Add(int prompt, int max_tokens, bool logits = false, int first_token = -1) {
     auto sequence = std::make_unique<Sequence>();
     sequence->id = ++last_id_;
     sequence->tokens.resize(prompt);
-    std::iota(sequence->tokens.begin(), sequence->tokens.end(), 0);
+    std::iota(sequence->tokens.begin(), sequence->tokens.end(),
+              first_token >= 0 ? first_token : static_cast<int>(1000 * (last_id_ - 1)));
     sequence->num_prompt_tokens = prompt;
     sequence->max_total_tokens = scheduler_->MaxTotalTokens(prompt, max_tokens);
     sequence->wants_logits = logits;
@@ -165,8 +167,9 @@ TEST_F(SchedulerTest, TheNewestGivesItsBlocksBackWhenTheOldestNeedsOne) {
   EXPECT_EQ(scheduler_->num_waiting(), 1);
   scheduler_->Remove(old_one);
   ASSERT_TRUE(Step());
-  EXPECT_EQ(frame_.sequences[0].num_rows, new_one->num_tokens() - 1) << "all at once, again";
-  EXPECT_EQ(frame_.sequences[0].position, 0);
+  EXPECT_EQ(frame_.sequences[0].position + frame_.sequences[0].num_rows, new_one->num_tokens() - 1)
+      << "all at once, again, after what is still in the cache";
+  EXPECT_EQ(frame_.sequences[0].position, new_one->num_tokens() > 32 ? 32 : 0);
 }
 
 TEST_F(SchedulerTest, BlocksOfARemovedSequenceStayUntilItsStepIsBack) {
@@ -183,6 +186,53 @@ TEST_F(SchedulerTest, BlocksOfARemovedSequenceStayUntilItsStepIsBack) {
   Answer(0);
   EXPECT_EQ(scheduler_->pool().num_used(), 0);
   EXPECT_TRUE(scheduler_->idle());
+}
+
+TEST_F(SchedulerTest, AnEqualBeginningIsNotComputedAgain) {
+  Make(Shape(), 24);
+  Sequence* first = Add(70, 4);
+  while (Step()) {
+    if (first->num_tokens() == 73) break;
+  }
+  scheduler_->Remove(first);
+  ASSERT_EQ(scheduler_->pool().num_used(), 0);
+  EXPECT_EQ(scheduler_->pool().num_cached(), 2);
+  Sequence* second = Add(70, 4, false, 0);
+  Sequence* third = Add(64, 4, false, 0);
+  ASSERT_TRUE(Step());
+  EXPECT_THAT(RowsPerSequence(), ElementsAre(6, 18));
+  EXPECT_EQ(frame_.sequences[0].position, 64);
+  EXPECT_EQ(frame_.sequences[1].position, 32) << "its last token is to be computed";
+  EXPECT_EQ(second->num_cached_tokens, 64);
+  EXPECT_EQ(third->num_cached_tokens, 32) << "of two blocks";
+  EXPECT_EQ(second->blocks[0], third->blocks[0]);
+  EXPECT_NE(second->blocks[1], third->blocks[1]);
+  EXPECT_EQ(scheduler_->num_queried_tokens(), 70u + 70 + 64);
+  EXPECT_EQ(scheduler_->num_cached_tokens(), 96u);
+}
+
+TEST_F(SchedulerTest, NothingOfAFailedStepIsUsedAgain) {
+  Make(Shape(), 24);
+  Sequence* first = Add(48, 4);
+  ASSERT_TRUE(Step());
+  ASSERT_TRUE(scheduler_->Schedule(0, &frame_));
+  scheduler_->Remove(first);
+  scheduler_->DropStep(0);
+  EXPECT_OK(scheduler_->Audit());
+  EXPECT_EQ(scheduler_->pool().num_cached(), 0);
+  Add(48, 4, false, 0);
+  ASSERT_TRUE(Step());
+  EXPECT_EQ(frame_.sequences[0].position, 0);
+}
+
+TEST_F(SchedulerTest, RowsWhoseLogitsAreWantedAreComputed) {
+  Make(Shape());
+  Sequence* first = Add(70, 1);
+  for (int i = 0; i < 4; ++i) ASSERT_TRUE(Step());
+  scheduler_->Remove(first);
+  Add(70, 0, /*logits=*/true, 0);
+  ASSERT_TRUE(Step());
+  EXPECT_EQ(frame_.sequences[0].position, 0);
 }
 
 TEST_F(SchedulerTest, LogitRequestsRespectTheLogitRows) {
