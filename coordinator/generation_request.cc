@@ -151,6 +151,7 @@ absl::Status CheckRequest(const GenerationRequest& request, int vocab_size, Engi
   // would be nothing to compute at all, and the engine wants something.
   engine->logits = request.echo && (request.logprobs.has_value() || request.max_tokens == 0);
   if (engine->logits) engine->num_top_logprobs = std::max(engine->num_top_logprobs, 0);
+  engine->cache_salt = request.cache_salt;
   engine->deadline = request.deadline;
   return absl::OkStatus();
 }

@@ -65,6 +65,7 @@ struct GenerationRequest {
   ChatOptions chat;                   // of messages
   std::optional<GrammarSpec> format;  // what the answer must look like
   std::optional<int64_t> logprobs;    // of every token, and this many others (0 to 20)
+  std::string cache_salt;             // equal beginnings are shared within one salt alone
   absl::Time deadline = absl::InfiniteFuture();
 };
 

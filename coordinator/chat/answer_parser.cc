@@ -63,7 +63,7 @@ AnswerDelta AnswerParser::Finish() {
   }
   switch (state_) {
     case State::kThought:
-      out.reasoning.append(absl::StripTrailingAsciiWhitespace(buffer_));
+      absl::StrAppend(&out.reasoning, absl::StripTrailingAsciiWhitespace(buffer_));
       break;
     case State::kText:
       if (trims_) TrimFront();
@@ -160,7 +160,8 @@ bool AnswerParser::StepThought(AnswerDelta* out) {
   if (trims_) TrimFront();
   const size_t end = buffer_.find(kThinkEnd.data(), 0, kThinkEnd.size());
   if (end != std::string::npos) {
-    out->reasoning.append(absl::StripTrailingAsciiWhitespace(absl::string_view(buffer_).substr(0, end)));
+    absl::StrAppend(&out->reasoning,
+                    absl::StripTrailingAsciiWhitespace(absl::string_view(buffer_).substr(0, end)));
     Take(end + kThinkEnd.size());
     state_ = State::kText;
     trims_ = true;
@@ -183,7 +184,8 @@ bool AnswerParser::StepText(AnswerDelta* out) {
   }
   const size_t begin = buffer_.find(mark.data(), 0, mark.size());
   if (begin != std::string::npos) {
-    out->text.append(absl::StripTrailingAsciiWhitespace(absl::string_view(buffer_).substr(0, begin)));
+    absl::StrAppend(&out->text, absl::StripTrailingAsciiWhitespace(
+                                    absl::string_view(buffer_).substr(0, begin)));
     Take(begin + mark.size());
     if (dialect_.section_begin.empty()) {
       BeginCall();

@@ -129,7 +129,7 @@ std::vector<std::string> DialectMarkers() {
       if (mark.size() > 2) markers.emplace_back(mark);
     }
   }
-  markers.insert(markers.end(), std::begin(kHarmonyMarkers), std::end(kHarmonyMarkers));
+  for (absl::string_view mark : kHarmonyMarkers) markers.emplace_back(mark);
   return markers;
 }
 

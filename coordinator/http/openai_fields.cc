@@ -42,6 +42,7 @@ constexpr HonouredField kHonoured[] = {
     {"min_tokens", kBoth},
     {"stop_token_ids", kBoth},
     {"echo", kCompletionOnly},
+    {"cache_salt", kBoth},
     {"response_format", kBoth},
     {"tools", kChatOnly},
     {"tool_choice", kChatOnly},
@@ -105,7 +106,6 @@ constexpr RefusedField kRefused[] = {
     {"chat_template", kChatOnly, ""},
     {"documents", kChatOnly, "[]"},
     {"priority", kBoth, "0"},
-    {"cache_salt", kBoth, R"("")"},
 };
 
 bool Applies(Where where, OpenAiEndpoint endpoint) {

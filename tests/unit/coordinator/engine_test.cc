@@ -318,6 +318,86 @@ TEST_F(EngineTest, LogprobsOfPromptAndAnswerSurvivePreemption) {
   ExpectAllFree();
 }
 
+// Allows one token: the last one plus one. Computes its masks when it is told to.
+class CountingConstraint : public TokenConstraint {
+ public:
+  explicit CountingConstraint(int32_t first) : expected_(first) { Compute(); }
+  void Accept(int32_t token) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    EXPECT_EQ(token, expected_);
+    ++expected_;
+    ready_ = false;
+    if (!slow_) Compute();
+  }
+  bool WaitReady(absl::Duration) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return ready_;
+  }
+  const Next& next() const override { return next_; }
+  void MakeSlow() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    slow_ = true;
+  }
+  void Release() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    slow_ = false;
+    Compute();
+  }
+  void FinishAt(int32_t token) { last_ = token; }
+
+ private:
+  void Compute() {
+    next_.mask.assign(MaskWords(kVocab), 0);
+    next_.mask[expected_ / 32] = uint32_t{1} << (expected_ % 32);
+    next_.finished = expected_ > last_;
+    ready_ = true;
+  }
+  std::mutex mutex_;
+  Next next_;
+  int32_t expected_;
+  int32_t last_ = kVocab - 2;
+  bool ready_ = false;
+  bool slow_ = false;
+};
+
+TEST_F(EngineTest, MasksReachTheWorkersAndEndARequest) {
+  EngineOptions options = Options();
+  options.shape.vocab_size = kVocab;
+  Start(options);
+  EngineRequest request = Request(Prompt(40), 50);
+  auto constraint = std::make_shared<CountingConstraint>(3);
+  constraint->FinishAt(7);
+  request.constraint = constraint;
+  auto sink = Submit(std::move(request));
+  ASSERT_TRUE(sink->WaitFinished());
+  EXPECT_THAT(sink->tokens(), ElementsAre(3, 4, 5, 6, 7));
+  EXPECT_EQ(sink->reason(), FinishReason::kStop);
+  ExpectAllFree();
+}
+
+TEST_F(EngineTest, ASequenceThatWaitsForItsMaskHoldsNobody) {
+  EngineOptions options = Options();
+  options.shape.vocab_size = kVocab;
+  Start(options);
+  EngineRequest request = Request(Prompt(5), 4);
+  auto constraint = std::make_shared<CountingConstraint>(10);
+  constraint->MakeSlow();  // after the first mask
+  request.constraint = constraint;
+  auto sink = Submit(std::move(request));
+  ASSERT_TRUE(sink->WaitTokens(1));
+  auto other = Submit(Request(Prompt(6), 20));
+  ASSERT_TRUE(other->WaitFinished());
+  EXPECT_EQ(other->tokens(), FakeWorkers::Continue(Prompt(6), 20, kVocab));
+  EXPECT_EQ(sink->tokens().size(), 1u);
+  const auto wake = engine_->Waker();
+  constraint->Release();
+  wake();
+  ASSERT_TRUE(sink->WaitFinished());
+  EXPECT_THAT(sink->tokens(), ElementsAre(10, 11, 12, 13));
+  engine_.reset();
+  wake();  // of an engine that is gone
+}
+
 TEST_F(EngineTest, TheEndTokenHasNoLogprob) {
   Start(Options());
   EngineRequest request = Request(Prompt(5), 4);
