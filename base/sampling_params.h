@@ -8,9 +8,9 @@
 
 namespace dovetail {
 
-// Order of application: logprobs are taken; adjustments, mask; logits / temperature, top_k, softmax,
-// top_p, min_p, draw with philox(seed, choice, position). temperature 0 is greedy: the largest
-// logit, ties to the lowest id.
+// Order of application: logprobs are taken; adjustments, mask; logits / temperature, top_k,
+// softmax, top_p, min_p, draw with philox(seed, choice, position). temperature 0 is greedy: the
+// largest logit, ties to the lowest id.
 struct SamplingParams {
   float temperature = 1.0f;  // >= 0
   float top_p = 1.0f;        // (0, 1]; 1 is off

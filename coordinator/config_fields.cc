@@ -204,8 +204,8 @@ void ReadReasoningParser(const YamlNode& node, absl::string_view name, ConfigDra
     draft->config.reasoning_parser = node.scalar;
     return;
   }
-  mistakes->Add(node, absl::StrCat("`", name, "` must be one of auto, none, think, got ",
-                                   Quoted(node)));
+  mistakes->Add(node,
+                absl::StrCat("`", name, "` must be one of auto, none, think, got ", Quoted(node)));
 }
 
 void ReadTotalThreads(const YamlNode& node, absl::string_view name, ConfigDraft* draft,

@@ -58,9 +58,9 @@ class TokenSink {
 struct EngineRequest {
   std::vector<int32_t> prompt;  // at least one token, ids below vocab_size
   SamplingParams sampling;
-  AdjustmentOptions adjustments;    // end_tokens is filled in by the engine
+  AdjustmentOptions adjustments;                // end_tokens is filled in by the engine
   std::shared_ptr<TokenConstraint> constraint;  // null: none; needs shape.vocab_size
-  int max_tokens = 0;               // > 0, or 0 with `logits`
+  int max_tokens = 0;                           // > 0, or 0 with `logits`
   std::vector<int32_t> end_tokens;  // generation ends at these (not emitted); empty: ignore_eos
   bool logits = false;              // send the logits of every prompt row (needs max_logit_rows)
   int num_top_logprobs = -1;        // send logprobs instead, and of every generated token

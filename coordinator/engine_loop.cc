@@ -68,9 +68,8 @@ absl::StatusOr<NewRequest> EngineLoop::Check(EngineRequest request,
 
 absl::Status EngineLoop::CheckDraw(const EngineRequest& request) const {
   if (request.num_top_logprobs < -1 || request.num_top_logprobs > kMaxTopLogprobs) {
-    return absl::InvalidArgumentError(absl::StrCat("at most ", kMaxTopLogprobs,
-                                                   " logprobs can be had, not ",
-                                                   request.num_top_logprobs));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "at most ", kMaxTopLogprobs, " logprobs can be had, not ", request.num_top_logprobs));
   }
   if (request.adjustments.logit_bias.size() > AdjustmentOptions::kMaxBiases ||
       request.end_tokens.size() > AdjustmentOptions::kMaxEndTokens) {

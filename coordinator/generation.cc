@@ -99,8 +99,7 @@ GenerationService::~GenerationService() {
 
 GrammarService& GenerationService::Impl::Grammars() {
   std::call_once(grammars_made, [this] {
-    grammars =
-        std::make_unique<GrammarService>(tokenizer, config->vocab_size, DialectMarkers());
+    grammars = std::make_unique<GrammarService>(tokenizer, config->vocab_size, DialectMarkers());
   });
   return *grammars;
 }

@@ -1,8 +1,8 @@
 // Generation: from text or messages to a stream of text events; what every API dialect encodes.
 //
-// GenerationService tokenises (and renders the chat template), has grammars compiled, submits to the
-// engine, and turns tokens into events (generation_sink.h). Encoders (HTTP, gRPC) only translate
-// them. Thread-safe.
+// GenerationService tokenises (and renders the chat template), has grammars compiled, submits to
+// the engine, and turns tokens into events (generation_sink.h). Encoders (HTTP, gRPC) only
+// translate them. Thread-safe.
 #ifndef DOVETAIL_COORDINATOR_GENERATION_H_
 #define DOVETAIL_COORDINATOR_GENERATION_H_
 
@@ -31,7 +31,6 @@ class GenerationService {
                     Engine* engine, int context_length, int max_new_tokens,
                     const ChatFormatOptions& parsers = {});
   ~GenerationService();
-
 
   // Starts a generation; events follow on `sink` until one is `finished`. Errors are for the
   // client: field names, limits, kResourceExhausted, kUnavailable. An InvalidArgument about a field

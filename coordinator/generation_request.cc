@@ -24,9 +24,9 @@ absl::Status CheckRange(absl::string_view field, const std::optional<float>& val
   if (!value.has_value()) return absl::OkStatus();
   const bool high_enough = range.lowest_allowed ? *value >= range.lowest : *value > range.lowest;
   if (high_enough && *value <= range.highest) return absl::OkStatus();  // false for NaN
-  return FieldError(field,
-                    absl::StrCat("must be ", range.lowest_allowed ? "at least " : "above ",
-                                 range.lowest, " and at most ", range.highest, ", got ", *value));
+  return FieldError(
+      field, absl::StrCat("must be ", range.lowest_allowed ? "at least " : "above ", range.lowest,
+                          " and at most ", range.highest, ", got ", *value));
 }
 
 absl::Status CheckInt(absl::string_view field, const std::optional<int64_t>& value, int64_t lowest,
@@ -73,9 +73,8 @@ absl::Status CheckAdjustments(const GenerationRequest& request, int vocab_size,
   DT_RETURN_IF_ERROR(CheckRange("repetition_penalty", request.repetition_penalty, {0, 10, false}));
   DT_RETURN_IF_ERROR(CheckInt("min_tokens", request.min_tokens, 0, INT32_MAX));
   if (request.logit_bias.size() > AdjustmentOptions::kMaxBiases) {
-    return FieldError("logit_bias",
-                      absl::StrCat("may have at most ", AdjustmentOptions::kMaxBiases,
-                                   " tokens, got ", request.logit_bias.size()));
+    return FieldError("logit_bias", absl::StrCat("may have at most ", AdjustmentOptions::kMaxBiases,
+                                                 " tokens, got ", request.logit_bias.size()));
   }
   for (const auto& [token, bias] : request.logit_bias) {
     DT_RETURN_IF_ERROR(CheckToken("logit_bias", token, vocab_size));

@@ -54,11 +54,11 @@ struct GenerationRequest {
   std::optional<float> presence_penalty, frequency_penalty, repetition_penalty;
   std::optional<int64_t> top_k;
   std::vector<std::pair<int32_t, float>> logit_bias;  // token id and -100 to 100
-  std::optional<uint64_t> seed;        // default: random, reported in the first event
-  uint32_t choice = 0;                 // among the n of one prompt: each draws its own numbers
-  std::optional<int64_t> min_tokens;   // before these no end token is drawn
-  std::optional<int64_t> max_tokens;   // default: until the context ends; 0 only with `echo`
-  std::vector<std::string> stop;       // at most 16, none empty
+  std::optional<uint64_t> seed;         // default: random, reported in the first event
+  uint32_t choice = 0;                  // among the n of one prompt: each draws its own numbers
+  std::optional<int64_t> min_tokens;    // before these no end token is drawn
+  std::optional<int64_t> max_tokens;    // default: until the context ends; 0 only with `echo`
+  std::vector<std::string> stop;        // at most 16, none empty
   std::vector<int32_t> stop_token_ids;  // at most 16; end the generation as its end token does
   bool ignore_eos = false;
   bool echo = false;                  // the prompt comes first, with its logprobs if there are any
@@ -71,8 +71,8 @@ struct GenerationRequest {
 
 // A token as logprobs show it.
 struct TokenDetail {
-  std::string bytes;  // of special tokens their name
-  bool in_text = false;  // the bytes are part of the text: it is no special token
+  std::string bytes;             // of special tokens their name
+  bool in_text = false;          // the bytes are part of the text: it is no special token
   std::optional<float> logprob;  // none for the first token of an echoed prompt
   std::vector<std::pair<std::string, float>> top;  // most likely first
 };

@@ -30,8 +30,7 @@ GenerationEvent GenerationSink::NewEvent() const {
   return event;
 }
 
-TokenDetail GenerationSink::DetailOf(int32_t token,
-                                     absl::Span<const TokenLogprob> logprobs) const {
+TokenDetail GenerationSink::DetailOf(int32_t token, absl::Span<const TokenLogprob> logprobs) const {
   TokenDetail detail;
   if (!has_text_) return detail;
   detail.bytes = tokenizer_->TokenBytes(token, /*special=*/true);

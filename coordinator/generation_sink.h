@@ -23,8 +23,8 @@ class GenerationSink : public TokenSink {
  public:
   struct Options {
     std::vector<std::string> stops;
-    std::vector<int32_t> prompt;  // empty unless it is echoed
-    std::string prompt_text;      // the same
+    std::vector<int32_t> prompt;          // empty unless it is echoed
+    std::string prompt_text;              // the same
     std::optional<ParserOptions> parser;  // none: the answer is text
     std::vector<int32_t> marker_ids;      // special tokens whose names the parser must see
     bool logprobs = false;
@@ -61,7 +61,7 @@ class GenerationSink : public TokenSink {
   std::shared_ptr<EventSink> events_;
   RequestUsage usage_;
   bool echo_sent_ = false;
-  std::vector<TokenDetail> echo_;    // of the prompt
+  std::vector<TokenDetail> echo_;     // of the prompt
   std::vector<TokenDetail> details_;  // of the token that comes next
   std::atomic<RequestId> id_{0};
   std::atomic<bool> wants_cancel_{false};

@@ -48,8 +48,8 @@ class LogitAdjustments {
  private:
   struct Entry {
     int32_t token;
-    float bias;        // of logit_bias
-    bool seen;         // in prompt or answer
+    float bias;         // of logit_bias
+    bool seen;          // in prompt or answer
     int32_t generated;  // occurrences in the answer
   };
   Entry& EntryOf(int32_t token);
@@ -57,7 +57,7 @@ class LogitAdjustments {
 
   const AdjustmentOptions options_;
   const int num_prompt_tokens_;
-  int num_taken_ = 0;  // tokens that are in the entries
+  int num_taken_ = 0;           // tokens that are in the entries
   std::vector<Entry> entries_;  // by token
 };
 

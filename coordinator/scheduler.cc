@@ -124,7 +124,8 @@ void Scheduler::ScheduleDecodes(int lane_idx, Budget* budget, transport::StepFra
   // right.
   for (size_t i = 0; i < lane.running.size();) {
     Sequence* sequence = lane.running[i];
-    if (IsDecode(*sequence) && !sequence->waits_for_mask && GrowBlocks(sequence)) AppendRows(sequence, 1, budget, frame);
+    if (IsDecode(*sequence) && !sequence->waits_for_mask && GrowBlocks(sequence))
+      AppendRows(sequence, 1, budget, frame);
     if (sequence->lane == lane_idx) ++i;
   }
 }

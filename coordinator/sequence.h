@@ -29,7 +29,7 @@ struct Sequence {
   // being computed. Until then no token can be drawn.
   const std::vector<uint32_t>* mask = nullptr;
   bool waits_for_mask = false;
-  CacheSalt salt;             // only sequences with the same one share blocks
+  CacheSalt salt;  // only sequences with the same one share blocks
 
   int num_computed_tokens = 0;
   int num_logit_rows_sent = 0;  // prompt rows whose logits were scheduled; never asked for again

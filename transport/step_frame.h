@@ -89,7 +89,7 @@ struct OutputHeader {
   uint32_t num_sequences = 0;
   uint32_t num_logit_rows = 0;  // rows of logits that follow (those of kReturnLogits sequences)
   uint32_t vocab_size = 0;
-  uint32_t error_layer = 0;  // as above
+  uint32_t error_layer = 0;   // as above
   uint32_t num_logprobs = 0;  // entries, of all sequences
   uint32_t reserved = 0;
 };
@@ -97,10 +97,10 @@ static_assert(sizeof(OutputHeader) == 48);
 
 struct SequenceOutput {
   uint64_t sequence_id = 0;
-  int32_t token = -1;             // the sampled token, -1 without kSample
-  int32_t num_logit_rows = 0;     // rows of logits of this sequence
-  int32_t num_logprob_rows = 0;   // rows of logprobs: the target's, then num_top_logprobs
-  int32_t num_top_logprobs = 0;   // others, most likely first
+  int32_t token = -1;            // the sampled token, -1 without kSample
+  int32_t num_logit_rows = 0;    // rows of logits of this sequence
+  int32_t num_logprob_rows = 0;  // rows of logprobs: the target's, then num_top_logprobs
+  int32_t num_top_logprobs = 0;  // others, most likely first
 };
 
 // The end of a step, back at the coordinator.

@@ -131,7 +131,8 @@ uint64_t MaxLogprobs(const StepShape& shape) {
 
 uint64_t StepBytes(const StepHeader& h, const StepShape& shape) {
   return sizeof(StepHeader) + uint64_t{h.num_sequences} * sizeof(SequenceStep) +
-         sizeof(int32_t) * (uint64_t{h.num_block_ids} + h.num_rows + 2 * uint64_t{h.num_logit_rows}) +
+         sizeof(int32_t) *
+             (uint64_t{h.num_block_ids} + h.num_rows + 2 * uint64_t{h.num_logit_rows}) +
          sizeof(LogitAdjustment) * uint64_t{h.num_adjustments} +
          sizeof(uint32_t) * uint64_t{h.num_masks} * MaskWords(shape.vocab_size) +
          sizeof(float) * uint64_t{h.hidden_rows} * h.hidden_size;
@@ -192,9 +193,9 @@ absl::Status CheckStepBody(const StepFrame& frame, const StepShape& shape) {
                             h.num_block_ids, " and ", h.num_logit_rows));
   }
   if (used.adjustments != h.num_adjustments || used.masks != h.num_masks) {
-    return Bad("sequences", absl::StrCat("add up to ", used.adjustments, " adjustments and ",
-                                         used.masks, " masks, the header says ", h.num_adjustments,
-                                         " and ", h.num_masks));
+    return Bad("sequences",
+               absl::StrCat("add up to ", used.adjustments, " adjustments and ", used.masks,
+                            " masks, the header says ", h.num_adjustments, " and ", h.num_masks));
   }
   for (const LogitAdjustment& adjustment : frame.adjustments) {
     DT_RETURN_IF_ERROR(CheckAdjustment(adjustment));
@@ -231,8 +232,8 @@ absl::Status CheckOutputSequences(const StepOutput& output, int vocab_size) {
   for (const SequenceOutput& s : output.sequences) {
     const int64_t left = int64_t{output.header.num_logprobs} - logprobs;
     DT_RETURN_IF_ERROR(CheckRange("num_top_logprobs", s.num_top_logprobs, 0, kMaxTopLogprobs));
-    DT_RETURN_IF_ERROR(CheckRange("num_logprob_rows", s.num_logprob_rows, 0,
-                                  left / (1 + s.num_top_logprobs)));
+    DT_RETURN_IF_ERROR(
+        CheckRange("num_logprob_rows", s.num_logprob_rows, 0, left / (1 + s.num_top_logprobs)));
     logprobs += int64_t{s.num_logprob_rows} * (1 + s.num_top_logprobs);
     DT_RETURN_IF_ERROR(CheckRange("token", s.token, -1, int64_t{vocab_size} - 1));
     DT_RETURN_IF_ERROR(CheckRange("num_logit_rows", s.num_logit_rows, 0,

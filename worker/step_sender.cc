@@ -95,8 +95,7 @@ void StepSender::AddSequence(const StepFrame& frame, const SequenceStep& sequenc
 }
 
 void StepSender::RunJob(const Job& job, Sampler* sampler) {
-  const auto logprobs =
-      absl::MakeSpan(logprobs_).subspan(job.first_logprob, job.num_logprobs);
+  const auto logprobs = absl::MakeSpan(logprobs_).subspan(job.first_logprob, job.num_logprobs);
   if (job.output == nullptr) return sampler->Logprobs(job.logits, job.target, logprobs);
   const SequenceStep& sequence = *job.sequence;
   const uint32_t position = static_cast<uint32_t>(sequence.position + sequence.num_rows);

@@ -372,10 +372,10 @@ bool AnswerParser::StepXmlArguments(AnswerDelta* out) {
     const auto argument = tool->second.find(name);
     is_string = argument != tool->second.end() && argument->second;
   }
-  AddArguments(absl::StrCat(num_arguments_ == 0 ? "{" : ", ", QuotedJson(name), ": ",
-                            ArgumentJson(TrimNewline(text.substr(value, value_end - value)),
-                                         is_string)),
-               out);
+  AddArguments(
+      absl::StrCat(num_arguments_ == 0 ? "{" : ", ", QuotedJson(name), ": ",
+                   ArgumentJson(TrimNewline(text.substr(value, value_end - value)), is_string)),
+      out);
   ++num_arguments_;
   Take(value_end + dialect_.value_end.size());
   return true;

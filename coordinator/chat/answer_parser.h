@@ -42,14 +42,14 @@ class AnswerParser {
     kStart,    // nothing but spaces has come
     kThought,  // between <think> and </think>
     kText,
-    kSection,        // between calls
-    kName,           // of a call, up to its arguments
-    kHead,           // of a call that is one JSON object
-    kWhole,          // a call whose head is in no usual order: until it is whole
-    kArguments,      // JSON that is passed on
-    kXmlArguments,   // between arguments
-    kTail,           // from the arguments to the end of the call
-    kHarmonyHead,    // of a channel's message
+    kSection,       // between calls
+    kName,          // of a call, up to its arguments
+    kHead,          // of a call that is one JSON object
+    kWhole,         // a call whose head is in no usual order: until it is whole
+    kArguments,     // JSON that is passed on
+    kXmlArguments,  // between arguments
+    kTail,          // from the arguments to the end of the call
+    kHarmonyHead,   // of a channel's message
     kHarmonyBody,
   };
 

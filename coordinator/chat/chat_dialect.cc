@@ -70,9 +70,7 @@ constexpr ChatDialect kDialects[] = {
      .value_end = "</parameter>",
      .xml_style = "minimax_xml"},
     {.name = "llama3_json", .style = CallStyle::kNamedJson, .arguments_key = "parameters"},
-    {.name = "mistral",
-     .style = CallStyle::kNamedJson,
-     .section_begin = "[TOOL_CALLS]"},
+    {.name = "mistral", .style = CallStyle::kNamedJson, .section_begin = "[TOOL_CALLS]"},
     {.name = "harmony", .style = CallStyle::kHarmony},
 };
 
@@ -99,7 +97,6 @@ std::string DialectNames() {
 
 const ChatDialect* DetectDialect(absl::string_view chat_template) {
   const auto has = [&](absl::string_view text) { return absl::StrContains(chat_template, text); };
-  if (!has("tools")) return nullptr;
   // From what one family alone writes to what several do.
   if (has("<|tool_calls_section_begin|>")) return FindDialect("kimi_k2");
   if (has("<｜tool▁calls▁begin｜>")) {
@@ -111,7 +108,8 @@ const ChatDialect* DetectDialect(absl::string_view chat_template) {
   if (has("<function=")) return FindDialect("qwen3_coder");
   if (has("<tool_call>")) return FindDialect("hermes");
   if (has("[TOOL_CALLS]")) return FindDialect("mistral");
-  if (has("<|python_tag|>") || has("\"parameters\"")) return FindDialect("llama3_json");
+  if (has("<|python_tag|>") || (has("tools") && has("\"parameters\"")))
+    return FindDialect("llama3_json");
   return nullptr;
 }
 
@@ -124,8 +122,9 @@ std::vector<std::string> DialectMarkers() {
   std::vector<std::string> markers = {std::string(kThinkBegin), std::string(kThinkEnd),
                                       "<｜tool▁sep｜>", "<|python_tag|>"};
   for (const ChatDialect& d : kDialects) {
-    for (absl::string_view mark : {d.section_begin, d.section_end, d.call_begin, d.call_end,
-                                   d.name_end, d.key_begin, d.key_end, d.value_begin, d.value_end}) {
+    for (absl::string_view mark :
+         {d.section_begin, d.section_end, d.call_begin, d.call_end, d.name_end, d.key_begin,
+          d.key_end, d.value_begin, d.value_end}) {
       if (mark.size() > 2) markers.emplace_back(mark);
     }
   }

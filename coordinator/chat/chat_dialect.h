@@ -26,11 +26,11 @@ struct ChatDialect {
   absl::string_view section_begin, section_end;
   // "" with kNamedJson: the object stands by itself, at the beginning of the answer or section.
   absl::string_view call_begin, call_end;
-  absl::string_view name_prefix, name_end;       // around the name
-  absl::string_view name_close;                  // an older mark that ends a name as well
-  absl::string_view key_begin, key_end;          // of an XML argument
-  absl::string_view value_begin, value_end;      // after spaces; value_begin may be ""
-  absl::string_view xml_style;                   // its name in xgrammar's structural tags
+  absl::string_view name_prefix, name_end;        // around the name
+  absl::string_view name_close;                   // an older mark that ends a name as well
+  absl::string_view key_begin, key_end;           // of an XML argument
+  absl::string_view value_begin, value_end;       // after spaces; value_begin may be ""
+  absl::string_view xml_style;                    // its name in xgrammar's structural tags
   absl::string_view arguments_key = "arguments";  // of kNamedJson
 };
 
@@ -38,7 +38,7 @@ struct ChatDialect {
 const ChatDialect* FindDialect(absl::string_view name);
 // The names, for messages: "hermes, llama3_json, ...".
 std::string DialectNames();
-// The dialect that a chat template was written for; nullptr if it knows no tools.
+// The dialect in which a chat template writes calls; nullptr if it writes none.
 const ChatDialect* DetectDialect(absl::string_view chat_template);
 
 // What stands around thoughts. Models of all families that write them use the same marks.

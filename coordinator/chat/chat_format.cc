@@ -19,19 +19,6 @@ using Json = nlohmann::ordered_json;
 constexpr absl::string_view kReserved[] = {"messages",  "tools",     "documents",
                                            "bos_token", "eos_token", "add_generation_prompt"};
 
-// Templates that walk over arguments or write them as JSON themselves; others add the text up.
-bool WantsObjectArguments(absl::string_view source) {
-  for (size_t at = source.find("arguments"); at != absl::string_view::npos;
-       at = source.find("arguments", at + 1)) {
-    const absl::string_view rest = source.substr(at, 48);
-    const absl::string_view expression = rest.substr(0, std::min(rest.find("%}"), rest.find("}}")));
-    for (absl::string_view word : {"tojson", "items", "is string", "is mapping"}) {
-      if (absl::StrContains(expression, word)) return true;
-    }
-  }
-  return false;
-}
-
 // The functions that may be called, and which of their arguments are strings.
 struct Functions {
   std::vector<ToolFunction> callable;
@@ -66,6 +53,17 @@ Functions ReadFunctions(const ChatOptions& options) {
   return functions;
 }
 
+// gpt-oss' template wants of every function what OpenAI's API leaves open.
+Json ToolsFor(const ChatDialect* dialect, Json tools) {
+  if (dialect == nullptr || dialect->style != CallStyle::kHarmony) return tools;
+  for (Json& tool : tools) {
+    Json& function = tool["function"];
+    if (!function.contains("description")) function["description"] = "";
+    if (!function.contains("parameters")) function["parameters"] = {{"type", "object"}};
+  }
+  return tools;
+}
+
 // A client's format as a part of a structural tag.
 Json FormatJson(const GrammarSpec& spec) {
   switch (spec.kind) {
@@ -89,10 +87,12 @@ absl::StatusOr<std::unique_ptr<ChatFormat>> ChatFormat::Create(
     const model::ChatTemplate* chat_template, const ChatFormatOptions& options) {
   auto format = absl::WrapUnique(new ChatFormat(chat_template, options));
   format->template_has_tools_ = absl::StrContains(options.source, "tools");
-  format->object_arguments_ = WantsObjectArguments(options.source);
+  format->FindOutHowCallsAreWritten();
   if (options.tool_parser == "auto") {
-    format->dialect_ = format->template_has_tools_ ? DetectDialect(options.source)
-                                                   : FindDialect("hermes");
+    format->dialect_ = DetectDialect(options.source);
+    if (format->dialect_ == nullptr && !format->template_has_tools_) {
+      format->dialect_ = FindDialect("hermes");
+    }
   } else if (options.tool_parser != "none") {
     format->dialect_ = FindDialect(options.tool_parser);
     if (format->dialect_ == nullptr) {
@@ -102,20 +102,44 @@ absl::StatusOr<std::unique_ptr<ChatFormat>> ChatFormat::Create(
   }
   if (options.reasoning_parser != "auto" && options.reasoning_parser != "think" &&
       options.reasoning_parser != "none") {
-    return absl::InvalidArgumentError(absl::StrCat("`reasoning_parser` is \"",
-                                                   options.reasoning_parser,
-                                                   "\"; use auto, think or none"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "`reasoning_parser` is \"", options.reasoning_parser, "\"; use auto, think or none"));
   }
   format->thinks_ = options.reasoning_parser == "think" ||
                     (options.reasoning_parser == "auto" && TemplateThinks(options.source));
   return format;
 }
 
+// Templates differ in whether they want arguments as an object or as its text, and "" or null as
+// the content beside calls; the wrong one is an error or a text that is no JSON. Tried out once.
+void ChatFormat::FindOutHowCallsAreWritten() {
+  ChatMessage call{"assistant", ""};
+  call.tool_calls = {{"call_1", "f", R"({"needle_key": "needle"})"}};
+  ChatMessage result{"tool", "x"};
+  result.tool_call_id = "call_1";
+  ChatOptions options;
+  options.tools = Json::array();
+  options.tools.push_back({{"type", "function"}, {"function", {{"name", "f"}}}});
+  for (const bool null_content : {false, true}) {
+    for (const bool object_arguments : {true, false}) {
+      object_arguments_ = object_arguments;
+      null_content_ = null_content;
+      const auto text = Render({{"user", "x"}, call, result}, options, true);
+      if (text.ok() && absl::StrContains(*text, "needle") &&
+          !absl::StrContains(*text, "'needle_key'") && !absl::StrContains(*text, "\\\"needle")) {
+        return;
+      }
+    }
+  }
+  object_arguments_ = true;
+  null_content_ = false;
+}
+
 Json ChatFormat::MessageJson(const ChatMessage& message) const {
   Json json;
   json["role"] = message.role;
   const bool only_calls = message.content.empty() && !message.tool_calls.empty();
-  json["content"] = only_calls ? Json(nullptr) : Json(message.content);
+  json["content"] = only_calls && null_content_ ? Json(nullptr) : Json(message.content);
   if (!message.name.empty()) json["name"] = message.name;
   if (!message.reasoning.empty()) json["reasoning_content"] = message.reasoning;
   if (!message.tool_call_id.empty()) json["tool_call_id"] = message.tool_call_id;
@@ -138,7 +162,7 @@ absl::StatusOr<std::string> ChatFormat::Render(const std::vector<ChatMessage>& m
   Json context;
   context["messages"] = Json::array();
   for (const ChatMessage& message : messages) context["messages"].push_back(MessageJson(message));
-  context["tools"] = with_tools && template_has_tools_ ? options.tools : Json(nullptr);
+  context["tools"] = with_tools && template_has_tools_ ? ToolsFor(dialect_, options.tools) : Json();
   context["documents"] = nullptr;
   context["add_generation_prompt"] = true;
   context["bos_token"] = options_.bos_text;
@@ -163,13 +187,15 @@ absl::StatusOr<PreparedChat> ChatFormat::Prepare(const std::vector<ChatMessage>&
   if (template_has_tools_) {
     DT_ASSIGN_OR_RETURN(chat.prompt, Render(messages, options, with_tools));
   } else {
-    DT_ASSIGN_OR_RETURN(
-        chat.prompt,
-        Render(PlainMessages(messages, with_tools ? options.tools : Json()), options, false));
+    DT_ASSIGN_OR_RETURN(chat.prompt,
+                        Render(WithToolsAsText(messages, with_tools ? options.tools : Json(),
+                                               absl::StrContains(options_.source, "tool_calls")),
+                               options, false));
   }
   if (with_tools && dialect_ == nullptr) {
-    return FieldError("tools", "cannot be used: it is not known how this model calls tools; see "
-                               "`--tool-parser`");
+    return FieldError("tools",
+                      "cannot be used: it is not known how this model calls tools; see "
+                      "`--tool-parser`");
   }
   const bool harmony = dialect_ != nullptr && dialect_->style == CallStyle::kHarmony;
   const absl::string_view end = absl::StripTrailingAsciiWhitespace(chat.prompt);
@@ -193,7 +219,8 @@ absl::StatusOr<PreparedChat> ChatFormat::Prepare(const std::vector<ChatMessage>&
       answer = {{"type", "or"}, {"elements", Json::array({answer, FormatJson(*format)})}};
     }
     chat.grammar = {GrammarKind::kStructuralTag,
-                    StructuralTag(std::move(answer), harmony ? Thoughts::kNone : thoughts), "tools"};
+                    StructuralTag(std::move(answer), harmony ? Thoughts::kNone : thoughts),
+                    "tools"};
   } else if (format.has_value() && thoughts != Thoughts::kNone && !harmony) {
     chat.grammar = {GrammarKind::kStructuralTag, StructuralTag(FormatJson(*format), thoughts),
                     format->field};

@@ -1,4 +1,5 @@
-// ChatFormat: from the messages of a chat to the model's prompt, and what its answer will look like.
+// ChatFormat: from the messages of a chat to the model's prompt, and what its answer will look
+// like.
 //
 // Renders the chat template, knows the dialect in which the model calls tools, and makes the
 // grammar of an answer that must call one or have a format. A template that knows no tools gets
@@ -20,7 +21,7 @@
 namespace dovetail::coordinator {
 
 struct ChatFormatOptions {
-  std::string source;  // of the template
+  std::string source;                     // of the template
   std::string tool_parser = "auto";       // a dialect's name, "auto" or "none"
   std::string reasoning_parser = "auto";  // "auto", "think" or "none"
   std::string bos_text, eos_text;
@@ -53,6 +54,7 @@ class ChatFormat {
       : template_(chat_template), options_(options) {}
   absl::StatusOr<std::string> Render(const std::vector<ChatMessage>& messages,
                                      const ChatOptions& options, bool with_tools) const;
+  void FindOutHowCallsAreWritten();
   nlohmann::ordered_json MessageJson(const ChatMessage& message) const;
 
   const model::ChatTemplate* const template_;
@@ -60,6 +62,7 @@ class ChatFormat {
   const ChatDialect* dialect_ = nullptr;  // null: calls are not looked for
   bool template_has_tools_ = false;
   bool object_arguments_ = true;  // the template wants arguments as an object, not as its text
+  bool null_content_ = false;     // and null beside calls, not ""
   bool thinks_ = false;
 };
 

@@ -1,5 +1,6 @@
-// Tools for chat templates that know none: they are described in the system message, calls and
-// their results are written into the text of the messages, in the way of Hermes. Pure functions.
+// Tools for chat templates that know none: they are described in the system message. Where the
+// template does not write calls either, they and their results are put into the text of the
+// messages, in the way of Hermes. Pure functions.
 #ifndef DOVETAIL_COORDINATOR_CHAT_PLAIN_TOOLS_H_
 #define DOVETAIL_COORDINATOR_CHAT_PLAIN_TOOLS_H_
 
@@ -10,9 +11,10 @@
 
 namespace dovetail::coordinator {
 
-// The messages with roles and contents alone. `tools`: null where none may be called.
-std::vector<ChatMessage> PlainMessages(const std::vector<ChatMessage>& messages,
-                                       const nlohmann::ordered_json& tools);
+// The messages with `tools` (null where none may be called) in the first one.
+std::vector<ChatMessage> WithToolsAsText(const std::vector<ChatMessage>& messages,
+                                         const nlohmann::ordered_json& tools,
+                                         bool template_writes_calls);
 
 }  // namespace dovetail::coordinator
 

@@ -41,8 +41,8 @@ Json CallTag(const ChatDialect& d, const ToolFunction& function) {
   const std::string& name = function.name;
   switch (d.style) {
     case CallStyle::kNamedJson: {
-      const std::string head = absl::StrCat("{\"name\": ", QuotedJson(name), ", \"",
-                                            d.arguments_key, "\": ");
+      const std::string head =
+          absl::StrCat("{\"name\": ", QuotedJson(name), ", \"", d.arguments_key, "\": ");
       const bool bare = d.call_begin.empty();
       return Tag(absl::StrCat(d.call_begin, bare ? "" : "\n", head), Schema(function, ""),
                  absl::StrCat("}", bare ? "" : "\n", d.call_end));
@@ -86,8 +86,8 @@ Json TagList(std::vector<Json> tags, absl::string_view separator, bool parallel)
 std::vector<Json> SectionTags(const ToolGrammarOptions& options, std::vector<Json> calls) {
   const ChatDialect& d = *options.dialect;
   if (d.name == "mistral") {
-    return {Tag(absl::StrCat(d.section_begin, "["), TagList(std::move(calls), ", ", options.parallel),
-                "]")};
+    return {Tag(absl::StrCat(d.section_begin, "["),
+                TagList(std::move(calls), ", ", options.parallel), "]")};
   }
   if (d.name == "qwen3_coder") {  // a section for each
     std::vector<Json> tags;

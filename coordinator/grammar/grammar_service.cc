@@ -210,9 +210,9 @@ void GrammarService::State::WatchDeadlines() {
     lock.unlock();
     for (const auto& job : late) {
       Answer(job.get(),
-             Refusal(job->spec, absl::StrCat("takes more than ",
-                                             absl::FormatDuration(options.compile_timeout),
-                                             " to compile; use a simpler one")));
+             Refusal(job->spec,
+                     absl::StrCat("takes more than ", absl::FormatDuration(options.compile_timeout),
+                                  " to compile; use a simpler one")));
     }
     lock.lock();
   }

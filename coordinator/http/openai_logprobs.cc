@@ -36,8 +36,8 @@ std::string CompletionToken(const std::string& bytes) {
 }
 
 int CountCharacters(absl::string_view text) {
-  return static_cast<int>(std::count_if(text.begin(), text.end(),
-                                        [](char byte) { return (byte & 0xC0) != 0x80; }));
+  return static_cast<int>(
+      std::count_if(text.begin(), text.end(), [](char byte) { return (byte & 0xC0) != 0x80; }));
 }
 
 }  // namespace

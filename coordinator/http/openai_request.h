@@ -18,7 +18,7 @@
 namespace dovetail::coordinator {
 
 inline constexpr int kMaxJsonDepth = 32;
-inline constexpr size_t kMaxPrompts = 64;        // of one completion request
+inline constexpr size_t kMaxPrompts = 64;       // of one completion request
 inline constexpr size_t kMaxGenerations = 128;  // prompts times choices
 
 struct OpenAiRequest {

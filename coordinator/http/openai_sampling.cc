@@ -102,8 +102,9 @@ MaybeError ReadLogprobs(OpenAiEndpoint endpoint, const Json& body, GenerationReq
   if (MaybeError error = ReadBool(body, "logprobs", &wanted)) return error;
   if (MaybeError error = ReadInt(body, "top_logprobs", &top)) return error;
   if (top.has_value() && (*top < 0 || *top > kMaxTopLogprobs)) {
-    return InvalidField("top_logprobs", absl::StrCat("`top_logprobs` must be at least 0 and at most ",
-                                                     kMaxTopLogprobs, ", got ", *top));
+    return InvalidField("top_logprobs",
+                        absl::StrCat("`top_logprobs` must be at least 0 and at most ",
+                                     kMaxTopLogprobs, ", got ", *top));
   }
   if (top.value_or(0) > 0 && !wanted) {
     return InvalidField("top_logprobs", "`top_logprobs` is only allowed with `logprobs`: true");
@@ -116,8 +117,8 @@ MaybeError ReadChoices(const Json& body, int* n) {
   std::optional<int64_t> value;
   if (MaybeError error = ReadInt(body, "n", &value)) return error;
   if (value.has_value() && (*value < 1 || *value > kMaxChoices)) {
-    return InvalidField("n", absl::StrCat("`n` must be at least 1 and at most ", kMaxChoices,
-                                          ", got ", *value));
+    return InvalidField(
+        "n", absl::StrCat("`n` must be at least 1 and at most ", kMaxChoices, ", got ", *value));
   }
   *n = static_cast<int>(value.value_or(1));
   std::optional<int64_t> best_of;

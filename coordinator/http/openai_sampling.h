@@ -9,7 +9,7 @@
 
 namespace dovetail::coordinator {
 
-inline constexpr int kMaxChoices = 16;  // of one prompt
+inline constexpr int kMaxChoices = 16;                  // of one prompt
 inline constexpr int kDefaultCompletionMaxTokens = 16;  // OpenAI's; a chat goes on to its end
 
 // Reads everything but the input; ranges that GenerationService checks are left to it. `n` gets the

@@ -133,8 +133,8 @@ MaybeError ReadToolChoice(const Json& body, const std::vector<std::string>& name
       chat->parallel_tool_calls = false;
       if (MaybeError error = AllowFunction(*choice, "tool_choice", names, chat)) return error;
     } else {
-      return UnsupportedField("tool_choice", absl::StrCat("`tool_choice` of type \"", type,
-                                                          "\" is not supported"));
+      return UnsupportedField(
+          "tool_choice", absl::StrCat("`tool_choice` of type \"", type, "\" is not supported"));
     }
   } else {
     return WrongType("tool_choice", "a string or an object", *choice);
@@ -235,8 +235,8 @@ struct GuideField {
   Guide guide;
 };
 constexpr GuideField kGuides[] = {
-    {"guided_json", Guide::kJson},     {"json_schema", Guide::kJson},
-    {"guided_regex", Guide::kRegex},   {"guided_choice", Guide::kChoice},
+    {"guided_json", Guide::kJson},       {"json_schema", Guide::kJson},
+    {"guided_regex", Guide::kRegex},     {"guided_choice", Guide::kChoice},
     {"guided_grammar", Guide::kGrammar}, {"grammar", Guide::kGrammar},
 };
 // Of `structured_outputs`.
@@ -342,8 +342,8 @@ MaybeError ReadFormat(const Json& body, std::optional<GrammarSpec>* format) {
     }
   }
   if (given > 1) {
-    return InvalidField(spec.field, absl::StrCat("`", spec.field,
-                                                 "` and another format cannot be had together"));
+    return InvalidField(
+        spec.field, absl::StrCat("`", spec.field, "` and another format cannot be had together"));
   }
   if (given == 1) *format = std::move(spec);
   return std::nullopt;

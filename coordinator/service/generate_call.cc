@@ -119,10 +119,10 @@ void GenerateCall::OnEvent(size_t index, const GenerationEvent& event) {
     } else if (!cut_off_) {
       Merge(event, &choice);
       if (!event.finished && UnreadBytes() > options_.max_unread_bytes) {
-        cancels = CutOff(absl::ResourceExhaustedError(
-                             absl::StrCat("the client left more than ", options_.max_unread_bytes,
-                                          " bytes unread")),
-                         /*drops=*/true);
+        cancels =
+            CutOff(absl::ResourceExhaustedError(absl::StrCat(
+                       "the client left more than ", options_.max_unread_bytes, " bytes unread")),
+                   /*drops=*/true);
       }
     }
     Flush();
@@ -200,7 +200,8 @@ void GenerateCall::Flush() {
   if (cut_off_ || AllEnded()) {
     finished_ = true;
     if (status_.ok()) options_.times->Add(absl::Now() - begun_);
-    Finish(ToGrpcStatusWithRetry(status_, options_.times->RetryAfter(options_.generation->stats())));
+    Finish(
+        ToGrpcStatusWithRetry(status_, options_.times->RetryAfter(options_.generation->stats())));
   }
 }
 

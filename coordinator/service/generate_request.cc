@@ -42,7 +42,8 @@ absl::Status ReadChatOptions(const v1::Chat& proto, GenerationRequest* request) 
     DT_RETURN_IF_ERROR(CheckJson("tool_choice", proto.tool_choice()));
     add("tool_choice", proto.tool_choice());
   } else if (!proto.tool_choice().empty()) {
-    add("tool_choice", Json(proto.tool_choice()).dump(-1, ' ', true, Json::error_handler_t::replace));
+    add("tool_choice",
+        Json(proto.tool_choice()).dump(-1, ' ', true, Json::error_handler_t::replace));
   }
   if (proto.has_parallel_tool_calls()) {
     add("parallel_tool_calls", proto.parallel_tool_calls() ? "true" : "false");

@@ -15,8 +15,8 @@ grpc::Status ToGrpcStatusWithRetry(const absl::Status& status, absl::Duration re
     return transport::ToGrpcStatus(status);
   }
   v1::RetryInfo retry;
-  retry.mutable_retry_delay()->set_seconds(absl::ToInt64Seconds(absl::Ceil(
-      std::max(retry_after, absl::Seconds(1)), absl::Seconds(1))));
+  retry.mutable_retry_delay()->set_seconds(
+      absl::ToInt64Seconds(absl::Ceil(std::max(retry_after, absl::Seconds(1)), absl::Seconds(1))));
   v1::RpcStatus details;
   details.set_code(static_cast<int>(status.code()));
   details.set_message(std::string(status.message()));

@@ -11,7 +11,7 @@ set(XGRAMMAR_SOURCES
   earley_parser.cc fsm.cc fsm_builder.cc grammar.cc grammar_builder.cc grammar_compiler.cc grammar_functor.cc
   grammar_matcher.cc grammar_parser.cc grammar_printer.cc json_schema_converter.cc lark_converter.cc
   regex_converter.cc structural_tag.cc suffix_automata.cc support/logging.cc support/recursion_guard.cc
-  tokenizer_info.cc)
+  testing.cc tokenizer_info.cc)
 list(TRANSFORM XGRAMMAR_SOURCES PREPEND ${XGRAMMAR_DIR}/cpp/)
 add_library(xgrammar STATIC EXCLUDE_FROM_ALL ${XGRAMMAR_SOURCES})
 target_include_directories(xgrammar SYSTEM PUBLIC ${XGRAMMAR_DIR}/include ${XGRAMMAR_DIR}/3rdparty/picojson

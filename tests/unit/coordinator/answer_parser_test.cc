@@ -66,7 +66,8 @@ void ExpectParsed(const ParserOptions& options, absl::string_view text,
 }
 
 TEST(AnswerParser, WithoutThoughtsAndToolsTextIsText) {
-  ExpectParsed(Options(""), " a <think> {\"name\"} <tool_call> \n", " a <think> {\"name\"} <tool_call> \n");
+  ExpectParsed(Options(""), " a <think> {\"name\"} <tool_call> \n",
+               " a <think> {\"name\"} <tool_call> \n");
 }
 
 TEST(AnswerParser, ThoughtsComeFirst) {
@@ -100,7 +101,8 @@ TEST(AnswerParser, Hermes) {
   // No call at all.
   ExpectParsed(options, "a <tool_call>soon</tool_call> b", "a<tool_call>soon</tool_call> b");
   ExpectParsed(options, "1 <tool", "1 <tool");
-  ExpectParsed(options, "<tool_call>{\"name\": \"f\", \"argum", "<tool_call>{\"name\": \"f\", \"argum");
+  ExpectParsed(options, "<tool_call>{\"name\": \"f\", \"argum",
+               "<tool_call>{\"name\": \"f\", \"argum");
 }
 
 TEST(AnswerParser, ArgumentsAreCutOffWithTheAnswer) {
@@ -183,11 +185,35 @@ TEST(AnswerParser, Harmony) {
 
 TEST(AnswerParser, HostileTextEnds) {
   std::mt19937_64 random(testing::TestSeed());
-  const std::vector<std::string> pieces = {
-      "<tool_call>", "</tool_call>", "{", "}", "\"", "\\", "\"name\"", ":", "\"f\"", ",",
-      "\"arguments\"", "<think>", "</think>", "<function=", ">", "<parameter=", "</parameter>",
-      "</function>", "\n", " ", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "x",
-      "[TOOL_CALLS]", "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>"};
+  const std::vector<std::string> pieces = {"<tool_call>",
+                                           "</tool_call>",
+                                           "{",
+                                           "}",
+                                           "\"",
+                                           "\\",
+                                           "\"name\"",
+                                           ":",
+                                           "\"f\"",
+                                           ",",
+                                           "\"arguments\"",
+                                           "<think>",
+                                           "</think>",
+                                           "<function=",
+                                           ">",
+                                           "<parameter=",
+                                           "</parameter>",
+                                           "</function>",
+                                           "\n",
+                                           " ",
+                                           "<arg_key>",
+                                           "</arg_key>",
+                                           "<arg_value>",
+                                           "</arg_value>",
+                                           "x",
+                                           "[TOOL_CALLS]",
+                                           "<｜tool▁calls▁begin｜>",
+                                           "<｜tool▁call▁begin｜>",
+                                           "<｜tool▁sep｜>"};
   for (const char* dialect : {"hermes", "qwen3_coder", "glm45", "llama3_json", "mistral",
                               "deepseek_v31", "minimax_m2", "harmony"}) {
     for (int round = 0; round < 200; ++round) {

@@ -34,9 +34,9 @@ class ChatFormatTest : public ::testing::Test {
   }
   static ChatOptions WithTool() {
     ChatOptions options;
-    options.tools = Json::parse(
-        R"([{"type":"function","function":{"name":"f","parameters":{"type":"object",)"
-        R"("properties":{"z":{"type":"string"},"a":{"type":"integer"}}}}}])");
+    options.tools =
+        Json::parse(R"([{"type":"function","function":{"name":"f","parameters":{"type":"object",)"
+                    R"("properties":{"z":{"type":"string"},"a":{"type":"integer"}}}}}])");
     return options;
   }
 
@@ -49,7 +49,7 @@ constexpr char kPlain[] =
 constexpr char kKnowsTools[] =
     "{% if tools %}TOOLS {{ tools | tojson }}\n{% endif %}{% for m in messages %}[{{ m.role }}]"
     "{% if m.content %} {{ m.content }}{% endif %}{% for c in m.tool_calls or [] %} <tool_call>"
-    "{{ c.function.name }} {{ c.function.arguments | tojson }}{% endfor %}\n{% endfor %}";
+    "{{ c.function.name }} {{ c.function.arguments | tojson }}{% endfor %};{% endfor %}";
 
 TEST_F(ChatFormatTest, PlainChatsHaveNoParser) {
   Use(kPlain);
@@ -69,8 +69,8 @@ TEST_F(ChatFormatTest, TheTemplateSeesToolsCallsAndResults) {
   EXPECT_EQ(chat.prompt,
             "TOOLS [{\"type\": \"function\", \"function\": {\"name\": \"f\", \"parameters\": "
             "{\"type\": \"object\", \"properties\": {\"z\": {\"type\": \"string\"}, \"a\": "
-            "{\"type\": \"integer\"}}}}}]\n[user] hi\n[assistant] <tool_call>f {\"z\": \"x\", "
-            "\"a\": 1}\n[tool] 42\n");
+            "{\"type\": \"integer\"}}}}}]\n[user] hi;[assistant] <tool_call>f {\"z\": \"x\", "
+            "\"a\": 1};[tool] 42;");
   EXPECT_TRUE(chat.has_parser);
   EXPECT_EQ(chat.parser.dialect->name, "hermes");
   EXPECT_TRUE(chat.parser.string_arguments.at("f").at("z"));
@@ -91,8 +91,8 @@ TEST_F(ChatFormatTest, ATemplateWithoutToolsGetsThemAsText) {
   call.tool_calls = {{"call_1", "f", "{\"a\": 1}"}};
   ChatMessage result{"tool", "42"};
   result.tool_call_id = "call_1";
-  const PreparedChat chat = Prepare({{"system", "Be brief."}, {"user", "hi"}, call, result},
-                                    WithTool());
+  const PreparedChat chat =
+      Prepare({{"system", "Be brief."}, {"user", "hi"}, call, result}, WithTool());
   EXPECT_THAT(chat.prompt, HasSubstr("<s>[system] Be brief.\n\nYou may call"));
   EXPECT_THAT(chat.prompt, HasSubstr("[assistant] <tool_call>\n{\"name\": \"f\", \"arguments\": "
                                      "{\"a\": 1}}\n</tool_call>\n[user] <tool_response>\n42\n"));
@@ -138,7 +138,7 @@ TEST_F(ChatFormatTest, RefusesWhatItCannotDo) {
   Use("{{ raise_exception('no system') }}");
   EXPECT_THAT(format_->Prepare({{"user", "hi"}}, {}, {}),
               StatusIs(absl::StatusCode::kInvalidArgument,
-                       HasSubstr("`messages`: chat template:1:4: no system")));
+                       HasSubstr("`messages`: chat template:1:19: no system")));
   ChatFormatOptions bad;
   bad.tool_parser = "klingon";
   EXPECT_THAT(ChatFormat::Create(template_.get(), bad),

@@ -330,8 +330,8 @@ TEST_F(GenerationTest, CallsOfToolsAreEventsOfTheirOwn) {
 }
 
 TEST_F(GenerationTest, ThoughtsAreCounted) {
-  ASSERT_OK_AND_ASSIGN(template_, model::ChatTemplate::Parse(
-                                      "{{ messages[0].content }}{# <think> #}"));
+  ASSERT_OK_AND_ASSIGN(template_,
+                       model::ChatTemplate::Parse("{{ messages[0].content }}{# <think> #}"));
   Start();
   answer_ = "<think>hm</think>yes";
   GenerationRequest request;
@@ -367,12 +367,21 @@ TEST_F(GenerationTest, NamesTheFieldOfEveryBadParameter) {
          "`repetition_penalty` must be above 0 and at most 10, got 0");
   expect([](auto* r) { r->min_tokens = -1; }, "`min_tokens` must be at least 0, got -1");
   expect([](auto* r) { r->logprobs = 21; }, "`logprobs` must be at most 20, got 21");
-  expect([](auto* r) { r->logit_bias = {{260, 1}}; },
-         "`logit_bias` has token id 260; the vocabulary has ids 0 to 259");
-  expect([](auto* r) { r->logit_bias = {{1, 101}}; },
-         "`logit_bias` must be at least -100 and at most 100, got 101");
-  expect([](auto* r) { r->logit_bias.assign(301, {1, 1}); },
-         "`logit_bias` may have at most 300 tokens, got 301");
+  expect(
+      [](auto* r) {
+        r->logit_bias = {{260, 1}};
+      },
+      "`logit_bias` has token id 260; the vocabulary has ids 0 to 259");
+  expect(
+      [](auto* r) {
+        r->logit_bias = {{1, 101}};
+      },
+      "`logit_bias` must be at least -100 and at most 100, got 101");
+  expect(
+      [](auto* r) {
+        r->logit_bias.assign(301, {1, 1});
+      },
+      "`logit_bias` may have at most 300 tokens, got 301");
   expect([](auto* r) { r->stop_token_ids = {-1}; },
          "`stop_token_ids` has token id -1; the vocabulary has ids 0 to 259");
   expect([](auto* r) { r->top_k = -2; }, "`top_k` must be at least 0, got -2");

@@ -78,9 +78,8 @@ TEST_F(GrammarServiceTest, KindsOfGrammars) {
 
 TEST_F(GrammarServiceTest, SpecialTokensAreNotAllowedButForMarkers) {
   Start({}, {"<user>"});
-  const Compiled grammar =
-      Compile(GrammarKind::kStructuralTag,
-              R"({"type":"structural_tag","format":{"type":"any_text"}})");
+  const Compiled grammar = Compile(GrammarKind::kStructuralTag,
+                                   R"({"type":"structural_tag","format":{"type":"any_text"}})");
   ASSERT_OK(grammar);
   const auto constraint = (*grammar)->Start(nullptr);
   EXPECT_TRUE(Allows(*constraint, 'a'));
@@ -115,8 +114,8 @@ TEST_F(GrammarServiceTest, ATokenThatDoesNotFitIsAnError) {
   const auto constraint = (*grammar)->Start(nullptr);
   constraint->Accept('x');
   EXPECT_TRUE(constraint->WaitReady(absl::Seconds(20)));
-  EXPECT_THAT(constraint->next().status, StatusIs(absl::StatusCode::kInternal,
-                                                  HasSubstr("does not allow")));
+  EXPECT_THAT(constraint->next().status,
+              StatusIs(absl::StatusCode::kInternal, HasSubstr("does not allow")));
 }
 
 TEST_F(GrammarServiceTest, BadGrammarsNameTheField) {
@@ -145,14 +144,18 @@ TEST_F(GrammarServiceTest, BadGrammarsNameTheField) {
 TEST_F(GrammarServiceTest, LimitsAreKept) {
   GrammarOptions options;
   options.max_source_bytes = 100;
-  options.compile_timeout = absl::ZeroDuration();
+  options.compile_threads = 0;  // as if all were busy with one that never ends
+  options.compile_timeout = absl::Milliseconds(20);
+  options.max_waiting = 1;
   Start(options);
   EXPECT_THAT(Compile(GrammarKind::kRegex, std::string(101, 'a')),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        "`the_field` is too large: 101 bytes; at most 100 are allowed"));
-  // The first one makes the tables of the vocabulary as well: it is not done at once.
   EXPECT_THAT(Compile(GrammarKind::kJsonObject, ""),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("use a simpler one")));
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "`the_field` takes more than 20ms to compile; use a simpler one"));
+  EXPECT_THAT(Compile(GrammarKind::kJsonObject, ""),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("too many grammars")));
 }
 
 TEST_F(GrammarServiceTest, RecursionAndCountsDoNotHurt) {
@@ -160,8 +163,8 @@ TEST_F(GrammarServiceTest, RecursionAndCountsDoNotHurt) {
   options.compile_timeout = absl::Seconds(60);
   Start(options);
   // A schema that refers to itself is a grammar like any other.
-  EXPECT_OK(Compile(GrammarKind::kJsonSchema,
-                    R"({"type":"object","properties":{"next":{"$ref":"#"}}})"));
+  EXPECT_OK(
+      Compile(GrammarKind::kJsonSchema, R"({"type":"object","properties":{"next":{"$ref":"#"}}})"));
   std::string deep;
   for (int i = 0; i < 2000; ++i) deep += "(";
   EXPECT_THAT(Compile(GrammarKind::kRegex, deep),

@@ -102,10 +102,10 @@ TEST(HttpStreamTest, CompletionChunksOfTwoPrompts) {
 // The client library takes the first chunk that it sees for choice 0, and adds strings up.
 TEST(HttpStreamTest, ChoicesOfOnePromptBeginInOrder) {
   TestServer server;
-  const RawResponse response = Post(
-      server.port(), kChat,
-      R"({"messages":[{"role":"user","content":"hi"}],"max_tokens":3,"n":3,"stream":true,)"
-      R"("stream_options":{"include_usage":true}})");
+  const RawResponse response =
+      Post(server.port(), kChat,
+           R"({"messages":[{"role":"user","content":"hi"}],"max_tokens":3,"n":3,"stream":true,)"
+           R"("stream_options":{"include_usage":true}})");
   const std::vector<std::string> events = Events(response.body);
   std::vector<int> roles(3), finished(3);
   for (size_t i = 0; i + 2 < events.size(); ++i) {
@@ -160,8 +160,9 @@ TEST(HttpStreamTest, CallsOfToolsAsTheClientLibraryAddsThemUp) {
   const RawResponse whole = Post(server.port(), kChat, absl::StrCat("{", fields, "}"));
   const json message = json::parse(whole.body).at("choices").at(0).at("message");
   EXPECT_TRUE(message.at("content").is_null());
-  EXPECT_EQ(json::parse(message.at("tool_calls").at(0).at("function").at("arguments").get<std::string>()),
-            json::parse(R"({"n":7})"));
+  EXPECT_EQ(
+      json::parse(message.at("tool_calls").at(0).at("function").at("arguments").get<std::string>()),
+      json::parse(R"({"n":7})"));
 }
 
 // lm-eval's local-completions: the logprobs of the prompt's tokens, given as ids.
@@ -209,10 +210,10 @@ TEST(HttpStreamTest, LogprobsOfAStreamAddUpToTheWhole) {
 
 TEST(HttpStreamTest, AFormatIsRefusedBeforeTheStreamBegins) {
   TestServer server;
-  const RawResponse response = Post(
-      server.port(), kChat,
-      R"({"messages":[{"role":"user","content":"hi"}],"stream":true,"response_format":)"
-      R"({"type":"json_schema","json_schema":{"name":"n","schema":{"type":"nonsense"}}}})");
+  const RawResponse response =
+      Post(server.port(), kChat,
+           R"({"messages":[{"role":"user","content":"hi"}],"stream":true,"response_format":)"
+           R"({"type":"json_schema","json_schema":{"name":"n","schema":{"type":"nonsense"}}}})");
   EXPECT_EQ(response.status, 400);
   const json error = json::parse(response.body).at("error");
   EXPECT_EQ(error.at("param"), "response_format");

@@ -128,10 +128,9 @@ TEST(OpenAiRequestTest, CompletionsHaveOpenAisDefaultLength) {
 }
 
 TEST(OpenAiRequestTest, RefusesUnsupportedFieldsByName) {
-  for (const char* field :
-       {R"("audio":{"voice":"x"})", R"("typical_p":0.5)",
-        R"("functions":[{}])", R"("modalities":["text","audio"])", R"("mirostat":2)",
-        R"("chat_template":"x")", R"("continue_final_message":true)"}) {
+  for (const char* field : {R"("audio":{"voice":"x"})", R"("typical_p":0.5)", R"("functions":[{}])",
+                            R"("modalities":["text","audio"])", R"("mirostat":2)",
+                            R"("chat_template":"x")", R"("continue_final_message":true)"}) {
     const ApiError error = ParseError(kChat, ChatBody(field));
     const std::string name(field + 1, std::string(field + 1).find('"'));
     EXPECT_EQ(error.status, 400) << field;

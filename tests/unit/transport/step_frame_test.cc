@@ -145,7 +145,8 @@ TEST(StepOutput, RowsMayLieApart) {
                       output.logits.begin() + (i + 1) * kVocabSize);
   }
   for (const std::vector<float>& row : rows) pointers.push_back(row.data());
-  ASSERT_OK(SendOutputRows(apart, output.header, output.sequences, output.logprobs, pointers, kLong));
+  ASSERT_OK(
+      SendOutputRows(apart, output.header, output.sequences, output.logprobs, pointers, kLong));
   EXPECT_EQ(apart.message(), together.message());
 }
 

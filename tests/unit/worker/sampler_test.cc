@@ -179,8 +179,7 @@ TEST_F(SamplerTest, LogprobsAreOfTheLogitsAsTheyWere) {
   std::vector<TokenLogprob> out(4);
   std::vector<float> row = logits;
   const std::vector<LogitAdjustment> adjustments = {{2, 50, 1}, {2, 50, 1}};
-  EXPECT_EQ(sampler.Draw(row.data(), {adjustments}, {.temperature = 0.01f}, 0,
-                         absl::MakeSpan(out)),
+  EXPECT_EQ(sampler.Draw(row.data(), {adjustments}, {.temperature = 0.01f}, 0, absl::MakeSpan(out)),
             2);
   EXPECT_EQ(out[0].token, 2);
   EXPECT_NEAR(out[0].logprob, std::log(0.2), 1e-6);
