@@ -9,7 +9,7 @@ import harness
 CLIENT = harness.SOURCE / ".venv/schemathesis"  # in a folder of its own: tools/test installs it there
 DESCRIPTION = harness.DATA / "api/openai-openapi.yaml.gz"
 ROUTES = ("/chat/completions", "/completions", "/models", "/models/{model}")
-EXAMPLES = 60  # of each operation
+EXAMPLES = 30  # of each operation
 
 
 def operations(base_url):
