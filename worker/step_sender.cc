@@ -1,5 +1,6 @@
 #include "worker/step_sender.h"
 
+#include "absl/time/clock.h"
 #include "transport/step_frame_check.h"
 
 namespace dovetail::worker {
@@ -24,6 +25,7 @@ StepSender::StepSender(ModelRunner* runner, const kernels::KernelTable* kernels,
   outputs_.reserve(shape.max_sequences);
   logprobs_.reserve(transport::MaxLogprobs(shape));
   logits_.reserve(shape.max_logit_rows);
+  segment_us_.reserve(kMaxRouteSegments);
 }
 
 absl::Status StepSender::Send(const StepFrame& frame, transport::TensorSender& sender,
@@ -42,7 +44,12 @@ absl::Status StepSender::Send(const StepFrame& frame, transport::TensorSender& s
     used.adjustments += static_cast<size_t>(sequence.num_adjustments);
     if ((sequence.flags & SequenceStep::kMasked) != 0) used.mask_words += mask_words_;
   }
+  const absl::Time start = absl::Now();
   RunJobs();
+  segment_us_.assign(frame.segment_us.begin(), frame.segment_us.end());
+  if (!segment_us_.empty()) {  // the last segment's work, too
+    segment_us_.back() += static_cast<uint32_t>(absl::ToInt64Microseconds(absl::Now() - start));
+  }
   OutputHeader header;
   header.lane = frame.header.lane;
   header.epoch = frame.header.epoch;
@@ -52,7 +59,9 @@ absl::Status StepSender::Send(const StepFrame& frame, transport::TensorSender& s
   header.num_logprobs = static_cast<uint32_t>(logprobs_.size());
   header.vocab_size = static_cast<uint32_t>(runner_->vocab_size());
   header.error_layer = frame.header.error_layer;
-  return transport::SendOutputRows(sender, header, outputs_, logprobs_, logits_, timeout);
+  header.num_segment_times = static_cast<uint32_t>(segment_us_.size());
+  return transport::SendOutputRows(sender, header, outputs_, logprobs_, segment_us_, logits_,
+                                   timeout);
 }
 
 void StepSender::AddSequence(const StepFrame& frame, const SequenceStep& sequence,

@@ -53,6 +53,7 @@ class StepSender {
   std::vector<Job> jobs_;
   std::vector<transport::SequenceOutput> outputs_;
   std::vector<TokenLogprob> logprobs_;
+  std::vector<uint32_t> segment_us_;
   std::vector<const float*> logits_;
 };
 
