@@ -92,26 +92,29 @@ void OpenAiCall::StartAll(OpenAiRequest request) {
   identity.model = context_->api.model_name;
   identity.system_fingerprint = context_->api.system_fingerprint;
   identity.include_usage = request.include_usage;
+  identity.logprobs = request.generations[0].logprobs.has_value();
 
   const std::shared_ptr<OpenAiCall> self = shared_from_this();
   const int num_choices = static_cast<int>(request.generations.size());
   // Before Start, so that it is known on the I/O thread before any event comes there.
-  context_->executor->OnIoThread([self, stream = request.stream, identity, num_choices] {
-    self->OnParsed(stream, identity, num_choices);
+  context_->executor->OnIoThread([self, stream = request.stream, identity, num_choices,
+                                  per_prompt = request.choices_per_prompt] {
+    self->OnParsed(stream, identity, num_choices, per_prompt);
   });
   for (int i = 0; i < num_choices && !closed_; ++i) {
     GenerationRequest& generation = request.generations[i];
     generation.deadline = request_.received + context_->request_timeout;
-    auto id = context_->api.generation->Start(
-        generation, std::make_shared<Sink>(weak_from_this(), context_->executor, i));
-    const bool ok = id.ok();
-    context_->executor->OnIoThread([self, i, id = std::move(id)] { self->OnStarted(i, id); });
-    if (!ok) return;
+    context_->api.generation->Start(
+        std::move(generation), std::make_shared<Sink>(weak_from_this(), context_->executor, i),
+        [self, i, executor = context_->executor](absl::StatusOr<RequestId> id) {
+          executor->OnIoThread([self, i, id = std::move(id)] { self->OnStarted(i, id); });
+        });
   }
 }
 
-void OpenAiCall::OnParsed(bool stream, AnswerIdentity identity, int num_choices) {
+void OpenAiCall::OnParsed(bool stream, AnswerIdentity identity, int num_choices, int per_prompt) {
   stream_ = stream;
+  choices_per_prompt_ = per_prompt;
   include_usage_ = identity.include_usage;
   encoder_.emplace(std::move(identity));
   choices_.resize(num_choices);
@@ -146,13 +149,13 @@ void OpenAiCall::OnEvent(int index, const GenerationEvent& event) {
   if (stream_) {
     OpenStream();
     WriteRoles();
-    if (!event.text.empty()) reply_->Write(encoder_->TextEvent(index, event.text));
+    if (!event.empty()) reply_->Write(encoder_->DeltaEvent(index, event, &choice.text_offset));
   } else {
-    choice.answer.text += event.text;
+    choice.completed.answer.Add(event);
   }
   if (!event.finished) return;
   choice.finished = true;
-  choice.answer.reason = event.reason;
+  choice.completed.reason = event.reason;
   choice.usage = event.usage;
   if (stream_) reply_->Write(encoder_->FinishEvent(index, event.reason));
   for (const Choice& other : choices_) {
@@ -180,11 +183,16 @@ void OpenAiCall::WriteRoles() {
 void OpenAiCall::FinishAll() {
   RequestUsage usage;
   std::vector<CompletedChoice> answers;
-  for (Choice& choice : choices_) {
-    usage.prompt_tokens += choice.usage.prompt_tokens;
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    Choice& choice = choices_[i];
+    // A prompt counts once, however many answers it got.
+    if (i % static_cast<size_t>(choices_per_prompt_) == 0) {
+      usage.prompt_tokens += choice.usage.prompt_tokens;
+      usage.cached_tokens += choice.usage.cached_tokens;
+    }
     usage.completion_tokens += choice.usage.completion_tokens;
-    usage.cached_tokens += choice.usage.cached_tokens;
-    answers.push_back(std::move(choice.answer));
+    usage.reasoning_tokens += choice.usage.reasoning_tokens;
+    answers.push_back(std::move(choice.completed));
   }
   const absl::Duration taken = absl::Now() - request_.received;
   context_->retry.AddFinished(absl::ToDoubleSeconds(taken));

@@ -50,7 +50,8 @@ class OpenAiCall : public HttpCall, public std::enable_shared_from_this<OpenAiCa
   struct Choice {
     std::optional<RequestId> id;
     bool finished = false;
-    CompletedChoice answer;
+    CompletedChoice completed;
+    int text_offset = 0;  // characters of it that were sent
     RequestUsage usage;
   };
 
@@ -60,7 +61,7 @@ class OpenAiCall : public HttpCall, public std::enable_shared_from_this<OpenAiCa
   void StartAll(OpenAiRequest request);
 
   // I/O thread.
-  void OnParsed(bool stream, AnswerIdentity identity, int num_choices);
+  void OnParsed(bool stream, AnswerIdentity identity, int num_choices, int per_prompt);
   void OnStarted(int index, const absl::StatusOr<RequestId>& id);
   void OnEvent(int index, const GenerationEvent& event);
   void OpenStream();
@@ -83,6 +84,7 @@ class OpenAiCall : public HttpCall, public std::enable_shared_from_this<OpenAiCa
   bool stream_open_ = false;
   bool roles_written_ = false;
   bool work_began_ = false;
+  int choices_per_prompt_ = 1;
   std::vector<Choice> choices_;
 };
 
