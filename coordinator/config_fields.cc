@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "coordinator/api_keys.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -148,6 +149,27 @@ void ReadMemory(const YamlNode& node, absl::string_view name, ConfigDraft* draft
   }
 }
 
+// A map {alice: KEY}, or the text alice=KEY,bob=KEY. Keys are never repeated in a message.
+void ReadApiKeys(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+                 Mistakes* mistakes) {
+  const auto add = [&](const YamlNode& at, const std::string& who, const std::string& key) {
+    const absl::Status status = AddApiKey(who, key, &draft->config.api_keys);
+    if (!status.ok()) mistakes->Add(at, absl::StrCat("`", name, "`: ", status.message()));
+  };
+  if (node.kind == YamlKind::kMap) {
+    for (const YamlEntry& entry : node.entries) add(entry.value, entry.key, entry.value.scalar);
+    return;
+  }
+  for (const YamlNode& item : Items(node)) {
+    const std::vector<std::string> parts = absl::StrSplit(item.scalar, absl::MaxSplits('=', 1));
+    if (item.kind == YamlKind::kScalar && parts.size() == 2) {
+      add(item, parts[0], parts[1]);
+    } else {
+      mistakes->Add(item, absl::StrCat("`", name, "` must be name and key, as in alice=KEY"));
+    }
+  }
+}
+
 void ReadKvType(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                 Mistakes* mistakes) {
   if (node.kind == YamlKind::kScalar && node.scalar == "f32") {
@@ -175,7 +197,7 @@ void ReadListen(const YamlNode& node, absl::string_view name, ConfigDraft* draft
 
 void ReadLogLevel(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                   Mistakes* mistakes) {
-  constexpr absl::string_view kLevels[] = {"trace", "debug", "info", "warn", "error", "off"};
+  constexpr absl::string_view kLevels[] = {"debug", "info", "warn", "error", "off"};
   const auto* end = std::end(kLevels);
   if (node.kind == YamlKind::kScalar && std::find(std::begin(kLevels), end, node.scalar) != end) {
     draft->config.log_level = node.scalar;
@@ -217,6 +239,11 @@ const std::vector<ConfigField>& ConfigFields() {
       {"listen", "", ReadListen},
       {"port", "", Int(&ServeConfig::port, 0, 65535)},
       {"grpc_port", "", Int(&ServeConfig::grpc_port, 0, 65535)},
+      {"api_keys", "", ReadApiKeys},
+      {"api_keys_file", "", Text(&ServeConfig::api_keys_file)},
+      {"tls_certificate", "", Text(&ServeConfig::tls_certificate)},
+      {"tls_key", "", Text(&ServeConfig::tls_key)},
+      {"max_connections", "", Int(&ServeConfig::max_connections, 1, 1 << 20)},
       {"context_length", "cache_lens", Int(&ServeConfig::context_length, 0, kMany)},
       {"kv_tokens", "", Int(&ServeConfig::kv_tokens, 0, kMany)},
       {"kv_type", "", ReadKvType},

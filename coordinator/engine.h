@@ -57,6 +57,21 @@ struct EngineRequest {
   // Requests share the KV blocks of equal beginnings only with the same salt: separates tenants.
   std::string cache_salt;
   absl::Time deadline = absl::InfiniteFuture();
+  std::string tenant;  // whose request it is; "" where nobody asks
+};
+
+// A request that runs or waits, as operators see it.
+struct SequenceInfo {
+  RequestId id = 0;
+  std::string tenant;
+  bool running = false;  // has a lane and blocks; otherwise it waits
+  int lane = -1;
+  int prompt_tokens = 0;
+  int generated_tokens = 0;
+  int computed_tokens = 0;  // of both, in the KV cache
+  int kv_blocks = 0;
+  int preemptions = 0;
+  absl::Duration age;
 };
 
 struct EngineOptions {
@@ -111,6 +126,9 @@ class Engine {
   void ClearPipeline(const absl::Status& reason);
 
   EngineStats stats() const;
+  // All requests, in order of arrival. Asks the engine's thread and waits for it: DeadlineExceeded
+  // if a step takes longer than the timeout. Not from a TokenSink.
+  absl::StatusOr<std::vector<SequenceInfo>> ListSequences(absl::Duration timeout);
   // Waits until nothing runs or waits and no step is in flight, or the timeout; returns the number
   // of requests left.
   int WaitIdle(absl::Duration timeout);

@@ -47,14 +47,16 @@ absl::StatusOr<NewRequest> EngineLoop::Check(EngineRequest request,
   result.sink = std::move(sink);
   result.end_tokens = std::move(request.end_tokens);
   result.deadline = request.deadline;
+  result.tenant = std::move(request.tenant);
+  result.arrived = absl::Now();
   return result;
 }
 
 void EngineLoop::Add(NewRequest request) {
   const RequestId id = request.sequence->id;
   Sequence* sequence = scheduler_.Add(std::move(request.sequence));
-  requests_[id] = {sequence, std::move(request.sink), std::move(request.end_tokens),
-                   request.deadline};
+  requests_[id] = {sequence,         std::move(request.sink),   std::move(request.end_tokens),
+                   request.deadline, std::move(request.tenant), request.arrived};
   if (pipeline_ == nullptr) {
     Finish(id, FinishReason::kError, absl::UnavailableError("the workers are not connected"));
   }
@@ -291,6 +293,25 @@ EngineStats EngineLoop::Stats() const {
   stats.prefix_queried_tokens = scheduler_.num_queried_tokens();
   stats.prefix_cached_tokens = scheduler_.num_cached_tokens();
   return stats;
+}
+
+std::vector<SequenceInfo> EngineLoop::ListSequences(absl::Time now) const {
+  std::vector<SequenceInfo> list;
+  for (const auto& [id, request] : requests_) {
+    const Sequence& sequence = *request.sequence;
+    SequenceInfo& info = list.emplace_back();
+    info.id = id;
+    info.tenant = request.tenant;
+    info.running = sequence.lane >= 0;
+    info.lane = sequence.lane;
+    info.prompt_tokens = sequence.num_prompt_tokens;
+    info.generated_tokens = sequence.num_tokens() - sequence.num_prompt_tokens;
+    info.computed_tokens = sequence.num_computed_tokens;
+    info.kv_blocks = static_cast<int>(sequence.blocks.size());
+    info.preemptions = sequence.num_preemptions;
+    info.age = now - request.arrived;
+  }
+  return list;
 }
 
 }  // namespace dovetail::coordinator

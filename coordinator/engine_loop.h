@@ -27,6 +27,8 @@ struct NewRequest {
   std::shared_ptr<TokenSink> sink;
   std::vector<int32_t> end_tokens;
   absl::Time deadline;
+  std::string tenant;
+  absl::Time arrived;
 };
 
 class EngineLoop {
@@ -55,6 +57,7 @@ class EngineLoop {
   bool idle() const { return scheduler_.idle(); }  // also nothing in flight
   int num_requests() const { return static_cast<int>(requests_.size()); }
   EngineStats Stats() const;
+  std::vector<SequenceInfo> ListSequences(absl::Time now) const;
 
  private:
   struct Request {
@@ -62,6 +65,8 @@ class EngineLoop {
     std::shared_ptr<TokenSink> sink;
     std::vector<int32_t> end_tokens;
     absl::Time deadline;
+    std::string tenant;
+    absl::Time arrived;
     bool prompt_counted = false;
   };
   struct LaneStep {  // the step in flight in a lane

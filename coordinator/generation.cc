@@ -8,7 +8,9 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/status_macros.h"
+#include "coordinator/request_metrics.h"
 #include "coordinator/stop_matcher.h"
 #include "nlohmann/json.hpp"
 
@@ -167,6 +169,7 @@ struct GenerationService::Impl {
   int context_length;
   int max_new_tokens;
   std::atomic<bool> accepting{true};
+  RequestMetrics* metrics = nullptr;
 
   absl::StatusOr<std::vector<int32_t>> Tokenize(const GenerationRequest& request) const;
   absl::StatusOr<std::vector<int32_t>> TokenizeChat(const std::vector<ChatMessage>& messages) const;
@@ -267,6 +270,15 @@ GenerationService::GenerationService(std::string model_name, const model::ModelC
 
 absl::StatusOr<RequestId> GenerationService::Start(const GenerationRequest& request,
                                                    std::shared_ptr<EventSink> sink) {
+  if (impl_->metrics == nullptr) return Submit(request, std::move(sink));
+  absl::StatusOr<RequestId> id =
+      Submit(request, impl_->metrics->Watch(std::move(sink), absl::Now()));
+  if (!id.ok()) impl_->metrics->AddRejected(id.status());
+  return id;
+}
+
+absl::StatusOr<RequestId> GenerationService::Submit(const GenerationRequest& request,
+                                                    std::shared_ptr<EventSink> sink) {
   if (!impl_->accepting) return absl::UnavailableError("the server is shutting down");
   const bool is_chat = std::holds_alternative<std::vector<ChatMessage>>(request.input);
   const absl::string_view field = is_chat ? "messages" : "prompt";
@@ -284,6 +296,7 @@ absl::StatusOr<RequestId> GenerationService::Start(const GenerationRequest& requ
     engine_request.end_tokens.assign(ends.begin(), ends.end());
   }
   engine_request.deadline = request.deadline;
+  engine_request.tenant = request.tenant;
 
   auto tokens = std::make_shared<GenerationSink>(
       impl_->tokenizer, impl_->engine, std::move(sink), request.stop,
@@ -295,6 +308,13 @@ absl::StatusOr<RequestId> GenerationService::Start(const GenerationRequest& requ
 }
 
 void GenerationService::Cancel(RequestId id) { impl_->engine->Cancel(id); }
+
+absl::StatusOr<std::vector<int32_t>> GenerationService::Tokenize(
+    const GenerationRequest& request) const {
+  return impl_->Tokenize(request);
+}
+
+void GenerationService::set_metrics(RequestMetrics* metrics) { impl_->metrics = metrics; }
 
 const std::string& GenerationService::model_name() const { return impl_->model_name; }
 const model::ModelConfig& GenerationService::config() const { return *impl_->config; }

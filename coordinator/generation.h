@@ -38,6 +38,7 @@ struct GenerationRequest {
   std::vector<std::string> stop;      // at most 16, none empty
   bool ignore_eos = false;
   absl::Time deadline = absl::InfiniteFuture();
+  std::string tenant;  // the name of the API key; "" where none is needed
 };
 
 struct GenerationEvent {
@@ -57,6 +58,8 @@ class EventSink {
   virtual void OnEvent(const GenerationEvent& event) = 0;
 };
 
+class RequestMetrics;
+
 class GenerationService {
  public:
   // All borrowed and outliving this. `chat_template` may be null (no chat then).
@@ -70,6 +73,10 @@ class GenerationService {
   absl::StatusOr<RequestId> Start(const GenerationRequest& request,
                                   std::shared_ptr<EventSink> sink);
   void Cancel(RequestId id);
+  // The prompt's tokens, as Start() would compute them.
+  absl::StatusOr<std::vector<int32_t>> Tokenize(const GenerationRequest& request) const;
+  // Requests are counted and timed from now on. Borrowed; before the first Start().
+  void set_metrics(RequestMetrics* metrics);
 
   const std::string& model_name() const;
   const model::ModelConfig& config() const;
@@ -82,6 +89,8 @@ class GenerationService {
 
  private:
   struct Impl;
+  absl::StatusOr<RequestId> Submit(const GenerationRequest& request,
+                                   std::shared_ptr<EventSink> sink);
   std::shared_ptr<Impl> impl_;
 };
 

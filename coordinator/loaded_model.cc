@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "base/weight_type.h"
 #include "model/memory_plan.h"
 
 namespace dovetail::coordinator {
@@ -55,6 +57,16 @@ absl::StatusOr<LoadedModel> OpenModel(const ServeConfig& config) {
   DT_ASSIGN_OR_RETURN(model.tokenizer, model::Tokenizer::Create(*model.file));
   model.chat_template = ParseChatTemplate(*model.file);
   return model;
+}
+
+std::string MainWeightType(const model::GgufFile& file) {
+  std::map<std::string, int64_t> bytes;
+  for (const model::GgufTensor& tensor : file.tensors()) {
+    bytes[std::string(InfoOf(tensor.type).name)] += tensor.bytes;
+  }
+  const auto most = std::max_element(
+      bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == bytes.end() ? "" : most->first;
 }
 
 absl::StatusOr<StepShape> MakeStepShape(const ServeConfig& config,

@@ -68,9 +68,10 @@ size_t UnreadBytes(const v1::GenerateResponse& response) {
 
 }  // namespace
 
-void GenerateCall::Begin(const v1::GenerateRequest& proto, absl::Time deadline) {
+void GenerateCall::Begin(const v1::GenerateRequest& proto, absl::Time deadline,
+                         absl::StatusOr<std::string> tenant) {
   self_ = shared_from_this();
-  const absl::StatusOr<RequestId> id = StartGeneration(proto, deadline);
+  const absl::StatusOr<RequestId> id = StartGeneration(proto, deadline, std::move(tenant));
   std::optional<RequestId> to_cancel;
   {
     absl::MutexLock lock(&mutex_);
@@ -87,9 +88,12 @@ void GenerateCall::Begin(const v1::GenerateRequest& proto, absl::Time deadline) 
 }
 
 absl::StatusOr<RequestId> GenerateCall::StartGeneration(const v1::GenerateRequest& proto,
-                                                        absl::Time deadline) {
+                                                        absl::Time deadline,
+                                                        absl::StatusOr<std::string> tenant) {
+  if (!tenant.ok()) return tenant.status();
   DT_RETURN_IF_ERROR(options_.generation->CheckModel(proto.model()));
   DT_ASSIGN_OR_RETURN(GenerationRequest request, FromProto(proto));
+  request.tenant = *std::move(tenant);
   request.deadline = std::min(deadline, absl::Now() + options_.request_timeout);
   return options_.generation->Start(request, shared_from_this());
 }

@@ -25,8 +25,9 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   explicit GenerateCall(const InferenceOptions& options) : options_(options) {}
 
   // Starts the generation, or finishes the call with the reason why not. `deadline` is the
-  // client's.
-  void Begin(const v1::GenerateRequest& request, absl::Time deadline);
+  // client's, `tenant` who it is, or why it may not call.
+  void Begin(const v1::GenerateRequest& request, absl::Time deadline,
+             absl::StatusOr<std::string> tenant);
 
   void OnEvent(const GenerationEvent& event) override;  // engine's thread
 
@@ -35,8 +36,8 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   void OnDone() override;
 
  private:
-  absl::StatusOr<RequestId> StartGeneration(const v1::GenerateRequest& request,
-                                            absl::Time deadline);
+  absl::StatusOr<RequestId> StartGeneration(const v1::GenerateRequest& request, absl::Time deadline,
+                                            absl::StatusOr<std::string> tenant);
   void Merge(const GenerationEvent& event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Flush() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What is to be cancelled once the mutex is free again: the generation service may hold locks of

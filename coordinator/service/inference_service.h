@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "absl/time/time.h"
+#include "coordinator/api_keys.h"
 #include "coordinator/generation.h"
 
 namespace grpc {
@@ -17,6 +18,7 @@ namespace dovetail::coordinator {
 
 struct InferenceOptions {
   GenerationService* generation = nullptr;             // borrowed, outlives the server
+  const ApiKeys* keys = nullptr;                       // borrowed; null: everybody may call
   int64_t file_bytes = 0;                              // of the model, for ListModels
   absl::Duration request_timeout = absl::Minutes(10);  // for calls with a later deadline, or none
   // Text of one stream that its client has not read yet; more, and the generation is cancelled.
