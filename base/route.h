@@ -1,12 +1,19 @@
 // Route: the path of a step through the workers, the compiled form of a placement.
 //
-// An Op reads and writes the residual stream `x` [rows, hidden_size] (f32), which is the only thing
-// that crosses from worker to worker:
-//   kEmbedding   x = embedding[token]
-//   kAttention   x += o_proj(attention(rope(qkv(norm(x)))))      (one layer, its KV cache)
-//   kMlp         x += down(act(gate(norm(x))) * up(norm(x)))     (one layer)
-//   kNorm        x = output_norm(x), for the rows whose logits are wanted; x shrinks to those rows
-//   kLmHead      logits = lm_head(x), then sampling
+// An Op reads and writes the residual stream `x` [rows, hidden_size] (f32):
+//   kEmbedding      x = embedding[token]
+//   kAttention      x += o_proj(attention(rope(qkv(norm(x)))))      (one layer, its KV cache)
+//   kMlp            x += down(act(gate(norm(x))) * up(norm(x)))     (one dense layer)
+//   kNorm           x = output_norm(x), for the rows whose logits are wanted; x shrinks to those
+//   kLmHead         logits = lm_head(x), then sampling
+// A layer with experts has in place of kMlp its parts, which may lie on different workers:
+//   kRouter         norm(x), then which experts each row uses (its slots) and their weights
+//   kSharedExperts  what the shared expert makes of norm(x); layers without one have no such op
+//   kExperts        what experts [expert_begin, expert_end) make of norm(x) for the rows that use
+//                   them; the ranges of a layer are disjoint, cover all its experts, and come in
+//                   any order. The last one adds up all that was made: x += sum over slots.
+// Between the parts of a layer a step carries slots and unsummed outputs besides x
+// (docs/wire_format.md); elsewhere x is the only thing that crosses from worker to worker.
 // A Segment is what one worker does without a hop. The route is re-entrant: a worker may own
 // several segments. Plain data, shared by both processes.
 #ifndef DOVETAIL_BASE_ROUTE_H_
@@ -18,13 +25,34 @@
 
 namespace dovetail {
 
-enum class OpKind : uint32_t { kEmbedding = 0, kAttention = 1, kMlp = 2, kNorm = 3, kLmHead = 4 };
+enum class OpKind : uint32_t {
+  kEmbedding = 0,
+  kAttention = 1,
+  kMlp = 2,
+  kNorm = 3,
+  kLmHead = 4,
+  kRouter = 5,
+  kSharedExperts = 6,
+  kExperts = 7,
+};
 
 struct Op {
   OpKind kind = OpKind::kEmbedding;
-  int32_t layer = -1;  // of kAttention and kMlp
+  int32_t layer = -1;        // -1: an op of no layer
+  int32_t expert_begin = 0;  // of kExperts: [expert_begin, expert_end)
+  int32_t expert_end = 0;
   bool operator==(const Op&) const = default;
 };
+
+// Is it a part of a layer's experts?
+inline bool IsExpertPart(OpKind kind) {
+  return kind == OpKind::kRouter || kind == OpKind::kSharedExperts || kind == OpKind::kExperts;
+}
+
+// Is there one in each layer that has it?
+inline bool IsOfLayer(OpKind kind) {
+  return kind == OpKind::kAttention || kind == OpKind::kMlp || IsExpertPart(kind);
+}
 
 struct Segment {
   std::string worker;  // "cpu:0"
@@ -33,6 +61,9 @@ struct Segment {
 };
 
 using Route = std::vector<Segment>;
+
+// Steps report the time of every segment, so there is a limit: 16 per layer of the deepest models.
+inline constexpr int kMaxRouteSegments = 4096;
 
 }  // namespace dovetail
 

@@ -53,6 +53,19 @@ PrefixNode BlockPool::Match(const CacheSalt& salt, absl::Span<const int32_t> tok
   return node;
 }
 
+int BlockPool::CountMatches(const CacheSalt& salt, absl::Span<const int32_t> tokens,
+                            int max_blocks) const {
+  const size_t most = std::min<size_t>(std::max(max_blocks, 0), tokens.size() / kKvBlockTokens);
+  PrefixNode node = kNoPrefix;
+  for (size_t i = 0; i < most; ++i) {
+    const BlockId block =
+        index_.Find(node, salt, tokens.subspan(i * kKvBlockTokens, kKvBlockTokens));
+    if (block < 0) return static_cast<int>(i);
+    node = index_.node(block);
+  }
+  return static_cast<int>(most);
+}
+
 PrefixNode BlockPool::Cache(BlockId block, PrefixNode parent, const CacheSalt& salt,
                             absl::Span<const int32_t> tokens) {
   DT_CHECK_GT(ref_count(block), 0);

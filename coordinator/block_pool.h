@@ -46,6 +46,8 @@ class BlockPool {
   // row but at most `max_blocks`, with one more reference each. Returns the node of the last.
   PrefixNode Match(const CacheSalt& salt, absl::Span<const int32_t> tokens, int max_blocks,
                    std::vector<BlockId>* out);
+  // How many Match() would find.
+  int CountMatches(const CacheSalt& salt, absl::Span<const int32_t> tokens, int max_blocks) const;
   // `block`, which has references, holds exactly these kKvBlockTokens tokens after `parent`: it can
   // be found from now on, unless another one with the same content can. Returns that one's node.
   PrefixNode Cache(BlockId block, PrefixNode parent, const CacheSalt& salt,

@@ -124,13 +124,18 @@ void ClusterMachine::Fail(const absl::Status& reason) {
   if (!failure_.ok() || stopped_) return;
   failure_ = reason;
   LogDebug(absl::StrCat("cannot go on: ", reason.message()));  // whoever runs this reports it
-  BreakEpoch(absl::UnavailableError(absl::StrCat("the server cannot go on: ", reason.message())));
+  const absl::Status unavailable =
+      absl::UnavailableError(absl::StrCat("the server cannot go on: ", reason.message()));
+  BreakEpoch(unavailable);
   UpdateState();
+  if (options_.publish) options_.publish();
+  options_.clear_pipeline(unavailable);
 }
 
 void ClusterMachine::Shutdown(const std::string& reason) {
   if (stopped_) return;
   BreakEpoch(absl::UnavailableError(reason));
+  options_.clear_pipeline(absl::UnavailableError(reason));
   stopped_ = true;
   v1::WorkerCommand command;
   command.mutable_shutdown()->set_reason(reason);
@@ -386,7 +391,7 @@ void ClusterMachine::BreakEpoch(const absl::Status& reason) {
   // so that neither the engine nor a worker waits on the other end of a ring.
   if (watch != nullptr) watch->SetReason(reason);
   exchange->Abort();
-  if (watch != nullptr) options_.clear_pipeline(reason);
+  if (watch != nullptr) options_.suspend_pipeline(reason);
   ::unlink(options_.run_dir->ExchangePath(epoch_).c_str());
 }
 

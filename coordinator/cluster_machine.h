@@ -5,9 +5,10 @@
 //   epoch + 1, exchange file, Connect to all -> all Connected -> pipeline handed to the engine ->
 //   ready.
 //
-// A planned worker that is lost ends the epoch: the exchange is aborted, the engine's requests end
-// with the reason, the other workers are disconnected but keep their weights. When it registers
-// again it alone loads, and a new epoch begins. A refused plan or a failed load is final.
+// A planned worker that is lost ends the epoch: the exchange is aborted, the engine's requests are
+// suspended, the other workers are disconnected but keep their weights. When it registers again it
+// alone loads, a new epoch begins and the requests go on. A refused plan or a failed load is final:
+// then they end with the reason.
 //
 // Pure logic: no threads, no clock, no gRPC. Owned by one thread (cluster.h), which passes the time
 // in.
@@ -55,9 +56,11 @@ struct ClusterOptions {
                                                           const Plan&)>
       make_pipeline;
   std::function<void(std::unique_ptr<Pipeline>)> set_pipeline;
+  // The pipeline is gone: another one will come, or (clear) none will.
+  std::function<void(const absl::Status& reason)> suspend_pipeline;
   std::function<void(const absl::Status& reason)> clear_pipeline;
-  // The state has to be seen now, before the requests of an epoch end: whoever got UNAVAILABLE must
-  // not read "ready" afterwards. May be empty.
+  // The state has to be seen now, before the requests of an epoch are touched: whoever got
+  // UNAVAILABLE must not read "ready" afterwards. May be empty.
   std::function<void()> publish;
 };
 

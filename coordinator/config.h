@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/step_shape.h"
+#include "coordinator/preemption.h"
 #include "coordinator/tls_identity.h"
 
 namespace dovetail::coordinator {
@@ -45,15 +46,19 @@ struct ServeConfig {
   int context_length = 0;  // tokens per sequence; 0: min(model's, 8192) (alias cache_lens)
   int kv_tokens =
       0;  // tokens of the whole KV cache; 0: context_length * 2, at least max_batch_size blocks
+  int kv_swap_tokens = 0;  // tokens of the swap area, besides
   KvType kv_type = KvType::kF16;
   int max_batch_size = 32;  // sequences of one step
   int chunk_size = 512;     // prefill tokens of one step              (alias chunk_prefill_size)
   int max_new_tokens = 0;   // cap on max_tokens; 0: until the context ends
   int max_queue = 256;      // waiting requests before RESOURCE_EXHAUSTED
   int max_logit_rows = 0;   // 0: max_batch_size (eval raises it)
-  int lanes = 1;            // steps in flight along the route
+  int lanes = 0;            // steps in flight along the route; 0: as many as pay ("auto")
+  absl::Duration token_target = absl::Milliseconds(100);  // between two tokens of a stream
+  Preemption preemption = Preemption::kCheaper;
   absl::Duration request_timeout = absl::Minutes(10);
-  absl::Duration worker_timeout = absl::Seconds(10);  // without a sign of life
+  absl::Duration worker_timeout = absl::Seconds(10);    // without a sign of life
+  absl::Duration recovery_timeout = absl::Seconds(60);  // streams wait for a lost worker
   absl::Duration drain_timeout = absl::Seconds(30);
   std::string log_level = "info";
 };

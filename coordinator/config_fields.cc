@@ -172,12 +172,33 @@ void ReadApiKeys(const YamlNode& node, absl::string_view name, ConfigDraft* draf
 
 void ReadKvType(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                 Mistakes* mistakes) {
-  if (node.kind == YamlKind::kScalar && node.scalar == "f32") {
-    draft->config.kv_type = KvType::kF32;
-  } else if (node.kind == YamlKind::kScalar && node.scalar == "f16") {
-    draft->config.kv_type = KvType::kF16;
+  if (node.kind == YamlKind::kScalar && FindKvType(node.scalar, &draft->config.kv_type)) return;
+  mistakes->Add(node,
+                absl::StrCat("`", name, "` must be one of ", kKvTypeNames, ", got ", Quoted(node)));
+}
+
+void ReadPreemption(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+                    Mistakes* mistakes) {
+  const absl::string_view text = node.kind == YamlKind::kScalar ? node.scalar : "";
+  if (text == "auto") {
+    draft->config.preemption = Preemption::kCheaper;
+  } else if (text == "swap") {
+    draft->config.preemption = Preemption::kSwap;
+  } else if (text == "recompute") {
+    draft->config.preemption = Preemption::kRecompute;
   } else {
-    mistakes->Add(node, absl::StrCat("`", name, "` must be f16 or f32, got ", Quoted(node)));
+    mistakes->Add(node,
+                  absl::StrCat("`", name, "` must be auto, swap or recompute, got ", Quoted(node)));
+  }
+}
+
+void ReadLanes(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+               Mistakes* mistakes) {
+  constexpr int kMostLanes = 64;
+  if (node.kind == YamlKind::kScalar && node.scalar == "auto") {
+    draft->config.lanes = 0;
+  } else if (auto value = ReadInt(node, name, 1, kMostLanes, mistakes)) {
+    draft->config.lanes = static_cast<int>(*value);
   }
 }
 
@@ -246,15 +267,19 @@ const std::vector<ConfigField>& ConfigFields() {
       {"max_connections", "", Int(&ServeConfig::max_connections, 1, 1 << 20)},
       {"context_length", "cache_lens", Int(&ServeConfig::context_length, 0, kMany)},
       {"kv_tokens", "", Int(&ServeConfig::kv_tokens, 0, kMany)},
+      {"kv_swap_tokens", "", Int(&ServeConfig::kv_swap_tokens, 0, kMany)},
       {"kv_type", "", ReadKvType},
       {"max_batch_size", "", Int(&ServeConfig::max_batch_size, 1, 1024)},
       {"chunk_size", "chunk_prefill_size", Int(&ServeConfig::chunk_size, 1, 65536)},
       {"max_new_tokens", "", Int(&ServeConfig::max_new_tokens, 0, kMany)},
       {"max_queue", "", Int(&ServeConfig::max_queue, 1, 1 << 20)},
       {"max_logit_rows", "", Int(&ServeConfig::max_logit_rows, 0, 1 << 20)},
-      {"lanes", "", Int(&ServeConfig::lanes, 1, 64)},
+      {"lanes", "", ReadLanes},
+      {"token_target", "", Duration(&ServeConfig::token_target)},
+      {"preemption", "", ReadPreemption},
       {"request_timeout", "", Duration(&ServeConfig::request_timeout)},
       {"worker_timeout", "", Duration(&ServeConfig::worker_timeout)},
+      {"recovery_timeout", "", Duration(&ServeConfig::recovery_timeout)},
       {"drain_timeout", "", Duration(&ServeConfig::drain_timeout)},
       {"log_level", "", ReadLogLevel},
   };

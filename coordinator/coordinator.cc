@@ -42,6 +42,9 @@ constexpr absl::Duration kStopPoll = absl::Milliseconds(200);
 constexpr absl::Duration kListTimeout = absl::Seconds(1);
 // From the end of the last request to the end of its connection.
 constexpr absl::Duration kGrpcGrace = absl::Seconds(1);
+constexpr int kMostAutoLanes = 8;
+// Of KV blocks, until it was measured: what one core of any machine does.
+constexpr double kCopiedBytesPerSecond = 4e9;
 
 // What local workers dial when the server listens on `listen`.
 std::string DialHost(const std::string& listen) {
@@ -60,6 +63,11 @@ int LocalThreads(const ServeConfig& config) {
   if (config.threads > 0) return config.threads;
   const size_t cores = UsableCpus(ReadCpuTopology(), -1).size();
   return std::max<int>(1, static_cast<int>(cores / config.workers.size()));
+}
+
+// Steps in flight with `lanes: auto`: one for each worker, and one for what lies between them.
+int MostLanes(const ServeConfig& config) {
+  return std::min<int>(kMostAutoLanes, static_cast<int>(config.workers.size()) + 1);
 }
 
 int64_t ModifiedSeconds(const std::string& path) {
@@ -180,7 +188,15 @@ void Coordinator::Impl::StartEngine() {
   engine_options.hidden_size = model.config.hidden_size;
   engine_options.chunk_size = config.chunk_size;
   engine_options.max_queue = config.max_queue;
-  engine_options.lanes = config.lanes;
+  engine_options.adaptive_lanes = config.lanes == 0;
+  engine_options.lanes = config.lanes > 0 ? config.lanes : MostLanes(config);
+  engine_options.token_target = config.token_target;
+  engine_options.preemption = config.preemption;
+  engine_options.recovery_timeout = config.recovery_timeout;
+  engine_options.cost.num_experts = model.config.experts.count;
+  engine_options.cost.experts_used = model.config.experts.num_used;
+  engine_options.cost.block_copy_seconds = static_cast<double>(KvCacheBytes(model.config, shape)) /
+                                           shape.num_blocks_in_all() / kCopiedBytesPerSecond;
   for (const Op& op : model::OpsOf(model.config)) {
     engine_options.module_names.push_back(model::ModuleName(op));
   }
@@ -218,6 +234,9 @@ void Coordinator::Impl::StartCluster() {
   };
   cluster_options.set_pipeline = [this](std::unique_ptr<Pipeline> pipeline) {
     engine->SetPipeline(std::move(pipeline));
+  };
+  cluster_options.suspend_pipeline = [this](const absl::Status& reason) {
+    engine->SuspendPipeline(reason);
   };
   cluster_options.clear_pipeline = [this](const absl::Status& reason) {
     engine->ClearPipeline(reason);
@@ -298,8 +317,7 @@ absl::Status Coordinator::Impl::StartHttp() {
   api.facts.quantization = MainWeightType(*model.file);
   api.facts.chat_template = model.file->GetString("tokenizer.chat_template").value_or("");
   api.context_length = shape.context_length;
-  api.system_fingerprint =
-      absl::StrCat("dovetail-cis1-", shape.kv_type == KvType::kF32 ? "f32" : "f16");
+  api.system_fingerprint = absl::StrCat("dovetail-cis1-", KvTypesText(model.config, shape));
   DT_ASSIGN_OR_RETURN(http_server, HttpServer::Start(http_options, std::move(api)));
   http_port = http_server->port();
   return absl::OkStatus();

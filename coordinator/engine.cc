@@ -14,7 +14,7 @@ namespace dovetail::coordinator {
 namespace {
 
 struct Command {
-  enum Kind { kSubmit, kCancel, kSetPipeline, kClearPipeline, kList };
+  enum Kind { kSubmit, kCancel, kSetPipeline, kSuspendPipeline, kClearPipeline, kList };
   Kind kind;
   NewRequest request;
   RequestId id = 0;
@@ -122,11 +122,15 @@ void Engine::SetPipeline(std::unique_ptr<Pipeline> pipeline) {
   impl_->Post(lock, std::move(command));
 }
 
-void Engine::ClearPipeline(const absl::Status& reason) {
+void Engine::SuspendPipeline(const absl::Status& reason) { DropPipeline(reason, true); }
+
+void Engine::ClearPipeline(const absl::Status& reason) { DropPipeline(reason, false); }
+
+void Engine::DropPipeline(const absl::Status& reason, bool come_back) {
   std::unique_lock<std::mutex> lock(impl_->mutex);
   impl_->ready = false;
   impl_->not_ready_reason = reason;
-  Command command{Command::kClearPipeline};
+  Command command{come_back ? Command::kSuspendPipeline : Command::kClearPipeline};
   command.reason = reason;
   const uint64_t ticket = ++impl_->clears_posted;
   impl_->Post(lock, std::move(command));
@@ -170,9 +174,10 @@ void Engine::Impl::Run() {
   while (true) {
     DrainInbox();
     // Sinks may have cancelled requests while they were told of tokens: no step is wasted on those.
-    if (loop.CollectOutputs()) DrainInbox();
-    loop.ExpireRequests(absl::Now());
-    loop.ScheduleSteps();
+    if (loop.CollectOutputs(absl::Now())) DrainInbox();
+    const absl::Time now = absl::Now();
+    loop.ExpireRequests(now);
+    loop.ScheduleSteps(now);
     if (PrepareToSleep()) Sleep();
     std::lock_guard<std::mutex> lock(mutex);
     if (stopping) break;
@@ -195,17 +200,20 @@ void Engine::Impl::DrainInbox() {
 void Engine::Impl::Execute(Command command) {
   switch (command.kind) {
     case Command::kSubmit:
-      return loop.Add(std::move(command.request));
+      return loop.Add(std::move(command.request), absl::Now());
     case Command::kCancel:
       return loop.Cancel(command.id);
     case Command::kSetPipeline:
-      return loop.SetPipeline(std::move(command.pipeline));
+      return loop.SetPipeline(std::move(command.pipeline), absl::Now());
     case Command::kList:
       return command.list->set_value(loop.ListSequences(absl::Now()));
+    case Command::kSuspendPipeline:
+      loop.SuspendPipeline(command.reason, absl::Now());
+      break;
     case Command::kClearPipeline:
+      loop.ClearPipeline(command.reason);
       break;
   }
-  loop.ClearPipeline(command.reason);
   std::lock_guard<std::mutex> lock(mutex);
   wake_target.reset();  // before the caller goes on: it may unmap what the pipeline used
   ++clears_done;

@@ -5,8 +5,10 @@
 // engine's thread. The loop: drain the inbox (cancels first), collect finished steps, emit,
 // schedule, send, sleep on the doorbell.
 //
-// Without a pipeline (loading, recovering) new requests are refused with kUnavailable; when the
-// pipeline is lost, running sequences end with kUnavailable.
+// Without a pipeline (loading, recovering) new requests are refused with kUnavailable. Requests
+// that had begun when the pipeline was lost wait for the next one: their tokens are computed again
+// and they go on, with the tokens that they would have had. They end with kUnavailable if it does
+// not come within recovery_timeout, or will not come at all.
 #ifndef DOVETAIL_COORDINATOR_ENGINE_H_
 #define DOVETAIL_COORDINATOR_ENGINE_H_
 
@@ -22,7 +24,9 @@
 #include "absl/types/span.h"
 #include "base/sampling_params.h"
 #include "base/step_shape.h"
+#include "coordinator/cost_model.h"
 #include "coordinator/pipeline.h"
+#include "coordinator/preemption.h"
 
 namespace dovetail::coordinator {
 
@@ -56,8 +60,9 @@ struct EngineRequest {
   bool logits = false;              // send the logits of every prompt row (needs max_logit_rows)
   // Requests share the KV blocks of equal beginnings only with the same salt: separates tenants.
   std::string cache_salt;
+  std::string tenant;  // whose share of the machine it uses; one for all who give none
+  int priority = 0;    // the lower number first
   absl::Time deadline = absl::InfiniteFuture();
-  std::string tenant;  // whose request it is; "" where nobody asks
 };
 
 // A request that runs or waits, as operators see it.
@@ -80,16 +85,23 @@ struct EngineOptions {
   int hidden_size = 0;
   int chunk_size = 512;  // prefill tokens of one step
   int max_queue = 256;
-  int lanes = 1;
+  int lanes = 1;  // most steps in flight
+  bool adaptive_lanes = false;
+  absl::Duration token_target = absl::Milliseconds(100);
+  Preemption preemption = Preemption::kCheaper;
+  CostModelOptions cost;
+  // How long requests wait for a new pipeline.
+  absl::Duration recovery_timeout = absl::Seconds(60);
   // A step that has not come back after step_timeout, and step_timeout_per_row for each row that is
-  // in flight in any lane, means that the pipeline is lost. Slow is not dead: a worker that hangs
-  // is noticed by its heartbeats long before.
+  // in flight in any lane, means that the pipeline is lost. Once the times of steps are known, a
+  // row's share is what they predict, 20 times: a machine may be busy with something else. Slow is
+  // not dead: a worker that ends is noticed at once, one that hangs by its heartbeats.
   absl::Duration step_timeout = absl::Seconds(30);
   absl::Duration step_timeout_per_row = absl::Seconds(1);
   // Modules in execution order, to name the one where a value stopped being finite; may be empty.
   std::vector<std::string> module_names;
   // Called on the engine's thread after an error or a timeout of the pipeline: it is cleared
-  // already and its requests have ended with kUnavailable. Not called for ClearPipeline().
+  // already and its requests wait for the next one. Not called for ClearPipeline().
   std::function<void(const absl::Status&)> on_pipeline_lost;
 };
 
@@ -102,7 +114,17 @@ struct EngineStats {
   uint64_t prompt_tokens = 0;
   uint64_t generated_tokens = 0;
   uint64_t steps = 0;
-  uint64_t preemptions = 0;
+  int waiting_swapped = 0;  // of `waiting`: preempted, with what they computed in the swap area
+  int swap_blocks_total = 0;
+  int swap_blocks_used = 0;
+  int decode_lanes = 1;
+  int tenants = 0;
+  uint64_t preemptions = 0;  // by swap and by recomputation
+  uint64_t preemptions_by_swap = 0;
+  uint64_t interrupted = 0;            // sequences that a lost pipeline made to begin again
+  uint64_t recoveries = 0;             // pipelines that came after a lost one
+  double recovery_seconds = 0;         // from loss to the new pipeline, all together
+  double predicted_wait_seconds = 0;   // to the first token of a request that came now
   uint64_t prefix_queried_tokens = 0;  // prompt tokens of admitted requests
   uint64_t prefix_cached_tokens = 0;   // of these, found in the KV cache
 };
@@ -121,8 +143,9 @@ class Engine {
 
   // The workers are connected: steps may flow. Any thread.
   void SetPipeline(std::unique_ptr<Pipeline> pipeline);
-  // The workers are gone (or going): running requests end with `reason`. Returns when no step uses
-  // the old pipeline any more.
+  // The workers are gone, or going. Returns when no step uses the old pipeline any more.
+  // Suspend: requests wait for the next one. Clear: there will be none, they end with `reason`.
+  void SuspendPipeline(const absl::Status& reason);
   void ClearPipeline(const absl::Status& reason);
 
   EngineStats stats() const;
@@ -134,6 +157,8 @@ class Engine {
   int WaitIdle(absl::Duration timeout);
 
  private:
+  void DropPipeline(const absl::Status& reason, bool come_back);
+
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

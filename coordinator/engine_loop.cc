@@ -8,10 +8,32 @@
 
 namespace dovetail::coordinator {
 
+namespace {
+
+// A step may take so many times what was predicted.
+constexpr double kPatience = 20;
+// A sequence with which the pipeline was lost so often, without a new token in between, may be the
+// reason for it.
+constexpr int kMostInterruptions = 4;
+constexpr double kHopeless = 2;  // times what is left until the deadline
+
+SchedulerOptions OptionsOfScheduler(const EngineOptions& options) {
+  SchedulerOptions result;
+  result.shape = options.shape;
+  result.chunk_size = options.chunk_size;
+  result.lanes = options.lanes;
+  result.hidden_size = options.hidden_size;
+  result.adaptive_lanes = options.adaptive_lanes;
+  result.token_target = options.token_target;
+  result.preemption = options.preemption;
+  result.cost = options.cost;
+  return result;
+}
+
+}  // namespace
+
 EngineLoop::EngineLoop(const EngineOptions& options)
-    : options_(options),
-      scheduler_({options.shape, options.chunk_size, options.lanes, options.hidden_size}),
-      lanes_(options.lanes) {
+    : options_(options), scheduler_(OptionsOfScheduler(options)), lanes_(options.lanes) {
   DT_CHECK_GT(options.vocab_size, 0);
   frame_.Reserve(options.shape);
   output_.Reserve(options.shape, options.vocab_size);
@@ -42,23 +64,32 @@ absl::StatusOr<NewRequest> EngineLoop::Check(EngineRequest request,
   sequence.max_total_tokens = scheduler_.MaxTotalTokens(num_prompt, request.max_tokens);
   sequence.wants_logits = request.logits;
   sequence.salt = MakeCacheSalt(request.cache_salt);
+  sequence.tenant_name = std::move(request.tenant);
+  sequence.priority = request.priority;
   sequence.tokens = std::move(request.prompt);
   sequence.tokens.reserve(sequence.max_total_tokens);
   result.sink = std::move(sink);
   result.end_tokens = std::move(request.end_tokens);
   result.deadline = request.deadline;
-  result.tenant = std::move(request.tenant);
-  result.arrived = absl::Now();
   return result;
 }
 
-void EngineLoop::Add(NewRequest request) {
+void EngineLoop::Add(NewRequest request, absl::Time now) {
   const RequestId id = request.sequence->id;
-  Sequence* sequence = scheduler_.Add(std::move(request.sequence));
-  requests_[id] = {sequence,         std::move(request.sink),   std::move(request.end_tokens),
-                   request.deadline, std::move(request.tenant), request.arrived};
-  if (pipeline_ == nullptr) {
-    Finish(id, FinishReason::kError, absl::UnavailableError("the workers are not connected"));
+  Sequence* sequence = scheduler_.Add(std::move(request.sequence), now);
+  requests_[id] = {sequence, std::move(request.sink), std::move(request.end_tokens),
+                   request.deadline, now};
+  if (pipeline_ == nullptr && suspended_since_ == absl::InfiniteFuture()) {
+    return Finish(id, FinishReason::kError,
+                  absl::UnavailableError("the workers are not connected"));
+  }
+  // What cannot be done in time is not begun. Predictions err, so it must be far from possible.
+  const absl::Duration needed = scheduler_.PredictedPrefill(*sequence);
+  if (needed > kHopeless * (request.deadline - now)) {
+    Finish(id, FinishReason::kError,
+           absl::DeadlineExceededError(
+               absl::StrCat("the prompt alone takes about ", absl::FormatDuration(needed),
+                            ", longer than the request's deadline allows")));
   }
 }
 
@@ -68,33 +99,47 @@ void EngineLoop::Cancel(RequestId id) {
   }
 }
 
-void EngineLoop::SetPipeline(std::shared_ptr<Pipeline> pipeline) {
-  ClearPipeline(absl::UnavailableError("the workers were replaced"));
+void EngineLoop::SetPipeline(std::shared_ptr<Pipeline> pipeline, absl::Time now) {
+  SuspendPipeline(absl::UnavailableError("the workers were replaced"), now);
   pipeline_ = std::move(pipeline);
+  scheduler_.cost_model().SetRoute(pipeline_->segment_workers());
+  if (suspended_since_ == absl::InfiniteFuture()) return;
+  ++num_recoveries_;
+  recovery_time_ += now - suspended_since_;
+  suspended_since_ = absl::InfiniteFuture();
 }
 
-void EngineLoop::ClearPipeline(const absl::Status& reason) {
+void EngineLoop::SuspendPipeline(const absl::Status& reason, absl::Time now) {
   if (pipeline_ == nullptr) return;
-  DropSteps();
-  scheduler_.ForgetCached();
+  for (LaneStep& lane : lanes_) lane = LaneStep();
+  scheduler_.LoseEpoch();
   pipeline_.reset();
-  EndAll(FinishReason::kError, reason);
-}
-
-void EngineLoop::DropSteps() {
-  for (int lane = 0; lane < options_.lanes; ++lane) {
-    if (lanes_[lane].in_flight) scheduler_.DropStep(lane);
-    lanes_[lane] = LaneStep();
+  suspended_since_ = now;
+  suspend_reason_ = reason;
+  std::vector<RequestId> given_up;
+  for (const auto& [id, request] : requests_) {
+    if (request.sequence->num_interruptions >= kMostInterruptions) given_up.push_back(id);
+  }
+  for (RequestId id : given_up) {
+    Finish(id, FinishReason::kError,
+           absl::UnavailableError(absl::StrCat(reason.message(), "; the workers were lost ",
+                                               kMostInterruptions, " times at this token")));
   }
 }
 
+void EngineLoop::ClearPipeline(const absl::Status& reason) {
+  SuspendPipeline(reason, absl::InfinitePast());
+  suspended_since_ = absl::InfiniteFuture();
+  EndAll(FinishReason::kError, reason);
+}
+
 // An error of the pipeline, seen by us and not by the cluster.
-void EngineLoop::Lose(const absl::Status& error) {
+void EngineLoop::Lose(const absl::Status& error, absl::Time now) {
   const absl::Status reason =
       error.code() == absl::StatusCode::kUnavailable
           ? error
           : absl::UnavailableError(absl::StrCat("the workers were lost: ", error.message()));
-  ClearPipeline(reason);
+  SuspendPipeline(reason, now);
   if (options_.on_pipeline_lost) options_.on_pipeline_lost(reason);
 }
 
@@ -115,31 +160,40 @@ void EngineLoop::Finish(RequestId id, FinishReason reason, const absl::Status& s
   request.sink->OnFinish(reason, status, usage);
 }
 
-bool EngineLoop::CollectOutputs() {
+bool EngineLoop::CollectOutputs(absl::Time now) {
   bool any = false;
   while (pipeline_ != nullptr) {
     absl::StatusOr<bool> came = pipeline_->Poll(&output_);
     if (!came.ok()) {
-      Lose(came.status());
+      Lose(came.status(), now);
       return true;
     }
     if (!*came) break;
     any = true;
     if (output_.header.epoch != pipeline_->epoch()) continue;  // of a worker's past life
-    if (absl::Status handled = HandleOutput(); !handled.ok()) Lose(handled);
+    if (absl::Status handled = HandleOutput(now); !handled.ok()) Lose(handled, now);
   }
   return any;
 }
 
-absl::Status EngineLoop::HandleOutput() {
-  const transport::OutputHeader& header = output_.header;
+// Steps come back in the order in which they were sent.
+bool EngineLoop::IsNext(const transport::OutputHeader& header) const {
   if (header.lane >= lanes_.size() || !lanes_[header.lane].in_flight ||
       lanes_[header.lane].step != header.step) {
+    return false;
+  }
+  return std::none_of(lanes_.begin(), lanes_.end(), [&](const LaneStep& lane) {
+    return lane.in_flight && lane.step < header.step;
+  });
+}
+
+absl::Status EngineLoop::HandleOutput(absl::Time now) {
+  const transport::OutputHeader& header = output_.header;
+  if (!IsNext(header)) {
     return absl::InternalError(absl::StrCat("step ", header.step, " of lane ", header.lane,
-                                            " came back, which is not in flight"));
+                                            " came back, which is not the next one in flight"));
   }
   const int lane = static_cast<int>(header.lane);
-  lanes_[lane].in_flight = false;
   if (header.error_layer != 0) {
     FailStep(lane, header.error_layer);
     scheduler_.DropStep(lane);
@@ -148,12 +202,15 @@ absl::Status EngineLoop::HandleOutput() {
     size_t logit_row = 0;
     for (const ScheduledRows& rows : scheduler_.in_flight(lane)) {
       if (absl::Status handled = HandleRows(rows, &output_idx, &logit_row); !handled.ok()) {
-        scheduler_.DropStep(lane);
         return handled;
       }
     }
+    scheduler_.cost_model().Observe(scheduler_.work(lane), output_.segment_us,
+                                    absl::ToDoubleSeconds(now - lanes_[lane].sent),
+                                    lanes_[lane].alone);
     scheduler_.CompleteStep(lane);
   }
+  lanes_[lane].in_flight = false;
   return absl::OkStatus();
 }
 
@@ -234,34 +291,54 @@ void EngineLoop::ExpireRequests(absl::Time now) {
     Finish(id, FinishReason::kError,
            absl::DeadlineExceededError("the request did not finish before its deadline"));
   }
+  if (now - suspended_since_ >= options_.recovery_timeout) {
+    suspended_since_ = absl::InfiniteFuture();
+    return EndAll(FinishReason::kError,
+                  absl::UnavailableError(
+                      absl::StrCat(suspend_reason_.message(), "; the workers were not back within ",
+                                   absl::FormatDuration(options_.recovery_timeout))));
+  }
   for (const LaneStep& lane : lanes_) {
     if (!lane.in_flight || !lane.overdue.Passed()) continue;
-    return Lose(absl::DeadlineExceededError(absl::StrCat(
-        "step ", lane.step, " did not come back within ", absl::FormatDuration(lane.allowed))));
+    return Lose(
+        absl::DeadlineExceededError(absl::StrCat("step ", lane.step, " did not come back within ",
+                                                 absl::FormatDuration(lane.allowed))),
+        now);
   }
 }
 
-void EngineLoop::ScheduleSteps() {
+void EngineLoop::ScheduleSteps(absl::Time now) {
   if (pipeline_ == nullptr || scheduler_.idle()) return;
   for (int lane = 0; lane < options_.lanes; ++lane) {
-    if (lanes_[lane].in_flight || !scheduler_.Schedule(lane, &frame_)) continue;
-    const absl::Duration allowed = StepAllowance();
-    lanes_[lane] = {true, ++num_steps_, Deadline(allowed), allowed};
+    if (lanes_[lane].in_flight || !scheduler_.Schedule(lane, now, &frame_)) continue;
+    NoteSent(lane, now);
     frame_.header.epoch = pipeline_->epoch();
     frame_.header.step = num_steps_;
-    if (absl::Status sent = pipeline_->Send(frame_); !sent.ok()) return Lose(sent);
+    if (absl::Status sent = pipeline_->Send(frame_); !sent.ok()) return Lose(sent, now);
   }
   // With nothing in flight the oldest sequence can always go on: anything else would wait for ever.
   DT_CHECK(AnyInFlight());
 }
 
+void EngineLoop::NoteSent(int lane, absl::Time now) {
+  const bool alone = !AnyInFlight();
+  for (LaneStep& other : lanes_) other.alone = false;
+  const absl::Duration allowed = StepAllowance();
+  lanes_[lane] = {true, ++num_steps_, Deadline(allowed), allowed, now, alone};
+}
+
 // A step may have to wait for those of the other lanes.
 absl::Duration EngineLoop::StepAllowance() const {
+  const CostModel& model = scheduler_.cost_model();
   int rows = 0;
+  double predicted = 0;
   for (int lane = 0; lane < options_.lanes; ++lane) {
     for (const ScheduledRows& scheduled : scheduler_.in_flight(lane)) rows += scheduled.num_rows;
+    if (model.ready()) predicted += model.PassSeconds(scheduler_.work(lane));
   }
-  return options_.step_timeout + options_.step_timeout_per_row * rows;
+  const absl::Duration most = options_.step_timeout_per_row * rows;
+  const absl::Duration known = absl::Seconds(kPatience * predicted);
+  return options_.step_timeout + (model.ready() ? std::min(most, known) : most);
 }
 
 bool EngineLoop::AnyInFlight() const {
@@ -276,6 +353,9 @@ absl::Duration EngineLoop::UntilNextDeadline(absl::Time now) const {
   for (const LaneStep& lane : lanes_) {
     if (lane.in_flight) left = std::min(left, lane.overdue.Remaining());
   }
+  if (!requests_.empty()) {
+    left = std::min(left, suspended_since_ + options_.recovery_timeout - now);
+  }
   return std::max(left, absl::ZeroDuration());
 }
 
@@ -283,15 +363,26 @@ EngineStats EngineLoop::Stats() const {
   EngineStats stats;
   stats.running = scheduler_.num_running();
   stats.waiting = scheduler_.num_waiting();
-  stats.kv_blocks_total = scheduler_.pool().num_blocks();
-  stats.kv_blocks_used = scheduler_.pool().num_used();
+  const KvCache& kv = scheduler_.kv();
+  stats.kv_blocks_total = kv.pool().num_blocks();
+  stats.kv_blocks_used = kv.pool().num_used();
+  stats.kv_blocks_cached = kv.pool().num_cached();
+  stats.waiting_swapped = scheduler_.num_swapped();
+  stats.swap_blocks_total = options_.shape.num_swap_blocks;
+  stats.swap_blocks_used = kv.num_swap_used();
+  stats.decode_lanes = scheduler_.decode_lanes();
+  stats.tenants = scheduler_.num_tenants();
   stats.prompt_tokens = num_prompt_tokens_;
   stats.generated_tokens = num_generated_tokens_;
+  stats.prefix_queried_tokens = kv.num_queried_tokens();
+  stats.prefix_cached_tokens = kv.num_found_tokens();
   stats.steps = num_steps_;
   stats.preemptions = scheduler_.num_preemptions();
-  stats.kv_blocks_cached = scheduler_.pool().num_cached();
-  stats.prefix_queried_tokens = scheduler_.num_queried_tokens();
-  stats.prefix_cached_tokens = scheduler_.num_cached_tokens();
+  stats.preemptions_by_swap = scheduler_.counts().swaps;
+  stats.interrupted = scheduler_.counts().interrupted;
+  stats.recoveries = num_recoveries_;
+  stats.recovery_seconds = absl::ToDoubleSeconds(recovery_time_);
+  stats.predicted_wait_seconds = absl::ToDoubleSeconds(scheduler_.PredictedWait());
   return stats;
 }
 
@@ -301,7 +392,7 @@ std::vector<SequenceInfo> EngineLoop::ListSequences(absl::Time now) const {
     const Sequence& sequence = *request.sequence;
     SequenceInfo& info = list.emplace_back();
     info.id = id;
-    info.tenant = request.tenant;
+    info.tenant = sequence.tenant_name;
     info.running = sequence.lane >= 0;
     info.lane = sequence.lane;
     info.prompt_tokens = sequence.num_prompt_tokens;

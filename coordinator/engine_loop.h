@@ -27,8 +27,6 @@ struct NewRequest {
   std::shared_ptr<TokenSink> sink;
   std::vector<int32_t> end_tokens;
   absl::Time deadline;
-  std::string tenant;
-  absl::Time arrived;
 };
 
 class EngineLoop {
@@ -38,18 +36,22 @@ class EngineLoop {
   // Any thread: depends on the options only. The sequence has no id yet.
   absl::StatusOr<NewRequest> Check(EngineRequest request, std::shared_ptr<TokenSink> sink) const;
 
-  void Add(NewRequest request);
+  void Add(NewRequest request, absl::Time now);
   void Cancel(RequestId id);
-  void SetPipeline(std::shared_ptr<Pipeline> pipeline);
+  void SetPipeline(std::shared_ptr<Pipeline> pipeline, absl::Time now);
+  // Requests wait for the next pipeline, at most recovery_timeout.
+  void SuspendPipeline(const absl::Status& reason, absl::Time now);
+  // No other will come: requests end.
   void ClearPipeline(const absl::Status& reason);
   void EndAll(FinishReason reason, const absl::Status& status);
 
   // Takes in what came back and tells the sinks. True if anything did.
-  bool CollectOutputs();
-  // Ends requests whose deadline passed, and the pipeline if a step is overdue.
+  bool CollectOutputs(absl::Time now);
+  // Ends requests whose deadline passed or that waited too long for a pipeline, and the pipeline if
+  // a step is overdue.
   void ExpireRequests(absl::Time now);
   // Sends a step for every lane that has none in flight and something to compute.
-  void ScheduleSteps();
+  void ScheduleSteps(absl::Time now);
 
   // How long the loop may sleep if nothing happens.
   absl::Duration UntilNextDeadline(absl::Time now) const;
@@ -65,7 +67,6 @@ class EngineLoop {
     std::shared_ptr<TokenSink> sink;
     std::vector<int32_t> end_tokens;
     absl::Time deadline;
-    std::string tenant;
     absl::Time arrived;
     bool prompt_counted = false;
   };
@@ -74,15 +75,18 @@ class EngineLoop {
     uint64_t step = 0;
     Deadline overdue{absl::InfiniteDuration()};
     absl::Duration allowed;
+    absl::Time sent;
+    bool alone = false;  // no other step was in flight since
   };
 
-  absl::Status HandleOutput();
+  absl::Status HandleOutput(absl::Time now);
+  bool IsNext(const transport::OutputHeader& header) const;
   absl::Status HandleRows(const ScheduledRows& rows, size_t* output_idx, size_t* logit_row);
   void Deliver(const ScheduledRows& rows, int32_t token, absl::Span<const float> logits);
   void FailStep(int lane, uint32_t error_layer);
   void Finish(RequestId id, FinishReason reason, const absl::Status& status);
-  void Lose(const absl::Status& error);
-  void DropSteps();
+  void Lose(const absl::Status& error, absl::Time now);
+  void NoteSent(int lane, absl::Time now);
   bool AnyInFlight() const;
   absl::Duration StepAllowance() const;
 
@@ -90,12 +94,17 @@ class EngineLoop {
   Scheduler scheduler_;
   absl::btree_map<RequestId, Request> requests_;
   std::shared_ptr<Pipeline> pipeline_;
+  // While requests wait for a pipeline: since when, and why.
+  absl::Time suspended_since_ = absl::InfiniteFuture();
+  absl::Status suspend_reason_;
   std::vector<LaneStep> lanes_;
   transport::StepFrame frame_;
   transport::StepOutput output_;
   uint64_t num_steps_ = 0;
   uint64_t num_prompt_tokens_ = 0;
   uint64_t num_generated_tokens_ = 0;
+  uint64_t num_recoveries_ = 0;
+  absl::Duration recovery_time_;
 };
 
 }  // namespace dovetail::coordinator

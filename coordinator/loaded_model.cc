@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "base/weight_type.h"
@@ -85,6 +86,7 @@ absl::StatusOr<StepShape> MakeStepShape(const ServeConfig& config,
       config.kv_tokens > 0 ? config.kv_tokens : int64_t{2} * shape.context_length;
   shape.num_kv_blocks =
       std::max(BlocksOf(kv_tokens), config.kv_tokens > 0 ? 1 : config.max_batch_size);
+  shape.num_swap_blocks = BlocksOf(config.kv_swap_tokens);
   shape.kv_type = config.kv_type;
   shape.max_sequences = config.max_batch_size;
   // Every decode fits beside a full chunk of prefill.
@@ -95,8 +97,20 @@ absl::StatusOr<StepShape> MakeStepShape(const ServeConfig& config,
 }
 
 int64_t KvCacheBytes(const model::ModelConfig& model_config, const StepShape& shape) {
-  return int64_t{model_config.num_hidden_layers} * shape.num_kv_blocks *
-         model::KvBytesPerBlockPerLayer(model_config, shape.kv_type);
+  return model::KvBytes(model_config, model::OpsOf(model_config), shape);
+}
+
+std::string KvTypesText(const model::ModelConfig& model_config, const StepShape& shape) {
+  std::vector<std::pair<KvType, int>> runs;
+  for (int32_t layer = 0; layer < model_config.num_hidden_layers; ++layer) {
+    const KvType type = shape.KvTypeOf(layer);
+    if (runs.empty() || runs.back().first != type) runs.emplace_back(type, 0);
+    ++runs.back().second;
+  }
+  if (runs.size() == 1) return KvTypeName(runs[0].first);
+  return absl::StrJoin(runs, ", ", [](std::string* out, const std::pair<KvType, int>& run) {
+    absl::StrAppend(out, KvTypeName(run.first), " x", run.second);
+  });
 }
 
 }  // namespace dovetail::coordinator

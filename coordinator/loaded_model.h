@@ -39,6 +39,9 @@ absl::StatusOr<StepShape> MakeStepShape(const ServeConfig& config,
 // Bytes of the whole KV cache, all workers together.
 int64_t KvCacheBytes(const model::ModelConfig& model_config, const StepShape& shape);
 
+// "f16", or "f16 x2, q8_0 x59" where layers differ: a part of what determines bits.
+std::string KvTypesText(const model::ModelConfig& model_config, const StepShape& shape);
+
 }  // namespace dovetail::coordinator
 
 #endif  // DOVETAIL_COORDINATOR_LOADED_MODEL_H_

@@ -1,6 +1,9 @@
 #include "coordinator/pipeline.h"
 
+#include <algorithm>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "base/check.h"
 #include "base/status_macros.h"
@@ -19,17 +22,19 @@ class ExchangePipeline : public Pipeline {
   ExchangePipeline(std::shared_ptr<transport::Exchange> exchange,
                    std::unique_ptr<transport::TensorSender> sender,
                    std::unique_ptr<transport::TensorReceiver> receiver,
-                   std::unique_ptr<transport::Doorbell> doorbell, const StepShape& shape,
-                   int vocab_size)
+                   std::unique_ptr<transport::Doorbell> doorbell, std::vector<int> segment_workers,
+                   const StepShape& shape, int vocab_size)
       : exchange_(std::move(exchange)),
         sender_(std::move(sender)),
         receiver_(std::move(receiver)),
         doorbell_(std::move(doorbell)),
+        segment_workers_(std::move(segment_workers)),
         shape_(shape),
         vocab_size_(vocab_size),
         seen_(doorbell_->Sequence()) {}
 
   uint64_t epoch() const override { return exchange_->epoch(); }
+  absl::Span<const int> segment_workers() const override { return segment_workers_; }
 
   absl::Status Send(const transport::StepFrame& frame) override {
     return transport::SendStep(*sender_, frame, {}, kMessageTimeout);
@@ -56,10 +61,22 @@ class ExchangePipeline : public Pipeline {
   const std::unique_ptr<transport::TensorSender> sender_;
   const std::unique_ptr<transport::TensorReceiver> receiver_;
   const std::unique_ptr<transport::Doorbell> doorbell_;
+  const std::vector<int> segment_workers_;
   const StepShape shape_;
   const int vocab_size_;
   uint32_t seen_;
 };
+
+std::vector<int> NumberWorkers(const Route& route) {
+  std::vector<std::string> names;
+  std::vector<int> numbers;
+  for (const Segment& segment : route) {
+    const auto it = std::find(names.begin(), names.end(), segment.worker);
+    numbers.push_back(static_cast<int>(it - names.begin()));
+    if (it == names.end()) names.push_back(segment.worker);
+  }
+  return numbers;
+}
 
 }  // namespace
 
@@ -72,8 +89,8 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeExchangePipeline(
                       exchange->Receiver(route.back().worker, transport::kCoordinator));
   DT_ASSIGN_OR_RETURN(auto doorbell, exchange->DoorbellOf(transport::kCoordinator));
   return std::make_unique<ExchangePipeline>(std::move(exchange), std::move(sender),
-                                            std::move(receiver), std::move(doorbell), shape,
-                                            vocab_size);
+                                            std::move(receiver), std::move(doorbell),
+                                            NumberWorkers(route), shape, vocab_size);
 }
 
 }  // namespace dovetail::coordinator

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "transport/exchange.h"
 #include "transport/step_frame.h"
 
@@ -20,6 +21,8 @@ class Pipeline {
  public:
   virtual ~Pipeline() = default;
   virtual uint64_t epoch() const = 0;
+  // The worker of every segment of the route, as numbers in order of their first segment.
+  virtual absl::Span<const int> segment_workers() const = 0;
   // Hands the frame to the first worker. An error means that the pipeline is lost.
   virtual absl::Status Send(const transport::StepFrame& frame) = 0;
   // True and fills `output` when a step has come back; false when none has. Never waits long.

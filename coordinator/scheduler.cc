@@ -1,6 +1,7 @@
 #include "coordinator/scheduler.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,17 +10,13 @@
 namespace dovetail::coordinator {
 namespace {
 
-bool ArrivedBefore(const Sequence* a, const Sequence* b) { return a->id < b->id; }
-
-void InsertByArrival(std::vector<Sequence*>* list, Sequence* sequence) {
-  list->insert(std::upper_bound(list->begin(), list->end(), sequence, ArrivedBefore), sequence);
-}
-
-void EraseFrom(std::vector<Sequence*>* list, Sequence* sequence) {
-  auto it = std::find(list->begin(), list->end(), sequence);
-  DT_CHECK(it != list->end());
-  list->erase(it);
-}
+constexpr double kNoLimit = std::numeric_limits<double>::infinity();
+// Prefill may take as long as the decodes of its step at least, and a block of rows always goes:
+// else prompts would never be computed where decodes alone exceed the target.
+constexpr double kDecodesTimes = 2;
+constexpr int kLeastChunk = kKvBlockTokens;
+constexpr double kFirstGrowthShare = 0.1;
+constexpr double kGrowthShareSinks = 0.98;
 
 // One token that follows what is computed already, after the prompt: it may take a new block.
 bool IsDecode(const Sequence& sequence) {
@@ -35,16 +32,18 @@ Scheduler::Scheduler(const SchedulerOptions& options)
           options.shape.context_length, int64_t{options.shape.num_kv_blocks} * kKvBlockTokens))),
       lane_capacity_(std::min(
           {options.shape.max_sequences, options.shape.max_rows, options.shape.max_logit_rows})),
-      pool_(options.shape.num_kv_blocks),
-      lanes_(options.lanes) {
+      kv_(options.shape),
+      model_(options.cost),
+      lane_choice_(options.lanes, options.adaptive_lanes),
+      queue_(options.aging),
+      lanes_(options.lanes),
+      growth_share_(kFirstGrowthShare) {
   DT_CHECK_GT(options.lanes, 0);
   DT_CHECK_GT(options.chunk_size, 0);
   DT_CHECK_GT(options.shape.context_length, 0);
   DT_CHECK_GT(lane_capacity_, 0);
-  for (Lane& lane : lanes_) {
-    lane.running.reserve(lane_capacity_ + 1);
-    lane.in_flight.reserve(lane_capacity_);
-  }
+  running_.reserve(static_cast<size_t>(lane_capacity_) * options.lanes);
+  for (Lane& lane : lanes_) lane.in_flight.reserve(options.shape.max_sequences);
 }
 
 absl::Status Scheduler::CheckFits(int num_prompt_tokens, int max_tokens) const {
@@ -68,13 +67,16 @@ int Scheduler::MaxTotalTokens(int num_prompt_tokens, int max_tokens) const {
   return static_cast<int>(std::min<int64_t>(int64_t{num_prompt_tokens} + max_tokens, max_tokens_));
 }
 
-Sequence* Scheduler::Add(std::unique_ptr<Sequence> sequence) {
+Sequence* Scheduler::Add(std::unique_ptr<Sequence> sequence, absl::Time now) {
   Sequence* added = sequence.get();
   DT_CHECK(added->num_tokens() > 0 && added->num_tokens() == added->num_prompt_tokens);
   DT_CHECK(added->max_total_tokens >= added->num_prompt_tokens &&
            added->max_total_tokens <= max_tokens_);
+  added->arrival = now;
+  KvCache::Reserve(added);
   DT_CHECK(sequences_.emplace(added->id, std::move(sequence)).second);
-  InsertByArrival(&waiting_, added);
+  queue_.Enter(added);
+  queue_.Push(added);
   return added;
 }
 
@@ -83,174 +85,88 @@ Sequence* Scheduler::Find(uint64_t id) {
   return it == sequences_.end() || it->second->removed ? nullptr : it->second.get();
 }
 
-bool Scheduler::Schedule(int lane_idx, transport::StepFrame* frame) {
+bool Scheduler::Schedule(int lane_idx, absl::Time now, transport::StepFrame* frame) {
   Lane& lane = lanes_[lane_idx];
   DT_CHECK(lane.in_flight.empty());
-  frame->Clear();
-  frame->header = transport::StepHeader();
-  Rebalance(lane_idx);
+  if (lane_idx ==
+      0) {  // once in a round, before any lane was asked: nobody is moved behind its turn
+    ChooseLanes();
+    Rebalance();
+  }
+  // A lane that is not needed any more keeps those of its sequences that no other has room for.
+  const bool in_use = lane_idx < lane_choice_.in_flight();
+  if (!in_use && lane.num_sequences == 0) return false;
 
-  Budget budget;
-  budget.rows = options_.shape.max_rows;
-  budget.logit_rows = options_.shape.max_logit_rows;
+  frame->Clear();
+  Budget budget = NewBudget();
   ScheduleDecodes(lane_idx, &budget, frame);
-  budget.prefill_rows = std::min(options_.chunk_size, budget.rows);
-  for (Sequence* sequence : lane.running) {
-    if (!sequence->in_flight && sequence->num_pending_tokens() > 0 && !IsDecode(*sequence)) {
-      SchedulePrefill(sequence, &budget, frame);
+  if (in_use) {
+    LimitPrefill(&budget);
+    for (Sequence* sequence : running_) {
+      if (sequence->removed || sequence->num_pending_tokens() == 0 || IsDecode(*sequence)) continue;
+      SchedulePrefill(sequence, lane_idx, &budget, frame);
+    }
+    while (budget.prefill_rows > 0 && budget.sequences > 0) {
+      Sequence* admitted = Admit(now);
+      if (admitted == nullptr) break;
+      SchedulePrefill(admitted, lane_idx, &budget, frame);
     }
   }
-  while (budget.prefill_rows > 0) {
-    Sequence* admitted = Admit(lane_idx);
-    if (admitted == nullptr) break;
-    SchedulePrefill(admitted, &budget, frame);
-  }
   if (lane.in_flight.empty()) return false;
+  frame->copies.swap(kv_.pending_copies());
+  kv_.pending_copies().clear();
+  budget.work.copies = static_cast<double>(frame->copies.size());
+  lane.work = budget.work;
+  FillHeader(lane_idx, frame);
+  return true;
+}
 
+void Scheduler::FillHeader(int lane, transport::StepFrame* frame) const {
   transport::StepHeader& header = frame->header;
-  header.lane = static_cast<uint32_t>(lane_idx);
+  header.lane = static_cast<uint32_t>(lane);
   header.num_sequences = static_cast<uint32_t>(frame->sequences.size());
+  header.num_copies = static_cast<uint32_t>(frame->copies.size());
   header.num_rows = static_cast<uint32_t>(frame->tokens.size());
   header.num_block_ids = static_cast<uint32_t>(frame->block_ids.size());
   header.num_logit_rows = static_cast<uint32_t>(frame->logit_rows.size());
   header.hidden_size = static_cast<uint32_t>(options_.hidden_size);
-  return true;
 }
 
-void Scheduler::ScheduleDecodes(int lane_idx, Budget* budget, transport::StepFrame* frame) {
-  Lane& lane = lanes_[lane_idx];
-  // A preemption takes this sequence or newer ones out of `running`, so walking by index stays
+Scheduler::Budget Scheduler::NewBudget() const {
+  Budget budget;
+  budget.rows = options_.shape.max_rows;
+  budget.sequences = options_.shape.max_sequences;
+  budget.logit_rows = options_.shape.max_logit_rows;
+  budget.seconds = kNoLimit;
+  return budget;
+}
+
+// What is left for prompts after the decodes.
+void Scheduler::LimitPrefill(Budget* budget) const {
+  budget->prefill_rows = std::min(options_.chunk_size, budget->rows);
+  const bool anybody_decodes = std::any_of(running_.begin(), running_.end(),
+                                           [](const Sequence* s) { return s->prompt_confirmed(); });
+  if (!anybody_decodes || !model_.ready()) return;
+  const double target = absl::ToDoubleSeconds(options_.token_target) / lane_choice_.decode_lanes();
+  budget->seconds = std::max(target, kDecodesTimes * model_.BottleneckSeconds(budget->work));
+}
+
+void Scheduler::ScheduleDecodes(int lane, Budget* budget, transport::StepFrame* frame) {
+  // A preemption takes this sequence or lower ones out of `running_`, so walking by index stays
   // right.
-  for (size_t i = 0; i < lane.running.size();) {
-    Sequence* sequence = lane.running[i];
-    if (IsDecode(*sequence) && GrowBlocks(sequence)) AppendRows(sequence, 1, budget, frame);
-    if (sequence->lane == lane_idx) ++i;
-  }
-}
-
-// Makes room for one more token. False when the sequence must wait or was preempted itself.
-bool Scheduler::GrowBlocks(Sequence* sequence) {
-  if (sequence->num_computed_tokens < static_cast<int>(sequence->blocks.size()) * kKvBlockTokens) {
-    return true;
-  }
-  while (!pool_.Allocate(1, &sequence->blocks)) {
-    Sequence* victim = NewestIdle();
-    DT_CHECK(victim != nullptr);  // at least the sequence itself
-    if (victim == sequence) {
-      // Everything newer is in flight. If anything is, its blocks may come back without a
-      // preemption, and the sequence is asked again when that step is over.
-      const bool others_in_flight = std::any_of(
-          lanes_.begin(), lanes_.end(), [](const Lane& lane) { return !lane.in_flight.empty(); });
-      if (!others_in_flight) Preempt(sequence);
-      return false;
+  for (size_t i = 0; i < running_.size();) {
+    Sequence* sequence = running_[i];
+    if (sequence->lane == lane && !sequence->removed && IsDecode(*sequence) &&
+        sequence->num_in_flight == 0 && GrowBlocks(sequence)) {
+      AppendRows(sequence, 1, lane, budget, frame);
     }
-    Preempt(victim);
-  }
-  return true;
-}
-
-Sequence* Scheduler::NewestIdle() const {
-  Sequence* newest = nullptr;
-  for (const Lane& lane : lanes_) {
-    for (Sequence* sequence : lane.running) {
-      if (sequence->in_flight || (newest != nullptr && ArrivedBefore(sequence, newest))) continue;
-      newest = sequence;
-    }
-  }
-  return newest;
-}
-
-void Scheduler::Preempt(Sequence* sequence) {
-  DT_CHECK(!sequence->in_flight);
-  LeaveLane(sequence);
-  sequence->num_computed_tokens = 0;
-  ++sequence->num_preemptions;
-  ++num_preemptions_;
-  InsertByArrival(&waiting_, sequence);
-}
-
-void Scheduler::LeaveLane(Sequence* sequence) {
-  EraseFrom(&lanes_[sequence->lane].running, sequence);
-  sequence->lane = -1;
-  pool_.Release(sequence->blocks);
-  sequence->blocks.clear();
-  sequence->num_cached_blocks = 0;
-  sequence->cached_node = kNoPrefix;
-}
-
-int Scheduler::SmallestLane() const {
-  int smallest = 0;
-  for (int i = 1; i < options_.lanes; ++i) {
-    if (lanes_[i].running.size() < lanes_[smallest].running.size()) smallest = i;
-  }
-  return smallest;
-}
-
-// Nothing of this lane is in flight, so its sequences may move: lanes differ by at most one
-// afterwards.
-void Scheduler::Rebalance(int lane_idx) {
-  std::vector<Sequence*>& running = lanes_[lane_idx].running;
-  for (int to = SmallestLane(); running.size() > lanes_[to].running.size() + 1;
-       to = SmallestLane()) {
-    Sequence* moved = running.back();
-    running.pop_back();
-    moved->lane = to;
-    InsertByArrival(&lanes_[to].running, moved);
+    if (sequence->lane >= 0) ++i;
   }
 }
 
-Sequence* Scheduler::Admit(int lane_idx) {
-  std::vector<Sequence*>& running = lanes_[lane_idx].running;
-  if (waiting_.empty() || static_cast<int>(running.size()) >= lane_capacity_ ||
-      running.size() > lanes_[SmallestLane()].running.size()) {
-    return nullptr;
-  }
-  Sequence* sequence = waiting_.front();
-  if (!TakeBlocks(sequence)) return nullptr;
-  waiting_.erase(waiting_.begin());
-  sequence->lane = lane_idx;
-  InsertByArrival(&running, sequence);
-  return sequence;
-}
-
-// Blocks that hold the sequence's first tokens already, and free ones for the rest. False, with
-// none taken, when too few are free.
-bool Scheduler::TakeBlocks(Sequence* sequence) {
-  const int most = BlockPool::BlocksFor(MaxComputedTokens(*sequence));
-  const bool logits_left =
-      sequence->wants_logits && sequence->num_logit_rows_sent < sequence->num_prompt_tokens;
-  const int reusable = logits_left
-                           ? std::min(sequence->num_logit_rows_sent, sequence->num_tokens() - 1)
-                           : sequence->num_tokens() - 1;
-  std::vector<BlockId>& blocks = sequence->blocks;
-  blocks.reserve(most);
-  const PrefixNode node =
-      pool_.Match(sequence->salt, sequence->tokens, reusable / kKvBlockTokens, &blocks);
-  const int found = static_cast<int>(blocks.size());
-  const int wanted = BlockPool::BlocksFor(sequence->num_tokens()) - found;
-  if (pool_.num_free() < std::min(wanted + 1, most - found)) {
-    pool_.Release(blocks);
-    blocks.clear();
-    return false;
-  }
-  DT_CHECK(pool_.Allocate(wanted, &blocks));
-  sequence->num_computed_tokens = found * kKvBlockTokens;
-  sequence->num_cached_blocks = found;
-  sequence->cached_node = node;
-  if (sequence->num_cached_tokens < 0) {
-    sequence->num_cached_tokens = sequence->num_computed_tokens;
-    num_queried_tokens_ += sequence->num_prompt_tokens;
-    num_cached_tokens_ += sequence->num_cached_tokens;
-  }
-  return true;
-}
-
-// The last token that is generated is not computed any more.
-int Scheduler::MaxComputedTokens(const Sequence& sequence) const {
-  return std::max(sequence.num_prompt_tokens, sequence.max_total_tokens - 1);
-}
-
-void Scheduler::SchedulePrefill(Sequence* sequence, Budget* budget, transport::StepFrame* frame) {
+void Scheduler::SchedulePrefill(Sequence* sequence, int lane, Budget* budget,
+                                transport::StepFrame* frame) {
+  if (budget->sequences == 0) return;
   int num_rows = std::min(sequence->num_pending_tokens(), budget->prefill_rows);
   const int unsent =
       sequence->wants_logits ? sequence->num_prompt_tokens - sequence->num_logit_rows_sent : 0;
@@ -262,12 +178,35 @@ void Scheduler::SchedulePrefill(Sequence* sequence, Budget* budget, transport::S
              budget->logit_rows == 0) {
     --num_rows;  // everything but the row that would be sampled from
   }
+  num_rows = RowsWithin(*sequence, num_rows, *budget);
   if (num_rows <= 0) return;
   budget->prefill_rows -= num_rows;
-  AppendRows(sequence, num_rows, budget, frame);
+  AppendRows(sequence, num_rows, lane, budget, frame);
 }
 
-void Scheduler::AppendRows(Sequence* sequence, int num_rows, Budget* budget,
+// The most of `rows` that the step's time allows.
+int Scheduler::RowsWithin(const Sequence& sequence, int rows, const Budget& budget) const {
+  if (rows <= 0 || budget.seconds == kNoLimit) return rows;
+  const auto fits = [&](int count) {
+    StepWork work = budget.work;
+    work.AddPrefill(sequence.num_computed_tokens, count);
+    return model_.BottleneckSeconds(work) <= budget.seconds;
+  };
+  if (fits(rows)) return rows;
+  int low = 0;  // fits, or at least goes
+  for (int high = rows; high - low > 1;) {
+    const int middle = (low + high) / 2;
+    (fits(middle) ? low : high) = middle;
+  }
+  // Whole blocks, where there are any.
+  const int aligned = (sequence.num_computed_tokens + low) / kKvBlockTokens * kKvBlockTokens -
+                      sequence.num_computed_tokens;
+  if (aligned > 0) low = aligned;
+  const bool first = budget.work.prefill_rows == 0;
+  return first ? std::max(low, std::min(rows, kLeastChunk)) : low;
+}
+
+void Scheduler::AppendRows(Sequence* sequence, int num_rows, int lane, Budget* budget,
                            transport::StepFrame* frame) {
   ScheduledRows rows;
   rows.sequence = sequence;
@@ -305,98 +244,144 @@ void Scheduler::AppendRows(Sequence* sequence, int num_rows, Budget* budget,
   frame->tokens.insert(frame->tokens.end(), sequence->tokens.begin() + rows.position,
                        sequence->tokens.begin() + end);
   budget->rows -= num_rows;
+  budget->sequences -= 1;
   budget->logit_rows -= step.num_logit_rows;
+  if (IsDecode(*sequence)) {
+    budget->work.AddDecode(rows.position);
+  } else {
+    budget->work.AddPrefill(rows.position, num_rows);
+  }
   sequence->num_computed_tokens = end;
-  sequence->in_flight = true;
-  lanes_[sequence->lane].in_flight.push_back(rows);
+  ++sequence->num_in_flight;
+  if (rows.samples) sequence->tenant->service += FairQueue::kGeneratedTokenWeight;
+  lanes_[lane].in_flight.push_back(rows);
 }
 
 void Scheduler::CompleteStep(int lane) {
-  for (const ScheduledRows& rows : lanes_[lane].in_flight) CacheBlocks(rows);
+  for (const ScheduledRows& rows : lanes_[lane].in_flight) {
+    if (!rows.sequence->failed) kv_.Confirm(rows.sequence, rows.position + rows.num_rows);
+  }
   EndStep(lane);
 }
 
-void Scheduler::DropStep(int lane) { EndStep(lane); }
-
-// Makes the blocks that are full now findable.
-void Scheduler::CacheBlocks(const ScheduledRows& rows) {
-  Sequence& sequence = *rows.sequence;
-  const int full = (rows.position + rows.num_rows) / kKvBlockTokens;
-  for (int i = sequence.num_cached_blocks; i < full; ++i) {
-    const auto tokens =
-        absl::MakeConstSpan(sequence.tokens).subspan(i * kKvBlockTokens, kKvBlockTokens);
-    sequence.cached_node =
-        pool_.Cache(sequence.blocks[i], sequence.cached_node, sequence.salt, tokens);
+void Scheduler::DropStep(int lane) {
+  for (const ScheduledRows& rows : lanes_[lane].in_flight) {
+    DT_CHECK(rows.sequence->removed);
+    rows.sequence->failed = true;
   }
-  sequence.num_cached_blocks = std::max(sequence.num_cached_blocks, full);
+  EndStep(lane);
 }
 
 void Scheduler::EndStep(int lane_idx) {
   Lane& lane = lanes_[lane_idx];
-  for (const ScheduledRows& rows : lane.in_flight) rows.sequence->in_flight = false;
   for (const ScheduledRows& rows : lane.in_flight) {
-    if (rows.sequence->removed) Erase(rows.sequence);
+    if (--rows.sequence->num_in_flight == 0 && rows.sequence->removed) Erase(rows.sequence);
   }
   lane.in_flight.clear();
+  lane.work = StepWork();
+}
+
+void Scheduler::LoseEpoch() {
+  for (Lane& lane : lanes_) {
+    for (const ScheduledRows& rows : lane.in_flight) {
+      Sequence& sequence = *rows.sequence;
+      sequence.num_logit_rows_sent -= rows.num_logit_rows;
+      if (--sequence.num_in_flight > 0) continue;
+      const bool came_on = sequence.num_tokens() != sequence.tokens_when_interrupted;
+      sequence.num_interruptions = came_on ? 1 : sequence.num_interruptions + 1;
+      sequence.tokens_when_interrupted = sequence.num_tokens();
+    }
+    lane.in_flight.clear();
+    lane.work = StepWork();
+  }
+  for (Sequence* sequence : queue_.waiting()) kv_.Drop(sequence);
+  while (!running_.empty()) {
+    Sequence* sequence = running_.back();
+    if (sequence->removed) {
+      Erase(sequence);
+      continue;
+    }
+    StopRunning(sequence);
+    kv_.Drop(sequence);
+    ++sequence->num_preemptions;
+    ++counts_.interrupted;
+    queue_.Push(sequence);
+  }
+  kv_.Forget();
 }
 
 void Scheduler::Remove(Sequence* sequence) {
   DT_CHECK(!sequence->removed);
   sequence->removed = true;
-  if (!sequence->in_flight) Erase(sequence);
+  if (sequence->num_preemptions == 0) growth_share_ *= kGrowthShareSinks;
+  if (sequence->num_in_flight == 0) Erase(sequence);
 }
 
 void Scheduler::Erase(Sequence* sequence) {
   if (sequence->lane < 0) {
-    EraseFrom(&waiting_, sequence);
+    queue_.Remove(sequence);
   } else {
-    LeaveLane(sequence);
+    StopRunning(sequence);
   }
+  kv_.Drop(sequence);
+  queue_.Leave(sequence);
   sequences_.erase(sequence->id);
 }
 
+int Scheduler::num_swapped() const {
+  return static_cast<int>(std::count_if(queue_.waiting().begin(), queue_.waiting().end(),
+                                        [](const Sequence* s) { return !s->swapped.empty(); }));
+}
+
 int Scheduler::num_running() const {
-  int count = 0;
-  for (const Lane& lane : lanes_) {
-    count += static_cast<int>(std::count_if(lane.running.begin(), lane.running.end(),
-                                            [](const Sequence* s) { return !s->removed; }));
-  }
-  return count;
+  return static_cast<int>(std::count_if(running_.begin(), running_.end(),
+                                        [](const Sequence* s) { return !s->removed; }));
+}
+
+absl::Duration Scheduler::PredictedWait() const {
+  if (!model_.ready()) return absl::ZeroDuration();
+  int64_t rows = 0;
+  for (const Sequence* sequence : queue_.waiting()) rows += sequence->num_pending_tokens();
+  StepWork chunk;
+  chunk.AddPrefill(0, options_.chunk_size);
+  return absl::Seconds(model_.BottleneckSeconds(chunk) * static_cast<double>(rows) /
+                       options_.chunk_size);
+}
+
+absl::Duration Scheduler::PredictedPrefill(const Sequence& sequence) const {
+  if (!model_.ready()) return absl::ZeroDuration();
+  const int found = kv_.CountFound(sequence);
+  StepWork work;
+  work.AddPrefill(found, sequence.num_prompt_tokens - found);
+  return absl::Seconds(model_.BottleneckSeconds(work));
 }
 
 absl::Status Scheduler::Audit() const {
-  size_t num_seen = waiting_.size();
-  std::vector<int> holders(pool_.num_blocks(), 0);
-  for (const Sequence* sequence : waiting_) {
-    if (sequence->lane != -1 || !sequence->blocks.empty() || sequence->num_computed_tokens != 0) {
-      return absl::InternalError(
-          absl::StrCat("waiting sequence ", sequence->id, " holds a lane or blocks"));
-    }
-  }
-  for (int i = 0; i < options_.lanes; ++i) {
-    num_seen += lanes_[i].running.size();
-    if (static_cast<int>(lanes_[i].running.size()) > lane_capacity_) {
-      return absl::InternalError(absl::StrCat("lane ", i, " is too full"));
-    }
-    for (const Sequence* sequence : lanes_[i].running) {
-      for (BlockId block : sequence->blocks) ++holders[block];
-      if (sequence->lane != i || sequence->num_computed_tokens >
-                                     static_cast<int>(sequence->blocks.size()) * kKvBlockTokens) {
-        return absl::InternalError(
-            absl::StrCat("sequence ", sequence->id, " lacks lane or blocks"));
-      }
-    }
-  }
-  if (num_seen != sequences_.size()) {
+  std::vector<const Sequence*> all(running_.begin(), running_.end());
+  all.insert(all.end(), queue_.waiting().begin(), queue_.waiting().end());
+  if (all.size() != sequences_.size()) {
     return absl::InternalError(
-        absl::StrCat("there are ", sequences_.size(), " sequences, lists hold ", num_seen));
+        absl::StrCat("there are ", sequences_.size(), " sequences, lists hold ", all.size()));
   }
-  for (BlockId block = 0; block < pool_.num_blocks(); ++block) {
-    if (holders[block] == pool_.ref_count(block)) continue;
-    return absl::InternalError(absl::StrCat("block ", block, " has ", pool_.ref_count(block),
-                                            " references, ", holders[block], " sequences hold it"));
+  std::vector<int> lane_sizes(lanes_.size(), 0);
+  for (const Sequence* sequence : all) {
+    const bool waits = sequence->lane < 0;
+    const int held = static_cast<int>(waits ? sequence->swapped.size() : sequence->blocks.size());
+    const bool holds_other = waits ? !sequence->blocks.empty() : !sequence->swapped.empty();
+    if (holds_other || sequence->num_computed_tokens > held * kKvBlockTokens ||
+        sequence->num_confirmed_tokens > sequence->num_computed_tokens) {
+      return absl::InternalError(absl::StrCat("sequence ", sequence->id, " holds ", held,
+                                              " blocks for ", sequence->num_computed_tokens,
+                                              " tokens, or some in the wrong place"));
+    }
+    if (!waits) ++lane_sizes[sequence->lane];
   }
-  return pool_.Audit();
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    if (lane_sizes[i] == lanes_[i].num_sequences && lane_sizes[i] <= lane_capacity_) continue;
+    return absl::InternalError(absl::StrCat("lane ", i, " has ", lane_sizes[i],
+                                            " sequences and counts ", lanes_[i].num_sequences));
+  }
+  return kv_.Audit(all);
 }
 
 }  // namespace dovetail::coordinator

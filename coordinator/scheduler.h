@@ -1,27 +1,29 @@
 // Scheduler: decides which tokens of which sequences the next step of a lane computes.
 //
-// A pure function of its state: no clock, no thread, no input or output besides the frame. A lane
-// is a slot of the pipeline and has at most one step in flight. A sequence sticks to its lane while
-// rows of it are in flight, so no two steps ever hold chunks of one sequence.
+// A pure function of its state and of the time that is passed in: no clock, no thread, no input or
+// output besides the frame. A lane is a slot of the pipeline and has at most one step in flight.
 //
-// A step holds the lane's decodes first, oldest first, then prefill chunks within `chunk_size`
-// rows, oldest first, then newly admitted sequences in order of arrival. A sequence is admitted
-// when the blocks of all its tokens and one more are free. When a running sequence cannot get its
-// next block, the newest sequence that is not in flight gives its blocks back and starts again
-// later ("preempted"); the oldest sequence is never the victim of another, so it always progresses
-// and everything ends.
+// A step holds the decodes of its lane first. The rest of its time goes to chunks of prompts:
+// running sequences by rank, then newly admitted ones (fair_queue.h has the order). How much fits
+// is asked of the cost model: while anybody decodes, the busiest worker is to be done with a step
+// within token_target / lanes, or twice what the decodes alone take. Chunks of one prompt may be in
+// flight in several lanes, because steps pass every worker in order.
 //
-// Full blocks whose step came back can be found by their tokens (block_pool.h). An admitted
-// sequence begins after the blocks that it finds; at least its last token is always computed, for
-// its logits.
+// A sequence is admitted when the blocks of all its tokens and one more are free, and a share of
+// what the running ones may still need. One whose beginning is being computed by another waits for
+// it, and then finds it. When a running sequence cannot get its next block, the sequence of the
+// lowest rank that is not in flight gives its blocks back; what it has computed goes to the swap
+// area or is computed again, whichever is predicted to cost less. Rank is the time of arrival, put
+// off by `aging` for each class of priority: the first in rank is never the victim of another, so
+// it always progresses and everything ends.
 //
 // Invariants, checked by Audit():
-//   1. A sequence is either waiting (no blocks, no lane), or in exactly one lane.
+//   1. A sequence either waits (no blocks, no lane) or runs (in exactly one lane).
 //   2. A running sequence's blocks hold its computed tokens; every block has as many references as
-//      there are sequences that hold it.
+//      there are sequences that hold it; so has every place of the swap area.
 //   3. A lane has at most lane_capacity() sequences, so that its decodes always fit one step.
-// Vectors are reserved from the StepShape; scheduling a step allocates nothing that grows with
-// steps. Not thread-safe: owned by the engine's thread.
+// Vectors are reserved from the StepShape; a step allocates nothing. Not thread-safe: owned by the
+// engine's thread.
 #ifndef DOVETAIL_COORDINATOR_SCHEDULER_H_
 #define DOVETAIL_COORDINATOR_SCHEDULER_H_
 
@@ -31,9 +33,14 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "base/step_shape.h"
-#include "coordinator/block_pool.h"
+#include "coordinator/cost_model.h"
+#include "coordinator/fair_queue.h"
+#include "coordinator/kv_cache.h"
+#include "coordinator/lane_choice.h"
+#include "coordinator/preemption.h"
 #include "coordinator/sequence.h"
 #include "transport/step_frame.h"
 
@@ -41,9 +48,15 @@ namespace dovetail::coordinator {
 
 struct SchedulerOptions {
   StepShape shape;
-  int chunk_size = 512;  // prefill rows of one step
-  int lanes = 1;
+  int chunk_size = 512;  // most prefill rows of one step
+  int lanes = 1;         // most steps in flight
   int hidden_size = 0;
+  bool adaptive_lanes = false;  // use as many as pay, at most `lanes`
+  // From one token of a stream to its next, while prompts of others are computed.
+  absl::Duration token_target = absl::Milliseconds(100);
+  absl::Duration aging = absl::Seconds(30);  // a class of priority is worth this much waiting
+  Preemption preemption = Preemption::kCheaper;
+  CostModelOptions cost;
 };
 
 // What a sequence has in the step that is in flight in a lane.
@@ -54,6 +67,12 @@ struct ScheduledRows {
   bool samples = false;     // one token comes back
   int first_logit_row = 0;  // prompt row of the first logits that come back
   int num_logit_rows = 0;   // rows of logits that come back
+};
+
+struct SchedulerCounts {
+  uint64_t swaps = 0;        // preemptions by swap
+  uint64_t recomputes = 0;   // preemptions by recomputation
+  uint64_t interrupted = 0;  // sequences that a lost epoch made to begin again
 };
 
 class Scheduler {
@@ -69,73 +88,107 @@ class Scheduler {
 
   // Adds a waiting sequence that passed CheckFits(); ids ascend. The pointer is valid until
   // Remove().
-  Sequence* Add(std::unique_ptr<Sequence> sequence);
+  Sequence* Add(std::unique_ptr<Sequence> sequence, absl::Time now);
   Sequence* Find(uint64_t id);  // nullptr when unknown or removed
 
   // Fills the frame with the lane's next step and marks its sequences as in flight; false when
-  // there is nothing to compute. The lane must have no step in flight. Epoch and step number are
-  // the caller's.
-  bool Schedule(int lane, transport::StepFrame* frame);
+  // there is nothing to compute. The lane must have no step in flight; those without are asked in
+  // order, lane 0 first. The frame must be sent before the next call. Epoch and step number are the
+  // caller's.
+  bool Schedule(int lane, absl::Time now, transport::StepFrame* frame);
   absl::Span<const ScheduledRows> in_flight(int lane) const { return lanes_[lane].in_flight; }
-  // The lane's step came back: what it computed can be found from now on, and removed sequences
-  // give their blocks back.
+  const StepWork& work(int lane) const { return lanes_[lane].work; }  // of the step in flight
+  // The lane's step came back, as all that were sent before it did: what it computed can be found
+  // from now on, and removed sequences give their blocks back.
   void CompleteStep(int lane);
-  // The lane's step failed or is lost: as above, but nothing was computed that may be used again.
+  // The lane's step failed: as above, but nothing was computed that may be used again. Its
+  // sequences must have been removed.
   void DropStep(int lane);
-  // Nothing that the workers' KV caches hold may be used again.
-  void ForgetCached() { pool_.ForgetCached(); }
+  // The workers are lost with all steps in flight, what they hold and the swap area: every sequence
+  // waits, with its tokens, to be computed again.
+  void LoseEpoch();
 
-  // Takes the sequence out. Its blocks are freed at once, or when its step comes back.
+  // Takes the sequence out. Its blocks are freed at once, or when its steps come back.
   void Remove(Sequence* sequence);
 
-  int num_waiting() const { return static_cast<int>(waiting_.size()); }
+  CostModel& cost_model() { return model_; }
+  const CostModel& cost_model() const { return model_; }
+  int num_waiting() const { return static_cast<int>(queue_.waiting().size()); }
+  int num_swapped() const;  // of those that wait
   int num_running() const;  // without removed ones
   bool idle() const { return sequences_.empty(); }
   int lane_capacity() const { return lane_capacity_; }
-  const BlockPool& pool() const { return pool_; }
-  uint64_t num_preemptions() const { return num_preemptions_; }
-  // Prompt tokens of admitted sequences, and how many of them were found in the KV cache.
-  uint64_t num_queried_tokens() const { return num_queried_tokens_; }
-  uint64_t num_cached_tokens() const { return num_cached_tokens_; }
+  int decode_lanes() const { return lane_choice_.decode_lanes(); }
+  int num_tenants() const { return queue_.num_tenants(); }
+  const KvCache& kv() const { return kv_; }
+  const BlockPool& pool() const { return kv_.pool(); }
+  const SchedulerCounts& counts() const { return counts_; }
+  uint64_t num_preemptions() const { return counts_.swaps + counts_.recomputes; }
+  // When a request that came now would get its first token, roughly: the prompts that wait, at the
+  // speed of full chunks. Zero while nothing is known.
+  absl::Duration PredictedWait() const;
+  // How long the prompt of a sequence takes at least, alone, without what is found already.
+  absl::Duration PredictedPrefill(const Sequence& sequence) const;
   absl::Status Audit() const;
 
  private:
   struct Lane {
-    std::vector<Sequence*> running;  // in order of arrival
+    int num_sequences = 0;  // that decode here
     std::vector<ScheduledRows> in_flight;
+    StepWork work;
   };
   struct Budget {  // what is left of one step
     int rows = 0;
+    int sequences = 0;
     int prefill_rows = 0;
     int logit_rows = 0;
+    double seconds = 0;  // of the busiest worker, prefill and all; infinite: no limit
+    StepWork work;
   };
 
-  int MaxComputedTokens(const Sequence& sequence) const;
-  bool GrowBlocks(Sequence* sequence);
-  Sequence* NewestIdle() const;
-  void Preempt(Sequence* sequence);
-  void LeaveLane(Sequence* sequence);
-  void Rebalance(int lane_idx);
-  Sequence* Admit(int lane_idx);
+  void ChooseLanes();
+  void Rebalance();
   int SmallestLane() const;
-  void ScheduleDecodes(int lane_idx, Budget* budget, transport::StepFrame* frame);
-  void SchedulePrefill(Sequence* sequence, Budget* budget, transport::StepFrame* frame);
-  void AppendRows(Sequence* sequence, int num_rows, Budget* budget, transport::StepFrame* frame);
-  void Erase(Sequence* sequence);
-  bool TakeBlocks(Sequence* sequence);
-  void CacheBlocks(const ScheduledRows& rows);
+  void EnterLane(Sequence* sequence, int lane);
+  bool AnyInFlight() const;
+  int64_t RankOf(const Sequence& sequence) const;
+  bool Outranks(const Sequence& a, const Sequence& b) const;
+  void StartRunning(Sequence* sequence);
+  void StopRunning(Sequence* sequence);
+
+  Budget NewBudget() const;
+  void LimitPrefill(Budget* budget) const;
+  void ScheduleDecodes(int lane, Budget* budget, transport::StepFrame* frame);
+  void SchedulePrefill(Sequence* sequence, int lane, Budget* budget, transport::StepFrame* frame);
+  int RowsWithin(const Sequence& sequence, int rows, const Budget& budget) const;
+  void AppendRows(Sequence* sequence, int num_rows, int lane, Budget* budget,
+                  transport::StepFrame* frame);
+  void FillHeader(int lane, transport::StepFrame* frame) const;
+
+  Sequence* Admit(absl::Time now);
+  bool MayBegin(const Sequence& sequence) const;
+  int SpareBlocks(const Sequence& sequence) const;
+  bool GrowBlocks(Sequence* sequence);
+  Sequence* LowestIdle() const;
+  void Preempt(Sequence* sequence);
+  bool ShouldSwap(const Sequence& sequence) const;
   void EndStep(int lane);
+  void Erase(Sequence* sequence);
 
   const SchedulerOptions options_;
   const int max_tokens_;  // of one sequence: the context, or the whole KV cache if that is smaller
   const int lane_capacity_;
-  BlockPool pool_;
+  KvCache kv_;
+  CostModel model_;
+  LaneChoice lane_choice_;
+  FairQueue queue_;
   absl::flat_hash_map<uint64_t, std::unique_ptr<Sequence>> sequences_;
-  std::vector<Sequence*> waiting_;  // in order of arrival
+  std::vector<Sequence*> running_;  // by rank
   std::vector<Lane> lanes_;
-  uint64_t num_preemptions_ = 0;
-  uint64_t num_queried_tokens_ = 0;
-  uint64_t num_cached_tokens_ = 0;
+  SchedulerCounts counts_;
+  // How much of what running sequences may still generate is kept free for them at an admission:
+  // rises with each preemption, sinks with each sequence that ends without.
+  double growth_share_;
 };
 
 }  // namespace dovetail::coordinator

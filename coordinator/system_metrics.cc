@@ -41,6 +41,13 @@ void WriteEngine(const EngineStats& engine, MetricsText* text) {
   text->Single("dovetail_requests_running", "gauge", "Sequences in the KV cache.", engine.running);
   text->Single("dovetail_requests_waiting", "gauge", "Sequences that wait for room.",
                engine.waiting);
+  text->Single("dovetail_requests_swapped", "gauge",
+               "Of those that wait, sequences whose blocks are in the swap area.",
+               engine.waiting_swapped);
+  text->Family("dovetail_swap_blocks", "gauge", "Blocks of the swap area, 32 tokens each.");
+  text->Sample({{"state", "used"}}, static_cast<int64_t>(engine.swap_blocks_used));
+  text->Sample({{"state", "free"}},
+               static_cast<int64_t>(engine.swap_blocks_total - engine.swap_blocks_used));
   text->Family("dovetail_kv_blocks", "gauge", "Blocks of the KV cache, 32 tokens each.");
   text->Sample({{"state", "used"}}, static_cast<int64_t>(engine.kv_blocks_used));
   text->Sample({{"state", "free"}},
@@ -59,8 +66,21 @@ void WriteEngine(const EngineStats& engine, MetricsText* text) {
   text->Sample({{"kind", "prompt"}}, engine.prompt_tokens);
   text->Sample({{"kind", "generated"}}, engine.generated_tokens);
   text->Family("dovetail_preemptions_total", "counter",
-               "Sequences that had to give up their blocks.");
-  text->Sample({}, engine.preemptions);
+               "Sequences that had to give up their blocks, by what became of these.");
+  text->Sample({{"kind", "swap"}}, engine.preemptions_by_swap);
+  text->Sample({{"kind", "recompute"}}, engine.preemptions - engine.preemptions_by_swap);
+  text->Family("dovetail_recoveries_total", "counter", "Pipelines that came after a lost one.");
+  text->Sample({}, engine.recoveries);
+  text->Single("dovetail_recovery_seconds_total", "counter",
+               "Time without a pipeline, from loss to recovery.", engine.recovery_seconds);
+  text->Family("dovetail_interrupted_total", "counter",
+               "Sequences that a lost pipeline made to begin again.");
+  text->Sample({}, engine.interrupted);
+  text->Single("dovetail_lanes", "gauge", "Steps that may be in flight at once.",
+               engine.decode_lanes);
+  text->Single("dovetail_tenants", "gauge", "Keys whose requests run or wait.", engine.tenants);
+  text->Single("dovetail_predicted_wait_seconds", "gauge",
+               "To the first token of a request that came now.", engine.predicted_wait_seconds);
 }
 
 // One family with a sample for every worker.

@@ -11,6 +11,7 @@ class WatchedPipeline final : public Pipeline {
       : inner_(std::move(inner)), watch_(std::move(watch)) {}
 
   uint64_t epoch() const override { return inner_->epoch(); }
+  absl::Span<const int> segment_workers() const override { return inner_->segment_workers(); }
 
   absl::Status Send(const transport::StepFrame& frame) override {
     absl::Status status = inner_->Send(frame);

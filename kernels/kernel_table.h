@@ -24,7 +24,7 @@ namespace dovetail::kernels {
 int32_t ActivationBlock(WeightType type);
 
 // Floats of scratch that one thread's attention() slice needs.
-int64_t AttentionScratchFloats(int32_t num_heads, int32_t num_kv_heads, int32_t head_dim);
+int64_t AttentionScratchFloats(const KvShape& shape);
 
 // f32 cosines and sines of position * inv_freq[i], times `factor`: cos_sin[0 .. n) and [n .. 2n).
 // Plain IEEE double arithmetic of our own: the same bits on every machine.

@@ -16,19 +16,57 @@ constexpr int kQueryBatch = 48;
 // Number of `values` rounded up to whole vectors of 16 lanes.
 static inline int64_t RoundUpLanes(int64_t values) { return (values + 15) / 16 * 16; }
 
-static inline int64_t KvBytesPerElement(KvType type) { return type == KvType::kF32 ? 4 : 2; }
+// The vectors of one KV head in one block, one per token. kByToken: [kKvBlockTokens][dim], else
+// [dim][kKvBlockTokens]; with kQ8_0 the scales follow.
+struct KvPart {
+  uint8_t* data;
+  KvType type;
+  int32_t dim;
+  bool by_token;
+};
 
-// Keys of one KV head in block `block`: [head_dim][kKvBlockTokens].
-static inline uint8_t* KeyBlock(const KvCacheView& kv, int32_t block, int32_t kv_head) {
-  const int64_t head_elements = int64_t{kv.head_dim} * kKvBlockTokens;
-  return kv.data + block * kv.block_bytes + kv_head * head_elements * KvBytesPerElement(kv.type);
+static inline KvPart KeyPart(const KvCacheView& kv, int32_t block, int32_t kv_head) {
+  const KvShape& shape = kv.shape;
+  uint8_t* data = kv.data + block * kv.block_bytes + kv_head * KvPartBytes(kv.type, shape.key_dim);
+  return {data, kv.type, shape.key_dim, shape.layout == KvLayout::kLatent};
 }
 
-// Values of one KV head in block `block`: [kKvBlockTokens][head_dim].
-static inline uint8_t* ValueBlock(const KvCacheView& kv, int32_t block, int32_t kv_head) {
-  const int64_t head_elements = int64_t{kv.head_dim} * kKvBlockTokens;
-  return KeyBlock(kv, block, kv_head) +
-         kv.num_kv_heads * head_elements * KvBytesPerElement(kv.type);
+// With kLatent the vectors of the keys, which are longer than a value.
+static inline KvPart ValuePart(const KvCacheView& kv, int32_t block, int32_t kv_head) {
+  const KvShape& shape = kv.shape;
+  if (shape.layout == KvLayout::kLatent) return KeyPart(kv, block, kv_head);
+  uint8_t* data = kv.data + block * kv.block_bytes +
+                  shape.num_heads * KvPartBytes(kv.type, shape.key_dim) +
+                  kv_head * KvPartBytes(kv.type, shape.value_dim);
+  return {data, kv.type, shape.value_dim, true};
+}
+
+// Where element d of the token in slot `slot` lies, in elements.
+static inline int64_t ElementIndex(const KvPart& part, int slot, int64_t d) {
+  return part.by_token ? int64_t{slot} * part.dim + d : d * kKvBlockTokens + slot;
+}
+
+// The f16 that scales it, of kQ8_0.
+static inline uint8_t* ScaleOf(const KvPart& part, int slot, int64_t d) {
+  const int64_t blocks = (part.dim + kKvScaleElements - 1) / kKvScaleElements;
+  const int64_t block = d / kKvScaleElements;
+  const int64_t index = part.by_token ? slot * blocks + block : block * kKvBlockTokens + slot;
+  return part.data + int64_t{kKvBlockTokens} * part.dim + 2 * index;
+}
+
+// A number of this magnitude or more is infinite once it is stored.
+static inline float StoredLimit(KvType type) {
+  switch (type) {
+    case KvType::kF32:
+      break;
+    case KvType::kF16:
+      return 65520.0f;
+    case KvType::kBF16:
+      return 0x1.ffp+127f;
+    case KvType::kQ8_0:
+      return 65520.0f * 127.0f;
+  }
+  return __builtin_inff();
 }
 
 // The sequence that row `row` of the step belongs to.
@@ -48,25 +86,26 @@ static inline int FirstKey(int num_keys, int window) {
 // Parts of one thread's attention scratch, in floats.
 struct AttentionScratch {
   float* scores;  // [kQueryBatch][kKvSplitTokens]
-  float* split;   // [kQueryBatch][head_dim, whole vectors]: sum of this split
+  float* split;   // [kQueryBatch][value_dim, whole vectors]: sum of this split
   float* total;   // the same: sum of the splits so far
-  float* keys;    // [head_dim][kKvBlockTokens] of one block as f32
-  float* values;  // [kKvBlockTokens][head_dim, whole vectors]
+  float* keys;    // [key_dim][kKvBlockTokens] of one block as f32
+  float* values;  // [kKvBlockTokens][value_dim, whole vectors]
 };
 
-static inline int64_t AttentionScratchSize(int32_t head_dim) {
-  const int64_t dim = RoundUpLanes(head_dim);
-  return int64_t{kQueryBatch} * (kKvSplitTokens + 2 * dim) + 2 * dim * kKvBlockTokens;
+static inline int64_t AttentionScratchSize(const KvShape& shape) {
+  const int64_t dim = RoundUpLanes(shape.value_dim);
+  return int64_t{kQueryBatch} * (kKvSplitTokens + 2 * dim) +
+         (RoundUpLanes(shape.key_dim) + dim) * kKvBlockTokens;
 }
 
-static inline AttentionScratch CutAttentionScratch(float* scratch, int32_t head_dim) {
-  const int64_t dim = RoundUpLanes(head_dim);
+static inline AttentionScratch CutAttentionScratch(float* scratch, const KvShape& shape) {
+  const int64_t dim = RoundUpLanes(shape.value_dim);
   AttentionScratch s;
   s.scores = scratch;
   s.split = s.scores + int64_t{kQueryBatch} * kKvSplitTokens;
   s.total = s.split + kQueryBatch * dim;
   s.keys = s.total + kQueryBatch * dim;
-  s.values = s.keys + dim * kKvBlockTokens;
+  s.values = s.keys + RoundUpLanes(shape.key_dim) * kKvBlockTokens;
   return s;
 }
 

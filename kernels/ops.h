@@ -13,7 +13,7 @@
 
 #include <cstdint>
 
-#include "base/step_shape.h"
+#include "base/kv_cache.h"
 #include "base/weight_type.h"
 
 namespace dovetail::kernels {
@@ -95,14 +95,18 @@ struct RopeArgs {
 };
 
 // The KV cache of one attention layer. Block b starts at data + b * block_bytes and holds
-//   keys   [kv_head][head_dim][kKvBlockTokens]   then   values [kv_head][kKvBlockTokens][head_dim]
-// in KvType elements (f16: IEEE half, RNE).
+//   kHeads    keys [kv_head][key_dim][kKvBlockTokens]  then  values
+//   [kv_head][kKvBlockTokens][value_dim] kLatent   [kKvBlockTokens][key_dim]
+// in KvType elements (f16, bf16: RNE). kQ8_0: after each head's keys, and each head's values (the
+// one part of kLatent), its scales: f16 [ceil(dim / 32)][kKvBlockTokens] of keys of kHeads, else
+// [kKvBlockTokens][ceil(dim / 32)]. An element's value is f32(scale) * q, which is exact; when it
+// is stored, scale = f16(amax / 127) and q = RNE(x * (1 / f32(scale))), clamped to +-127, or 0 with
+// scale 0.
 struct KvCacheView {
   uint8_t* data;
   int64_t block_bytes;
   KvType type;
-  int32_t num_kv_heads;
-  int32_t head_dim;
+  KvShape shape;
 };
 
 // One sequence of a step: rows [row_begin, row_begin + num_rows) are its tokens at positions
@@ -114,12 +118,13 @@ struct SequenceRows {
   const int32_t* blocks;
 };
 
-// Stores k and v of the step's rows. Unit: rows of the step.
+// Stores k and v of the step's rows. Unit: rows of the step. Returns whether all that was stored is
+// finite: a key of minus infinity could otherwise hide in a probability of 0.
 struct KvAppendArgs {
   KvCacheView kv;
-  const float* k;  // [rows, num_kv_heads, head_dim]
+  const float* k;  // [rows, num_heads, key_dim] of kv.shape
   int64_t k_stride;
-  const float* v;
+  const float* v;  // [rows, num_heads, value_dim]; not read with kLatent
   int64_t v_stride;
   const SequenceRows* sequences;  // in row order, covering all rows
   int32_t num_sequences;
@@ -133,20 +138,23 @@ struct KvAppendArgs {
 // splits are merged left to right (docs/numerics.md), out = o / l. Keys outside the window are left
 // out, the splits stay where they are; lanes of l are by absolute position. A sink is merged last,
 // as a split with m = sink, l = 1 and o = 0.
-// Unit: tasks = rows * num_kv_heads, task t is row t / num_kv_heads and KV head t % num_kv_heads.
+// Unit: tasks = rows * groups, groups = num_heads / heads_per_task: task t is row t / groups and
+// the heads_per_task heads of group t % groups, which read the same KV head.
 struct AttentionArgs {
   KvCacheView kv;
-  const float* q;  // [rows, num_heads, head_dim]
+  const float* q;  // [rows, num_heads, key_dim], from row `first_row` on
   int64_t q_stride;
-  float* out;  // [rows, num_heads, head_dim]
+  float* out;  // [rows, num_heads, value_dim], the same
   int64_t out_stride;
   const SequenceRows* sequences;
   int32_t num_sequences;
-  int32_t num_heads;  // a multiple of kv.num_kv_heads
+  int32_t num_heads;       // a multiple of kv.shape.num_heads
+  int32_t heads_per_task;  // divides num_heads / kv.shape.num_heads
   float scale;
-  float* scratch;      // [num_threads, AttentionScratchFloats(args)]; this slice's own part
+  float* scratch;      // AttentionScratchFloats(), of this slice alone
   int32_t window;      // a row sees its own key and the window - 1 before it; 0: all before it
   const float* sinks;  // [num_heads]: a score without a value; null: none
+  int64_t first_row;   // of q and out; tasks count from row 0 of the step
 };
 
 // Rows of an embedding table stored as GGUF has it, dequantised: y[r] = table[tokens[r]]. Unit:

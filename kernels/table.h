@@ -32,7 +32,7 @@ struct KernelTable {
   void (*sigmoid)(const float* x, float* y, int64_t n);  // 1 / (1 + exp(-x)); y may be x
   void (*combine)(const CombineArgs& args, int64_t begin, int64_t end);
   void (*rope)(const RopeArgs& args, int64_t begin, int64_t end);
-  void (*kv_append)(const KvAppendArgs& args, int64_t begin, int64_t end);
+  bool (*kv_append)(const KvAppendArgs& args, int64_t begin, int64_t end);
   void (*attention)(const AttentionArgs& args, int64_t begin, int64_t end);
   void (*embedding)(const EmbeddingArgs& args, int64_t begin, int64_t end);
   float (*softmax)(const SoftmaxArgs& args);     // returns the sum

@@ -78,9 +78,7 @@ int32_t ActivationBlock(WeightType type) {
   return format == nullptr ? 0 : format->block;
 }
 
-int64_t AttentionScratchFloats(int32_t num_heads, int32_t num_kv_heads, int32_t head_dim) {
-  return AttentionScratchSize(head_dim);
-}
+int64_t AttentionScratchFloats(const KvShape& shape) { return AttentionScratchSize(shape); }
 
 const KernelTable* FindTable(Isa isa) {
   for (const IsaEntry& entry : Entries()) {

@@ -1,6 +1,9 @@
 #include "model/memory_plan.h"
 
 #include <algorithm>
+#include <map>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -24,6 +27,9 @@ constexpr ActivationNames kProductActivations[] = {{"act_q8", "act_d", "act_bsum
 constexpr ActivationNames kNormActivations[] = {{"normed_q8", "normed_d", "normed_bsum"},
                                                 {"normed2_q8", "normed2_d", "normed2_bsum"},
                                                 {"normed3_q8", "normed3_d", "normed3_bsum", 16}};
+constexpr ActivationNames kHeadActivations[] = {{"head_q8", "head_d", "head_bsum"},
+                                                {"head2_q8", "head2_d", "head2_bsum"},
+                                                {"head3_q8", "head3_d", "head3_bsum", 16}};
 constexpr ActivationNames kExpertInputs[] = {
     {"expert_in_q8", "expert_in_d", "expert_in_bsum"},
     {"expert_in2_q8", "expert_in2_d", "expert_in2_bsum"},
@@ -41,6 +47,12 @@ bool Owns(absl::Span<const Op> ops, OpKind kind) {
   return std::any_of(ops.begin(), ops.end(), [&](const Op& op) { return op.kind == kind; });
 }
 
+// The bytes of the file that the weight is made from.
+int64_t StoredSlotBytes(const WeightSpec& spec, const GgufTensor& tensor) {
+  if (spec.experts == 0) return tensor.bytes;
+  return spec.experts * spec.stored_rows() * StoredBytes(tensor.type, spec.stored_cols());
+}
+
 int64_t PackedSlotBytes(const WeightSlot& slot, PackedLayout layout) {
   const int64_t experts = std::max<int64_t>(slot.spec.experts, 1);
   if (slot.spec.is_vector) return RoundUp(experts * slot.spec.cols * 4, kAlign);
@@ -49,11 +61,14 @@ int64_t PackedSlotBytes(const WeightSlot& slot, PackedLayout layout) {
   return experts * PackedBytes(layout, slot.type, slot.spec.rows, slot.spec.cols);
 }
 
-// The longest row of any product that the ops compute.
+bool IsProduct(const Op& op) { return op.kind != OpKind::kEmbedding && op.kind != OpKind::kNorm; }
+
+// The longest row of any product that the ops compute, aside from experts, which have buffers of
+// their own, and routers, which read what the norm makes.
 int64_t LongestProduct(const ModelConfig& config, absl::Span<const Op> ops) {
   int64_t longest = 0;
   for (const Op& op : ops) {
-    if (op.kind == OpKind::kEmbedding || op.kind == OpKind::kNorm) continue;
+    if (!IsProduct(op) || op.kind == OpKind::kExperts || op.kind == OpKind::kRouter) continue;
     for (const WeightSpec& spec : WeightsOf(config, op)) {
       if (!spec.is_vector) longest = std::max(longest, spec.cols);
     }
@@ -61,20 +76,25 @@ int64_t LongestProduct(const ModelConfig& config, absl::Span<const Op> ops) {
   return longest;
 }
 
-bool OwnsExperts(const ModelConfig& config, absl::Span<const Op> ops) {
-  return std::any_of(ops.begin(), ops.end(), [&](const Op& op) {
-    return op.kind == OpKind::kMlp && config.HasExperts(op.layer);
-  });
+// The most experts of one layer that are among the ops.
+int64_t MostExperts(absl::Span<const Op> ops) {
+  std::map<int32_t, int64_t> of_layer;
+  int64_t most = 0;
+  for (const Op& op : ops) {
+    if (op.kind != OpKind::kExperts) continue;
+    int64_t& experts = of_layer[op.layer];
+    experts += op.expert_end - op.expert_begin;
+    most = std::max(most, experts);
+  }
+  return most;
 }
 
 // Of the widest dense layer or shared expert.
 int64_t GateColumns(const ModelConfig& config, absl::Span<const Op> ops) {
   int64_t columns = 0;
-  for (const Op& op : ops) {
-    if (op.kind != OpKind::kMlp) continue;
-    columns = std::max<int64_t>(columns, config.HasExperts(op.layer)
-                                             ? config.experts.shared_intermediate_size
-                                             : config.intermediate_size);
+  if (Owns(ops, OpKind::kMlp)) columns = config.intermediate_size;
+  if (Owns(ops, OpKind::kSharedExperts)) {
+    columns = std::max<int64_t>(columns, config.experts.shared_intermediate_size);
   }
   return columns;
 }
@@ -110,37 +130,75 @@ void AddAttention(const ModelConfig& config, int64_t rows, int num_threads, Buff
   if (!config.rope_inv_freq_local.empty()) {
     buffers->Add("cos_sin_local", rows * config.rope_dim, 4);
   }
-  buffers->Add("attn_scratch", num_threads * AttentionScratchFloats(config.head_dim), 4);
+  buffers->Add("attn_scratch", num_threads * AttentionScratchFloats(config.kv_shape()), 4);
 }
 
-void AddExperts(const ModelConfig& config, int64_t rows, BufferList* buffers) {
+void AddLatentAttention(const ModelConfig& config, int64_t rows, int num_threads,
+                        BufferList* buffers) {
+  const LatentConfig& latent = config.latent;
+  const KvShape kv = config.kv_shape();
+  const int64_t heads = config.num_attention_heads;
+  const int64_t tile_heads = std::min<int64_t>(rows, kLatentTileRows) * heads;
+  buffers->Add("q", rows * heads * config.head_dim, 4);
+  if (latent.q_lora_rank > 0) buffers->Add("q_lora", rows * latent.q_lora_rank, 4);
+  buffers->Add("k", rows * kv.key_dim, 4);
+  buffers->Add("attn", rows * heads * latent.v_head_dim, 4);
+  buffers->Add("cos_sin", rows * config.rope_dim, 4);
+  buffers->Add("attn_scratch", num_threads * AttentionScratchFloats(kv), 4);
+  buffers->Add("q_latent", tile_heads * kv.key_dim, 4);
+  buffers->Add("latent", tile_heads * kv.value_dim, 4);
+  buffers->AddActivations(kHeadActivations, tile_heads,
+                          std::max(latent.kv_lora_rank, latent.nope_dim));
+}
+
+void AddExpertParts(const ModelConfig& config, absl::Span<const Op> ops, int64_t rows,
+                    BufferList* buffers) {
   const ExpertConfig& experts = config.experts;
-  const int64_t pairs = rows * experts.num_used;
-  const int64_t slots = rows * (experts.num_used + 1);
-  buffers->Add("router", rows * experts.count, 4);
-  buffers->Add("shared_gate", rows, 4);
-  buffers->Add("slot_experts", pairs, 4);
-  buffers->Add("slot_weights", slots, 4);
-  buffers->Add("slot_sources", slots, 4);
+  const int64_t slots = RowShapeOf(config).slots();
+  const int64_t own_experts = MostExperts(ops);
+  const bool shared = Owns(ops, OpKind::kSharedExperts);
+  if (!shared && own_experts == 0 && !Owns(ops, OpKind::kRouter)) return;
+  buffers->Add("slot_experts", rows * experts.num_used, 4);
+  buffers->Add("slot_weights", rows * slots, 4);
+  if (Owns(ops, OpKind::kRouter)) buffers->Add("router", rows * experts.count, 4);
+  if (shared) buffers->Add("shared_gate", rows, 4);
+  if (own_experts == 0) {
+    if (shared) buffers->Add("partials", rows * config.hidden_size, 4);
+    return;
+  }
+  // A row uses an expert once.
+  const int64_t pairs = rows * std::min<int64_t>(experts.num_used, own_experts);
+  buffers->Add("slot_sources", rows * slots, 4);
   buffers->Add("pair_rows", pairs, 4);
   buffers->Add("expert_begin", experts.count + 1, 4);
   buffers->Add("expert_gate", pairs * experts.intermediate_size, 4);
   buffers->Add("expert_up", pairs * experts.intermediate_size, 4);
-  buffers->Add("expert_y", (pairs + rows) * config.hidden_size, 4);
   buffers->AddActivations(kExpertInputs, pairs, config.hidden_size);
   buffers->AddActivations(kExpertActivations, pairs, experts.intermediate_size);
+  buffers->Add("partials", rows * slots * config.hidden_size, 4);
 }
 
 }  // namespace
+
+RowShape RowShapeOf(const ModelConfig& config) {
+  RowShape row = {.hidden_size = config.hidden_size};
+  if (config.experts.count == 0) return row;
+  row.num_experts = config.experts.count;
+  row.experts_used = config.experts.num_used;
+  row.shared_slot = config.experts.shared_intermediate_size > 0;
+  return row;
+}
 
 absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
                                                       const GgufFile& file,
                                                       absl::Span<const Op> ops,
                                                       PackedLayout layout) {
   std::vector<WeightSlot> slots;
+  std::set<std::string> laid_out;
   int64_t offset = 0;
   for (const Op& op : ops) {
     for (WeightSpec& spec : WeightsOf(config, op)) {
+      if (!laid_out.insert(spec.tensor).second && spec.is_copy) continue;
       const GgufTensor* tensor = file.FindTensor(spec.tensor);
       if (tensor == nullptr) {
         return absl::InvalidArgumentError(
@@ -149,10 +207,10 @@ absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
       WeightSlot slot;
       slot.op = op;
       slot.spec = std::move(spec);
-      slot.type = tensor->type;
+      slot.type = slot.spec.transposed ? TransposedType(tensor->type) : tensor->type;
       slot.offset = offset;
       slot.bytes = PackedSlotBytes(slot, layout);
-      slot.stored_bytes = tensor->bytes;
+      slot.stored_bytes = StoredSlotBytes(slot.spec, *tensor);
       DT_CHECK_EQ(slot.bytes % kAlign, 0);
       offset += slot.bytes;
       slots.push_back(std::move(slot));
@@ -161,17 +219,28 @@ absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
   return slots;
 }
 
+WeightType TransposedType(WeightType type) { return IsFloat(type) ? type : WeightType::kF32; }
+
 int64_t KvBytesPerBlockPerLayer(const ModelConfig& config, KvType type) {
-  return int64_t{2} * kKvBlockTokens * config.num_key_value_heads * config.head_dim *
-         KvElementBytes(type);
+  return KvBlockBytes(config.kv_shape(), type);
 }
 
-int64_t AttentionScratchFloats(int32_t head_dim) {
+int64_t KvBytes(const ModelConfig& config, absl::Span<const Op> ops, const StepShape& shape) {
+  int64_t bytes = 0;
+  for (const Op& op : ops) {
+    if (op.kind != OpKind::kAttention) continue;
+    bytes += int64_t{shape.num_blocks_in_all()} *
+             KvBytesPerBlockPerLayer(config, shape.KvTypeOf(op.layer));
+  }
+  return bytes;
+}
+
+int64_t AttentionScratchFloats(const KvShape& shape) {
   // For a batch of 48 query vectors the scores of a split and two sums; one block of keys and
   // values.
   constexpr int64_t kQueryBatch = 48;
-  const int64_t dim = RoundUp(head_dim, 16);
-  return kQueryBatch * (kKvSplitTokens + 2 * dim) + 2 * dim * kKvBlockTokens;
+  const int64_t keys = RoundUp(shape.key_dim, 16), values = RoundUp(shape.value_dim, 16);
+  return kQueryBatch * (kKvSplitTokens + 2 * values) + (keys + values) * kKvBlockTokens;
 }
 
 std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::Span<const Op> ops,
@@ -183,14 +252,19 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
   BufferList buffers;
   buffers.Add("x", any_rows * hidden, 4);
   buffers.Add("normed", any_rows * hidden, 4);
-  if (Owns(ops, OpKind::kAttention)) AddAttention(config, rows, num_threads, &buffers);
+  if (Owns(ops, OpKind::kAttention)) {
+    (config.HasLatentAttention() ? AddLatentAttention : AddAttention)(config, rows, num_threads,
+                                                                      &buffers);
+  }
   if (const int64_t columns = GateColumns(config, ops); columns > 0) {
     buffers.Add("gate", rows * columns, 4);
     buffers.Add("up", rows * columns, 4);
   }
-  if (OwnsExperts(config, ops)) AddExperts(config, rows, &buffers);
+  AddExpertParts(config, ops, rows, &buffers);
   if (const int64_t k = LongestProduct(config, ops); k > 0) {
     buffers.AddActivations(kProductActivations, any_rows, k);
+  }
+  if (std::any_of(ops.begin(), ops.end(), &IsProduct)) {
     buffers.AddActivations(kNormActivations, any_rows, hidden);
   }
   if (Owns(ops, OpKind::kNorm) || Owns(ops, OpKind::kLmHead)) {
@@ -214,9 +288,7 @@ absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const G
     memory.weights_stored += slot.stored_bytes;
     memory.weights_packed += slot.bytes;
   }
-  const auto num_attention = std::count_if(
-      ops.begin(), ops.end(), [](const Op& op) { return op.kind == OpKind::kAttention; });
-  memory.kv = num_attention * shape.num_kv_blocks * KvBytesPerBlockPerLayer(config, shape.kv_type);
+  memory.kv = KvBytes(config, ops, shape);
   for (const WorkspaceBuffer& buffer : WorkspaceBuffers(config, ops, shape, num_threads)) {
     memory.workspace += buffer.bytes;
   }

@@ -23,27 +23,35 @@ namespace dovetail::model {
 struct WeightSlot {
   Op op;
   WeightSpec spec;
-  WeightType type = WeightType::kF32;
+  WeightType type = WeightType::kF32;  // that it is computed with
   int64_t offset = 0;
   int64_t bytes = 0;         // as packed (vectors: f32)
   int64_t stored_bytes = 0;  // as the file has it
 };
 
+// The type of a weight of `type` whose rows become columns: blocks of rows cannot be turned around,
+// so what is quantised becomes f32, exactly.
+WeightType TransposedType(WeightType type);
+
 // The slots of a worker that owns `ops`, in op order. A weight used by two ops of the same worker
 // (tied embeddings) gets one slot each: the embedding is read row by row as stored, the head
-// packed.
+// packed. But what is a copy (WeightSpec::is_copy) is there once, in the slot of the first op.
 absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
                                                       const GgufFile& file,
                                                       absl::Span<const Op> ops,
                                                       PackedLayout layout);
 
-// One KV block of one attention layer holds, for kKvBlockTokens tokens and all KV heads,
-//   keys   [kv_head][head_dim][token]  then  values [kv_head][token][head_dim].
+// Of one attention layer.
 int64_t KvBytesPerBlockPerLayer(const ModelConfig& config, KvType type);
+// Of all attention layers among `ops`, each with its own type.
+int64_t KvBytes(const ModelConfig& config, absl::Span<const Op> ops, const StepShape& shape);
 
 // Floats of scratch that one thread's attention uses. The kernels have the same formula
 // (kernels/kv_layout.h), which model/ must not include; the worker compares the two at load.
-int64_t AttentionScratchFloats(int32_t head_dim);
+int64_t AttentionScratchFloats(const KvShape& shape);
+
+// Rows whose latent attention is computed at once, all heads: what it needs besides is large.
+inline constexpr int32_t kLatentTileRows = 64;
 
 // The shared-memory ring through which a worker receives frames.
 inline constexpr int64_t kRingBytes = int64_t{4} << 20;
@@ -51,26 +59,38 @@ inline constexpr int64_t kRingBytes = int64_t{4} << 20;
 // Resident bytes of a worker process before it loads anything: code, gRPC, thread stacks.
 inline constexpr int64_t kRuntimeBytes = int64_t{40} << 20;
 
+// What frames of this model carry for each row.
+RowShape RowShapeOf(const ModelConfig& config);
+
 // The named buffers of a worker's step workspace; the worker carves them out of one allocation.
 // Only what the owned ops need is there. R = max_rows, L = max_logit_rows, A = max(R, L), K = the
-// longest weight row of the owned products, padded to 256:
+// longest weight row of the owned products (experts aside), padded to 256:
 //   x [A, hidden]      normed [A, hidden]     always; every owner of an op passes or makes x
 //   q, attn [R, heads * head_dim]   k, v [R, kv_heads * head_dim]   cos_sin [R, rope_dim]
-//   attn_scratch [num_threads, AttentionScratchFloats(head_dim)]    with attention
+//   attn_scratch [num_threads, AttentionScratchFloats()]            with attention
 //   cos_sin_local [R, rope_dim]       where layers with a window have frequencies of their own
-//   gate, up [R, the widest of dense layers and shared experts]     with mlp
+//   with latent attention, of H heads, C latent and D rotated dimensions, T = min(R, 64):
+//     q [R, H * head_dim]  q_lora [R, q_lora_rank]  k [R, C + D]  attn [R, H * v_head_dim]
+//     cos_sin, attn_scratch as above;  q_latent [T, H * (C + D)]  latent [T, H * C]
+//     head_*, head2_*, head3_* like act_* for [T * H, the longer of C and a head's key]
+//   gate, up [R, the widest of dense layers and shared experts]     with mlp or shared experts
 //   act_q8 int8 [A, K]   act_d [A, K / 32]   act_bsum int16 [A, K / 16]     with any product;
 //   act2_*, act3_*     the same again, for weights of the other activation block sizes; act3_d is
 //                      [A, K / 16]
 //   normed_*, normed2_*, normed3_*    the same for K = hidden, padded to 256: what norms make,
-//   which
-//                      is read while threads that are ahead already write act_*
-//   with experts, E of them, U used per token, P = R * U, F wide:
-//     router [R, E]  shared_gate [R]  slot_experts int32 [R, U]  slot_weights [R, U + 1]
-//     slot_sources int32 [R, U + 1]  pair_rows int32 [P]  expert_begin int32 [E + 1]
-//     expert_gate, expert_up [P, F]  expert_y [P + R, hidden]: at first the gathered inputs
+//                      which is read while threads that are ahead already write act_*
+//   slot_experts int32 [R, U]   slot_weights [R, S]   with any part of a layer with experts: E of
+//                      them, U used by a row, S = U or, with a shared expert, U + 1
+//   router [R, E]                     with a router
+//   shared_gate [R]                   with shared experts
+//   with experts, F wide, N of a layer at most, P = R * min(U, N):
+//     slot_sources int32 [R, S]   pair_rows int32 [P]   expert_begin int32 [E + 1]
+//     expert_gate, expert_up [P, F]
 //     expert_in_*, _in2_*, _in3_* like act_* for [P, hidden]; expert_act_*, _act2_*, _act3_* for
 //     [P, F]
+//   partials [R * S, hidden]          with experts; [R, hidden] with shared experts alone: what
+//                      was made for the slots, here or on the workers before; before that, the
+//                      inputs of experts
 //   logit_rows [L, hidden]                                          with norm or lm_head
 //   logits [L, vocab]   probs [num_threads, vocab]                  with lm_head
 // f32 unless said otherwise; sizes are multiples of 64 bytes.

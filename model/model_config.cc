@@ -1,6 +1,7 @@
 #include "model/model_config.h"
 
 #include <filesystem>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -54,11 +55,50 @@ std::vector<Op> OpsOf(const ModelConfig& config) {
   std::vector<Op> ops = {{OpKind::kEmbedding}};
   for (int32_t layer = 0; layer < config.num_hidden_layers; ++layer) {
     ops.push_back({OpKind::kAttention, layer});
-    ops.push_back({OpKind::kMlp, layer});
+    if (!config.HasExperts(layer)) {
+      ops.push_back({OpKind::kMlp, layer});
+      continue;
+    }
+    ops.push_back({OpKind::kRouter, layer});
+    if (config.experts.shared_intermediate_size > 0) ops.push_back({OpKind::kSharedExperts, layer});
+    ops.push_back({OpKind::kExperts, layer, 0, config.experts.count});
   }
   ops.push_back({OpKind::kNorm});
   ops.push_back({OpKind::kLmHead});
   return ops;
+}
+
+absl::Status CheckOps(const ModelConfig& config, absl::Span<const Op> ops) {
+  size_t at = 0;
+  const auto refuse = [&](absl::string_view what) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the ops are not those of the model in its order: ", what, " at op ", at,
+                     " of ", ops.size()));
+  };
+  for (const Op& expected : OpsOf(config)) {
+    if (expected.kind != OpKind::kExperts) {
+      if (at == ops.size() || ops[at] != expected) return refuse(ModuleName(expected));
+      ++at;
+      continue;
+    }
+    std::vector<bool> seen(config.experts.count, false);
+    int32_t count = 0;
+    for (; at < ops.size() && ops[at].kind == OpKind::kExperts && ops[at].layer == expected.layer;
+         ++at) {
+      const Op& op = ops[at];
+      if (op.expert_begin < 0 || op.expert_end > config.experts.count ||
+          op.expert_begin >= op.expert_end) {
+        return refuse(ModuleName(op));
+      }
+      for (int32_t e = op.expert_begin; e < op.expert_end; ++e) {
+        if (seen[e]) return refuse(absl::StrCat("expert ", e, " is there twice"));
+        seen[e] = true;
+        ++count;
+      }
+    }
+    if (count != config.experts.count) return refuse(ModuleName(expected));
+  }
+  return at == ops.size() ? absl::OkStatus() : refuse("more than there are");
 }
 
 std::string ModuleName(const Op& op) {
@@ -69,6 +109,14 @@ std::string ModuleName(const Op& op) {
       return absl::StrCat("model.layers.", op.layer, ".self_attn");
     case OpKind::kMlp:
       return absl::StrCat("model.layers.", op.layer, ".mlp");
+    case OpKind::kRouter:
+      return absl::StrCat("model.layers.", op.layer, ".mlp.gate");
+    case OpKind::kSharedExperts:
+      return absl::StrCat("model.layers.", op.layer, ".mlp.shared_experts");
+    case OpKind::kExperts:
+      return absl::StrCat(
+          "model.layers.", op.layer, ".mlp.experts[", op.expert_begin,
+          op.expert_end - op.expert_begin > 1 ? absl::StrCat("-", op.expert_end - 1) : "", "]");
     case OpKind::kNorm:
       return "model.norm";
     case OpKind::kLmHead:

@@ -9,7 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "base/kv_cache.h"
 #include "base/route.h"
 #include "base/weight_type.h"
 #include "model/gguf/gguf_file.h"
@@ -50,6 +53,17 @@ struct ExpertConfig {
   bool biases = false;       // of the experts' own matrices
 };
 
+// Multi-head latent attention: keys and values of all heads are made from one short vector per
+// token, and the cache holds that vector with the rotated part of the key.
+struct LatentConfig {
+  int32_t kv_lora_rank = 0;  // of that vector; 0: the model has ordinary attention
+  int32_t q_lora_rank = 0;   // of the vector that queries are made from; 0: from the hidden state
+  int32_t nope_dim = 0;      // of a head's query and key: what is not rotated
+  int32_t v_head_dim = 0;
+  float norm_eps = 1e-6f;    // of the norms of the two vectors, whatever rms_norm_eps is
+  bool merged_kv_b = false;  // one tensor attn_kv_b, as files before 2025 have it
+};
+
 struct ModelConfig {
   std::string architecture;  // "llama"
   std::string name;          // general.name, or the file's stem
@@ -59,7 +73,8 @@ struct ModelConfig {
   int32_t num_hidden_layers = 0;
   int32_t num_attention_heads = 0;
   int32_t num_key_value_heads = 0;
-  int32_t head_dim = 0;
+  int32_t head_dim = 0;  // of queries and keys; of values too, but for latent attention
+  LatentConfig latent;
   int32_t max_position_embeddings = 0;  // the file's context_length
   float rms_norm_eps = 1e-5f;
   Activation activation = Activation::kSilu;
@@ -91,6 +106,13 @@ struct ModelConfig {
 
   int64_t parameter_count = 0;  // elements of all tensors
 
+  bool HasLatentAttention() const { return latent.kv_lora_rank > 0; }
+  KvShape kv_shape() const {
+    if (!HasLatentAttention()) {
+      return {KvLayout::kHeads, num_key_value_heads, head_dim, head_dim};
+    }
+    return {KvLayout::kLatent, 1, latent.kv_lora_rank + rope_dim, latent.kv_lora_rank};
+  }
   bool HasExperts(int32_t layer) const { return experts.count > 0 && layer >= experts.first_layer; }
   bool HasWindow(int32_t layer) const {
     return sliding_window > 0 &&
@@ -116,6 +138,12 @@ enum class WeightRole {
   kV,
   kVBias,
   kSinks,
+  kQA,
+  kQANorm,
+  kKvA,
+  kKvANorm,
+  kKB,  // of each head: from a key's part that is not rotated to the latent vector
+  kVB,  // of each head: from the latent vector to its value
   kO,
   kOBias,
   kPostAttentionNorm,
@@ -146,18 +174,38 @@ struct WeightSpec {
   int64_t rows = 0;        // output features (1 for vectors)
   int64_t cols = 0;        // input features
   bool is_vector = false;  // norms and biases: kept as f32
-  int64_t experts = 0;     // of a layer's experts: as many of these, one after another
+  // Of a layer's experts, or heads: so many of these, one after another, the first of them that of
+  // expert `first_expert`.
+  int64_t experts = 0;
+  int64_t first_expert = 0;
+  // The norm before experts: each part of a layer computes it for itself, and the router is who
+  // owns it. Others have a copy, unless the worker has the owner as well.
+  bool is_copy = false;
+
+  // Where the tensor holds more than this weight: of each expert's tensor_stride stored rows it is
+  // the stored_rows() from tensor_first on. 0: the tensor is this weight.
+  int64_t tensor_stride = 0;
+  int64_t tensor_first = 0;
+  bool transposed = false;  // the stored rows are its columns
+  int64_t stored_rows() const { return transposed ? cols : rows; }
+  int64_t stored_cols() const { return transposed ? rows : cols; }
 };
 
 // The weights of one op, in the order in which a worker stores them. With tied embeddings kLmHead's
 // weight names token_embd.weight.
 std::vector<WeightSpec> WeightsOf(const ModelConfig& config, const Op& op);
 
-// All ops of the model in execution order: embedding, then attention and mlp per layer, norm,
-// lm_head.
+// All ops of the model in execution order: embedding; per layer attention and mlp, or, with
+// experts, attention, router, shared experts (if any) and all experts in one op; norm, lm_head.
 std::vector<Op> OpsOf(const ModelConfig& config);
 
-// "model.layers.3.self_attn", "model.layers.3.mlp", "model.embed_tokens", "model.norm", "lm_head".
+// InvalidArgument unless `ops` are those of OpsOf in that order, the experts of a layer in one or
+// more ranges.
+absl::Status CheckOps(const ModelConfig& config, absl::Span<const Op> ops);
+
+// "model.layers.3.self_attn", "model.layers.3.mlp", "model.embed_tokens", "model.norm", "lm_head";
+// "model.layers.3.mlp.gate", "model.layers.3.mlp.shared_experts",
+// "model.layers.3.mlp.experts[0-31]".
 std::string ModuleName(const Op& op);
 
 // Architectures that LoadModelConfig accepts, for messages.

@@ -23,6 +23,13 @@ absl::Status ReadArray(TensorReceiver& receiver, size_t count, std::vector<T>* o
   return receiver.Read(out->data(), count * sizeof(T), deadline.Remaining());
 }
 
+template <typename T>
+absl::Status ReadInto(TensorReceiver& receiver, absl::Span<T> room, size_t count,
+                      const Deadline& deadline) {
+  DT_CHECK_LE(count, room.size());
+  return receiver.Read(room.data(), count * sizeof(T), deadline.Remaining());
+}
+
 // Reads the header, the first thing in a message.
 template <typename Header>
 absl::Status ReadHeader(TensorReceiver& receiver, size_t message_bytes, Header* header,
@@ -36,18 +43,28 @@ absl::Status ReadHeader(TensorReceiver& receiver, size_t message_bytes, Header* 
 
 // Reads the body of the begun message; what it leaves unread is skipped by the caller.
 absl::Status ReadStepBody(TensorReceiver& receiver, size_t message_bytes, const StepShape& shape,
-                          uint64_t epoch, int hidden_size, StepFrame* frame,
-                          absl::Span<float> hidden, const Deadline& deadline) {
+                          const RowShape& row, uint64_t epoch, StepFrame* frame,
+                          const StepRoom& room, const Deadline& deadline) {
   StepHeader& h = frame->header;
   DT_RETURN_IF_ERROR(ReadHeader(receiver, message_bytes, &h, deadline));
-  DT_RETURN_IF_ERROR(CheckStepHeader(h, shape, epoch, hidden_size, hidden.size(), message_bytes));
+  DT_RETURN_IF_ERROR(CheckStepHeader(h, shape, row, epoch, room, message_bytes));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_sequences, &frame->sequences, deadline));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_copies, &frame->copies, deadline));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_block_ids, &frame->block_ids, deadline));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_rows, &frame->tokens, deadline));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_logit_rows, &frame->logit_rows, deadline));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_segment_times, &frame->segment_us, deadline));
   DT_RETURN_IF_ERROR(CheckStepBody(*frame, shape));
-  const size_t hidden_bytes = size_t{h.hidden_rows} * h.hidden_size * sizeof(float);
-  return receiver.Read(hidden.data(), hidden_bytes, deadline.Remaining());
+  const size_t hidden = size_t{h.hidden_rows} * h.hidden_size;
+  DT_RETURN_IF_ERROR(ReadInto(receiver, room.hidden, hidden, deadline));
+  if (h.slot_rows == 0) return absl::OkStatus();
+  const size_t experts = size_t{h.slot_rows} * static_cast<size_t>(row.experts_used);
+  const size_t weights = size_t{h.slot_rows} * static_cast<size_t>(row.slots());
+  const size_t partials = size_t{h.partial_rows} * h.hidden_size;
+  DT_RETURN_IF_ERROR(ReadInto(receiver, room.slot_experts, experts, deadline));
+  DT_RETURN_IF_ERROR(CheckSlotExperts(room.slot_experts.first(experts), row));
+  DT_RETURN_IF_ERROR(ReadInto(receiver, room.slot_weights, weights, deadline));
+  return ReadInto(receiver, room.partials, partials, deadline);
 }
 
 absl::Status ReadOutputBody(TensorReceiver& receiver, size_t message_bytes, const StepShape& shape,
@@ -58,6 +75,7 @@ absl::Status ReadOutputBody(TensorReceiver& receiver, size_t message_bytes, cons
   DT_RETURN_IF_ERROR(CheckOutputHeader(h, shape, epoch, vocab_size, message_bytes));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_sequences, &output->sequences, deadline));
   DT_RETURN_IF_ERROR(CheckOutputSequences(*output, vocab_size));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_segment_times, &output->segment_us, deadline));
   return ReadArray(receiver, size_t{h.num_logit_rows} * h.vocab_size, &output->logits, deadline);
 }
 
@@ -75,80 +93,102 @@ void StepFrame::Reserve(const StepShape& shape) {
   sequences.reserve(shape.max_sequences);
   block_ids.reserve(size_t{static_cast<uint32_t>(shape.max_sequences)} *
                     shape.max_blocks_per_sequence());
+  copies.reserve(shape.max_block_copies());
   tokens.reserve(shape.max_rows);
   logit_rows.reserve(shape.max_logit_rows);
+  segment_us.reserve(kMaxRouteSegments);
 }
 
 void StepFrame::Clear() {
   header = StepHeader();
   sequences.clear();
+  copies.clear();
   block_ids.clear();
   tokens.clear();
   logit_rows.clear();
+  segment_us.clear();
 }
 
 void StepOutput::Reserve(const StepShape& shape, int vocab_size) {
   sequences.reserve(shape.max_sequences);
+  segment_us.reserve(kMaxRouteSegments);
   logits.reserve(static_cast<size_t>(shape.max_logit_rows) * vocab_size);
 }
 
-uint64_t MaxStepBytes(const StepShape& shape, int hidden_size) {
+uint64_t MaxStepBytes(const StepShape& shape, const RowShape& row, bool between_experts) {
   StepHeader h;
   h.num_sequences = shape.max_sequences;
+  h.num_copies = shape.max_block_copies();
+  h.num_segment_times = kMaxRouteSegments;
   h.num_rows = shape.max_rows;
   h.num_block_ids = shape.max_sequences * shape.max_blocks_per_sequence();
   h.num_logit_rows = shape.max_logit_rows;
   h.hidden_rows = shape.max_rows;
-  h.hidden_size = hidden_size;
-  return StepBytes(h);
+  h.hidden_size = row.hidden_size;
+  if (between_experts) {
+    h.slot_rows = shape.max_rows;
+    h.partial_rows = shape.max_rows * static_cast<uint32_t>(row.slots());
+  }
+  return StepBytes(h, row);
 }
 
 uint64_t MaxOutputBytes(const StepShape& shape, int vocab_size) {
   OutputHeader h;
   h.num_sequences = shape.max_sequences;
+  h.num_segment_times = kMaxRouteSegments;
   h.num_logit_rows = shape.max_logit_rows;
   h.vocab_size = vocab_size;
   return OutputBytes(h);
 }
 
-absl::Status SendStep(TensorSender& sender, const StepFrame& frame, absl::Span<const float> hidden,
+absl::Status SendStep(TensorSender& sender, const StepFrame& frame, const StepRows& rows,
                       absl::Duration timeout) {
   const StepHeader& h = frame.header;
   DT_CHECK_EQ(frame.sequences.size(), h.num_sequences);
+  DT_CHECK_EQ(frame.copies.size(), h.num_copies);
+  DT_CHECK_EQ(frame.segment_us.size(), h.num_segment_times);
   DT_CHECK_EQ(frame.block_ids.size(), h.num_block_ids);
   DT_CHECK_EQ(frame.tokens.size(), h.num_rows);
   DT_CHECK_EQ(frame.logit_rows.size(), h.num_logit_rows);
-  DT_CHECK_EQ(hidden.size(), size_t{h.hidden_rows} * h.hidden_size);
-  const std::array<ConstBytes, 6> pieces = {
+  DT_CHECK_EQ(rows.hidden.size(), size_t{h.hidden_rows} * h.hidden_size);
+  DT_CHECK_EQ(rows.slot_experts.empty(), h.slot_rows == 0);
+  DT_CHECK_EQ(rows.partials.size(), size_t{h.partial_rows} * h.hidden_size);
+  const std::array<ConstBytes, 11> pieces = {
       ConstBytes{&h, sizeof(h)},
       BytesOf(absl::MakeConstSpan(frame.sequences)),
+      BytesOf(absl::MakeConstSpan(frame.copies)),
       BytesOf(absl::MakeConstSpan(frame.block_ids)),
       BytesOf(absl::MakeConstSpan(frame.tokens)),
       BytesOf(absl::MakeConstSpan(frame.logit_rows)),
-      BytesOf(hidden),
+      BytesOf(absl::MakeConstSpan(frame.segment_us)),
+      BytesOf(rows.hidden),
+      BytesOf(rows.slot_experts),
+      BytesOf(rows.slot_weights),
+      BytesOf(rows.partials),
   };
   return sender.Send(pieces, timeout);
 }
 
-absl::Status ReceiveStep(TensorReceiver& receiver, const StepShape& shape, uint64_t epoch,
-                         int hidden_size, StepFrame* frame, absl::Span<float> hidden,
+absl::Status ReceiveStep(TensorReceiver& receiver, const StepShape& shape, const RowShape& row,
+                         uint64_t epoch, StepFrame* frame, const StepRoom& room,
                          absl::Duration timeout) {
   const Deadline deadline(timeout);
   frame->Clear();
   DT_ASSIGN_OR_RETURN(const size_t message_bytes, receiver.Begin(timeout));
-  return EndMessage(
-      receiver,
-      ReadStepBody(receiver, message_bytes, shape, epoch, hidden_size, frame, hidden, deadline),
-      deadline);
+  return EndMessage(receiver,
+                    ReadStepBody(receiver, message_bytes, shape, row, epoch, frame, room, deadline),
+                    deadline);
 }
 
 absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Duration timeout) {
   const OutputHeader& h = output.header;
   DT_CHECK_EQ(output.sequences.size(), h.num_sequences);
+  DT_CHECK_EQ(output.segment_us.size(), h.num_segment_times);
   DT_CHECK_EQ(output.logits.size(), size_t{h.num_logit_rows} * h.vocab_size);
-  const std::array<ConstBytes, 3> pieces = {
+  const std::array<ConstBytes, 4> pieces = {
       ConstBytes{&h, sizeof(h)},
       BytesOf(absl::MakeConstSpan(output.sequences)),
+      BytesOf(absl::MakeConstSpan(output.segment_us)),
       BytesOf(absl::MakeConstSpan(output.logits)),
   };
   return sender.Send(pieces, timeout);
@@ -156,13 +196,16 @@ absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Du
 
 absl::Status SendOutputRows(TensorSender& sender, const OutputHeader& header,
                             absl::Span<const SequenceOutput> sequences,
+                            absl::Span<const uint32_t> segment_us,
                             absl::Span<const float* const> logits, absl::Duration timeout) {
   DT_CHECK_EQ(sequences.size(), header.num_sequences);
+  DT_CHECK_EQ(segment_us.size(), header.num_segment_times);
   DT_CHECK_EQ(logits.size(), header.num_logit_rows);
   static thread_local std::vector<ConstBytes> pieces;
   pieces.clear();
   pieces.push_back({&header, sizeof(header)});
   pieces.push_back(BytesOf(sequences));
+  pieces.push_back(BytesOf(segment_us));
   for (const float* row : logits) pieces.push_back({row, header.vocab_size * sizeof(float)});
   return sender.Send(pieces, timeout);
 }
@@ -171,6 +214,7 @@ absl::Status ReceiveOutput(TensorReceiver& receiver, const StepShape& shape, uin
                            int vocab_size, StepOutput* output, absl::Duration timeout) {
   const Deadline deadline(timeout);
   output->sequences.clear();
+  output->segment_us.clear();
   DT_ASSIGN_OR_RETURN(const size_t message_bytes, receiver.Begin(timeout));
   return EndMessage(
       receiver, ReadOutputBody(receiver, message_bytes, shape, epoch, vocab_size, output, deadline),

@@ -1,11 +1,14 @@
 // Step frames: what travels along the route for one step, and what comes back.
 //
 // A frame is complete in itself: header, sequences, block tables, tokens and (after the first hop)
-// the residual stream. Workers keep no per-sequence state besides the KV cache, so a step can be
-// repeated by any incarnation of a worker. Layout on the wire: StepHeader,
-// SequenceStep[num_sequences], int32 block_ids[num_block_ids], int32 tokens[num_rows], int32
-// logit_rows[num_logit_rows], f32 hidden[hidden_rows * hidden_size]. All little-endian, same-host
-// structs; docs/wire_format.md.
+// the residual stream; between the parts of a layer with experts also the slots of the rows and
+// what experts have made for them. Workers keep no per-sequence state besides the KV cache, so a
+// step can be repeated by any incarnation of a worker. Layout on the wire: StepHeader,
+// SequenceStep[num_sequences], BlockCopy[num_copies], int32 block_ids[num_block_ids], int32
+// tokens[num_rows], int32 logit_rows[num_logit_rows], uint32 segment_us[num_segment_times], f32
+// hidden[hidden_rows * hidden_size], int32 slot_experts[slot_rows * experts_used], f32
+// slot_weights[slot_rows * slots], f32 partials[partial_rows * hidden_size]. All little-endian,
+// same-host structs; docs/wire_format.md.
 //
 // Everything received is checked against the StepShape before it is used (counts, positions, block
 // ids, row numbers, sizes that must add up to the message).
@@ -17,13 +20,14 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "base/route.h"
 #include "base/sampling_params.h"
 #include "base/step_shape.h"
 #include "transport/tensor_channel.h"
 
 namespace dovetail::transport {
 
-inline constexpr uint32_t kStepMagic = 0x50545344;    // "DSTP"
+inline constexpr uint32_t kStepMagic = 0x32545344;    // "DST2"
 inline constexpr uint32_t kOutputMagic = 0x54554f44;  // "DOUT"
 
 struct StepHeader {
@@ -39,7 +43,21 @@ struct StepHeader {
   uint32_t hidden_rows =
       0;  // rows of the residual stream that follow: 0, num_rows or num_logit_rows
   uint32_t hidden_size = 0;
-  uint32_t error_layer = 0;  // 1 + op index where a value stopped being finite; 0: none
+  // 1 + index in the model's ops where a value stopped being finite; 0: none.
+  uint32_t error_layer = 0;
+  uint32_t num_copies = 0;
+  uint32_t num_segment_times = 0;  // of the segments that were computed so far
+  uint32_t slot_rows = 0;     // rows whose slots follow: 0, or num_rows inside a layer with experts
+  uint32_t partial_rows = 0;  // rows that experts have made, one for a slot, not summed up yet
+};
+static_assert(sizeof(StepHeader) == 72);
+
+// One KV block's content goes to another place, in every attention layer, before the step computes
+// anything there. Copies are made in order: a block may be read by one and written by the next.
+struct BlockCopy {
+  int32_t from = 0;  // ids below StepShape::num_blocks_in_all()
+  int32_t to = 0;
+  bool operator==(const BlockCopy&) const = default;
 };
 
 // What a sequence contributes to a step.
@@ -63,9 +81,11 @@ static_assert(sizeof(SequenceStep) == 64);
 struct StepFrame {
   StepHeader header;
   std::vector<SequenceStep> sequences;
+  std::vector<BlockCopy> copies;
   std::vector<int32_t> block_ids;  // the sequences' tables one after the other
   std::vector<int32_t> tokens;
-  std::vector<int32_t> logit_rows;  // row numbers, ascending
+  std::vector<int32_t> logit_rows;   // row numbers, ascending
+  std::vector<uint32_t> segment_us;  // microseconds of each segment that was computed so far
   void Reserve(const StepShape& shape);
   void Clear();
 };
@@ -79,6 +99,8 @@ struct OutputHeader {
   uint32_t num_logit_rows = 0;  // rows of logits that follow (those of kReturnLogits sequences)
   uint32_t vocab_size = 0;
   uint32_t error_layer = 0;  // as above
+  uint32_t num_segment_times = 0;
+  uint32_t reserved = 0;
 };
 
 struct SequenceOutput {
@@ -91,21 +113,40 @@ struct SequenceOutput {
 struct StepOutput {
   OutputHeader header;
   std::vector<SequenceOutput> sequences;
+  std::vector<uint32_t> segment_us;
   std::vector<float> logits;  // [num_logit_rows, vocab_size]
   void Reserve(const StepShape& shape, int vocab_size);
 };
 
+// The rows behind a frame, where they lie: as many as its header says.
+struct StepRows {
+  absl::Span<const float> hidden;          // [hidden_rows, hidden_size]
+  absl::Span<const int32_t> slot_experts;  // [slot_rows, experts_used], in the router's order
+  absl::Span<const float> slot_weights;    // [slot_rows, slots]
+  // [partial_rows, hidden_size]: the shared expert's, by row; then those of the experts that were
+  // computed so far, in the order of the route's ranges, by expert, by row.
+  absl::Span<const float> partials;
+};
+
+// Where the rows of the next frame are to go: the room that there is for them.
+struct StepRoom {
+  absl::Span<float> hidden;
+  absl::Span<int32_t> slot_experts;
+  absl::Span<float> slot_weights;
+  absl::Span<float> partials;
+};
+
 // Bytes of the largest frame and the largest output of a shape, for sizing rings.
-uint64_t MaxStepBytes(const StepShape& shape, int hidden_size);
+// `between_experts`: of frames that travel between the parts of a layer with experts.
+uint64_t MaxStepBytes(const StepShape& shape, const RowShape& row, bool between_experts);
 uint64_t MaxOutputBytes(const StepShape& shape, int vocab_size);
 
-// Sends the frame with `hidden` ([hidden_rows, hidden_size] as the header says; may be empty).
-absl::Status SendStep(TensorSender& sender, const StepFrame& frame, absl::Span<const float> hidden,
+// Sends the frame with its rows, as many as its header says.
+absl::Status SendStep(TensorSender& sender, const StepFrame& frame, const StepRows& rows,
                       absl::Duration timeout);
-// Receives the next frame into `frame` and its rows into `hidden` (room for max_rows *
-// hidden_size).
-absl::Status ReceiveStep(TensorReceiver& receiver, const StepShape& shape, uint64_t epoch,
-                         int hidden_size, StepFrame* frame, absl::Span<float> hidden,
+// Receives the next frame into `frame` and its rows into `room`.
+absl::Status ReceiveStep(TensorReceiver& receiver, const StepShape& shape, const RowShape& row,
+                         uint64_t epoch, StepFrame* frame, const StepRoom& room,
                          absl::Duration timeout);
 
 absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Duration timeout);
@@ -113,6 +154,7 @@ absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Du
 // (A list of pieces is kept per thread; it grows with the first message of a size.)
 absl::Status SendOutputRows(TensorSender& sender, const OutputHeader& header,
                             absl::Span<const SequenceOutput> sequences,
+                            absl::Span<const uint32_t> segment_us,
                             absl::Span<const float* const> logits, absl::Duration timeout);
 absl::Status ReceiveOutput(TensorReceiver& receiver, const StepShape& shape, uint64_t epoch,
                            int vocab_size, StepOutput* output, absl::Duration timeout);

@@ -29,6 +29,29 @@ absl::Status CheckSize(uint64_t announced, uint64_t message_bytes) {
              absl::StrCat("has ", message_bytes, " bytes, its header makes ", announced));
 }
 
+absl::Status CheckRoom(absl::string_view field, uint64_t rows, uint64_t cols, uint64_t room) {
+  if (rows * cols <= room) return absl::OkStatus();
+  return Bad(field, absl::StrCat("of ", rows, " x ", cols, " values do not fit in ", room));
+}
+
+uint64_t SlotBytes(const RowShape& row) {
+  return sizeof(int32_t) * static_cast<uint64_t>(row.experts_used) +
+         sizeof(float) * static_cast<uint64_t>(row.slots());
+}
+
+// Slots travel with the whole residual stream, partial rows with the slots that they fill.
+absl::Status CheckSlotRows(const StepHeader& h, const RowShape& row, const StepRoom& room) {
+  if (h.slot_rows == 0) return CheckRange("partial_rows", h.partial_rows, 0, 0);
+  const int64_t rows = row.num_experts > 0 && h.hidden_rows == h.num_rows ? h.num_rows : 0;
+  DT_RETURN_IF_ERROR(CheckRange("slot_rows", h.slot_rows, rows, rows));
+  const uint64_t used = static_cast<uint64_t>(row.experts_used);
+  const uint64_t slots = static_cast<uint64_t>(row.slots());
+  DT_RETURN_IF_ERROR(CheckRoom("slot_rows", h.slot_rows, used, room.slot_experts.size()));
+  DT_RETURN_IF_ERROR(CheckRoom("slot_rows", h.slot_rows, slots, room.slot_weights.size()));
+  DT_RETURN_IF_ERROR(CheckRange("partial_rows", h.partial_rows, 0, rows * row.slots()));
+  return CheckRoom("partial_rows", h.partial_rows, h.hidden_size, room.partials.size());
+}
+
 // Written so that NaN fails.
 absl::Status CheckSampling(const SamplingParams& p, absl::string_view where) {
   if (!(p.temperature >= 0.0f && std::isfinite(p.temperature))) {
@@ -88,19 +111,23 @@ absl::Status CheckSequence(const SequenceStep& s, const StepFrame& frame, const 
 
 }  // namespace
 
-uint64_t StepBytes(const StepHeader& h) {
+uint64_t StepBytes(const StepHeader& h, const RowShape& row) {
   return sizeof(StepHeader) + uint64_t{h.num_sequences} * sizeof(SequenceStep) +
-         sizeof(int32_t) * (uint64_t{h.num_block_ids} + h.num_rows + h.num_logit_rows) +
-         sizeof(float) * uint64_t{h.hidden_rows} * h.hidden_size;
+         uint64_t{h.num_copies} * sizeof(BlockCopy) +
+         sizeof(int32_t) *
+             (uint64_t{h.num_block_ids} + h.num_rows + h.num_logit_rows + h.num_segment_times) +
+         sizeof(float) * (uint64_t{h.hidden_rows} + h.partial_rows) * h.hidden_size +
+         uint64_t{h.slot_rows} * SlotBytes(row);
 }
 
 uint64_t OutputBytes(const OutputHeader& h) {
   return sizeof(OutputHeader) + uint64_t{h.num_sequences} * sizeof(SequenceOutput) +
+         uint64_t{h.num_segment_times} * sizeof(uint32_t) +
          sizeof(float) * uint64_t{h.num_logit_rows} * h.vocab_size;
 }
 
-absl::Status CheckStepHeader(const StepHeader& h, const StepShape& shape, uint64_t epoch,
-                             int hidden_size, uint64_t hidden_room, uint64_t message_bytes) {
+absl::Status CheckStepHeader(const StepHeader& h, const StepShape& shape, const RowShape& row,
+                             uint64_t epoch, const StepRoom& room, uint64_t message_bytes) {
   if (h.magic != kStepMagic) return Bad("magic", absl::StrCat("is ", h.magic));
   DT_RETURN_IF_ERROR(CheckEpoch(h.epoch, epoch));
   DT_RETURN_IF_ERROR(CheckRange("num_sequences", h.num_sequences, 1, shape.max_sequences));
@@ -109,18 +136,18 @@ absl::Status CheckStepHeader(const StepHeader& h, const StepShape& shape, uint64
   DT_RETURN_IF_ERROR(CheckRange("num_block_ids", h.num_block_ids, h.num_sequences, max_block_ids));
   DT_RETURN_IF_ERROR(CheckRange("num_logit_rows", h.num_logit_rows, 0, shape.max_logit_rows));
   DT_RETURN_IF_ERROR(CheckRange("num_logit_rows", h.num_logit_rows, 0, h.num_rows));
+  DT_RETURN_IF_ERROR(CheckRange("num_copies", h.num_copies, 0, shape.max_block_copies()));
+  DT_RETURN_IF_ERROR(CheckRange("num_segment_times", h.num_segment_times, 0, kMaxRouteSegments));
   if (h.hidden_rows != 0) {
     if (h.hidden_rows != h.num_rows && h.hidden_rows != h.num_logit_rows) {
       return Bad("hidden_rows", absl::StrCat("is ", h.hidden_rows, ", allowed are 0, ", h.num_rows,
                                              " and ", h.num_logit_rows));
     }
-    DT_RETURN_IF_ERROR(CheckRange("hidden_size", h.hidden_size, hidden_size, hidden_size));
-    if (uint64_t{h.hidden_rows} * h.hidden_size > hidden_room) {
-      return Bad("hidden_rows", absl::StrCat("of ", h.hidden_rows, " x ", h.hidden_size,
-                                             " floats do not fit in ", hidden_room));
-    }
+    DT_RETURN_IF_ERROR(CheckRange("hidden_size", h.hidden_size, row.hidden_size, row.hidden_size));
+    DT_RETURN_IF_ERROR(CheckRoom("hidden_rows", h.hidden_rows, h.hidden_size, room.hidden.size()));
   }
-  return CheckSize(StepBytes(h), message_bytes);
+  DT_RETURN_IF_ERROR(CheckSlotRows(h, row, room));
+  return CheckSize(StepBytes(h, row), message_bytes);
 }
 
 absl::Status CheckStepBody(const StepFrame& frame, const StepShape& shape) {
@@ -144,8 +171,28 @@ absl::Status CheckStepBody(const StepFrame& frame, const StepShape& shape) {
   for (const int32_t block : frame.block_ids) {
     DT_RETURN_IF_ERROR(CheckRange("block id", block, 0, int64_t{shape.num_kv_blocks} - 1));
   }
+  for (const BlockCopy& copy : frame.copies) {
+    const int64_t last = int64_t{shape.num_blocks_in_all()} - 1;
+    DT_RETURN_IF_ERROR(CheckRange("copied block", copy.from, 0, last));
+    DT_RETURN_IF_ERROR(CheckRange("block copied to", copy.to, 0, last));
+    if (copy.from == copy.to) return Bad("copy", absl::StrCat("of block ", copy.to, " to itself"));
+  }
   for (const int32_t token : frame.tokens) {
     DT_RETURN_IF_ERROR(CheckRange("token", token, 0, INT32_MAX));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSlotExperts(absl::Span<const int32_t> slot_experts, const RowShape& row) {
+  const size_t used = static_cast<size_t>(row.experts_used);
+  for (size_t i = 0; i < slot_experts.size(); ++i) {
+    DT_RETURN_IF_ERROR(CheckRange("slot's expert", slot_experts[i], 0, row.num_experts - 1));
+    for (size_t j = i - i % used; j < i; ++j) {
+      if (slot_experts[j] == slot_experts[i]) {
+        return Bad("slots",
+                   absl::StrCat("of row ", i / used, " use expert ", slot_experts[i], " twice"));
+      }
+    }
   }
   return absl::OkStatus();
 }
@@ -156,6 +203,8 @@ absl::Status CheckOutputHeader(const OutputHeader& h, const StepShape& shape, ui
   DT_RETURN_IF_ERROR(CheckEpoch(h.epoch, epoch));
   DT_RETURN_IF_ERROR(CheckRange("num_sequences", h.num_sequences, 0, shape.max_sequences));
   DT_RETURN_IF_ERROR(CheckRange("num_logit_rows", h.num_logit_rows, 0, shape.max_logit_rows));
+  DT_RETURN_IF_ERROR(CheckRange("num_segment_times", h.num_segment_times, 0, kMaxRouteSegments));
+  if (h.reserved != 0) return Bad("reserved", "is not zero");
   if (h.num_logit_rows != 0) {
     DT_RETURN_IF_ERROR(CheckRange("vocab_size", h.vocab_size, vocab_size, vocab_size));
   }

@@ -14,14 +14,16 @@
 namespace dovetail::transport {
 
 // The message's bytes as its (checked) header announces them.
-uint64_t StepBytes(const StepHeader& header);
+uint64_t StepBytes(const StepHeader& header, const RowShape& row);
 uint64_t OutputBytes(const OutputHeader& header);
 
-// `hidden_room`: how many floats the receiver can take.
-absl::Status CheckStepHeader(const StepHeader& header, const StepShape& shape, uint64_t epoch,
-                             int hidden_size, uint64_t hidden_room, uint64_t message_bytes);
+// `room`: what the receiver can take.
+absl::Status CheckStepHeader(const StepHeader& header, const StepShape& shape, const RowShape& row,
+                             uint64_t epoch, const StepRoom& room, uint64_t message_bytes);
 // Sequences, blocks, tokens and logit rows of a frame whose header was checked.
 absl::Status CheckStepBody(const StepFrame& frame, const StepShape& shape);
+// Experts of whole rows: each there, and none twice in a row.
+absl::Status CheckSlotExperts(absl::Span<const int32_t> slot_experts, const RowShape& row);
 
 absl::Status CheckOutputHeader(const OutputHeader& header, const StepShape& shape, uint64_t epoch,
                                int vocab_size, uint64_t message_bytes);

@@ -18,42 +18,38 @@ constexpr int kMaxKvBlocks = 1 << 28;
 constexpr int kMaxLayers = 1 << 16;
 constexpr uint64_t kMaxPlanRingBytes = uint64_t{1} << 32;
 
+constexpr int kMaxExperts = 1 << 16;
+
+// The protobuf form of each kind.
+struct KindPair {
+  OpKind kind;
+  v1::OpKind proto;
+};
+constexpr KindPair kKinds[] = {
+    {OpKind::kEmbedding, v1::OP_KIND_EMBEDDING},
+    {OpKind::kAttention, v1::OP_KIND_ATTENTION},
+    {OpKind::kMlp, v1::OP_KIND_MLP},
+    {OpKind::kNorm, v1::OP_KIND_NORM},
+    {OpKind::kLmHead, v1::OP_KIND_LM_HEAD},
+    {OpKind::kRouter, v1::OP_KIND_ROUTER},
+    {OpKind::kSharedExperts, v1::OP_KIND_SHARED_EXPERTS},
+    {OpKind::kExperts, v1::OP_KIND_EXPERTS},
+};
+
 v1::OpKind KindToProto(OpKind kind) {
-  switch (kind) {
-    case OpKind::kEmbedding:
-      return v1::OP_KIND_EMBEDDING;
-    case OpKind::kAttention:
-      return v1::OP_KIND_ATTENTION;
-    case OpKind::kMlp:
-      return v1::OP_KIND_MLP;
-    case OpKind::kNorm:
-      return v1::OP_KIND_NORM;
-    case OpKind::kLmHead:
-      return v1::OP_KIND_LM_HEAD;
+  for (const KindPair& pair : kKinds) {
+    if (pair.kind == kind) return pair.proto;
   }
   return v1::OP_KIND_UNSPECIFIED;
 }
 
 bool KindFromProto(v1::OpKind proto, OpKind* kind) {
-  switch (proto) {
-    case v1::OP_KIND_EMBEDDING:
-      *kind = OpKind::kEmbedding;
-      return true;
-    case v1::OP_KIND_ATTENTION:
-      *kind = OpKind::kAttention;
-      return true;
-    case v1::OP_KIND_MLP:
-      *kind = OpKind::kMlp;
-      return true;
-    case v1::OP_KIND_NORM:
-      *kind = OpKind::kNorm;
-      return true;
-    case v1::OP_KIND_LM_HEAD:
-      *kind = OpKind::kLmHead;
-      return true;
-    default:
-      return false;
+  for (const KindPair& pair : kKinds) {
+    if (pair.proto != proto) continue;
+    *kind = pair.kind;
+    return true;
   }
+  return false;
 }
 
 using Mistakes = std::vector<std::string>;
@@ -71,13 +67,23 @@ Op OpFromProto(const v1::RouteOp& proto, const std::string& where, Mistakes* mis
                                      ", which is no operation"));
     return op;
   }
-  const bool has_layer = op.kind == OpKind::kAttention || op.kind == OpKind::kMlp;
+  const bool has_layer = IsOfLayer(op.kind);
   if (has_layer && (op.layer < 0 || op.layer >= kMaxLayers)) {
     mistakes->push_back(absl::StrCat(where, ".layer is ", op.layer));
   }
   if (!has_layer && op.layer != -1) {
     mistakes->push_back(absl::StrCat(where, ".layer is ", op.layer,
                                      ", expected -1 for an operation without layer"));
+  }
+  op.expert_begin = proto.expert_begin();
+  op.expert_end = proto.expert_end();
+  const bool fits =
+      op.kind == OpKind::kExperts
+          ? op.expert_begin >= 0 && op.expert_begin < op.expert_end && op.expert_end <= kMaxExperts
+          : op.expert_begin == 0 && op.expert_end == 0;
+  if (!fits) {
+    mistakes->push_back(absl::StrCat(where, ": experts ", op.expert_begin, " to ", op.expert_end,
+                                     " are no range of experts"));
   }
   return op;
 }
@@ -95,6 +101,28 @@ Segment SegmentFromProto(const v1::RouteSegment& proto, const std::string& where
   return segment;
 }
 
+v1::KvType KvTypeToProto(dovetail::KvType type) {
+  switch (type) {
+    case dovetail::KvType::kF32:
+      return v1::KV_TYPE_F32;
+    case dovetail::KvType::kF16:
+      return v1::KV_TYPE_F16;
+    case dovetail::KvType::kBF16:
+      return v1::KV_TYPE_BF16;
+    case dovetail::KvType::kQ8_0:
+      return v1::KV_TYPE_Q8_0;
+  }
+  return v1::KV_TYPE_UNSPECIFIED;
+}
+
+dovetail::KvType KvTypeFromProto(int proto, const std::string& where, Mistakes* mistakes) {
+  for (const dovetail::KvType type : kKvTypes) {
+    if (KvTypeToProto(type) == proto) return type;
+  }
+  mistakes->push_back(absl::StrCat(where, " is ", proto, ", which is no type"));
+  return dovetail::KvType::kF16;
+}
+
 dovetail::StepShape ShapeFromProto(const v1::StepShape& proto, Mistakes* mistakes) {
   CheckRange("step_shape.max_rows", proto.max_rows(), 1, kMaxStepRows, mistakes);
   CheckRange("step_shape.max_sequences", proto.max_sequences(), 1, kMaxStepRows, mistakes);
@@ -102,19 +130,23 @@ dovetail::StepShape ShapeFromProto(const v1::StepShape& proto, Mistakes* mistake
   CheckRange("step_shape.context_length_tokens", proto.context_length_tokens(), 1,
              kMaxContextTokens, mistakes);
   CheckRange("step_shape.num_kv_blocks", proto.num_kv_blocks(), 1, kMaxKvBlocks, mistakes);
+  CheckRange("step_shape.num_swap_blocks", proto.num_swap_blocks(), 0, kMaxKvBlocks, mistakes);
   dovetail::StepShape shape;
+  shape.num_swap_blocks = proto.num_swap_blocks();
   shape.max_rows = proto.max_rows();
   shape.max_sequences = proto.max_sequences();
   shape.max_logit_rows = proto.max_logit_rows();
   shape.context_length = proto.context_length_tokens();
   shape.num_kv_blocks = proto.num_kv_blocks();
-  if (proto.kv_type() == v1::KV_TYPE_F32) {
-    shape.kv_type = KvType::kF32;
-  } else if (proto.kv_type() == v1::KV_TYPE_F16) {
-    shape.kv_type = KvType::kF16;
-  } else {
-    mistakes->push_back(absl::StrCat("step_shape.kv_type is ", static_cast<int>(proto.kv_type()),
-                                     ", which is no type"));
+  shape.kv_type = KvTypeFromProto(proto.kv_type(), "step_shape.kv_type", mistakes);
+  if (proto.layer_kv_types_size() > kMaxLayers) {
+    mistakes->push_back(absl::StrCat("step_shape.layer_kv_types has ", proto.layer_kv_types_size(),
+                                     " layers, allowed are ", kMaxLayers));
+    return shape;
+  }
+  for (int i = 0; i < proto.layer_kv_types_size(); ++i) {
+    shape.layer_kv_types.push_back(KvTypeFromProto(
+        proto.layer_kv_types(i), absl::StrCat("step_shape.layer_kv_types[", i, "]"), mistakes));
   }
   return shape;
 }
@@ -138,6 +170,8 @@ void ToProto(const Segment& segment, v1::RouteSegment* proto) {
     v1::RouteOp* out = proto->add_ops();
     out->set_kind(KindToProto(op.kind));
     out->set_layer(op.layer);
+    out->set_expert_begin(op.expert_begin);
+    out->set_expert_end(op.expert_end);
   }
 }
 
@@ -148,7 +182,11 @@ void ToProto(const dovetail::StepShape& shape, v1::StepShape* proto) {
   proto->set_max_logit_rows(shape.max_logit_rows);
   proto->set_context_length_tokens(shape.context_length);
   proto->set_num_kv_blocks(shape.num_kv_blocks);
-  proto->set_kv_type(shape.kv_type == KvType::kF32 ? v1::KV_TYPE_F32 : v1::KV_TYPE_F16);
+  proto->set_num_swap_blocks(shape.num_swap_blocks);
+  proto->set_kv_type(KvTypeToProto(shape.kv_type));
+  for (const dovetail::KvType type : shape.layer_kv_types) {
+    proto->add_layer_kv_types(KvTypeToProto(type));
+  }
 }
 
 absl::StatusOr<WorkerPlan> FromProto(const v1::WorkerPlan& proto) {
@@ -160,6 +198,7 @@ absl::StatusOr<WorkerPlan> FromProto(const v1::WorkerPlan& proto) {
   plan.ring_bytes = proto.ring_bytes();
   if (plan.model_path.empty()) mistakes.push_back("model_path is empty");
   if (proto.route_size() == 0) mistakes.push_back("route is empty");
+  CheckRange("segments of the route", proto.route_size(), 0, kMaxRouteSegments, &mistakes);
   for (int i = 0; i < proto.route_size(); ++i) {
     plan.route.push_back(
         SegmentFromProto(proto.route(i), absl::StrCat("route[", i, "]"), &mistakes));

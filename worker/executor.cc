@@ -228,9 +228,9 @@ bool Executor::ServeOne() {
 }
 
 absl::Status Executor::RunStep(transport::TensorReceiver& receiver) {
-  DT_RETURN_IF_ERROR(transport::ReceiveStep(receiver, plan_.step_shape, plane_->epoch(),
-                                            runner_->hidden_size(), &frame_,
-                                            runner_->hidden_buffer(), kPeerTimeout));
+  DT_RETURN_IF_ERROR(transport::ReceiveStep(receiver, plan_.step_shape, runner_->row_shape(),
+                                            plane_->epoch(), &frame_, runner_->room(),
+                                            kPeerTimeout));
   transport::StepHeader& header = frame_.header;
   DT_RETURN_IF_ERROR(runner_->Validate(frame_));
   for (;;) {
@@ -244,7 +244,7 @@ absl::Status Executor::RunStep(transport::TensorReceiver& receiver) {
     }
     ++header.segment;
     if (sender != nullptr) {
-      return transport::SendStep(*sender, frame_, runner_->hidden(frame_), kPeerTimeout);
+      return transport::SendStep(*sender, frame_, runner_->rows(frame_), kPeerTimeout);
     }
   }
 }

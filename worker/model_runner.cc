@@ -1,18 +1,21 @@
 #include "worker/model_runner.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "model/memory_plan.h"
+#include "worker/bind_moe.h"
 #include "worker/layers/attention.h"
 #include "worker/layers/embedding.h"
+#include "worker/layers/latent_attention.h"
 #include "worker/layers/lm_head.h"
 #include "worker/layers/mlp.h"
-#include "worker/layers/moe.h"
 #include "worker/layers/norm.h"
 
 namespace dovetail::worker {
@@ -31,12 +34,28 @@ absl::Status CheckRoute(const Route& route, const model::ModelConfig& config,
     ops.insert(ops.end(), segment.ops.begin(), segment.ops.end());
     mine |= segment.worker == worker;
   }
-  if (ops != model::OpsOf(config)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the route's ", ops.size(), " ops are not those of the model, in its order"));
-  }
+  DT_RETURN_IF_ERROR(Annotate(model::CheckOps(config, ops), "the route"));
   if (!mine) return absl::InvalidArgumentError(absl::StrCat("no segment is for ", worker));
   return absl::OkStatus();
+}
+
+// The number of `op` among the model's ops; ranges of experts have that of the layer's experts.
+uint32_t IndexOf(const std::vector<Op>& model_ops, const Op& op) {
+  const auto at = std::find_if(model_ops.begin(), model_ops.end(), [&](const Op& other) {
+    return other.kind == op.kind && other.layer == op.layer;
+  });
+  DT_CHECK(at != model_ops.end());
+  return static_cast<uint32_t>(at - model_ops.begin());
+}
+
+// The ranges of experts of a layer, in the order of the route.
+std::vector<Op> ExpertRangesOf(const Route& route, int32_t layer) {
+  std::vector<Op> ranges;
+  for (const Segment& segment : route) {
+    std::copy_if(segment.ops.begin(), segment.ops.end(), std::back_inserter(ranges),
+                 [&](const Op& op) { return op.kind == OpKind::kExperts && op.layer == layer; });
+  }
+  return ranges;
 }
 
 }  // namespace
@@ -47,6 +66,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(
   DT_RETURN_IF_ERROR(CheckRoute(plan.route, store->config, worker));
   auto runner = absl::WrapUnique(new ModelRunner());
   runner->shape_ = plan.step_shape;
+  runner->row_shape_ = model::RowShapeOf(store->config);
   runner->kernels_ = kernels;
   runner->pool_ = pool;
   runner->store_ = std::move(store);
@@ -56,25 +76,43 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(
   runner->sequences_.reserve(plan.step_shape.max_sequences);
   runner->segments_.resize(plan.route.size());
   bool after_norm = false;
-  uint32_t first_op = 0;
   for (size_t i = 0; i < plan.route.size(); ++i) {
     const Segment& segment = plan.route[i];
     BoundSegment& bound = runner->segments_[i];
-    bound.first_op = first_op;
-    bound.from_tokens = first_op == 0;
+    bound.from_tokens = i == 0;
     bound.after_norm = after_norm;
-    first_op += static_cast<uint32_t>(segment.ops.size());
     for (const Op& op : segment.ops) after_norm |= op.kind == OpKind::kNorm;
     bound.mine = segment.worker == worker;
-    if (bound.mine) runner->BindSegment(segment, &bound);
+    runner->kv_of_segment_ = &bound.kv;
+    if (bound.mine) runner->BindSegment(plan.route, segment, &bound);
   }
   return runner;
 }
 
-void ModelRunner::BindSegment(const Segment& segment, BoundSegment* bound) {
-  for (const Op& op : segment.ops) {
-    bound->has_attention |= op.kind == OpKind::kAttention;
-    bound->layers.push_back(BindLayer(op));
+void ModelRunner::BindSegment(const Route& route, const Segment& segment, BoundSegment* bound) {
+  const std::vector<Op> model_ops = model::OpsOf(store_->config);
+  for (size_t i = 0; i < segment.ops.size();) {
+    const Op& op = segment.ops[i];
+    BoundLayer layer;
+    if (IsExpertPart(op.kind)) {
+      size_t end = i;
+      while (end < segment.ops.size() && IsExpertPart(segment.ops[end].kind) &&
+             segment.ops[end].layer == op.layer) {
+        layer.ops.push_back(IndexOf(model_ops, segment.ops[end++]));
+      }
+      auto moe = BindMoe(*store_, absl::MakeConstSpan(segment.ops).subspan(i, end - i),
+                         ExpertRangesOf(route, op.layer));
+      if (i == 0 && op.kind != OpKind::kRouter) bound->enters = moe.get();
+      if (!moe->ends_layer()) bound->leaves = moe.get();
+      layer.layer = std::move(moe);
+      i = end;
+    } else {
+      bound->has_attention |= op.kind == OpKind::kAttention;
+      layer.ops = {IndexOf(model_ops, op)};
+      layer.layer = BindLayer(op);
+      ++i;
+    }
+    bound->layers.push_back(std::move(layer));
   }
 }
 
@@ -87,13 +125,17 @@ std::unique_ptr<Layer> ModelRunner::BindLayer(const Op& op) {
                                          config.embedding_scale);
     }
     case OpKind::kAttention:
-      return BindAttention(op);
+      return config.HasLatentAttention() ? BindLatentAttention(op) : BindAttention(op);
     case OpKind::kMlp:
-      return config.HasExperts(op.layer) ? BindMoe(op) : BindMlp(op);
+      return BindMlp(op);
     case OpKind::kNorm:
       return std::make_unique<Norm>(BindNorm(op, WeightRole::kOutputNorm));
     case OpKind::kLmHead:
       return std::make_unique<LmHead>(store_->LinearOf(op, WeightRole::kLmHead));
+    case OpKind::kRouter:
+    case OpKind::kSharedExperts:
+    case OpKind::kExperts:
+      break;  // BindMoe
   }
   DT_CHECK(false);
 }
@@ -127,7 +169,34 @@ std::unique_ptr<Layer> ModelRunner::BindAttention(const Op& op) {
       .scale = config.attention_scale,
       .window = window ? config.sliding_window : 0,
       .local_rope = window && !config.rope_inv_freq_local.empty()};
-  return std::make_unique<Attention>(weights, shape, NextKvView());
+  return std::make_unique<Attention>(weights, shape, NextKvView(op.layer));
+}
+
+std::unique_ptr<Layer> ModelRunner::BindLatentAttention(const Op& op) {
+  const model::ModelConfig& config = store_->config;
+  const auto norm = [&](WeightRole role) {
+    RmsNorm bound = BindNorm(op, role);
+    bound.eps = config.latent.norm_eps;
+    return bound;
+  };
+  LatentAttentionWeights weights = {.norm = BindNorm(op, WeightRole::kAttentionNorm),
+                                    .q_a_norm = norm(WeightRole::kQANorm),
+                                    .q_proj = store_->LinearOf(op, WeightRole::kQ),
+                                    .kv_a_proj = store_->LinearOf(op, WeightRole::kKvA),
+                                    .kv_a_norm = norm(WeightRole::kKvANorm),
+                                    .k_b_proj = store_->MatricesOf(op, WeightRole::kKB),
+                                    .v_b_proj = store_->MatricesOf(op, WeightRole::kVB),
+                                    .o_proj = store_->LinearOf(op, WeightRole::kO)};
+  if (config.latent.q_lora_rank > 0) weights.q_a_proj = store_->LinearOf(op, WeightRole::kQA);
+  const LatentAttentionShape shape = {
+      .num_heads = config.num_attention_heads,
+      .nope_dim = config.latent.nope_dim,
+      .rope_dim = config.rope_dim,
+      .v_head_dim = config.latent.v_head_dim,
+      .tile_rows = model::kLatentTileRows,
+      .rope_interleaved = config.rope_layout == model::RopeLayout::kInterleaved,
+      .scale = config.attention_scale};
+  return std::make_unique<LatentAttention>(weights, shape, NextKvView(op.layer));
 }
 
 std::unique_ptr<Layer> ModelRunner::BindMlp(const Op& op) const {
@@ -138,41 +207,44 @@ std::unique_ptr<Layer> ModelRunner::BindMlp(const Op& op) const {
       store_->config.activation);
 }
 
-std::unique_ptr<Layer> ModelRunner::BindMoe(const Op& op) const {
+kernels::KvCacheView ModelRunner::NextKvView(int32_t layer) {
   const model::ModelConfig& config = store_->config;
-  MoeWeights weights = {
-      .norm = BindNorm(op, WeightRole::kMlpNorm),
-      .router = store_->LinearOf(op, WeightRole::kRouter, WeightRole::kRouterBias),
-      .choice_bias = store_->FindVector(op, WeightRole::kChoiceBias),
-      .gate = store_->ExpertsOf(op, WeightRole::kExpertGate, WeightRole::kExpertGateBias),
-      .up = store_->ExpertsOf(op, WeightRole::kExpertUp, WeightRole::kExpertUpBias),
-      .down = store_->ExpertsOf(op, WeightRole::kExpertDown, WeightRole::kExpertDownBias)};
-  if (config.experts.shared_intermediate_size > 0) {
-    weights.shared_gate_proj = store_->LinearOf(op, WeightRole::kGate);
-    weights.shared_up_proj = store_->LinearOf(op, WeightRole::kUp);
-    weights.shared_down_proj = store_->LinearOf(op, WeightRole::kDown);
-  }
-  if (config.experts.shared_gate) {
-    weights.shared_gate = store_->LinearOf(op, WeightRole::kSharedGate);
-  }
-  DT_CHECK(!config.post_norms);  // no family has both
-  return std::make_unique<Moe>(weights, config.experts, config.activation);
-}
-
-kernels::KvCacheView ModelRunner::NextKvView() {
-  const model::ModelConfig& config = store_->config;
-  const int64_t block_bytes = model::KvBytesPerBlockPerLayer(config, shape_.kv_type);
-  const int64_t offset = kv_layers_bound_ * shape_.num_kv_blocks * block_bytes;
-  ++kv_layers_bound_;
+  const KvType type = shape_.KvTypeOf(layer);
+  const int64_t block_bytes = model::KvBytesPerBlockPerLayer(config, type);
+  const int64_t offset = kv_bytes_bound_;
+  kv_bytes_bound_ += shape_.num_blocks_in_all() * block_bytes;
+  kv_of_segment_->push_back({store_->kv->data() + offset, block_bytes});
   return {.data = store_->kv->data() + offset,
           .block_bytes = block_bytes,
-          .type = shape_.kv_type,
-          .num_kv_heads = config.num_key_value_heads,
-          .head_dim = config.head_dim};
+          .type = type,
+          .shape = config.kv_shape()};
 }
 
-absl::Span<float> ModelRunner::hidden_buffer() {
-  return absl::MakeSpan(workspace_->x, static_cast<size_t>(workspace_->x_floats));
+transport::StepRoom ModelRunner::room() {
+  const ExpertBuffers& experts = workspace_->experts;
+  const size_t rows = experts.slot_experts == nullptr ? 0 : static_cast<size_t>(shape_.max_rows);
+  return {
+      .hidden = absl::MakeSpan(workspace_->x, static_cast<size_t>(workspace_->x_floats)),
+      .slot_experts = absl::MakeSpan(experts.slot_experts, rows * row_shape_.experts_used),
+      .slot_weights = absl::MakeSpan(experts.slot_weights, rows * row_shape_.slots()),
+      .partials = absl::MakeSpan(experts.y, static_cast<size_t>(experts.y_floats)),
+  };
+}
+
+absl::Status ModelRunner::ValidateRows(const StepHeader& h) const {
+  const BoundSegment& segment = segments_[h.segment];
+  const auto check = [&](const char* field, uint32_t found, int64_t expected) {
+    if (found == expected) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("step ", h.step, ", segment ", h.segment, ": ",
+                                                   field, " is ", found, ", expected ", expected));
+  };
+  const bool nothing = segment.from_tokens || h.error_layer != 0;
+  const uint32_t rows = nothing ? 0 : segment.after_norm ? h.num_logit_rows : h.num_rows;
+  DT_RETURN_IF_ERROR(check("hidden_rows", h.hidden_rows, rows));
+  const bool inside = segment.enters != nullptr && !nothing;
+  DT_RETURN_IF_ERROR(check("slot_rows", h.slot_rows, inside ? rows : 0));
+  return check("partial_rows", h.partial_rows,
+               inside ? segment.enters->NumCarriedRows(workspace_->experts.slot_experts, rows) : 0);
 }
 
 absl::Status ModelRunner::Validate(const StepFrame& frame) const {
@@ -181,15 +253,7 @@ absl::Status ModelRunner::Validate(const StepFrame& frame) const {
     return absl::InvalidArgumentError(
         absl::StrCat("step ", h.step, ": segment ", h.segment, " is not this worker's"));
   }
-  const BoundSegment& segment = segments_[h.segment];
-  const uint32_t expected = segment.from_tokens || h.error_layer != 0 ? 0
-                            : segment.after_norm                      ? h.num_logit_rows
-                                                                      : h.num_rows;
-  if (h.hidden_rows != expected) {
-    return absl::InvalidArgumentError(absl::StrCat("step ", h.step, ", segment ", h.segment,
-                                                   ": hidden_rows is ", h.hidden_rows,
-                                                   ", expected ", expected));
-  }
+  DT_RETURN_IF_ERROR(ValidateRows(h));
   for (int32_t token : frame.tokens) {
     if (token < 0 || token >= vocab_size()) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -224,10 +288,21 @@ void ModelRunner::FillSequences(const StepFrame& frame) {
 }
 
 void ModelRunner::Run(StepFrame* frame) {
-  StepHeader& header = frame->header;
-  const BoundSegment& segment = segments_[header.segment];
+  const absl::Time start = absl::Now();
+  const BoundSegment& segment = segments_[frame->header.segment];
   DT_CHECK(segment.mine);
-  if (header.error_layer != 0) return;
+  // Before any layer of the segment writes to its blocks. Steps pass a segment in the order in
+  // which they were made, so this is the content that the coordinator meant.
+  CopyBlocks(segment.kv, frame->copies, pool_);
+  if (frame->header.error_layer == 0) Compute(segment, frame);
+  if (frame->segment_us.size() >= kMaxRouteSegments) return;
+  frame->segment_us.push_back(
+      static_cast<uint32_t>(absl::ToInt64Microseconds(absl::Now() - start)));
+  frame->header.num_segment_times = static_cast<uint32_t>(frame->segment_us.size());
+}
+
+void ModelRunner::Compute(const BoundSegment& segment, StepFrame* frame) {
+  StepHeader& header = frame->header;
   FillSequences(*frame);
   StepContext step{.kernels = *kernels_, .pool = *pool_, .ws = *workspace_};
   step.rows = static_cast<int32_t>(header.num_rows);
@@ -244,20 +319,37 @@ void ModelRunner::Run(StepFrame* frame) {
       FillRopeAngles(step, config.rope_inv_freq_local, 1.0f, workspace_->cos_sin_local);
     }
   }
-  for (size_t i = 0; i < segment.layers.size(); ++i) {
-    segment.layers[i]->Forward(step);
+  for (const BoundLayer& bound : segment.layers) {
+    step.part = 0;
+    bound.layer->Forward(step);
     if (!step.finite.load(std::memory_order_relaxed)) {
-      header.error_layer = 1 + segment.first_op + static_cast<uint32_t>(i);
-      header.hidden_rows = 0;
-      return;
+      header.error_layer = 1 + bound.ops[step.part];
+      break;
     }
   }
-  header.hidden_rows = static_cast<uint32_t>(step.x_rows);
+  CountRows(segment, step, &header);
 }
 
-absl::Span<const float> ModelRunner::hidden(const StepFrame& frame) const {
-  return absl::MakeConstSpan(workspace_->x,
-                             static_cast<size_t>(frame.header.hidden_rows) * hidden_size());
+void ModelRunner::CountRows(const BoundSegment& segment, const StepContext& step,
+                            StepHeader* header) const {
+  header->hidden_rows = header->slot_rows = header->partial_rows = 0;
+  if (header->error_layer != 0) return;
+  header->hidden_rows = static_cast<uint32_t>(step.x_rows);
+  if (segment.leaves == nullptr) return;
+  header->slot_rows = header->hidden_rows;
+  header->partial_rows = static_cast<uint32_t>(segment.leaves->NumPartialRows(step));
+}
+
+transport::StepRows ModelRunner::rows(const StepFrame& frame) const {
+  const StepHeader& h = frame.header;
+  const ExpertBuffers& experts = workspace_->experts;
+  const size_t hidden = static_cast<size_t>(row_shape_.hidden_size);
+  return {.hidden = absl::MakeConstSpan(workspace_->x, h.hidden_rows * hidden),
+          .slot_experts = absl::MakeConstSpan(experts.slot_experts,
+                                              size_t{h.slot_rows} * row_shape_.experts_used),
+          .slot_weights =
+              absl::MakeConstSpan(experts.slot_weights, size_t{h.slot_rows} * row_shape_.slots()),
+          .partials = absl::MakeConstSpan(experts.y, h.partial_rows * hidden)};
 }
 
 const float* ModelRunner::logits(int row) const {

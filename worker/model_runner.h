@@ -1,8 +1,8 @@
 // ModelRunner: executes this worker's segments of a step.
 //
 // Made from a loaded plan: every op of every own segment is bound to its weights, its KV cache and
-// the workspace. Used by the executor's thread. The residual stream of a frame is received into
-// hidden_buffer(), and is read from there to be sent on.
+// the workspace; neighbouring parts of a layer with experts are one layer. Used by the executor's
+// thread. The rows of a frame are received into room(), and are read from there to be sent on.
 #ifndef DOVETAIL_WORKER_MODEL_RUNNER_H_
 #define DOVETAIL_WORKER_MODEL_RUNNER_H_
 
@@ -18,7 +18,9 @@
 #include "kernels/kernel_table.h"
 #include "transport/step_frame.h"
 #include "transport/worker_plan.h"
+#include "worker/kv_copy.h"
 #include "worker/layers/layer.h"
+#include "worker/layers/moe.h"
 #include "worker/layers/norm.h"
 #include "worker/weight_store.h"
 #include "worker/workspace.h"
@@ -34,52 +36,66 @@ class ModelRunner {
                                                              const kernels::KernelTable* kernels,
                                                              ThreadPool* pool);
 
-  int32_t hidden_size() const { return store_->config.hidden_size; }
+  const RowShape& row_shape() const { return row_shape_; }
   int32_t vocab_size() const { return store_->config.vocab_size; }
   const WeightStore& store() const { return *store_; }
   Workspace& workspace() { return *workspace_; }
   // Where the rows of the next frame are to be received.
-  absl::Span<float> hidden_buffer();
+  transport::StepRoom room();
 
   // What the transport cannot know: tokens inside the vocabulary, the segment's owner, whether the
-  // rows of the residual stream are those that the segment starts from.
+  // rows that came with the frame are those that the segment starts from.
   absl::Status Validate(const transport::StepFrame& frame) const;
 
-  // Runs segment frame->header.segment, sets hidden_rows, and error_layer where a value stopped
-  // being finite; a frame that already has an error passes through untouched. The residual stream
-  // to send on is hidden(*frame) afterwards.
+  // Runs segment frame->header.segment, sets the counts of rows, and error_layer where a value
+  // stopped being finite; for a frame that already has an error only its blocks are copied. The
+  // time that it took is appended to the frame's segment_us. The rows to send on are rows(*frame)
+  // afterwards.
   void Run(transport::StepFrame* frame);
-  absl::Span<const float> hidden(const transport::StepFrame& frame) const;
+  transport::StepRows rows(const transport::StepFrame& frame) const;
   const float* logits(int row) const;  // of the last Run with an lm_head
 
  private:
+  struct BoundLayer {
+    std::unique_ptr<Layer> layer;
+    std::vector<uint32_t> ops;  // that it stands for: indices in the model's ops
+  };
   struct BoundSegment {
-    std::vector<std::unique_ptr<Layer>> layers;  // empty: another worker's
+    std::vector<BoundLayer> layers;  // empty: another worker's
     bool mine = false;
     bool has_attention = false;
-    bool after_norm = false;   // starts from the logit rows
-    bool from_tokens = false;  // starts from nothing
-    uint32_t first_op = 0;     // index in the whole route
+    bool after_norm = false;      // starts from the logit rows
+    bool from_tokens = false;     // starts from nothing
+    const Moe* enters = nullptr;  // starts inside this layer with experts
+    const Moe* leaves = nullptr;  // ends inside this one
+    std::vector<KvRegion> kv;     // of its attention layers
   };
 
   ModelRunner() = default;
-  void BindSegment(const Segment& segment, BoundSegment* bound);
+  void BindSegment(const Route& route, const Segment& segment, BoundSegment* bound);
   std::unique_ptr<Layer> BindLayer(const Op& op);
   std::unique_ptr<Layer> BindAttention(const Op& op);
+  std::unique_ptr<Layer> BindLatentAttention(const Op& op);
   std::unique_ptr<Layer> BindMlp(const Op& op) const;
-  std::unique_ptr<Layer> BindMoe(const Op& op) const;
   // Without weight where the model has no such norm.
   RmsNorm BindNorm(const Op& op, model::WeightRole role) const;
-  kernels::KvCacheView NextKvView();
+  kernels::KvCacheView NextKvView(int32_t layer);
+  absl::Status ValidateRows(const transport::StepHeader& header) const;
+  void Compute(const BoundSegment& segment, transport::StepFrame* frame);
   void FillSequences(const transport::StepFrame& frame);
+  // Sets the header's counts for what a segment leaves.
+  void CountRows(const BoundSegment& segment, const StepContext& step,
+                 transport::StepHeader* header) const;
 
   StepShape shape_;
+  RowShape row_shape_;
   const kernels::KernelTable* kernels_ = nullptr;
   ThreadPool* pool_ = nullptr;
   std::unique_ptr<WeightStore> store_;
   std::unique_ptr<Workspace> workspace_;
   std::vector<BoundSegment> segments_;
-  int kv_layers_bound_ = 0;
+  int64_t kv_bytes_bound_ = 0;
+  std::vector<KvRegion>* kv_of_segment_ = nullptr;  // of the one that is being bound
 
   std::vector<kernels::SequenceRows> sequences_;  // of the current step
 };

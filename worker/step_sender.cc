@@ -1,5 +1,7 @@
 #include "worker/step_sender.h"
 
+#include "absl/time/clock.h"
+
 namespace dovetail::worker {
 
 using transport::OutputHeader;
@@ -20,6 +22,7 @@ StepSender::StepSender(ModelRunner* runner, const kernels::KernelTable* kernels,
   draws_.reserve(shape.max_sequences);
   outputs_.reserve(shape.max_sequences);
   logits_.reserve(shape.max_logit_rows);
+  segment_us_.reserve(kMaxRouteSegments);
 }
 
 absl::Status StepSender::Send(const StepFrame& frame, transport::TensorSender& sender,
@@ -35,7 +38,12 @@ absl::Status StepSender::Send(const StepFrame& frame, transport::TensorSender& s
     if (!failed) AddSequence(sequence, logit_row);
     logit_row += sequence.num_logit_rows;
   }
+  const absl::Time start = absl::Now();
   DrawTokens();
+  segment_us_.assign(frame.segment_us.begin(), frame.segment_us.end());
+  if (!segment_us_.empty()) {  // the last segment's work, too
+    segment_us_.back() += static_cast<uint32_t>(absl::ToInt64Microseconds(absl::Now() - start));
+  }
   OutputHeader header;
   header.lane = frame.header.lane;
   header.epoch = frame.header.epoch;
@@ -44,7 +52,8 @@ absl::Status StepSender::Send(const StepFrame& frame, transport::TensorSender& s
   header.num_logit_rows = static_cast<uint32_t>(logits_.size());
   header.vocab_size = static_cast<uint32_t>(runner_->vocab_size());
   header.error_layer = frame.header.error_layer;
-  return transport::SendOutputRows(sender, header, outputs_, logits_, timeout);
+  header.num_segment_times = static_cast<uint32_t>(segment_us_.size());
+  return transport::SendOutputRows(sender, header, outputs_, segment_us_, logits_, timeout);
 }
 
 void StepSender::AddSequence(const SequenceStep& sequence, int first_logit_row) {

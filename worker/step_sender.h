@@ -40,6 +40,7 @@ class StepSender {
   std::vector<Sampler> samplers_;  // one per thread
   std::vector<Draw> draws_;
   std::vector<transport::SequenceOutput> outputs_;
+  std::vector<uint32_t> segment_us_;
   std::vector<const float*> logits_;
 };
 

@@ -12,12 +12,13 @@
 #include "base/packed_layout.h"
 #include "base/status_macros.h"
 #include "model/gguf/gguf_file.h"
+#include "worker/transpose.h"
 
 namespace dovetail::worker {
 namespace {
 
 // Changes whenever the bytes in a segment mean something else: an older segment is then not reused.
-constexpr int kSegmentVersion = 2;
+constexpr int kSegmentVersion = 3;
 
 // File bytes between two progress reports; the pool packs that much in one phase.
 constexpr int64_t kSliceBytes = int64_t{16} << 20;
@@ -29,17 +30,17 @@ uint64_t WeightsKey(uint64_t fingerprint, const WeightStore& store, PackedLayout
       absl::StrCat(kSegmentVersion, " weights ", fingerprint, " ", PackedLayoutName(layout));
   for (const model::WeightSlot& slot : store.slots) {
     absl::StrAppend(&text, " ", slot.spec.tensor, ":", static_cast<int>(slot.spec.role), ":",
-                    slot.offset, ":", slot.bytes);
+                    slot.spec.first_expert, ":", slot.offset, ":", slot.bytes);
   }
   return Hash(text);
 }
 
 uint64_t KvKey(uint64_t fingerprint, const WeightStore& store, const StepShape& shape) {
-  std::string text =
-      absl::StrCat(kSegmentVersion, " kv ", fingerprint, " ", static_cast<int>(shape.kv_type), " ",
-                   shape.num_kv_blocks, " ", kKvBlockTokens);
+  std::string text = absl::StrCat(kSegmentVersion, " kv ", fingerprint, " ", shape.num_kv_blocks,
+                                  "+", shape.num_swap_blocks, " ", kKvBlockTokens);
   for (const Op& op : store.ops) {
-    if (op.kind == OpKind::kAttention) absl::StrAppend(&text, " ", op.layer);
+    if (op.kind != OpKind::kAttention) continue;
+    absl::StrAppend(&text, " ", op.layer, ":", KvTypeName(shape.KvTypeOf(op.layer)));
   }
   return Hash(text);
 }
@@ -60,20 +61,47 @@ class Packer {
  private:
   absl::Status PackSlot(const model::WeightSlot& slot) {
     const model::GgufTensor& tensor = *file_.FindTensor(slot.spec.tensor);
-    const uint8_t* src = file_.Data(tensor).data();
+    const int64_t experts = std::max<int64_t>(1, slot.spec.experts);
     uint8_t* dst = store_->weights->data() + slot.offset;
     if (slot.spec.is_vector) {
-      PackVectors(slot, src, dst);
+      PackVectors(slot, SourceOf(slot, tensor, 0), dst);
+      done_ += slot.stored_bytes;
+    } else if (slot.spec.transposed) {
+      PackTransposed(slot, tensor, dst);
       done_ += slot.stored_bytes;
     } else {
-      const int64_t experts = std::max<int64_t>(1, slot.spec.experts);
       for (int64_t i = 0; i < experts; ++i) {
-        DT_RETURN_IF_ERROR(PackMatrix(slot, src + i * (slot.stored_bytes / experts),
-                                      dst + i * (slot.bytes / experts)));
+        DT_RETURN_IF_ERROR(
+            PackMatrix(slot, SourceOf(slot, tensor, i), dst + i * (slot.bytes / experts)));
       }
     }
     file_.DropPages(tensor);
     return absl::OkStatus();
+  }
+
+  // The stored rows of expert, or head, `i` of the slot.
+  const uint8_t* SourceOf(const model::WeightSlot& slot, const model::GgufTensor& tensor,
+                          int64_t i) const {
+    const model::WeightSpec& spec = slot.spec;
+    const int64_t stride = spec.tensor_stride > 0 ? spec.tensor_stride : spec.stored_rows();
+    return file_.Data(tensor).data() + ((spec.first_expert + i) * stride + spec.tensor_first) *
+                                           StoredBytes(tensor.type, spec.stored_cols());
+  }
+
+  // Threads share the heads.
+  void PackTransposed(const model::WeightSlot& slot, const model::GgufTensor& tensor,
+                      uint8_t* dst) const {
+    const model::WeightSpec& spec = slot.spec;
+    pool_->Run([&](int idx, int n) {
+      const Range part = Slice(spec.experts, idx, n);
+      for (int64_t i = part.begin; i < part.end; ++i) {
+        const std::vector<uint8_t> rows =
+            TransposeRows(*options_.kernels, tensor.type, SourceOf(slot, tensor, i),
+                          spec.stored_rows(), spec.stored_cols());
+        options_.kernels->pack(slot.type, rows.data(), spec.rows, spec.cols, 0, spec.rows,
+                               dst + i * (slot.bytes / spec.experts));
+      }
+    });
   }
 
   // The kernel that dequantises embedding rows makes f32 of any type.
@@ -134,10 +162,7 @@ class Packer {
 
 absl::Status OpenKv(const transport::WorkerPlan& plan, const std::string& path,
                     WeightStore* store) {
-  const auto layers = std::count_if(store->ops.begin(), store->ops.end(),
-                                    [](const Op& op) { return op.kind == OpKind::kAttention; });
-  const int64_t bytes = layers * int64_t{plan.step_shape.num_kv_blocks} *
-                        model::KvBytesPerBlockPerLayer(store->config, plan.step_shape.kv_type);
+  const int64_t bytes = model::KvBytes(store->config, store->ops, plan.step_shape);
   if (bytes == 0) return absl::OkStatus();
   DT_ASSIGN_OR_RETURN(store->kv,
                       transport::SharedSegment::OpenOrCreate(

@@ -8,6 +8,11 @@ const model::WeightSlot* WeightStore::FindSlot(const Op& op, model::WeightRole r
   for (const model::WeightSlot& slot : slots) {
     if (slot.op == op && slot.spec.role == role) return &slot;
   }
+  if (role != model::WeightRole::kMlpNorm) return nullptr;
+  // The parts of a layer with experts share the norm before them.
+  for (const model::WeightSlot& slot : slots) {
+    if (slot.op.layer == op.layer && slot.spec.role == role) return &slot;
+  }
   return nullptr;
 }
 
@@ -48,6 +53,11 @@ ExpertLinear WeightStore::ExpertsOf(const Op& op, model::WeightRole role,
                                     model::WeightRole bias) const {
   const model::WeightSlot& slot = SlotOf(op, role);
   return {.first = LinearOf(op, role, bias), .bytes = slot.bytes / slot.spec.experts};
+}
+
+ExpertLinear WeightStore::MatricesOf(const Op& op, model::WeightRole role) const {
+  const model::WeightSlot& slot = SlotOf(op, role);
+  return {.first = LinearOf(op, role), .bytes = slot.bytes / slot.spec.experts};
 }
 
 std::vector<Op> OwnedOps(const Route& route, absl::string_view worker) {

@@ -34,6 +34,7 @@ struct WeightStore {
   const float* FindVector(const Op& op, model::WeightRole role) const;
   Linear LinearOf(const Op& op, model::WeightRole role, model::WeightRole bias) const;
   ExpertLinear ExpertsOf(const Op& op, model::WeightRole role, model::WeightRole bias) const;
+  ExpertLinear MatricesOf(const Op& op, model::WeightRole role) const;  // of heads
   const model::WeightSlot* FindSlot(const Op& op, model::WeightRole role) const;
   const model::WeightSlot& SlotOf(const Op& op, model::WeightRole role) const;
   const uint8_t* DataOf(const model::WeightSlot& slot) const;

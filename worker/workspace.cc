@@ -52,6 +52,8 @@ ActivationBuffers CarveForms(const Carver& carver, const std::string& name) {
 }
 
 ExpertBuffers CarveExperts(const Carver& carver) {
+  int64_t bytes = 0;
+  float* y = carver.Take<float>("partials", &bytes);
   return {.router = carver.Take<float>("router"),
           .shared_gate = carver.Take<float>("shared_gate"),
           .slot_experts = carver.Take<int32_t>("slot_experts"),
@@ -61,7 +63,8 @@ ExpertBuffers CarveExperts(const Carver& carver) {
           .begin = carver.Take<int32_t>("expert_begin"),
           .gate = carver.Take<float>("expert_gate"),
           .up = carver.Take<float>("expert_up"),
-          .y = carver.Take<float>("expert_y"),
+          .y = y,
+          .y_floats = bytes / static_cast<int64_t>(sizeof(float)),
           .in_act = CarveForms(carver, "expert_in"),
           .act = CarveForms(carver, "expert_act")};
 }
@@ -94,6 +97,10 @@ absl::StatusOr<std::unique_ptr<Workspace>> Workspace::Create(const model::ModelC
   ws->k = carver.Take<float>("k");
   ws->v = carver.Take<float>("v");
   ws->attn = carver.Take<float>("attn");
+  ws->q_lora = carver.Take<float>("q_lora");
+  ws->q_latent = carver.Take<float>("q_latent");
+  ws->latent = carver.Take<float>("latent");
+  ws->head_act = CarveForms(carver, "head");
   ws->gate = carver.Take<float>("gate");
   ws->up = carver.Take<float>("up");
   ws->normed_act = CarveForms(carver, "normed");
@@ -102,8 +109,7 @@ absl::StatusOr<std::unique_ptr<Workspace>> Workspace::Create(const model::ModelC
   ws->cos_sin_local = carver.Take<float>("cos_sin_local");
   ws->experts = CarveExperts(carver);
   ws->attn_scratch = carver.Take<float>("attn_scratch", &bytes);
-  ws->attn_scratch_floats = kernels::AttentionScratchFloats(
-      config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+  ws->attn_scratch_floats = kernels::AttentionScratchFloats(config.kv_shape());
   // The plan counts with its own figure, because model/ does not know the kernels.
   if (ws->attn_scratch != nullptr) {
     DT_CHECK_LE(ws->attn_scratch_floats * num_threads * 4, bytes);

@@ -32,18 +32,23 @@ struct ActivationBuffers {
   QuantizedBuffer block16;
 };
 
-// What layers with experts need. P pairs of a row and one of its slots, sorted by expert.
+// What layers with experts need. Pairs of a row and one of its experts are sorted by expert, in the
+// order in which the route comes to the experts, so that all workers number them in the same way; P
+// of them belong to experts of this worker.
 struct ExpertBuffers {
   float* router = nullptr;          // [rows, experts]: logits, then scores
   float* shared_gate = nullptr;     // [rows]
-  int32_t* slot_experts = nullptr;  // [rows, slots]: the experts of a row, best first
-  float* slot_weights = nullptr;    // [rows, slots, with the shared expert's]
-  int32_t* slot_sources = nullptr;  // the row of y that belongs to it
+  int32_t* slot_experts = nullptr;  // [rows, experts used]: the experts of a row, best first
+  float* slot_weights = nullptr;    // [rows, slots]: with the shared expert's, the last
+  int32_t* slot_sources = nullptr;  // [rows, slots]: the row of y that belongs to it
   int32_t* pair_rows = nullptr;     // [P]
   int32_t* begin = nullptr;         // [experts + 1]: the first pair of each expert
   float* gate = nullptr;            // [P, expert width]
   float* up = nullptr;
-  float* y = nullptr;        // [P + rows, hidden]: what experts make, then the shared one
+  // [rows, hidden] that the shared expert made, if there is one, then a row for each pair. Frames
+  // bring the rows that other workers made.
+  float* y = nullptr;
+  int64_t y_floats = 0;      // room in y
   ActivationBuffers in_act;  // [P, hidden]: inputs in the order of pairs
   ActivationBuffers act;     // [P, expert width]
 };
@@ -63,7 +68,12 @@ class Workspace {
   float* k = nullptr;       // [rows, kv_heads * head_dim]
   float* v = nullptr;
   float* attn = nullptr;  // [rows, heads * head_dim]
-  float* gate = nullptr;  // [rows, intermediate], of dense layers and shared experts
+  // Of latent attention, where k is [rows, latent + rotated dimensions].
+  float* q_lora = nullptr;     // [rows, q_lora_rank]
+  float* q_latent = nullptr;   // [tile rows, heads * (latent + rotated dimensions)]
+  float* latent = nullptr;     // [tile rows, heads * latent dimensions]
+  ActivationBuffers head_act;  // of what each head multiplies, [tile rows * heads, ..]
+  float* gate = nullptr;       // [rows, intermediate], of dense layers and shared experts
   float* up = nullptr;
   ExpertBuffers experts;
   // Two inputs, because threads that are ahead in a phase write the second one while others still

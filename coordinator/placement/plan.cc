@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "coordinator/placement/auto_split.h"
+#include "coordinator/placement/expert_parts.h"
 #include "coordinator/placement/memory_check.h"
 #include "coordinator/placement/plan_table.h"
 
@@ -40,7 +41,9 @@ int64_t StoredBytesOf(const model::ModelConfig& config, const model::GgufFile& f
   int64_t bytes = 0;
   for (const model::WeightSpec& spec : model::WeightsOf(config, op)) {
     const model::GgufTensor* tensor = file.FindTensor(spec.tensor);
-    if (tensor != nullptr) bytes += tensor->bytes;
+    if (tensor == nullptr || spec.is_copy) continue;
+    bytes +=
+        spec.experts == 0 ? tensor->bytes : tensor->bytes / config.experts.count * spec.experts;
   }
   return bytes;
 }
@@ -83,20 +86,32 @@ bool CheckLayers(const Rule& rule, Draft* draft) {
   return fits;
 }
 
+// False when the rule names experts that the model does not have.
+bool CheckExperts(const Rule& rule, Draft* draft) {
+  const int count = draft->config.experts.count;
+  if (rule.experts.empty()) return true;
+  if (count == 0) {
+    draft->mistakes.push_back(
+        absl::StrCat(rule.location, ": the rule places experts, but the model is dense"));
+    return false;
+  }
+  for (const auto& [first, last] : rule.experts) {
+    if (last < count) continue;
+    draft->mistakes.push_back(absl::StrCat(rule.location, ": the rule names expert ", last,
+                                           ", but the model's layers have ", count, " (0-",
+                                           count - 1, ")"));
+    return false;
+  }
+  return true;
+}
+
 void CheckRule(const Rule& rule, Draft* draft) {
   if (draft->FindDevice(rule.place) == nullptr) {
     draft->mistakes.push_back(absl::StrCat(rule.place_location, ": unknown worker `", rule.place,
                                            "`; known: ", draft->DeviceNames()));
   }
   if (!CheckLayers(rule, draft)) return;
-  if (!rule.experts.empty()) {
-    draft->mistakes.push_back(absl::StrCat(
-        rule.location, draft->config.experts.count == 0
-                           ? ": the rule places experts, but the model is dense"
-                           : ": the rule divides the experts of a layer, which is not supported "
-                             "yet; place the whole mlp"));
-    return;
-  }
+  if (!CheckExperts(rule, draft)) return;
   const bool matches = std::any_of(draft->modules.begin(), draft->modules.end(),
                                    [&](const PlacedModule& m) { return rule.Matches(m.op); });
   if (!matches) {
@@ -105,22 +120,52 @@ void CheckRule(const Rule& rule, Draft* draft) {
   }
 }
 
+// The first rule that matches the op; past the last one if none does.
+size_t DecidingRule(const RuleSet& rules, const Op& op) {
+  return std::find_if(rules.rules.begin(), rules.rules.end(),
+                      [&](const Rule& rule) { return rule.Matches(op); }) -
+         rules.rules.begin();
+}
+
+std::vector<Op> ExpertsDividedByRules(const RuleSet& rules, absl::Span<const Op> ops) {
+  return DivideExperts(ops,
+                       [&](const Op& op) { return static_cast<int>(DecidingRule(rules, op)); });
+}
+
 void PlaceByRules(const RuleSet& rules, Draft* draft) {
   for (const Rule& rule : rules.rules) CheckRule(rule, draft);
   std::vector<Op> ownerless;
+  const PlacedModule* attention = nullptr;  // of the layer
   for (PlacedModule& module : draft->modules) {
-    const auto rule = std::find_if(rules.rules.begin(), rules.rules.end(),
-                                   [&](const Rule& r) { return r.Matches(module.op); });
-    if (rule == rules.rules.end()) {
+    if (module.op.kind == OpKind::kAttention) attention = &module;
+    const size_t rule = DecidingRule(rules, module.op);
+    if (rule < rules.rules.size()) {
+      module.worker = rules.rules[rule].place;
+      module.rule = rules.rules[rule].location;
+    } else if (module.op.kind == OpKind::kRouter) {
+      // It needs what attention leaves, and next to nothing else.
+      module.worker = attention->worker;
+      module.rule = attention->rule;
+    } else {
       ownerless.push_back(module.op);
-      continue;
     }
-    module.worker = rule->place;
-    module.rule = rule->location;
   }
   if (ownerless.empty()) return;
-  draft->mistakes.push_back(absl::StrCat(rules.file, ": no rule places ",
-                                         absl::StrJoin(CollapseModules(ownerless), ", ")));
+  draft->mistakes.push_back(
+      absl::StrCat(rules.file, ": no rule places ",
+                   absl::StrJoin(CollapseModules(draft->config, ownerless), ", ")));
+}
+
+void OrderModules(std::vector<PlacedModule>* modules) {
+  std::vector<Op> ops;
+  std::vector<std::string> workers;
+  for (const PlacedModule& module : *modules) {
+    ops.push_back(module.op);
+    workers.push_back(module.worker);
+  }
+  std::vector<PlacedModule> ordered;
+  for (const size_t i : OrderForFewHops(ops, workers)) ordered.push_back(std::move((*modules)[i]));
+  *modules = std::move(ordered);
 }
 
 // Norm vectors are kept as f32 whatever their type; only matrices need a kernel.
@@ -165,7 +210,9 @@ absl::StatusOr<Plan> MakePlan(const model::ModelConfig& config, const model::Ggu
                               const StepShape& shape) {
   if (devices.empty()) return absl::InvalidArgumentError("there is no worker to place modules on");
   Draft draft{config, file, devices, {}, {}};
-  for (const Op& op : model::OpsOf(config)) {
+  std::vector<Op> ops = model::OpsOf(config);
+  if (rules != nullptr) ops = ExpertsDividedByRules(*rules, ops);
+  for (const Op& op : ops) {
     draft.modules.push_back({op, model::ModuleName(op), "", "", StoredBytesOf(config, file, op)});
   }
   if (rules != nullptr) {
@@ -179,6 +226,7 @@ absl::StatusOr<Plan> MakePlan(const model::ModelConfig& config, const model::Ggu
   }
 
   Plan plan;
+  OrderModules(&draft.modules);
   plan.modules = std::move(draft.modules);
   plan.route = CompileRoute(plan.modules);
   plan.shape = shape;
@@ -197,7 +245,7 @@ absl::StatusOr<Plan> MakePlan(const model::ModelConfig& config, const model::Ggu
 std::string DescribePlan(const Plan& plan, const model::ModelConfig& config) {
   std::string places;
   for (const PlacedWorker& worker : plan.workers) {
-    absl::StrAppend(&places, "  ", worker.device.name, ": ", DescribeOps(worker.ops), "\n");
+    absl::StrAppend(&places, "  ", worker.device.name, ": ", DescribeOps(config, worker.ops), "\n");
   }
   std::vector<std::string> hops = {"coordinator"};
   for (const Segment& segment : plan.route) hops.push_back(segment.worker);

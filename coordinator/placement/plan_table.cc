@@ -1,6 +1,7 @@
 #include "coordinator/placement/plan_table.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -10,27 +11,81 @@
 namespace dovetail::coordinator {
 namespace {
 
-// Neighbouring ops of the same shape: layers first..last, each with attention, mlp or both.
-struct OpGroup {
-  OpKind kind;         // of the first op
-  bool whole = false;  // attention and mlp of each layer
-  int first = -1;
-  int last = -1;
+using Ranges = std::vector<std::pair<int, int>>;  // both ends belong to a range
+
+// What neighbouring ops hold of a layer, or of each of several layers.
+struct Parts {
+  bool attention = false;
+  bool mlp = false;  // all of it
+  bool router = false;
+  bool shared_experts = false;
+  bool all_experts = false;
+  Ranges experts;  // some of them
+
+  bool whole() const { return attention && mlp; }
+  bool operator==(const Parts&) const = default;
 };
 
-std::vector<OpGroup> GroupOps(absl::Span<const Op> ops) {
-  std::vector<OpGroup> groups;
-  for (size_t i = 0; i < ops.size(); ++i) {
-    OpGroup group{ops[i].kind, false, ops[i].layer, ops[i].layer};
-    if (ops[i].kind == OpKind::kAttention && i + 1 < ops.size() &&
-        ops[i + 1].kind == OpKind::kMlp && ops[i + 1].layer == ops[i].layer) {
-      group.whole = true;
-      ++i;
+// Layers first..last, each with the same parts; or one op of no layer.
+struct OpGroup {
+  OpKind kind;  // of the first op
+  int first = -1;
+  int last = -1;
+  Parts parts;
+};
+
+void AddPart(const Op& op, Parts* parts) {
+  parts->attention |= op.kind == OpKind::kAttention;
+  parts->mlp |= op.kind == OpKind::kMlp;
+  parts->router |= op.kind == OpKind::kRouter;
+  parts->shared_experts |= op.kind == OpKind::kSharedExperts;
+  if (op.kind == OpKind::kExperts) {
+    parts->experts.emplace_back(op.expert_begin, op.expert_end - 1);
+  }
+}
+
+void JoinNeighbours(Ranges* ranges) {
+  std::sort(ranges->begin(), ranges->end());
+  Ranges joined;
+  for (const auto& range : *ranges) {
+    if (!joined.empty() && joined.back().second + 1 == range.first) {
+      joined.back().second = range.second;
+    } else {
+      joined.push_back(range);
     }
-    const bool continues = !groups.empty() && group.first >= 0 &&
-                           groups.back().kind == group.kind && groups.back().whole == group.whole &&
-                           groups.back().last + 1 == group.first;
-    if (continues) {
+  }
+  *ranges = std::move(joined);
+}
+
+// Says all of something where all of it is there.
+void Simplify(const model::ExpertConfig& experts, Parts* parts) {
+  JoinNeighbours(&parts->experts);
+  if (parts->experts == Ranges{{0, experts.count - 1}}) {
+    parts->experts.clear();
+    parts->all_experts = true;
+  }
+  const bool has_shared = experts.shared_intermediate_size > 0;
+  if (parts->all_experts && parts->router && parts->shared_experts == has_shared) {
+    *parts = {.attention = parts->attention, .mlp = true};
+  }
+}
+
+std::vector<OpGroup> GroupOps(const model::ModelConfig& config, absl::Span<const Op> ops) {
+  std::vector<OpGroup> groups;
+  for (size_t i = 0; i < ops.size();) {
+    OpGroup group{ops[i].kind, ops[i].layer, ops[i].layer, {}};
+    if (group.first < 0) {
+      groups.push_back(group);
+      ++i;
+      continue;
+    }
+    // Until the layer is over, or comes from its beginning again.
+    do {
+      AddPart(ops[i++], &group.parts);
+    } while (i < ops.size() && ops[i].layer == group.first && ops[i].kind != OpKind::kAttention);
+    Simplify(config.experts, &group.parts);
+    if (!groups.empty() && groups.back().first >= 0 && groups.back().parts == group.parts &&
+        groups.back().last + 1 == group.first) {
       groups.back().last = group.last;
     } else {
       groups.push_back(group);
@@ -39,27 +94,57 @@ std::vector<OpGroup> GroupOps(absl::Span<const Op> ops) {
   return groups;
 }
 
-std::string Range(const OpGroup& group) {
-  return group.first == group.last ? absl::StrCat(group.first)
-                                   : absl::StrCat(group.first, "-", group.last);
+std::string Range(int first, int last) {
+  return first == last ? absl::StrCat(first) : absl::StrCat(first, "-", last);
+}
+
+std::string JoinRanges(const Ranges& ranges, absl::string_view separator) {
+  return absl::StrJoin(ranges, separator, [](std::string* out, const std::pair<int, int>& range) {
+    absl::StrAppend(out, Range(range.first, range.second));
+  });
+}
+
+std::string DescribeParts(const Parts& parts) {
+  std::vector<std::string> names;
+  if (parts.attention) names.emplace_back("attention");
+  if (parts.mlp) names.emplace_back("mlp");
+  if (parts.router) names.emplace_back("router");
+  if (parts.shared_experts) names.emplace_back("shared experts");
+  if (parts.all_experts) names.emplace_back("experts");
+  if (!parts.experts.empty()) {
+    names.push_back(absl::StrCat("experts ", JoinRanges(parts.experts, " ")));
+  }
+  return absl::StrJoin(names, " + ");
 }
 
 std::string DescribeGroup(const OpGroup& group) {
-  switch (group.kind) {
-    case OpKind::kEmbedding:
-      return "embedding";
-    case OpKind::kNorm:
-      return "norm";
-    case OpKind::kLmHead:
-      return "lm_head";
-    case OpKind::kAttention:
-    case OpKind::kMlp:
-      break;
+  if (group.kind == OpKind::kEmbedding) return "embedding";
+  if (group.kind == OpKind::kNorm) return "norm";
+  if (group.kind == OpKind::kLmHead) return "lm_head";
+  return absl::StrCat(group.first == group.last ? "layer " : "layers ",
+                      Range(group.first, group.last),
+                      group.parts.whole() ? "" : absl::StrCat(" ", DescribeParts(group.parts)));
+}
+
+void AppendModules(const OpGroup& group, std::vector<std::string>* names) {
+  if (group.first < 0) {
+    names->push_back(model::ModuleName({group.kind}));
+    return;
   }
-  return absl::StrCat(group.first == group.last ? "layer " : "layers ", Range(group),
-                      group.whole                        ? ""
-                      : group.kind == OpKind::kAttention ? " attention"
-                                                         : " mlp");
+  const std::string layers = absl::StrCat("model.layers.", Range(group.first, group.last));
+  const Parts& parts = group.parts;
+  if (parts.whole()) {
+    names->push_back(layers);
+    return;
+  }
+  if (parts.attention) names->push_back(layers + ".self_attn");
+  if (parts.mlp) names->push_back(layers + ".mlp");
+  if (parts.router) names->push_back(layers + ".mlp.gate");
+  if (parts.shared_experts) names->push_back(layers + ".mlp.shared_experts");
+  if (parts.all_experts) names->push_back(layers + ".mlp.experts");
+  if (!parts.experts.empty()) {
+    names->push_back(absl::StrCat(layers, ".mlp.experts[", JoinRanges(parts.experts, ","), "]"));
+  }
 }
 
 }  // namespace
@@ -76,24 +161,15 @@ std::string FormatBytes(int64_t bytes) {
                    : absl::StrFormat("%.*f %s", unit >= 3 ? 2 : 1, value, kUnits[unit]);
 }
 
-std::vector<std::string> CollapseModules(absl::Span<const Op> ops) {
+std::vector<std::string> CollapseModules(const model::ModelConfig& config,
+                                         absl::Span<const Op> ops) {
   std::vector<std::string> names;
-  for (const OpGroup& group : GroupOps(ops)) {
-    std::string name = model::ModuleName({group.kind, group.first});
-    const std::string number = absl::StrCat(".", group.first, ".");
-    const size_t at = group.first < 0 ? std::string::npos : name.find(number);
-    if (at != std::string::npos) {
-      const std::string part = name.substr(at + number.size());
-      name = absl::StrCat(name.substr(0, at), ".", Range(group));
-      if (!group.whole) absl::StrAppend(&name, ".", part);
-    }
-    names.push_back(std::move(name));
-  }
+  for (const OpGroup& group : GroupOps(config, ops)) AppendModules(group, &names);
   return names;
 }
 
-std::string DescribeOps(absl::Span<const Op> ops) {
-  return absl::StrJoin(GroupOps(ops), ", ", [](std::string* out, const OpGroup& group) {
+std::string DescribeOps(const model::ModelConfig& config, absl::Span<const Op> ops) {
+  return absl::StrJoin(GroupOps(config, ops), ", ", [](std::string* out, const OpGroup& group) {
     absl::StrAppend(out, DescribeGroup(group));
   });
 }

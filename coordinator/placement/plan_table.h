@@ -16,11 +16,13 @@ namespace dovetail::coordinator {
 std::string FormatBytes(int64_t bytes);
 
 // Modules in execution order with neighbouring layers joined:
-//   {"model.embed_tokens", "model.layers.0-13", "model.layers.14.self_attn", "lm_head"}.
-std::vector<std::string> CollapseModules(absl::Span<const Op> ops);
+//   {"model.embed_tokens", "model.layers.0-13", "model.layers.14.self_attn",
+//    "model.layers.14.mlp.gate", "model.layers.14.mlp.experts[0-31]", "lm_head"}.
+std::vector<std::string> CollapseModules(const model::ModelConfig& config,
+                                         absl::Span<const Op> ops);
 
-// "embedding, layers 0-14, layer 15 attention, norm, lm_head".
-std::string DescribeOps(absl::Span<const Op> ops);
+// "embedding, layers 0-14, layer 15 attention + router + experts 0-31, norm, lm_head".
+std::string DescribeOps(const model::ModelConfig& config, absl::Span<const Op> ops);
 
 // Columns padded to their widest cell, two spaces between; the first column to the left, others to
 // the right. Each line begins with two spaces and ends with a newline.

@@ -16,9 +16,11 @@ namespace {
 constexpr int kLargestNumber = 99'999;  // of a layer or an expert
 constexpr absl::string_view kRuleKeys[] = {"match", "place"};
 constexpr absl::string_view kMatchKeys[] = {"layers", "role", "experts"};
-constexpr absl::string_view kRoles[] = {"embedding", "attention", "mlp", "norm", "lm_head"};
-constexpr OpKind kRoleKinds[] = {OpKind::kEmbedding, OpKind::kAttention, OpKind::kMlp,
-                                 OpKind::kNorm, OpKind::kLmHead};
+constexpr absl::string_view kRoles[] = {"embedding", "attention", "mlp",     "norm",
+                                        "lm_head",   "router",    "experts", "shared_experts"};
+constexpr OpKind kRoleKinds[] = {OpKind::kEmbedding, OpKind::kAttention,    OpKind::kMlp,
+                                 OpKind::kNorm,      OpKind::kLmHead,       OpKind::kRouter,
+                                 OpKind::kExperts,   OpKind::kSharedExperts};
 
 bool ParseNumber(absl::string_view text, int* number) {
   if (text.empty() || !std::all_of(text.begin(), text.end(), absl::ascii_isdigit)) return false;
@@ -89,10 +91,11 @@ void ParseMatch(const YamlNode& node, Rule* rule, Mistakes* mistakes) {
   }
   if (const YamlNode* experts = node.Find("experts")) {
     ParseRanges(*experts, "experts", &rule->experts, mistakes);
-    const bool mlp_only = std::all_of(rule->roles.begin(), rule->roles.end(),
-                                      [](OpKind kind) { return kind == OpKind::kMlp; });
-    if (!mlp_only) {
-      mistakes->Add(*experts, "`experts` are part of `mlp`; they go with no other role");
+    const bool fits = std::all_of(rule->roles.begin(), rule->roles.end(), [](OpKind kind) {
+      return kind == OpKind::kMlp || kind == OpKind::kExperts;
+    });
+    if (!fits) {
+      mistakes->Add(*experts, "`experts` go with the roles `experts` and `mlp`, and no other");
     }
   }
 }
@@ -133,9 +136,16 @@ bool Contains(const std::vector<std::pair<int, int>>& ranges, int number) {
 }  // namespace
 
 bool Rule::Matches(const Op& op) const {
-  if (!experts.empty()) return false;  // names a part of a module, never a whole one
+  if (!experts.empty()) {
+    if (op.kind != OpKind::kExperts) return false;
+    for (int32_t e = op.expert_begin; e < op.expert_end; ++e) {
+      if (!Contains(experts, e)) return false;
+    }
+  }
   if (!layers.empty() && !Contains(layers, op.layer)) return false;
-  return roles.empty() || std::find(roles.begin(), roles.end(), op.kind) != roles.end();
+  return roles.empty() || std::any_of(roles.begin(), roles.end(), [&](OpKind role) {
+           return role == op.kind || (role == OpKind::kMlp && IsExpertPart(op.kind));
+         });
 }
 
 absl::StatusOr<RuleSet> ParseRules(const std::string& text, const std::string& file_name) {

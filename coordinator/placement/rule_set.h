@@ -2,14 +2,13 @@
 //
 //   - match: {layers: 0-14}                       # layers: N, A-B, or a list of these
 //     place: cpu:0
-//   - match: {role: [embedding, norm, lm_head]}   # embedding, attention, mlp, norm, lm_head
-//     place: cpu:1
-//   - match: {layers: 3-5, role: mlp, experts: 0-3}
+//   - match: {role: [embedding, norm, lm_head]}   # embedding, attention, mlp, norm, lm_head;
+//     place: cpu:1                                # router, shared_experts, experts: parts of mlp
+//   - match: {layers: 3-5, experts: 0-3}          # these experts of layers that have any
 //     place: cpu:0
 //
-// A rule matches a module if all its conditions do; `experts` matches expert subsets of a
-// mixture-of-experts layer only. Parsing reports every mistake as "file:line:col: message" with the
-// nearest known key.
+// A rule matches a module if all its conditions do. Parsing reports every mistake as
+// "file:line:col: message" with the nearest known key.
 #ifndef DOVETAIL_COORDINATOR_PLACEMENT_RULE_SET_H_
 #define DOVETAIL_COORDINATOR_PLACEMENT_RULE_SET_H_
 
@@ -25,12 +24,13 @@ namespace dovetail::coordinator {
 struct Rule {
   std::vector<std::pair<int, int>> layers;   // inclusive ranges; empty: any
   std::vector<OpKind> roles;                 // empty: any
-  std::vector<std::pair<int, int>> experts;  // empty: not an expert rule
+  std::vector<std::pair<int, int>> experts;  // of kExperts alone; empty: any
   std::string place;
   std::string location;         // "file:line:col" of the rule
   std::string place_location;   // of its `place` value
   std::string layers_location;  // of its `layers` value, empty without
 
+  // The whole op: every expert of a range.
   bool Matches(const Op& op) const;
 };
 

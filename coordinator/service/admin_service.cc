@@ -74,6 +74,11 @@ void FillStatus(const StatusSnapshot& status, v1::GetStatusResponse* proto) {
   proto->set_generated_tokens(status.engine.generated_tokens);
   proto->set_steps(status.engine.steps);
   proto->set_preemptions(status.engine.preemptions);
+  proto->set_lanes(static_cast<uint32_t>(status.engine.decode_lanes));
+  proto->set_swap_blocks_total(static_cast<uint32_t>(status.engine.swap_blocks_total));
+  proto->set_swap_blocks_used(static_cast<uint32_t>(status.engine.swap_blocks_used));
+  proto->set_recoveries(status.engine.recoveries);
+  proto->set_predicted_wait_seconds(status.engine.predicted_wait_seconds);
   proto->set_kv_blocks_cached(static_cast<uint32_t>(status.engine.kv_blocks_cached));
   proto->set_prefix_queried_tokens(status.engine.prefix_queried_tokens);
   proto->set_prefix_cached_tokens(status.engine.prefix_cached_tokens);

@@ -1,18 +1,9 @@
-// The KV cache and causal attention; kernels/ref/attention.cc says what they compute.
-// Included once, inside the instruction set's namespace.
+// Causal attention over the KV cache; kernels/ref/attention.cc says what it computes.
+// Included once, inside the instruction set's namespace, after kv_cache.inl.h.
 //
 // All queries (step rows x heads of a group) that read one KV head work through the splits
 // together, in tiles of kQueryTile, so that keys and values are loaded once per tile. Scores have
 // lane = key, values lane = dimension: no sum crosses lanes but the 16 of l.
-
-struct F32Elements {
-  static constexpr int kBytes = 4;
-  static inline F Get(const uint8_t* p) { return Load(reinterpret_cast<const float*>(p)); }
-};
-struct F16Elements {
-  static constexpr int kBytes = 2;
-  static inline F Get(const uint8_t* p) { return LoadF16(reinterpret_cast<const uint16_t*>(p)); }
-};
 
 // One batch of queries against one KV head. Queries are ordered by row, so first_key and num_keys
 // ascend.
@@ -29,8 +20,9 @@ struct QueryBatch {
   float total_max[kQueryBatch];  // of all splits so far
   float total_l[kQueryBatch];
   AttentionScratch scratch;
-  int head_dim;
-  int64_t dim;  // head_dim in whole vectors: row length of split, total and values in scratch
+  int key_dim;
+  int value_dim;
+  int64_t dim;  // value_dim in whole vectors: row length of split, total and values in scratch
 };
 
 // scores[t][0..31] = scale * (q_t . key), for kTile queries from `first` on and the 32 keys of a
@@ -40,7 +32,7 @@ static inline void ScoreTile(const QueryBatch& batch, int first, const uint8_t* 
                              float* scores) {
   F sum[kTile][2];
   for (int t = 0; t < kTile; ++t) sum[t][0] = sum[t][1] = Zero();
-  for (int d = 0; d < batch.head_dim; ++d) {
+  for (int d = 0; d < batch.key_dim; ++d) {
     const uint8_t* row = keys + int64_t{d} * kKvBlockTokens * Elements::kBytes;
     const F low = Elements::Get(row), high = Elements::Get(row + 16 * Elements::kBytes);
     for (int t = 0; t < kTile; ++t) {
@@ -141,30 +133,10 @@ static void ValueBlockSum(const QueryBatch& batch, int begin, const uint8_t* val
 // Where many queries share a block it is widened to f32 once.
 constexpr int kWidenFrom = 2 * kQueryTile;
 
-static inline void WidenKeys(const uint8_t* keys, int head_dim, float* to) {
-  for (int i = 0; i < head_dim * kKvBlockTokens; i += 16) {
-    Store(to + i, LoadF16(reinterpret_cast<const uint16_t*>(keys) + i));
-  }
-}
-
-// Rows of values as f32, padded with zeros to whole vectors.
-static inline F LoadValues(KvType type, const uint8_t* values, int64_t at, int n) {
-  if (type == KvType::kF32) {
-    return LoadUpTo(reinterpret_cast<const float*>(values) + at, n, 0.0f);
-  }
-  if (n >= 16) return LoadF16(reinterpret_cast<const uint16_t*>(values) + at);
-  alignas(64) uint16_t half[16] = {};
-  __builtin_memcpy(half, values + 2 * at, 2 * static_cast<size_t>(n));
-  return LoadF16(half);
-}
-
-static inline void WidenValues(KvType type, const uint8_t* values, int head_dim, int64_t dim,
-                               float* to) {
-  for (int j = 0; j < kKvBlockTokens; ++j) {
-    for (int d = 0; d < head_dim; d += 16) {
-      Store(to + j * dim + d, LoadValues(type, values, int64_t{j} * head_dim + d, head_dim - d));
-    }
-  }
+// Whether the kernels read the part as it is stored, for so many queries.
+static inline bool ReadAsStored(const KvPart& part, int queries) {
+  if (part.type == KvType::kF32) return true;
+  return part.type != KvType::kQ8_0 && queries < kWidenFrom;
 }
 
 // Keys of a split are taken from the first one's block that any query sees.
@@ -173,46 +145,57 @@ static inline int FirstBlockKey(const QueryBatch& batch, int split) {
   return first > split ? first : split;
 }
 
+// fn.template operator()<Elements>() for a type that has elements of its own.
+template <typename Fn>
+static inline void WithElements(KvType type, const Fn& fn) {
+  switch (type) {
+    case KvType::kF16:
+      return fn.template operator()<F16Elements>();
+    case KvType::kBF16:
+      return fn.template operator()<Bf16Elements>();
+    default:
+      return fn.template operator()<F32Elements>();
+  }
+}
+
 static void ScoreSplit(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
                        int split, int end, const QueryBatch& batch) {
-  const bool f16 = args.kv.type == KvType::kF16;
   int begin = 0;
   for (int key = FirstBlockKey(batch, split); key < end; key += kKvBlockTokens) {
     while (batch.num_keys[begin] <= key) ++begin;
     if (begin >= batch.active) break;
-    const uint8_t* keys = KeyBlock(args.kv, sequence.blocks[key / kKvBlockTokens], kv_head);
+    KvPart keys = KeyPart(args.kv, sequence.blocks[key / kKvBlockTokens], kv_head);
     float* scores = batch.scratch.scores + (key - split);
-    if (f16 && batch.active - begin < kWidenFrom) {
-      ScoreBlock<F16Elements>(batch, begin, keys, args.scale, scores);
-      continue;
+    if (keys.by_token || !ReadAsStored(keys, batch.active - begin)) {
+      WidenKeys(keys, batch.scratch.keys);
+      keys.data = reinterpret_cast<uint8_t*>(batch.scratch.keys);
+      keys.type = KvType::kF32;
     }
-    if (f16) {
-      WidenKeys(keys, batch.head_dim, batch.scratch.keys);
-      keys = reinterpret_cast<const uint8_t*>(batch.scratch.keys);
-    }
-    ScoreBlock<F32Elements>(batch, begin, keys, args.scale, scores);
+    WithElements(keys.type, [&]<typename Elements>() {
+      ScoreBlock<Elements>(batch, begin, keys.data, args.scale, scores);
+    });
   }
 }
 
 static void SumValues(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
                       int split, int end, const QueryBatch& batch) {
-  const bool f16 = args.kv.type == KvType::kF16;
   int begin = 0;
   for (int key = FirstBlockKey(batch, split); key < end; key += kKvBlockTokens) {
     while (batch.num_keys[begin] <= key) ++begin;
     if (begin >= batch.active) break;
-    const uint8_t* values = ValueBlock(args.kv, sequence.blocks[key / kKvBlockTokens], kv_head);
+    KvPart values = ValuePart(args.kv, sequence.blocks[key / kKvBlockTokens], kv_head);
     const float* p = batch.scratch.scores + (key - split);
-    const bool whole = batch.dim == batch.head_dim;
-    if (whole && !f16) {
-      ValueBlockSum<F32Elements>(batch, begin, values, batch.dim, p, key);
-    } else if (whole && batch.active - begin < kWidenFrom) {
-      ValueBlockSum<F16Elements>(batch, begin, values, batch.dim, p, key);
-    } else {
-      WidenValues(args.kv.type, values, batch.head_dim, batch.dim, batch.scratch.values);
-      ValueBlockSum<F32Elements>(
-          batch, begin, reinterpret_cast<const uint8_t*>(batch.scratch.values), batch.dim, p, key);
+    int64_t stride = values.dim;
+    const bool whole = batch.dim == batch.value_dim;
+    if (!whole || !ReadAsStored(values, batch.active - begin)) {
+      WidenValues(values, batch.value_dim, batch.dim, batch.scratch.values);
+      values.data = reinterpret_cast<uint8_t*>(batch.scratch.values);
+      values.type = KvType::kF32;
+      stride = batch.dim;
     }
+    WithElements(values.type, [&]<typename Elements>() {
+      ValueBlockSum<Elements>(batch, begin, values.data, stride, p, key);
+    });
   }
 }
 
@@ -295,27 +278,31 @@ static void AttendBatch(const AttentionArgs& args, const SequenceRows& sequence,
   for (int t = 0; t < batch->count; ++t) {
     if (args.sinks != nullptr) MergeSink(batch, t);
     const F l = Set1(batch->total_l[t]);
-    for (int d = 0; d < batch->head_dim; d += 16) {
-      StoreUpTo(batch->out[t] + d, batch->head_dim - d,
+    for (int d = 0; d < batch->value_dim; d += 16) {
+      StoreUpTo(batch->out[t] + d, batch->value_dim - d,
                 Div(Load(batch->scratch.total + t * batch->dim + d), l));
     }
   }
 }
 
-// Rows [begin, end) of the step, all of one sequence, against one KV head.
-static void AttendRows(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
+// Rows [begin, end) of the step, all of one sequence, and the heads of one group.
+static void AttendRows(const AttentionArgs& args, const SequenceRows& sequence, int group,
                        int64_t begin, int64_t end) {
-  const int group = args.num_heads / args.kv.num_kv_heads;
+  const KvShape& shape = args.kv.shape;
+  const int first_head = group * args.heads_per_task;
+  const int kv_head = first_head / (args.num_heads / shape.num_heads);
   QueryBatch batch;
-  batch.head_dim = args.kv.head_dim;
-  batch.dim = RoundUpLanes(args.kv.head_dim);
-  batch.scratch = CutAttentionScratch(args.scratch, args.kv.head_dim);
+  batch.key_dim = shape.key_dim;
+  batch.value_dim = shape.value_dim;
+  batch.dim = RoundUpLanes(shape.value_dim);
+  batch.scratch = CutAttentionScratch(args.scratch, shape);
   batch.count = 0;
   for (int64_t row = begin; row < end; ++row) {
-    for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-      const int64_t offset = int64_t{head} * args.kv.head_dim;
-      batch.q[batch.count] = args.q + row * args.q_stride + offset;
-      batch.out[batch.count] = args.out + row * args.out_stride + offset;
+    const float* q = args.q + (row - args.first_row) * args.q_stride;
+    float* out = args.out + (row - args.first_row) * args.out_stride;
+    for (int head = first_head; head < first_head + args.heads_per_task; ++head) {
+      batch.q[batch.count] = q + int64_t{head} * shape.key_dim;
+      batch.out[batch.count] = out + int64_t{head} * shape.value_dim;
       const int num_keys = sequence.position + static_cast<int>(row - sequence.row_begin) + 1;
       batch.num_keys[batch.count] = num_keys;
       batch.first_key[batch.count] = FirstKey(num_keys, args.window);
@@ -331,64 +318,19 @@ static void AttendRows(const AttentionArgs& args, const SequenceRows& sequence, 
 
 static inline int64_t CeilDiv(int64_t a, int64_t b) { return a <= 0 ? 0 : (a + b - 1) / b; }
 
-// Tasks are (row, KV head) with the head running fastest; each KV head's rows are taken together.
+// Tasks are (row, group of heads) with the group running fastest; each group's rows are taken
+// together.
 static void Attention(const AttentionArgs& args, int64_t begin, int64_t end) {
-  const int64_t num_kv_heads = args.kv.num_kv_heads;
-  for (int kv_head = 0; kv_head < args.kv.num_kv_heads; ++kv_head) {
-    int64_t row = CeilDiv(begin - kv_head, num_kv_heads);
-    const int64_t row_end = CeilDiv(end - kv_head, num_kv_heads);
+  const int groups = args.num_heads / args.heads_per_task;
+  for (int group = 0; group < groups; ++group) {
+    int64_t row = CeilDiv(begin - group, groups);
+    const int64_t row_end = CeilDiv(end - group, groups);
     while (row < row_end) {
       const SequenceRows& s = *FindSequence(args.sequences, args.num_sequences, row);
       const int64_t sequence_end = int64_t{s.row_begin} + s.num_rows;
       const int64_t stop = sequence_end < row_end ? sequence_end : row_end;
-      AttendRows(args, s, kv_head, row, stop);
+      AttendRows(args, s, group, row, stop);
       row = stop;
-    }
-  }
-}
-
-// --- appending
-// -------------------------------------------------------------------------------------------
-
-static inline void AppendHeadF32(const float* k, const float* v, int head_dim, int slot,
-                                 uint8_t* keys, uint8_t* values) {
-  for (int d = 0; d < head_dim; ++d) {
-    __builtin_memcpy(keys + 4 * (int64_t{d} * kKvBlockTokens + slot), k + d, 4);
-  }
-  __builtin_memcpy(values + 4 * int64_t{slot} * head_dim, v, 4 * static_cast<size_t>(head_dim));
-}
-
-static inline void AppendHeadF16(const float* k, const float* v, int head_dim, int slot,
-                                 uint8_t* keys, uint8_t* values) {
-  for (int d = 0; d < head_dim; d += 16) {
-    const int n = head_dim - d < 16 ? head_dim - d : 16;
-    alignas(64) uint16_t half[16];
-    StoreF16(half, LoadUpTo(k + d, n, 0.0f));
-    for (int i = 0; i < n; ++i) {
-      __builtin_memcpy(keys + 2 * (int64_t{d + i} * kKvBlockTokens + slot), half + i, 2);
-    }
-    StoreF16(half, LoadUpTo(v + d, n, 0.0f));
-    __builtin_memcpy(values + 2 * (int64_t{slot} * head_dim + d), half, 2 * static_cast<size_t>(n));
-  }
-}
-
-static void KvAppend(const KvAppendArgs& args, int64_t begin, int64_t end) {
-  const KvCacheView& kv = args.kv;
-  for (int64_t row = begin; row < end; ++row) {
-    const SequenceRows& s = *FindSequence(args.sequences, args.num_sequences, row);
-    const int position = s.position + static_cast<int>(row - s.row_begin);
-    const int32_t block = s.blocks[position / kKvBlockTokens];
-    const int slot = position % kKvBlockTokens;
-    for (int head = 0; head < kv.num_kv_heads; ++head) {
-      const float* k = args.k + row * args.k_stride + int64_t{head} * kv.head_dim;
-      const float* v = args.v + row * args.v_stride + int64_t{head} * kv.head_dim;
-      uint8_t* keys = KeyBlock(kv, block, head);
-      uint8_t* values = ValueBlock(kv, block, head);
-      if (kv.type == KvType::kF32) {
-        AppendHeadF32(k, v, kv.head_dim, slot, keys, values);
-      } else {
-        AppendHeadF16(k, v, kv.head_dim, slot, keys, values);
-      }
     }
   }
 }

@@ -37,6 +37,8 @@ namespace {
 #include "kernels/cpu/unpack.inl.h"
 #include "kernels/cpu/unpack_codebook.inl.h"
 //
+#include "kernels/cpu/kv_cache.inl.h"
+//
 #include "kernels/cpu/attention.inl.h"
 #include "kernels/cpu/matmul_float.inl.h"
 #include "kernels/cpu/matmul_quant.inl.h"

@@ -154,6 +154,12 @@ static inline void StoreI8(int8_t* p, I v) {
 static inline I LoadI16(const int16_t* p) {
   return {_mm256_cvtepi16_epi32(Load128(p)), _mm256_cvtepi16_epi32(Load128(p + 8))};
 }
+static inline void StoreLow16(uint16_t* p, I v) {
+  const __m256i mask = _mm256_set1_epi32(0xffff);
+  const __m256i packed =
+      _mm256_packus_epi32(_mm256_and_si256(v.a, mask), _mm256_and_si256(v.b, mask));
+  _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
+}
 static inline I PairSums(const int16_t* p) {
   const __m256i ones = _mm256_set1_epi16(1);
   return {_mm256_madd_epi16(Load256(p), ones), _mm256_madd_epi16(Load256(p + 16), ones)};
@@ -169,6 +175,40 @@ static inline I BroadcastDword(const void* p) {
 static inline I DotI16(I acc, I x, I y) {
   return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(x.a, y.a)),
           _mm256_add_epi32(acc.b, _mm256_madd_epi16(x.b, y.b))};
+}
+
+static inline void Transpose8(__m256* rows) {
+  __m256 pairs[8], quads[8];
+  for (int i = 0; i < 4; ++i) {
+    pairs[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+    pairs[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+  }
+  // quads[4 q + c]: of rows 4 q .. 4 q + 3 the columns c and 4 + c.
+  for (int q = 0; q < 2; ++q) {
+    for (int h = 0; h < 2; ++h) {
+      const __m256 low = pairs[4 * q + h], high = pairs[4 * q + 2 + h];
+      quads[4 * q + 2 * h] = _mm256_shuffle_ps(low, high, 0x44);
+      quads[4 * q + 2 * h + 1] = _mm256_shuffle_ps(low, high, 0xee);
+    }
+  }
+  for (int c = 0; c < 4; ++c) {
+    rows[c] = _mm256_permute2f128_ps(quads[c], quads[4 + c], 0x20);
+    rows[4 + c] = _mm256_permute2f128_ps(quads[c], quads[4 + c], 0x31);
+  }
+}
+static inline void Transpose16(F* rows) {
+  __m256 part[8];
+  for (int r = 0; r < 8; ++r) part[r] = rows[r].a;
+  Transpose8(part);
+  __m256 upper[8], lower[8];
+  for (int r = 0; r < 8; ++r) upper[r] = rows[r].b;
+  for (int r = 0; r < 8; ++r) lower[r] = rows[8 + r].a;
+  Transpose8(upper);
+  Transpose8(lower);
+  for (int r = 0; r < 8; ++r) rows[r] = {part[r], lower[r]};
+  for (int r = 0; r < 8; ++r) part[r] = rows[8 + r].b;
+  Transpose8(part);
+  for (int r = 0; r < 8; ++r) rows[8 + r] = {upper[r], part[r]};
 }
 
 static inline __m256 RotateFourPairs(__m256 x, const float* c, const float* s) {

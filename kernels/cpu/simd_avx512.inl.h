@@ -96,6 +96,10 @@ static inline void StoreI8(int8_t* p, I v) {
 static inline I LoadI16(const int16_t* p) {
   return _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(p)));
 }
+// The lower half of each lane.
+static inline void StoreLow16(uint16_t* p, I v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(p), _mm512_cvtepi32_epi16(v));
+}
 // 16 sums of two neighbouring int16 from memory.
 static inline I PairSums(const int16_t* p) {
   return _mm512_madd_epi16(_mm512_loadu_si512(p), _mm512_set1_epi16(1));
@@ -107,6 +111,33 @@ static inline I BroadcastDword(const void* p) {
 }
 // acc + a.low * b.low + a.high * b.high over the int16 halves of each lane.
 static inline I DotI16(I acc, I a, I b) { return _mm512_dpwssd_epi32(acc, a, b); }
+
+// Lane c of row r becomes lane r of row c.
+static inline void Transpose16(F* rows) {
+  F pairs[16], quads[16];
+  for (int i = 0; i < 8; ++i) {
+    pairs[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+    pairs[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+  }
+  // quads[4 q + c]: of rows 4 q .. 4 q + 3 the columns c, 4 + c, 8 + c, 12 + c.
+  for (int q = 0; q < 4; ++q) {
+    for (int h = 0; h < 2; ++h) {
+      const F low = pairs[4 * q + h], high = pairs[4 * q + 2 + h];
+      quads[4 * q + 2 * h] = _mm512_shuffle_ps(low, high, 0x44);
+      quads[4 * q + 2 * h + 1] = _mm512_shuffle_ps(low, high, 0xee);
+    }
+  }
+  for (int c = 0; c < 4; ++c) {
+    const F low = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0x88);
+    const F high = _mm512_shuffle_f32x4(quads[8 + c], quads[12 + c], 0x88);
+    const F low_odd = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0xdd);
+    const F high_odd = _mm512_shuffle_f32x4(quads[8 + c], quads[12 + c], 0xdd);
+    rows[c] = _mm512_shuffle_f32x4(low, high, 0x88);
+    rows[8 + c] = _mm512_shuffle_f32x4(low, high, 0xdd);
+    rows[4 + c] = _mm512_shuffle_f32x4(low_odd, high_odd, 0x88);
+    rows[12 + c] = _mm512_shuffle_f32x4(low_odd, high_odd, 0xdd);
+  }
+}
 
 // Pairs (x0, x1) of neighbouring lanes: even (c x0 - s x1), odd (s x0 + c x1), each
 // fma(x0, ., -+ (x1 * .)); c and s hold one value per pair.

@@ -9,31 +9,79 @@
 namespace dovetail::kernels::ref {
 namespace {
 
-void StoreElement(KvType type, uint8_t* base, int64_t i, float v) {
-  if (type == KvType::kF32) {
-    std::memcpy(base + 4 * i, &v, 4);
-  } else {
-    const uint16_t h = F32ToF16(v);
-    std::memcpy(base + 2 * i, &h, 2);
+constexpr uint16_t kNanHalf = 0x7e00;
+
+uint16_t LoadHalf(const uint8_t* from) {
+  uint16_t h;
+  std::memcpy(&h, from, 2);
+  return h;
+}
+
+void StoreHalf(uint8_t* to, uint16_t h) { std::memcpy(to, &h, 2); }
+
+float LoadElement(const KvPart& part, int slot, int d) {
+  const int64_t i = ElementIndex(part, slot, d);
+  switch (part.type) {
+    case KvType::kF32: {
+      float f;
+      std::memcpy(&f, part.data + 4 * i, 4);
+      return f;
+    }
+    case KvType::kF16:
+      return F16ToF32(LoadHalf(part.data + 2 * i));
+    case KvType::kBF16:
+      return Bf16ToF32(LoadHalf(part.data + 2 * i));
+    case KvType::kQ8_0:
+      break;
+  }
+  return F16ToF32(LoadHalf(ScaleOf(part, slot, d))) * static_cast<int8_t>(part.data[i]);
+}
+
+// Elements [first, end) of x, which share a scale.
+void StoreScaled(const KvPart& part, int slot, const float* x, int first, int end) {
+  float amax = 0.0f;
+  bool finite = true;
+  for (int d = first; d < end; ++d) {
+    amax = std::fabs(x[d]) > amax ? std::fabs(x[d]) : amax;
+    finite = finite && std::isfinite(x[d]);
+  }
+  const uint16_t half = finite ? F32ToF16(amax / 127.0f) : kNanHalf;
+  StoreHalf(ScaleOf(part, slot, first), half);
+  const float scale = F16ToF32(half);
+  const float inverse = 1.0f / scale;
+  for (int d = first; d < end; ++d) {
+    float q = 0.0f;
+    if (scale > 0.0f && std::isfinite(scale)) q = std::nearbyint(x[d] * inverse);
+    q = q > 127.0f ? 127.0f : q < -127.0f ? -127.0f : q;
+    part.data[ElementIndex(part, slot, d)] = static_cast<uint8_t>(static_cast<int8_t>(q));
   }
 }
 
-float LoadElement(KvType type, const uint8_t* base, int64_t i) {
-  if (type == KvType::kF32) {
-    float f;
-    std::memcpy(&f, base + 4 * i, 4);
-    return f;
+// One token's vector; returns whether what is stored is finite.
+bool StoreVector(const KvPart& part, int slot, const float* x) {
+  bool finite = true;
+  for (int d = 0; d < part.dim; ++d) {
+    finite = finite && std::fabs(x[d]) < StoredLimit(part.type);
+    const int64_t i = ElementIndex(part, slot, d);
+    if (part.type == KvType::kF32) {
+      std::memcpy(part.data + 4 * i, x + d, 4);
+    } else if (part.type == KvType::kF16) {
+      StoreHalf(part.data + 2 * i, F32ToF16(x[d]));
+    } else if (part.type == KvType::kBF16) {
+      StoreHalf(part.data + 2 * i, F32ToBf16(x[d]));
+    } else if (d % kKvScaleElements == 0) {
+      const int rest = part.dim - d;
+      StoreScaled(part, slot, x, d, d + (rest < kKvScaleElements ? rest : kKvScaleElements));
+    }
   }
-  uint16_t h;
-  std::memcpy(&h, base + 2 * i, 2);
-  return F16ToF32(h);
+  return finite;
 }
 
 // The state of one query over the keys seen so far: out = sum / l, all relative to exp(max).
 struct Running {
   float max;
   float l;
-  float* sum;  // [head_dim]
+  float* sum;  // [value_dim]
 };
 
 // Keys [first, end) of a sequence, all inside one split.
@@ -42,46 +90,44 @@ Running AttendSplit(const AttentionArgs& args, const SequenceRows& sequence, int
   const KvCacheView& kv = args.kv;
   Running split = {-std::numeric_limits<float>::infinity(), 0.0f, scratch.split};
   for (int position = first; position < end; ++position) {
-    const uint8_t* keys = KeyBlock(kv, sequence.blocks[position / kKvBlockTokens], kv_head);
+    const KvPart keys = KeyPart(kv, sequence.blocks[position / kKvBlockTokens], kv_head);
     float score = 0.0f;
-    for (int d = 0; d < kv.head_dim; ++d) {
-      const int64_t i = int64_t{d} * kKvBlockTokens + position % kKvBlockTokens;
-      score = std::fma(q[d], LoadElement(kv.type, keys, i), score);
+    for (int d = 0; d < kv.shape.key_dim; ++d) {
+      score = std::fma(q[d], LoadElement(keys, position % kKvBlockTokens, d), score);
     }
     score *= args.scale;
     scratch.scores[position - first] = score;
     split.max = score > split.max ? score : split.max;
   }
   float partial[16] = {};
-  for (int d = 0; d < kv.head_dim; ++d) split.sum[d] = 0.0f;
+  for (int d = 0; d < kv.shape.value_dim; ++d) split.sum[d] = 0.0f;
   for (int position = first; position < end; ++position) {
-    const uint8_t* values = ValueBlock(kv, sequence.blocks[position / kKvBlockTokens], kv_head);
+    const KvPart values = ValuePart(kv, sequence.blocks[position / kKvBlockTokens], kv_head);
     const float p = Exp(scratch.scores[position - first] - split.max);
     partial[position % 16] += p;
-    for (int d = 0; d < kv.head_dim; ++d) {
-      const int64_t i = int64_t{position % kKvBlockTokens} * kv.head_dim + d;
-      split.sum[d] = std::fma(p, LoadElement(kv.type, values, i), split.sum[d]);
+    for (int d = 0; d < kv.shape.value_dim; ++d) {
+      split.sum[d] = std::fma(p, LoadElement(values, position % kKvBlockTokens, d), split.sum[d]);
     }
   }
   split.l = TreeSum(partial, 16);
   return split;
 }
 
-void Merge(const Running& split, int head_dim, Running* total) {
+void Merge(const Running& split, int value_dim, Running* total) {
   const float max = split.max > total->max ? split.max : total->max;
   const float keep = Exp(total->max - max);
   const float add = Exp(split.max - max);
   total->max = max;
   total->l = std::fma(split.l, add, total->l * keep);
-  for (int d = 0; d < head_dim; ++d) {
+  for (int d = 0; d < value_dim; ++d) {
     total->sum[d] = std::fma(split.sum[d], add, total->sum[d] * keep);
   }
 }
 
 void AttendQuery(const AttentionArgs& args, const SequenceRows& sequence, int kv_head, int head,
                  const float* q, int num_keys, float* out) {
-  const int head_dim = args.kv.head_dim;
-  const AttentionScratch scratch = CutAttentionScratch(args.scratch, head_dim);
+  const int value_dim = args.kv.shape.value_dim;
+  const AttentionScratch scratch = CutAttentionScratch(args.scratch, args.kv.shape);
   const int first_key = FirstKey(num_keys, args.window);
   Running total = {};
   for (int first = first_key; first < num_keys;) {
@@ -90,52 +136,54 @@ void AttendQuery(const AttentionArgs& args, const SequenceRows& sequence, int kv
     const Running split = AttendSplit(args, sequence, kv_head, q, first, end, scratch);
     if (first == first_key) {
       total = {split.max, split.l, scratch.total};
-      std::memcpy(total.sum, split.sum, sizeof(float) * head_dim);
+      std::memcpy(total.sum, split.sum, sizeof(float) * value_dim);
     } else {
-      Merge(split, head_dim, &total);
+      Merge(split, value_dim, &total);
     }
     first = end;
   }
   if (args.sinks != nullptr) {
-    std::memset(scratch.split, 0, sizeof(float) * head_dim);
-    Merge({args.sinks[head], 1.0f, scratch.split}, head_dim, &total);
+    std::memset(scratch.split, 0, sizeof(float) * value_dim);
+    Merge({args.sinks[head], 1.0f, scratch.split}, value_dim, &total);
   }
-  for (int d = 0; d < head_dim; ++d) out[d] = total.sum[d] / total.l;
+  for (int d = 0; d < value_dim; ++d) out[d] = total.sum[d] / total.l;
 }
 
 }  // namespace
 
-void KvAppend(const KvAppendArgs& args, int64_t begin, int64_t end) {
-  const KvCacheView& kv = args.kv;
+bool KvAppend(const KvAppendArgs& args, int64_t begin, int64_t end) {
+  const KvShape& shape = args.kv.shape;
+  bool finite = true;
   for (int64_t row = begin; row < end; ++row) {
     const SequenceRows& s = *FindSequence(args.sequences, args.num_sequences, row);
     const int position = s.position + static_cast<int>(row - s.row_begin);
     const int32_t block = s.blocks[position / kKvBlockTokens];
     const int slot = position % kKvBlockTokens;
-    for (int head = 0; head < kv.num_kv_heads; ++head) {
-      const float* k = args.k + row * args.k_stride + int64_t{head} * kv.head_dim;
-      const float* v = args.v + row * args.v_stride + int64_t{head} * kv.head_dim;
-      uint8_t* keys = KeyBlock(kv, block, head);
-      uint8_t* values = ValueBlock(kv, block, head);
-      for (int d = 0; d < kv.head_dim; ++d) {
-        StoreElement(kv.type, keys, int64_t{d} * kKvBlockTokens + slot, k[d]);
-        StoreElement(kv.type, values, int64_t{slot} * kv.head_dim + d, v[d]);
-      }
+    for (int head = 0; head < shape.num_heads; ++head) {
+      const float* k = args.k + row * args.k_stride + int64_t{head} * shape.key_dim;
+      finite &= StoreVector(KeyPart(args.kv, block, head), slot, k);
+      if (shape.layout == KvLayout::kLatent) continue;
+      const float* v = args.v + row * args.v_stride + int64_t{head} * shape.value_dim;
+      finite &= StoreVector(ValuePart(args.kv, block, head), slot, v);
     }
   }
+  return finite;
 }
 
 void Attention(const AttentionArgs& args, int64_t begin, int64_t end) {
-  const int group = args.num_heads / args.kv.num_kv_heads;
+  const KvShape& shape = args.kv.shape;
+  const int groups = args.num_heads / args.heads_per_task;
   for (int64_t task = begin; task < end; ++task) {
-    const int64_t row = task / args.kv.num_kv_heads;
-    const int kv_head = static_cast<int>(task % args.kv.num_kv_heads);
+    const int64_t row = task / groups;
+    const int first_head = static_cast<int>(task % groups) * args.heads_per_task;
+    const int kv_head = first_head / (args.num_heads / shape.num_heads);
     const SequenceRows& s = *FindSequence(args.sequences, args.num_sequences, row);
     const int num_keys = s.position + static_cast<int>(row - s.row_begin) + 1;
-    for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-      const int64_t offset = int64_t{head} * args.kv.head_dim;
-      AttendQuery(args, s, kv_head, head, args.q + row * args.q_stride + offset, num_keys,
-                  args.out + row * args.out_stride + offset);
+    const float* q = args.q + (row - args.first_row) * args.q_stride;
+    float* out = args.out + (row - args.first_row) * args.out_stride;
+    for (int head = first_head; head < first_head + args.heads_per_task; ++head) {
+      AttendQuery(args, s, kv_head, head, q + int64_t{head} * shape.key_dim, num_keys,
+                  out + int64_t{head} * shape.value_dim);
     }
   }
 }

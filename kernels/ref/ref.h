@@ -29,7 +29,7 @@ void SwigluOai(const GatedArgs& args, int64_t begin, int64_t end);
 void Sigmoid(const float* x, float* y, int64_t n);
 void Combine(const CombineArgs& args, int64_t begin, int64_t end);
 void Rope(const RopeArgs& args, int64_t begin, int64_t end);
-void KvAppend(const KvAppendArgs& args, int64_t begin, int64_t end);
+bool KvAppend(const KvAppendArgs& args, int64_t begin, int64_t end);
 void Attention(const AttentionArgs& args, int64_t begin, int64_t end);
 void Embedding(const EmbeddingArgs& args, int64_t begin, int64_t end);
 float Softmax(const SoftmaxArgs& args);

@@ -21,6 +21,7 @@ constexpr char kRopeFreqs[] = "rope_freqs.weight";
 constexpr size_t kListed = 200;
 constexpr int32_t kMaxWidth = 1 << 22;
 constexpr int32_t kMaxExperts = 1 << 14;
+constexpr int32_t kMaxHeadDim = 1 << 13;
 
 // Keys that change the arithmetic. A file that sets one to anything but `neutral`, of a family that
 // does not read it, would be computed wrongly, so it is refused.
@@ -42,6 +43,9 @@ constexpr NeutralKey kNeutralKeys[] = {
     {"moe_every_n_layers", 0},
     {"interleave_moe_layer_step", 1},
     {"nextn_predict_layers", 0},
+    {"attention.kv_lora_rank", 0},
+    {"attention.q_lora_rank", 0},
+    {"rope.scaling.yarn_log_multiplier", 0},
 };
 
 absl::Status Refuse(const GgufFile& file, absl::Span<const std::string> problems) {
@@ -84,7 +88,6 @@ void FamilyReader::ReadDecoder() {
 
 void FamilyReader::ReadDimensions() {
   constexpr int32_t kMaxHeads = 1 << 14;
-  constexpr int32_t kMaxHeadDim = 1 << 13;
   config_.num_hidden_layers = keys_.Dimension("block_count", 1 << 14);
   config_.hidden_size = keys_.Dimension("embedding_length", 1 << 20);
   config_.intermediate_size = keys_.Dimension("feed_forward_length", kMaxWidth);
@@ -99,6 +102,22 @@ void FamilyReader::ReadDimensions() {
   config_.rope_dim = keys_.Dimension("rope.dimension_count", kMaxHeadDim, config_.head_dim);
   config_.attention_scale = static_cast<float>(1.0 / std::sqrt(config_.head_dim));
   config_.tie_word_embeddings = !HasTensor(kOutput);
+}
+
+// Newer files give the lengths of whole heads under names of their own, because key_length and
+// value_length are those of the cache there.
+void FamilyReader::ReadLatentAttention() {
+  LatentConfig& latent = config_.latent;
+  const bool newer = keys_.Has("attention.key_length_mla");
+  latent.kv_lora_rank = keys_.Dimension("attention.kv_lora_rank", kMaxHeadDim);
+  latent.q_lora_rank = keys_.Count("attention.q_lora_rank", kMaxWidth, 0);
+  config_.head_dim =
+      keys_.Dimension(newer ? "attention.key_length_mla" : "attention.key_length", kMaxHeadDim);
+  latent.v_head_dim =
+      keys_.Dimension(newer ? "attention.value_length_mla" : "attention.value_length", kMaxHeadDim);
+  latent.nope_dim = config_.head_dim - config_.rope_dim;
+  config_.num_key_value_heads = 1;  // what older files say is the number before they are made
+  config_.attention_scale = static_cast<float>(1.0 / std::sqrt(config_.head_dim));
 }
 
 void FamilyReader::ReadExperts(const ExpertConfig& usual) {
@@ -138,9 +157,13 @@ void FamilyReader::ReadSharedExpert(ExpertConfig* experts) {
 
 void FamilyReader::ReadGroups(ExpertConfig* experts) {
   constexpr int32_t kMaxGroups = 64;  // the router's limit
-  experts->num_groups = std::max(1, keys_.Count("expert_group_count", kMaxGroups, 1));
+  const int32_t usual_groups = experts->num_groups;
+  experts->num_groups =
+      std::max(1, keys_.Count("expert_group_count", kMaxGroups, experts->num_groups));
+  const bool as_usual = experts->num_groups == usual_groups;
   experts->groups_used =
-      std::max(1, keys_.Count("expert_group_used_count", kMaxExperts, experts->num_groups));
+      std::max(1, keys_.Count("expert_group_used_count", kMaxExperts,
+                              as_usual ? experts->groups_used : experts->num_groups));
   const int32_t groups = experts->num_groups;
   if (experts->count % groups != 0) {
     keys_.AddProblem("expert_group_count", absl::StrCat("is ", groups, ", which does not divide ",
@@ -209,9 +232,21 @@ void FamilyReader::CheckHeads() {
   }
 }
 
+void FamilyReader::CheckLatentHeads() {
+  const int32_t rope = config_.rope_dim;
+  if (rope % 2 == 0 && rope < config_.head_dim) return;
+  keys_.AddProblem(
+      "rope.dimension_count",
+      absl::StrCat("is ", rope, ", expected an even number below the head's ", config_.head_dim));
+}
+
 // What the keys say together, once each by itself is sound.
 void FamilyReader::CheckDimensions() {
-  CheckHeads();
+  if (config_.HasLatentAttention()) {
+    CheckLatentHeads();
+  } else {
+    CheckHeads();
+  }
   if (static_cast<size_t>(config_.num_hidden_layers) > file_.tensors().size()) {
     keys_.AddProblem("block_count",
                      absl::StrCat("is ", config_.num_hidden_layers, ", but the file has only ",
@@ -276,6 +311,11 @@ absl::StatusOr<ModelConfig> LoadFamily(const GgufFile& file, const Family& famil
     for (WeightSpec& spec : family.weights_of(config, op)) specs.push_back(std::move(spec));
   }
   std::vector<std::string> known = {kRopeFreqs};
+  if (config.HasLatentAttention() && !config.latent.merged_kv_b) {  // some files have both forms
+    for (int32_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+      known.push_back(absl::StrCat("blk.", layer, ".attn_kv_b.weight"));
+    }
+  }
   if (config.num_nextn_layers > 0) {
     for (std::string& name : TensorsFromBlock(file, config.num_hidden_layers)) {
       known.push_back(std::move(name));

@@ -3,7 +3,7 @@
 //
 // A family's read() function calls the parts that it has and sets what is its own:
 //   ReadDecoder   the dimensions and rotary positions that all have
-//   ReadExperts, ReadNextn   for those that have them
+//   ReadLatentAttention, ReadExperts, ReadNextn   for those that have them
 // Problems gather in keys(). A key that changes the arithmetic and that no reader has asked for is
 // refused afterwards. Used by one loading function.
 #ifndef DOVETAIL_MODEL_ARCH_FAMILY_READER_H_
@@ -33,6 +33,8 @@ class FamilyReader {
   bool HasTensor(absl::string_view name) const { return file_.FindTensor(name) != nullptr; }
 
   void ReadDecoder();
+  // Multi-head latent attention. After ReadDecoder.
+  void ReadLatentAttention();
   // `usual`: what the family has where the file does not say.
   void ReadExperts(const ExpertConfig& usual);
   // Blocks for multi-token prediction, which block_count counts. After ReadDecoder.
@@ -52,6 +54,7 @@ class FamilyReader {
   void RefuseForeignKeys();
   void CheckDimensions();
   void CheckHeads();
+  void CheckLatentHeads();
   void FillRope();
   std::vector<double> ReadRopeFreqs();
 

@@ -4,6 +4,7 @@ namespace dovetail::model {
 
 // Each is defined in the file of its name.
 #define DOVETAIL_FAMILIES(X) \
+  X(DeepSeek2)               \
   X(Gemma3)                  \
   X(Glm4Moe)                 \
   X(GptOss)                  \

@@ -49,15 +49,16 @@ void ReadYarn(MetadataReader& reader, int32_t context_length, RopeScaling* scali
   if (scaling->beta_slow > scaling->beta_fast) {
     reader.AddProblem("rope.scaling.yarn_beta_slow", "is larger than yarn_beta_fast");
   }
-  const double usual = scaling->factor <= 1 ? 1.0 : 0.1 * std::log(scaling->factor) + 1.0;
+  const double usual = YarnMagnitude(scaling->factor, 0.1);
   scaling->attention_factor = reader.Number("rope.scaling.yarn_attn_factor", 1e-3, 1e3, usual) *
                               reader.Number("rope.scaling.attn_factor", 1e-3, 1e3, 1.0);
-  if (reader.Number("rope.scaling.yarn_log_multiplier", 0, 1e3, 0.0) != 0.0) {
-    reader.AddProblem("rope.scaling.yarn_log_multiplier", "is not supported for this architecture");
-  }
 }
 
 }  // namespace
+
+double YarnMagnitude(double factor, double multiplier) {
+  return factor <= 1 ? 1.0 : multiplier * std::log(factor) + 1.0;
+}
 
 RopeScaling ReadRopeScaling(MetadataReader& reader, int32_t context_length) {
   RopeScaling scaling;

@@ -22,6 +22,9 @@ struct RopeScaling {
   bool truncate = true;  // the range between the two is rounded to whole dimensions
 };
 
+// By how much YaRN enlarges what a context longer by `factor` dampens: 1 + multiplier * ln(factor).
+double YarnMagnitude(double factor, double multiplier);
+
 // Reads rope.scaling.* and the older rope.scale_linear; problems go to the reader.
 RopeScaling ReadRopeScaling(MetadataReader& reader, int32_t context_length);
 

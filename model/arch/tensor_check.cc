@@ -32,6 +32,7 @@ std::string Counted(absl::string_view what, const std::vector<std::string>& name
 
 // [cols, rows, experts] as far as there are any; a last dimension of 1 is none.
 std::vector<int64_t> ShapeOf(const WeightSpec& spec) {
+  if (spec.tensor_stride > 0) return {spec.stored_cols(), spec.experts * spec.tensor_stride};
   std::vector<int64_t> shape = {spec.cols};
   if (!spec.is_vector) shape.push_back(spec.rows);
   if (spec.experts > 0) shape.push_back(spec.experts);

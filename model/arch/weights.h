@@ -19,8 +19,12 @@ struct TensorNames {
 };
 
 std::vector<WeightSpec> AttentionWeights(const ModelConfig& config, int32_t layer);
+// Of a dense layer.
 std::vector<WeightSpec> MlpWeights(const ModelConfig& config, int32_t layer,
                                    const TensorNames& names);
+// Of a router, of shared experts, of a range of experts.
+std::vector<WeightSpec> ExpertPartWeights(const ModelConfig& config, const Op& op,
+                                          const TensorNames& names);
 
 // All ops; what most families are.
 std::vector<WeightSpec> DecoderWeights(const ModelConfig& config, const Op& op,

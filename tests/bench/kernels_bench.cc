@@ -97,23 +97,25 @@ void Attention(benchmark::State& state, const KernelTable* table, KvType type) {
   const int32_t position = static_cast<int32_t>(state.range(1));
   const int heads = 9, kv_heads = 3, dim = 64;
   const int32_t num_blocks = (position + rows + 31) / 32;
-  const int64_t block_bytes = 2LL * kv_heads * dim * 32 * KvElementBytes(type);
+  const KvShape shape = {KvLayout::kHeads, kv_heads, dim, dim};
+  const int64_t block_bytes = KvBlockBytes(shape, type);
   std::vector<uint8_t> cache(block_bytes * num_blocks, 0x11);
   std::vector<int32_t> blocks(num_blocks);
   for (int i = 0; i < num_blocks; ++i) blocks[i] = i;
   const SequenceRows sequence = {0, rows, position, blocks.data()};
   std::vector<float> q(rows * heads * dim, 0.1f), out(q.size());
-  std::vector<float> scratch(AttentionScratchFloats(heads, kv_heads, dim));
-  const AttentionArgs args = {{cache.data(), block_bytes, type, kv_heads, dim},
-                              q.data(),
-                              heads * dim,
-                              out.data(),
-                              heads * dim,
-                              &sequence,
-                              1,
-                              heads,
-                              0.125f,
-                              scratch.data()};
+  std::vector<float> scratch(AttentionScratchFloats(shape));
+  const AttentionArgs args = {.kv = {cache.data(), block_bytes, type, shape},
+                              .q = q.data(),
+                              .q_stride = heads * dim,
+                              .out = out.data(),
+                              .out_stride = heads * dim,
+                              .sequences = &sequence,
+                              .num_sequences = 1,
+                              .num_heads = heads,
+                              .heads_per_task = heads / kv_heads,
+                              .scale = 0.125f,
+                              .scratch = scratch.data()};
   for (auto _ : state) {
     table->attention(args, 0, int64_t{rows} * kv_heads);
     benchmark::DoNotOptimize(out.data());
@@ -194,8 +196,8 @@ void RegisterFor(const KernelTable* table) {
                                    [=](benchmark::State& s) { Pack(s, table, type); });
     }
   }
-  for (KvType type : {KvType::kF16, KvType::kF32}) {
-    benchmark::RegisterBenchmark(name("attention", type == KvType::kF16 ? "f16" : "f32").c_str(),
+  for (KvType type : kKvTypes) {
+    benchmark::RegisterBenchmark(name("attention", KvTypeName(type)).c_str(),
                                  [=](benchmark::State& s) { Attention(s, table, type); })
         ->Args({512, 0})
         ->Args({1, 511})

@@ -19,13 +19,12 @@ def golden():
 
 
 @functools.cache
-def f32_copy():
+def f32_copy(model):
     """The same model with every weight dequantised by PyPI's gguf."""
     import gguf
-    harness.need(harness.SMOLLM2)
-    reader = gguf.GGUFReader(harness.SMOLLM2)
-    path = pathlib.Path(tempfile.gettempdir()) / f"dovetail-smollm2-f32-{harness.os.getpid()}.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
+    reader = gguf.GGUFReader(harness.need(model))
+    path = pathlib.Path(tempfile.gettempdir()) / f"dovetail-{pathlib.Path(model).stem}-f32-{harness.os.getpid()}.gguf"
+    writer = gguf.GGUFWriter(path, reader.fields["general.architecture"].contents())
     for field in reader.fields.values():
         if field.name.startswith("GGUF.") or field.name in ("general.architecture", "general.file_type"):
             continue
@@ -46,7 +45,7 @@ def f32_copy():
 
 @functools.cache
 def window_logits(which):
-    model = f32_copy() if which == "f32" else harness.SMOLLM2
+    model = f32_copy(harness.SMOLLM2) if which == "f32" else harness.SMOLLM2
     windows = golden()["wikitext_windows"]
     rows = harness.eval_logits(model, windows, VOCAB, kv_type="f32", batch=1)
     return rows.reshape(len(windows), -1, VOCAB)
@@ -58,19 +57,29 @@ def log_softmax(rows):
     return rows - numpy.log(numpy.exp(rows).sum(axis=-1, keepdims=True))
 
 
-def test_smollm2_f32_nll():
-    for window, rows, expected in zip(golden()["wikitext_windows"], window_logits("f32"), golden()["nll"]):
+def check_nll(windows, logits, golden_nll):
+    for window, rows, expected in zip(windows, logits, golden_nll):
         logp = log_softmax(rows[:-1])
         nll = -logp[numpy.arange(len(window) - 1), window[1:]].mean()
         print(f"  nll {nll:.6f} golden {expected:.6f}")
         assert abs(nll - expected) <= 1e-4, (nll, expected)
 
 
-def test_smollm2_q4_1_kl():
+def window_kl(exact, ours):
+    """Of each window, the mean over its rows."""
     kl = []
-    for exact, ours in zip(window_logits("f32"), window_logits("q4_1")):
-        p, q = log_softmax(exact[:-1]), log_softmax(ours[:-1])
+    for exact_rows, our_rows in zip(exact, ours):
+        p, q = log_softmax(exact_rows[:-1]), log_softmax(our_rows[:-1])
         kl.append(float((numpy.exp(p) * (p - q)).sum(axis=-1).mean()))
+    return kl
+
+
+def test_smollm2_f32_nll():
+    check_nll(golden()["wikitext_windows"], window_logits("f32"), golden()["nll"])
+
+
+def test_smollm2_q4_1_kl():
+    kl = window_kl(window_logits("f32"), window_logits("q4_1"))
     peer = numpy.mean(golden()["peer_kl"])
     print(f"  mean KL {numpy.mean(kl):.6f}, llama.cpp {peer:.6f}, ratio {numpy.mean(kl) / peer:.3f}")
     assert numpy.mean(kl) <= 1.1 * peer
@@ -117,6 +126,34 @@ def test_families_bf16():
             rms = float(numpy.sqrt(numpy.mean((numpy.concatenate(ours).astype(numpy.float64) - exact) ** 2)))
             print(f"  {family} {kv_type} RMS {rms:.2e}")
             assert rms <= bound, (family, kv_type, rms)
+
+
+def test_trained_moe():
+    """A small trained model of DeepSeek-V3's architecture, as published and quantised."""
+    folder = harness.DATA / "golden/trained-moe"
+    meta = json.loads(pathlib.Path(harness.need(folder / "golden.json")).read_text())
+    windows, vocab = meta["windows"], meta["vocab"]
+
+    def logits(model):
+        return harness.eval_logits(model, windows, vocab, kv_type="f32", batch=1).reshape(len(windows), -1, vocab)
+
+    ours = logits(folder / "model-bf16.gguf")
+    check_nll(windows, ours, meta["nll"])
+    exact = numpy.fromfile(folder / "logits.f32", dtype="<f4").reshape(len(windows), -1, vocab)
+    rms = float(numpy.sqrt(numpy.mean((ours[:, meta["first_row"]:].astype(numpy.float64) - exact) ** 2)))
+    print(f"  bf16 RMS {rms:.2e}")
+    assert rms <= 1e-4, rms
+    # Half of a file's divergence comes from a few rows in which another expert was chosen, so the mean is over all files.
+    kl, peer = [], []
+    for name, quantised in meta["quantised"].items():
+        copy = logits(f32_copy(folder / name))
+        check_nll(windows, copy, quantised["nll"])
+        kl.append(numpy.mean(window_kl(copy, logits(folder / name))))
+        peer.append(numpy.mean(quantised["peer_kl"]))
+        print(f"  {name} mean KL {kl[-1]:.6f}, llama.cpp {peer[-1]:.6f}, ratio {kl[-1] / peer[-1]:.3f}")
+        assert kl[-1] <= 1.25 * peer[-1], (name, kl, peer)
+    print(f"  all files: ratio {numpy.mean(kl) / numpy.mean(peer):.3f}")
+    assert numpy.mean(kl) <= 1.05 * numpy.mean(peer), (kl, peer)
 
 
 def test_stories260k_tells_its_story():

@@ -11,8 +11,9 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace dovetail;             // NOLINT
   using namespace dovetail::transport;  // NOLINT
-  constexpr int kHiddenSize = 4;
   constexpr int kVocabSize = 10;
+  constexpr RowShape kRow = {
+      .hidden_size = 4, .num_experts = 9, .experts_used = 3, .shared_slot = true};
   const StepShape shape = {.max_rows = 16,
                            .max_sequences = 4,
                            .max_logit_rows = 8,
@@ -24,10 +25,20 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
   dovetail::testing::MemoryReceiver step({data, data + size});
   StepFrame frame;
-  std::vector<float> hidden(size_t{16} * kHiddenSize);
-  if (ReceiveStep(step, shape, epoch, kHiddenSize, &frame, absl::MakeSpan(hidden),
-                  absl::ZeroDuration())
-          .ok()) {
+  std::vector<float> hidden(size_t{16} * kRow.hidden_size);
+  std::vector<int32_t> slot_experts(size_t{16} * kRow.experts_used);
+  std::vector<float> slot_weights(size_t{16} * kRow.slots());
+  // Less than the most that can be sent: that it fits is checked as well.
+  std::vector<float> partials(size_t{50} * kRow.hidden_size);
+  const StepRoom room = {absl::MakeSpan(hidden), absl::MakeSpan(slot_experts),
+                         absl::MakeSpan(slot_weights), absl::MakeSpan(partials)};
+  if (ReceiveStep(step, shape, kRow, epoch, &frame, room, absl::ZeroDuration()).ok()) {
+    const StepHeader& h = frame.header;
+    DT_CHECK(h.slot_rows == 0 || h.slot_rows == h.num_rows);
+    DT_CHECK_LE(h.partial_rows, h.slot_rows * kRow.slots());
+    for (uint32_t i = 0; i < h.slot_rows * kRow.experts_used; ++i) {
+      DT_CHECK(slot_experts[i] >= 0 && slot_experts[i] < kRow.num_experts);
+    }
     size_t blocks = 0;
     for (const SequenceStep& s : frame.sequences) {
       DT_CHECK(s.position >= 0 && s.position + s.num_rows <= shape.context_length);

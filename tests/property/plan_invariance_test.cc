@@ -8,8 +8,10 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <random>
 #include <string>
 #include <tuple>
@@ -154,14 +156,85 @@ class PlanInvariance : public ::testing::TestWithParam<std::string> {
   std::string family() const { return GetParam().substr(0, GetParam().find('/')); }
 };
 
-int NumOps(const std::string& path) {
+model::ModelConfig ConfigOf(const std::string& path) {
   const auto file = model::GgufFile::Open(path).value();
-  return static_cast<int>(model::OpsOf(model::LoadModelConfig(*file).value()).size());
+  return model::LoadModelConfig(*file).value();
 }
 
-// Ops: 0 embedding, 1 + 2 l attention, 2 + 2 l mlp of layer l, then norm and lm_head.
-std::vector<Variation> Variations(const LocalPipelineOptions& base) {
-  const int num_ops = NumOps(base.gguf);
+// Which worker has an op; asked with ranges of one expert each, in an order that is given.
+using WorkerOf = std::function<int(const Op&)>;
+Route RouteWithExperts(const model::ModelConfig& config, const std::vector<int>& expert_order,
+                       const WorkerOf& worker_of) {
+  Route route;
+  const auto add = [&](const Op& op) {
+    const std::string worker = absl::StrCat("cpu:", worker_of(op));
+    if (route.empty() || route.back().worker != worker) route.push_back({worker, {}});
+    route.back().ops.push_back(op);
+  };
+  for (const Op& op : model::OpsOf(config)) {
+    if (op.kind != OpKind::kExperts) {
+      add(op);
+      continue;
+    }
+    for (const int e : expert_order) add({OpKind::kExperts, op.layer, e, e + 1});
+  }
+  return route;
+}
+
+// The parts of layers with experts on different workers.
+void AddExpertVariations(const LocalPipelineOptions& base, const model::ModelConfig& config,
+                         bool thorough, std::vector<Variation>* variations) {
+  const int count = config.experts.count;
+  std::vector<int> ascending(count), by_worker;
+  std::iota(ascending.begin(), ascending.end(), 0);
+  for (int worker = 0; worker < 3; ++worker) {
+    for (int e = worker; e < count; e += 3) by_worker.push_back(e);
+  }
+  const std::vector<int> descending(ascending.rbegin(), ascending.rend());
+  const auto add = [&](const std::string& name, int chunk, int threads,
+                       const std::vector<int>& order, const WorkerOf& worker_of) {
+    LocalPipelineOptions options = base;
+    options.num_threads = threads;
+    options.make_route = [=](const model::ModelConfig& c) {
+      return RouteWithExperts(c, order, worker_of);
+    };
+    variations->push_back({name, options, chunk});
+  };
+  const auto kind = [](const Op& op, OpKind wanted) { return op.kind == wanted ? 1 : 0; };
+  add("router, shared experts and experts apart", 512, 1, ascending, [](const Op& op) {
+    return op.kind == OpKind::kRouter          ? 1
+           : op.kind == OpKind::kExperts       ? 2
+           : op.kind == OpKind::kSharedExperts ? 3
+                                               : 0;
+  });
+  add("experts over 3 workers", 50, 1, by_worker,
+      [](const Op& op) { return op.kind == OpKind::kExperts ? op.expert_begin % 3 : 0; });
+  if (!thorough) return;
+  add("experts apart", 7, 2, descending, [=](const Op& op) { return kind(op, OpKind::kExperts); });
+  add("router apart", 64, 1, ascending, [=](const Op& op) { return kind(op, OpKind::kRouter); });
+  if (config.experts.shared_intermediate_size > 0) {
+    add("shared experts apart", 512, 1, ascending,
+        [=](const Op& op) { return kind(op, OpKind::kSharedExperts); });
+  }
+  add("experts of a layer over 2 workers", 512, 2, ascending, [=](const Op& op) {
+    return op.kind == OpKind::kExperts && op.expert_begin >= count / 2 ? 1 : 0;
+  });
+  add("experts over 3 workers, visited again and again", 512, 1, ascending,
+      [](const Op& op) { return op.kind == OpKind::kExperts ? op.expert_begin % 3 : 1; });
+  add("experts over 3 workers, backwards, chunk 1", 1, 1, descending,
+      [](const Op& op) { return op.kind == OpKind::kExperts ? op.expert_begin % 3 : 2; });
+  for (const kernels::KernelTable* table : kernels::AvailableTables()) {
+    add(absl::StrCat("experts over 2 workers, ", table->name), 33, 1, ascending,
+        [](const Op& op) { return op.kind == OpKind::kExperts ? op.expert_begin % 2 : 0; });
+    variations->back().options.kernels = table;
+  }
+}
+
+// Without experts ops are 0 embedding, 1 + 2 l attention, 2 + 2 l mlp of layer l, then norm and
+// lm_head.
+std::vector<Variation> Variations(const LocalPipelineOptions& base, bool thorough) {
+  const model::ModelConfig config = ConfigOf(base.gguf);
+  const int num_ops = static_cast<int>(model::OpsOf(config).size());
   const int norm = num_ops - 2, lm_head = num_ops - 1, last_mlp = num_ops - 3;
   std::vector<Variation> variations;
   const auto add = [&](const std::string& name, int chunk, const auto& change) {
@@ -189,23 +262,31 @@ std::vector<Variation> Variations(const LocalPipelineOptions& base) {
     o.cuts = {3, 4};
     o.num_threads = 2;
   });
+  if (config.experts.count > 0) AddExpertVariations(base, config, thorough, &variations);
   return variations;
+}
+
+// The rarer types for one family of each kind of attention.
+std::vector<KvType> KvTypesFor(const std::string& model) {
+  for (const char* kind : {"llama/model-bf16", "gemma3/model-bf16", "deepseek3/model-bf16"}) {
+    if (absl::StartsWith(model, kind)) return {std::begin(kKvTypes), std::end(kKvTypes)};
+  }
+  return {KvType::kF32, KvType::kF16};
 }
 
 TEST_P(PlanInvariance, SameBytesForEveryPlan) {
   if (path().empty()) GTEST_SKIP() << "no shared data: golden/" << GetParam();
   const Sequences sequences = TokensOf(ReadCases(family()));
-  for (const KvType kv : {KvType::kF32, KvType::kF16}) {
+  for (const KvType kv : KvTypesFor(GetParam())) {
     LocalPipelineOptions base;
     base.gguf = path();
     base.shape.kv_type = kv;
     ASSERT_OK_AND_ASSIGN(const std::vector<Logits> expected, Evaluate(base, sequences, 512));
     ASSERT_EQ(expected.back().size(), 160u);
-    for (const Variation& v : Variations(base)) {
+    for (const Variation& v : Variations(base, /*thorough=*/true)) {
       ASSERT_OK_AND_ASSIGN(const std::vector<Logits> actual,
                            Evaluate(v.options, sequences, v.chunk));
-      EXPECT_TRUE(SameBytes(expected, actual))
-          << v.name << (kv == KvType::kF16 ? ", f16 KV" : ", f32 KV");
+      EXPECT_TRUE(SameBytes(expected, actual)) << v.name << ", KV " << KvTypeName(kv);
     }
   }
 }
@@ -271,6 +352,20 @@ TEST_P(GoldenQuantised, NoFurtherFromExactThanLlamaCpp) {
 
 class GoldenFloat : public PlanInvariance {};
 
+// By the precision of what is stored; f32 and f16 are gates of their own.
+double AllowedRms(KvType type) {
+  switch (type) {
+    case KvType::kF32:
+      return 1e-4;
+    case KvType::kF16:
+      return 5e-3;
+    case KvType::kBF16:
+    case KvType::kQ8_0:
+      break;
+  }
+  return 4e-2;
+}
+
 // References have f32 KV.
 TEST_P(GoldenFloat, LogitsOfTheGolden) {
   if (path().empty()) GTEST_SKIP() << "no shared data: golden/" << GetParam();
@@ -279,13 +374,12 @@ TEST_P(GoldenFloat, LogitsOfTheGolden) {
   options.gguf = path();
   const Logits expected =
       ReadRows(DataPath(absl::StrCat("golden/", family(), "/logits.f32")), cases, 512);
-  for (KvType kv : {KvType::kF32, KvType::kF16}) {
+  for (const KvType kv : kKvTypes) {
     options.shape.kv_type = kv;
     ASSERT_OK_AND_ASSIGN(const std::vector<Logits> all, Evaluate(options, TokensOf(cases), 512));
     const double rms = Rms(expected, SelectRows(all, cases));
-    std::printf("%s, %s KV: RMS %.3g\n", GetParam().c_str(), kv == KvType::kF32 ? "f32" : "f16",
-                rms);
-    EXPECT_LE(rms, kv == KvType::kF32 ? 1e-4 : 5e-3);
+    std::printf("%s, %s KV: RMS %.3g\n", GetParam().c_str(), KvTypeName(kv), rms);
+    EXPECT_LE(rms, AllowedRms(kv)) << KvTypeName(kv);
   }
 }
 
@@ -300,6 +394,36 @@ TEST_P(GoldenFloat, GreedyTokensOfTheGolden) {
     ASSERT_OK_AND_ASSIGN(const std::vector<int32_t> tokens,
                          pipeline->Greedy(c.tokens, static_cast<int>(c.greedy.size())));
     EXPECT_THAT(tokens, ::testing::ElementsAreArray(c.greedy));
+  }
+}
+
+// Files from before 2025 have one tensor for the keys and values of all heads.
+TEST(LatentAttention, BothLayoutsGiveTheSameBytes) {
+  DT_REQUIRE_DATA(two, "golden/deepseek2-lite/model-bf16.gguf");
+  DT_REQUIRE_DATA(merged, "golden/deepseek2-lite/model-bf16-kv_b.gguf");
+  const Sequences sequences = TokensOf(ReadCases("deepseek2-lite"));
+  LocalPipelineOptions options;
+  options.gguf = two;
+  ASSERT_OK_AND_ASSIGN(const std::vector<Logits> expected, Evaluate(options, sequences, 512));
+  options.gguf = merged;
+  ASSERT_OK_AND_ASSIGN(const std::vector<Logits> actual, Evaluate(options, sequences, 512));
+  EXPECT_TRUE(SameBytes(expected, actual));
+}
+
+// Each layer with its own KV type: the same everywhere, and neither type's logits.
+TEST(KvTypes, LayersMayDiffer) {
+  DT_REQUIRE_DATA(path, "golden/deepseek3/model-bf16.gguf");
+  const Sequences sequences = TokensOf(ReadCases("deepseek3"));
+  LocalPipelineOptions base;
+  base.gguf = path;
+  base.shape.kv_type = KvType::kQ8_0;
+  ASSERT_OK_AND_ASSIGN(const std::vector<Logits> all_q8, Evaluate(base, sequences, 512));
+  base.shape.layer_kv_types = {KvType::kF16, KvType::kQ8_0, KvType::kBF16};
+  ASSERT_OK_AND_ASSIGN(const std::vector<Logits> expected, Evaluate(base, sequences, 512));
+  EXPECT_FALSE(SameBytes(all_q8, expected));
+  for (const Variation& v : Variations(base)) {
+    ASSERT_OK_AND_ASSIGN(const std::vector<Logits> actual, Evaluate(v.options, sequences, v.chunk));
+    EXPECT_TRUE(SameBytes(expected, actual)) << v.name;
   }
 }
 
@@ -334,7 +458,7 @@ TEST_P(SyntheticInvariance, SameBytesForEveryPlan) {
   }
   ASSERT_OK_AND_ASSIGN(const std::vector<Logits> expected, Evaluate(base, sequences, 512));
   ASSERT_EQ(expected[0].size(), 300u);
-  for (const Variation& v : Variations(base)) {
+  for (const Variation& v : Variations(base, /*thorough=*/false)) {
     ASSERT_OK_AND_ASSIGN(const std::vector<Logits> actual, Evaluate(v.options, sequences, v.chunk));
     EXPECT_TRUE(SameBytes(expected, actual)) << v.name;
   }
@@ -359,25 +483,32 @@ std::string NameOf(const ::testing::TestParamInfo<std::string>& info) {
 }
 
 const std::string kFloatModels[] = {
-    "llama/model-bf16.gguf",      "llama-tied/model-bf16.gguf", "mixtral/model-bf16.gguf",
-    "qwen2/model-bf16.gguf",      "qwen2moe/model-bf16.gguf",   "qwen3/model-bf16.gguf",
-    "qwen3moe/model-bf16.gguf",   "glm4moe/model-bf16.gguf",    "glm4moe/model-bf16-nextn.gguf",
-    "minimax-m2/model-bf16.gguf", "gemma3/model-bf16.gguf",     "gpt-oss/model-bf16.gguf"};
+    "llama/model-bf16.gguf",          "llama-tied/model-bf16.gguf",
+    "mixtral/model-bf16.gguf",        "qwen2/model-bf16.gguf",
+    "qwen2moe/model-bf16.gguf",       "qwen3/model-bf16.gguf",
+    "qwen3moe/model-bf16.gguf",       "glm4moe/model-bf16.gguf",
+    "glm4moe/model-bf16-nextn.gguf",  "minimax-m2/model-bf16.gguf",
+    "gemma3/model-bf16.gguf",         "gpt-oss/model-bf16.gguf",
+    "deepseek2-lite/model-bf16.gguf", "deepseek2-lite/model-bf16-kv_b.gguf",
+    "deepseek2/model-bf16.gguf",      "deepseek2/split/split-bf16-00001-of-00003.gguf",
+    "deepseek3/model-bf16.gguf",      "kimi-k2/model-bf16.gguf"};
 // One file for every way to unpack; each mixes several types.
 const std::string kQuantisedModels[] = {
-    "llama/model-q4_0.gguf",   "llama/model-q4_1.gguf",      "llama/model-q5_1.gguf",
-    "llama/model-q8_0.gguf",   "llama/model-q2_k.gguf",      "llama/model-q3_k_m.gguf",
-    "llama/model-q4_k_m.gguf", "llama/model-q5_k_m.gguf",    "llama/model-q6_k.gguf",
-    "llama/model-iq4_nl.gguf", "llama/model-iq4_xs.gguf",    "llama/model-iq1_m.gguf",
-    "llama/model-iq2_xs.gguf", "llama/model-iq2_s.gguf",     "llama/model-iq3_s.gguf",
-    "llama/model-tq1_0.gguf",  "qwen3moe/model-q4_k_m.gguf", "gemma3/model-q4_0.gguf"};
+    "llama/model-q4_0.gguf",          "llama/model-q4_1.gguf",      "llama/model-q5_1.gguf",
+    "llama/model-q8_0.gguf",          "llama/model-q2_k.gguf",      "llama/model-q3_k_m.gguf",
+    "llama/model-q4_k_m.gguf",        "llama/model-q5_k_m.gguf",    "llama/model-q6_k.gguf",
+    "llama/model-iq4_nl.gguf",        "llama/model-iq4_xs.gguf",    "llama/model-iq1_m.gguf",
+    "llama/model-iq2_xs.gguf",        "llama/model-iq2_s.gguf",     "llama/model-iq3_s.gguf",
+    "llama/model-tq1_0.gguf",         "qwen3moe/model-q4_k_m.gguf", "gemma3/model-q4_0.gguf",
+    "deepseek2-lite/model-q4_0.gguf", "deepseek3/model-iq1_s.gguf", "deepseek3/model-q4_k_m.gguf"};
 
 INSTANTIATE_TEST_SUITE_P(Golden, PlanInvariance, ::testing::ValuesIn(kFloatModels), NameOf);
 INSTANTIATE_TEST_SUITE_P(Quantised, PlanInvariance, ::testing::ValuesIn(kQuantisedModels), NameOf);
 INSTANTIATE_TEST_SUITE_P(Golden, GoldenFloat, ::testing::ValuesIn(kFloatModels), NameOf);
 INSTANTIATE_TEST_SUITE_P(Families, GoldenQuantised,
-                         ::testing::Values("llama", "gemma3", "mixtral", "qwen3moe"),
-                         [](const auto& info) { return info.param; });
+                         ::testing::Values("llama", "gemma3", "mixtral", "qwen3moe",
+                                           "deepseek2-lite", "deepseek3"),
+                         NameOf);
 
 }  // namespace
 }  // namespace dovetail

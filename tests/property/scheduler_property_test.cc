@@ -1,10 +1,16 @@
-// The scheduler under random arrivals, cancels and slow lanes, with KV caches far too small.
+// The scheduler under random arrivals, cancels, slow and dying workers, with KV caches far too
+// small, on a clock of its own: a million steps.
 //
-// After every action its invariants hold; every sequence ends, with the right tokens; the budget is
-// kept; no token is computed twice without a preemption; all blocks are free in the end.
+// After every action its invariants hold. Every sequence ends, with the right tokens, whatever was
+// shared, copied, swapped, computed again or lost with a worker. Limits of rows, sequences, logits
+// and time are kept; no token is computed twice without a reason; the first in rank is never
+// preempted; all blocks are free in the end.
+#include <deque>
+#include <iostream>
 #include <map>
 #include <random>
 
+#include "absl/strings/str_cat.h"
 #include "coordinator/scheduler.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -17,63 +23,102 @@ namespace {
 
 using ::dovetail::testing::FakeWorkers;
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr uint64_t kSteps = 30'000;
+#else
+constexpr uint64_t kSteps = 1'000'000;
+#endif
 constexpr int kVocab = 50;
+constexpr int kHidden = 4;
+
+struct Totals {
+  uint64_t steps = 0;
+  uint64_t swaps = 0;
+  uint64_t recomputes = 0;
+  uint64_t interrupted = 0;
+  uint64_t copies = 0;
+  uint64_t found_tokens = 0;
+  int most_lanes = 0;
+};
 
 class Simulation {
  public:
   explicit Simulation(uint64_t seed) : random_(seed) {
-    shape_.max_sequences = Pick(1, 6);
-    shape_.max_rows = Pick(1, 40);
-    shape_.max_logit_rows = Pick(1, 10);
-    shape_.context_length = Pick(33, 150);
+    StepShape& shape = options_.shape;
+    shape.max_sequences = Pick(1, 6);
+    shape.max_rows = Pick(1, 60);
+    shape.max_logit_rows = Pick(1, 10);
+    shape.context_length = Pick(33, 150);
     // Sometimes less than one context, sometimes room for several.
-    shape_.num_kv_blocks = Pick(1, 3 * shape_.max_blocks_per_sequence());
-    options_ = {shape_, Pick(1, 40), Pick(1, 3), 4};
+    shape.num_kv_blocks = Pick(1, 3 * shape.max_blocks_per_sequence());
+    shape.num_swap_blocks = Pick(0, 1) * Pick(1, 12);
+    options_.chunk_size = Pick(1, 60);
+    options_.lanes = Pick(1, 4);
+    options_.hidden_size = kHidden;
+    options_.adaptive_lanes = Pick(0, 1) == 1;
+    options_.token_target = absl::Milliseconds(Pick(1, 40));
+    options_.preemption = static_cast<Preemption>(Pick(0, 2));
+    options_.cost.block_copy_seconds = 1e-4;
     scheduler_ = std::make_unique<Scheduler>(options_);
-    workers_ = std::make_shared<FakeWorkers>(shape_, kVocab, 4);
-    in_flight_.resize(options_.lanes);
-    frame_.Reserve(shape_);
+    frame_.Reserve(shape);
+    for (int worker = 0, count = Pick(1, 3); worker < count; ++worker) {
+      route_.push_back(worker);
+      speeds_.push_back(1e-4 * Pick(1, 30));
+    }
+    scheduler_->cost_model().SetRoute(route_);
+    StartWorkers();
   }
 
-  void Run() {
-    int to_arrive = Pick(1, 25);
-    int idle_rounds = 0;
+  void Run(Totals* totals) {
+    int to_arrive = Pick(1, 40);
     // Far above what any of these take; a scheduler that starves or locks up exceeds it.
     for (int round = 0; round < 200'000 && (to_arrive > 0 || !scheduler_->idle()); ++round) {
-      if (to_arrive > 0 && Pick(0, 3) == 0) {
+      while (to_arrive > 0 && (scheduler_->idle() || Pick(0, 5) == 0)) {
         --to_arrive;
         Arrive();
       }
       if (!live_.empty() && Pick(0, 60) == 0) Cancel();
-      const bool progressed = Advance();
-      idle_rounds = progressed || to_arrive > 0 ? 0 : idle_rounds + 1;
-      ASSERT_LT(idle_rounds, 50) << "nothing moves any more";
+      if (Pick(0, 300) == 0) KillWorkers();
+      if (Pick(0, 100) == 0)
+        speeds_[Pick(0, static_cast<int>(speeds_.size()) - 1)] *= Pick(1, 4) / 2.0;
+      Advance();
       ASSERT_OK(scheduler_->Audit());
       if (::testing::Test::HasFatalFailure()) return;
     }
     EXPECT_TRUE(scheduler_->idle()) << "every sequence ends";
     EXPECT_TRUE(live_.empty());
     EXPECT_EQ(scheduler_->pool().num_used(), 0);
-    EXPECT_THAT(workers_->errors(), ::testing::IsEmpty());
-    EXPECT_EQ(workers_->num_rows(), first_rows_ + repeated_rows_);
-    EXPECT_TRUE(repeated_rows_ == 0 || scheduler_->num_preemptions() > 0)
-        << "a token was computed twice without a preemption";
+    EXPECT_EQ(scheduler_->kv().num_swap_used(), 0);
+    EXPECT_EQ(scheduler_->num_tenants(), 0);
+    CollectErrors();
+    EXPECT_EQ(computed_rows_, first_rows_ + repeated_rows_);
+    const SchedulerCounts& counts = scheduler_->counts();
+    EXPECT_TRUE(repeated_rows_ == 0 || counts.recomputes + counts.swaps + counts.interrupted > 0)
+        << "a token was computed twice without a reason";
+    totals->steps += num_steps_;
+    totals->swaps += counts.swaps;
+    totals->recomputes += counts.recomputes;
+    totals->interrupted += counts.interrupted;
+    totals->copies += copies_;
+    totals->found_tokens += scheduler_->kv().num_found_tokens();
+    totals->most_lanes = std::max(totals->most_lanes, scheduler_->decode_lanes());
   }
-
-  uint64_t num_preemptions() const { return scheduler_->num_preemptions(); }
 
  private:
   struct Live {
     std::vector<int32_t> prompt;
     int max_total = 0;
-    int highest = 0;  // tokens computed at least once
+    int highest = 0;  // tokens computed at least once, by it or by another
     int next = -1;    // where the next rows must begin; -1: not admitted
     int preemptions = 0;
-    int logit_rows = 0;
+    int logit_rows = 0;  // delivered
     bool logits = false;
   };
   struct Flight {
-    bool active = false;
+    int lane;
+    absl::Time sent;
+    absl::Time back;
+    std::vector<uint32_t> segment_us;
     transport::StepOutput output;
   };
 
@@ -81,11 +126,32 @@ class Simulation {
     return low + static_cast<int>(random_() % static_cast<uint64_t>(high - low + 1));
   }
 
+  void StartWorkers() {
+    workers_ = std::make_shared<FakeWorkers>(options_.shape, kVocab, kHidden, ++epoch_);
+  }
+
+  void CollectErrors() {
+    EXPECT_THAT(workers_->errors(), ::testing::IsEmpty());
+    computed_rows_ += workers_->num_rows();
+    copies_ += workers_->num_copies();
+  }
+
+  // All steps in flight and everything that the workers hold are gone.
+  void KillWorkers() {
+    CollectErrors();
+    StartWorkers();
+    flights_.clear();
+    scheduler_->LoseEpoch();
+    EXPECT_EQ(scheduler_->pool().num_used(), 0);
+    EXPECT_EQ(scheduler_->num_running(), 0);
+    now_ += absl::Seconds(Pick(0, 2));
+  }
+
   void Arrive() {
     Live live;
-    live.prompt.resize(Pick(1, shape_.context_length));
+    live.prompt.resize(Pick(1, options_.shape.context_length));
     // Few beginnings, so that some are shared.
-    const int shared = Pick(0, shape_.context_length);
+    const int shared = Pick(0, options_.shape.context_length);
     const int kind = Pick(1, 2);
     for (size_t i = 0; i < live.prompt.size(); ++i) {
       live.prompt[i] = static_cast<int>(i) < shared ? kind : Pick(0, kVocab - 1);
@@ -101,7 +167,10 @@ class Simulation {
     sequence->num_prompt_tokens = num_prompt;
     sequence->max_total_tokens = live.max_total;
     sequence->wants_logits = live.logits;
-    scheduler_->Add(std::move(sequence));
+    sequence->tenant_name = std::string(1, static_cast<char>('a' + Pick(0, 2)));
+    sequence->priority = Pick(0, 5) == 0 ? Pick(-2, 2) : 0;
+    if (Pick(0, 4) == 0) sequence->salt = MakeCacheSalt(sequence->tenant_name);
+    scheduler_->Add(std::move(sequence), now_);
     live_[last_id_] = std::move(live);
   }
 
@@ -114,75 +183,143 @@ class Simulation {
     live_.erase(it);
   }
 
-  // Schedules idle lanes and lets some of the steps in flight come back. True if anything happened.
-  bool Advance() {
-    bool progressed = false;
-    bool any_in_flight = false;
+  // Schedules idle lanes; then one or more steps come back, in the order in which they were sent.
+  void Advance() {
     for (int lane = 0; lane < options_.lanes; ++lane) {
-      const Sequence* oldest = live_.empty() ? nullptr : scheduler_->Find(live_.begin()->first);
-      const int preemptions = oldest == nullptr ? 0 : oldest->num_preemptions;
-      if (!in_flight_[lane].active && scheduler_->Schedule(lane, &frame_)) {
-        CheckFrame(lane);
-        frame_.header.epoch = 1;
-        in_flight_[lane] = {true, workers_->Compute(frame_)};
-        progressed = true;
-      }
-      any_in_flight |= in_flight_[lane].active;
-      EXPECT_TRUE(oldest == nullptr || oldest->num_preemptions == preemptions)
-          << "the oldest always progresses";
+      if (scheduler_->in_flight(lane).empty()) ScheduleLane(lane);
+      if (::testing::Test::HasFatalFailure()) return;
     }
-    EXPECT_TRUE(any_in_flight || scheduler_->idle()) << "work, but no step";
-    for (int lane = 0; lane < options_.lanes; ++lane) {
-      if (!in_flight_[lane].active || Pick(0, 2) == 0) continue;
-      Complete(lane);
-      progressed = true;
+    EXPECT_TRUE(!flights_.empty() || scheduler_->idle()) << "work, but no step" << Describe();
+    for (int count = Pick(1, 3); count > 0 && !flights_.empty(); --count) {
+      now_ = std::max(now_, flights_.front().back);
+      Complete();
+      if (::testing::Test::HasFatalFailure()) return;
     }
-    return progressed;
+    if (scheduler_->idle()) now_ += absl::Milliseconds(Pick(1, 40'000));
   }
 
-  void CheckFrame(int lane) {
-    EXPECT_LE(static_cast<int>(frame_.tokens.size()), shape_.max_rows);
-    EXPECT_LE(static_cast<int>(frame_.sequences.size()), shape_.max_sequences);
-    EXPECT_LE(static_cast<int>(frame_.logit_rows.size()), shape_.max_logit_rows);
+  void ScheduleLane(int lane) {
+    const Sequence* first = FirstInRank();
+    const int preemptions = first == nullptr ? 0 : first->num_preemptions;
+    const bool anybody_decodes = AnybodyDecodes();
+    if (scheduler_->Schedule(lane, now_, &frame_)) {
+      CheckFrame(lane, anybody_decodes);
+      Send(lane);
+    }
+    EXPECT_TRUE(first == nullptr || first->num_preemptions == preemptions)
+        << "the first in rank always progresses";
+  }
+
+  std::string Describe() {
+    std::string text = absl::StrCat("\n", scheduler_->pool().num_free(), " blocks free, ",
+                                    scheduler_->kv().num_swap_free(), " to swap to, ",
+                                    scheduler_->decode_lanes(), " of ", options_.lanes, " lanes");
+    for (const auto& [id, live] : live_) {
+      const Sequence& s = *scheduler_->Find(id);
+      absl::StrAppend(&text, "\n  ", id, ": lane ", s.lane, ", ", s.num_computed_tokens, " of ",
+                      s.num_tokens(), " computed, prompt ", s.num_prompt_tokens, ", ",
+                      s.blocks.size(), " blocks, ", s.swapped.size(), " swapped, ", s.num_in_flight,
+                      " in flight, ", s.wants_logits ? "logits" : "");
+    }
+    return text;
+  }
+
+  const Sequence* FirstInRank() {
+    const Sequence* first = nullptr;
+    const auto rank = [](const Sequence& s) {
+      return std::make_pair(s.arrival + s.priority * SchedulerOptions().aging, s.id);
+    };
+    for (const auto& [id, live] : live_) {
+      const Sequence* sequence = scheduler_->Find(id);
+      if (sequence->lane < 0) continue;
+      if (first == nullptr || rank(*sequence) < rank(*first)) first = sequence;
+    }
+    return first;
+  }
+
+  bool AnybodyDecodes() {
+    return std::any_of(live_.begin(), live_.end(), [this](const auto& entry) {
+      const Sequence* sequence = scheduler_->Find(entry.first);
+      return sequence->lane >= 0 && sequence->prompt_confirmed();
+    });
+  }
+
+  void Send(int lane) {
+    frame_.header.epoch = epoch_;
+    frame_.header.step = ++num_steps_;
+    Flight flight{lane, now_, now_, {}, workers_->Compute(frame_)};
+    const StepWork& work = scheduler_->work(lane);
+    double busy = 0;
+    for (double speed : speeds_) {
+      const double seconds =
+          speed * (1 + 0.1 * work.decode_rows + 0.2 * work.prefill_rows + 0.01 * work.copies) *
+          Pick(90, 110) / 100.0;
+      flight.segment_us.push_back(static_cast<uint32_t>(1e6 * seconds));
+      busy += seconds;
+    }
+    const absl::Time before = flights_.empty() ? now_ : flights_.back().back;
+    flight.back = std::max(before, now_ + absl::Seconds(busy));
+    flights_.push_back(std::move(flight));
+  }
+
+  void CheckFrame(int lane, bool anybody_decodes) {
+    const StepShape& shape = options_.shape;
+    EXPECT_LE(static_cast<int>(frame_.tokens.size()), shape.max_rows);
+    EXPECT_LE(static_cast<int>(frame_.sequences.size()), shape.max_sequences);
+    EXPECT_LE(static_cast<int>(frame_.logit_rows.size()), shape.max_logit_rows);
+    EXPECT_LE(static_cast<int>(frame_.copies.size()), shape.max_block_copies());
     int prefill_rows = 0;
     bool prefill_seen = false;
     for (const ScheduledRows& rows : scheduler_->in_flight(lane)) {
       const Sequence& sequence = *rows.sequence;
       ASSERT_EQ(live_.count(sequence.id), 1u) << "a step computes nothing for the dead";
-      Live& live = live_[sequence.id];
-      if (sequence.num_preemptions != live.preemptions) {
-        live.preemptions = sequence.num_preemptions;
-        live.next = -1;
-      }
-      if (live.next < 0) {  // admitted: what it found in the cache is skipped
-        EXPECT_EQ(rows.position % kKvBlockTokens, 0);
-        live.highest = std::max(live.highest, rows.position);
-      } else {
-        EXPECT_EQ(rows.position, live.next) << "no gap, no repetition";
-      }
-      live.next = rows.position + rows.num_rows;
-      const int fresh = std::max(0, live.next - std::max(live.highest, rows.position));
-      first_rows_ += fresh;
-      repeated_rows_ += rows.num_rows - fresh;
-      live.highest = std::max(live.highest, live.next);
+      CheckRows(rows, &live_[sequence.id]);
       const bool is_decode = rows.position >= sequence.num_prompt_tokens && rows.num_rows == 1;
-      if (!is_decode) {
-        prefill_rows += rows.num_rows;
-        prefill_seen = true;
-      }
-      if (rows.position + 1 == sequence.num_tokens() && rows.position > 0 &&
-          rows.position >= live.max_total - 1) {
-        EXPECT_LT(rows.position, sequence.num_prompt_tokens) << "the last token is not computed";
-      }
-      EXPECT_FALSE(prefill_seen && is_decode) << "decodes come first";
+      EXPECT_FALSE(prefill_seen && is_decode && sequence.num_preemptions == 0)
+          << "decodes come first";
+      if (is_decode) continue;
+      prefill_rows += rows.num_rows;
+      prefill_seen = true;
     }
     EXPECT_LE(prefill_rows, options_.chunk_size);
+    const CostModel& model = scheduler_->cost_model();
+    if (!anybody_decodes || !model.ready() || prefill_rows <= kKvBlockTokens) return;
+    StepWork all = scheduler_->work(lane);
+    all.copies = 0;
+    StepWork decodes;
+    decodes.decode_rows = all.decode_rows;
+    decodes.attended = all.attended;  // at most
+    const double limit = std::max(absl::ToDoubleSeconds(options_.token_target),
+                                  2 * model.BottleneckSeconds(decodes));
+    EXPECT_LE(model.BottleneckSeconds(all), limit * 1.0001) << "the time of a step is limited";
   }
 
-  void Complete(int lane) {
+  void CheckRows(const ScheduledRows& rows, Live* live) {
+    const Sequence& sequence = *rows.sequence;
+    if (sequence.num_preemptions != live->preemptions) {
+      live->preemptions = sequence.num_preemptions;
+      live->next = -1;
+    }
+    if (live->next < 0) {  // admitted: what it found, copied or had swapped out is skipped
+      live->highest = std::max(live->highest, rows.position);
+    } else {
+      EXPECT_EQ(rows.position, live->next) << "no gap, no repetition";
+    }
+    live->next = rows.position + rows.num_rows;
+    const int fresh = std::max(0, live->next - std::max(live->highest, rows.position));
+    first_rows_ += fresh;
+    repeated_rows_ += rows.num_rows - fresh;
+    live->highest = std::max(live->highest, live->next);
+    EXPECT_LE(live->next, std::max(sequence.num_prompt_tokens, live->max_total - 1))
+        << "the last token is not computed";
+  }
+
+  void Complete() {
+    const Flight flight = std::move(flights_.front());
+    flights_.pop_front();
     size_t output_idx = 0;
-    for (const ScheduledRows& rows : scheduler_->in_flight(lane)) {
-      const transport::SequenceOutput& output = in_flight_[lane].output.sequences[output_idx++];
+    for (const ScheduledRows& rows : scheduler_->in_flight(flight.lane)) {
+      const transport::SequenceOutput& output = flight.output.sequences[output_idx++];
       Sequence* sequence = rows.sequence;
       ASSERT_EQ(output.sequence_id, sequence->id);
       if (sequence->removed) continue;
@@ -193,11 +330,13 @@ class Simulation {
       if (rows.samples) sequence->tokens.push_back(output.token);
       const bool ended = rows.samples
                              ? sequence->num_tokens() >= live.max_total
-                             : live.next >= sequence->num_prompt_tokens && !sequence->samples();
+                             : rows.position + rows.num_rows >= sequence->num_prompt_tokens &&
+                                   !sequence->samples();
       if (ended) Finish(sequence);
     }
-    scheduler_->CompleteStep(lane);
-    in_flight_[lane].active = false;
+    scheduler_->cost_model().Observe(scheduler_->work(flight.lane), flight.segment_us,
+                                     absl::ToDoubleSeconds(now_ - flight.sent), flights_.empty());
+    scheduler_->CompleteStep(flight.lane);
   }
 
   void Finish(Sequence* sequence) {
@@ -213,29 +352,44 @@ class Simulation {
   }
 
   std::mt19937_64 random_;
-  StepShape shape_;
   SchedulerOptions options_;
   std::unique_ptr<Scheduler> scheduler_;
   std::shared_ptr<FakeWorkers> workers_;
+  std::vector<int> route_;
+  std::vector<double> speeds_;  // seconds of an empty step, by worker
   transport::StepFrame frame_;
   std::map<uint64_t, Live> live_;
-  std::vector<Flight> in_flight_;
+  std::deque<Flight> flights_;
+  absl::Time now_ = absl::UnixEpoch();
+  uint64_t epoch_ = 0;
   uint64_t last_id_ = 0;
+  uint64_t num_steps_ = 0;
+  int computed_rows_ = 0;
+  int copies_ = 0;
   int first_rows_ = 0;
   int repeated_rows_ = 0;
 };
 
 TEST(SchedulerPropertyTest, EverySequenceEndsWithTheRightTokens) {
   const uint64_t seed = testing::TestSeed();
-  uint64_t num_preemptions = 0;
-  for (uint64_t round = 0; round < 3000; ++round) {
+  Totals totals;
+  for (uint64_t round = 0; totals.steps < kSteps; ++round) {
     SCOPED_TRACE(::testing::Message() << "simulation seed " << seed + round);
     Simulation simulation(seed + round);
-    simulation.Run();
-    num_preemptions += simulation.num_preemptions();
+    simulation.Run(&totals);
     if (::testing::Test::HasFailure()) return;
   }
-  EXPECT_GT(num_preemptions, 100u) << "the caches must be tight enough to test preemption";
+  std::cout << totals.steps << " steps, " << totals.swaps << " swaps, " << totals.recomputes
+            << " recomputations, " << totals.interrupted << " interrupted, " << totals.copies
+            << " block copies, " << totals.found_tokens << " tokens found, up to "
+            << totals.most_lanes << " lanes\n";
+  // The caches must be tight enough, and the workers mortal enough, to test all of it.
+  EXPECT_GT(totals.swaps, 100u);
+  EXPECT_GT(totals.recomputes, 100u);
+  EXPECT_GT(totals.interrupted, 100u);
+  EXPECT_GT(totals.copies, 100u);
+  EXPECT_GT(totals.found_tokens, 1000u);
+  EXPECT_GT(totals.most_lanes, 1);
 }
 
 }  // namespace

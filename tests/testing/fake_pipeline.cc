@@ -19,6 +19,7 @@ class FakePipeline : public Pipeline {
   explicit FakePipeline(std::shared_ptr<FakeWorkers> workers) : workers_(std::move(workers)) {}
 
   uint64_t epoch() const override { return workers_->epoch_; }
+  absl::Span<const int> segment_workers() const override { return workers_->segment_workers_; }
 
   absl::Status Send(const StepFrame& frame) override {
     std::lock_guard<std::mutex> lock(workers_->mutex_);
@@ -65,7 +66,7 @@ FakeWorkers::FakeWorkers(const StepShape& shape, int vocab_size, int hidden_size
       hidden_size_(hidden_size),
       epoch_(epoch),
       next_token_([vocab_size](absl::Span<const int32_t> t) { return Hash(t, vocab_size); }),
-      kv_(static_cast<size_t>(shape.num_kv_blocks) * kKvBlockTokens),
+      kv_(static_cast<size_t>(shape.num_blocks_in_all()) * kKvBlockTokens),
       answer_epoch_(epoch) {}
 
 static uint64_t HashOf(absl::Span<const int32_t> tokens) {
@@ -98,15 +99,23 @@ StepOutput FakeWorkers::Compute(const StepFrame& frame) {
 }
 
 StepOutput FakeWorkers::ComputeLocked(const StepFrame& frame) {
-  absl::Status checked = transport::CheckStepHeader(frame.header, shape_, epoch_, hidden_size_, 0,
-                                                    transport::StepBytes(frame.header));
+  const RowShape row = {.hidden_size = hidden_size_};
+  absl::Status checked = transport::CheckStepHeader(frame.header, shape_, row, epoch_, {},
+                                                    transport::StepBytes(frame.header, row));
   if (checked.ok()) checked = transport::CheckStepBody(frame, shape_);
   if (!checked.ok()) errors_.push_back(std::string(checked.message()));
   ++num_steps_;
   num_rows_ += static_cast<int>(frame.tokens.size());
   max_sequences_seen_ = std::max(max_sequences_seen_, static_cast<int>(frame.sequences.size()));
 
+  for (const transport::BlockCopy& copy : frame.copies) {
+    std::copy_n(kv_.begin() + copy.from * kKvBlockTokens, kKvBlockTokens,
+                kv_.begin() + copy.to * kKvBlockTokens);
+  }
+  num_copies_ += static_cast<int>(frame.copies.size());
   StepOutput output;
+  output.segment_us.assign(segment_workers_.size(), 100);
+  output.header.num_segment_times = static_cast<uint32_t>(output.segment_us.size());
   output.header.lane = frame.header.lane;
   output.header.epoch = answer_epoch_;
   output.header.step = frame.header.step;
@@ -202,6 +211,11 @@ int FakeWorkers::num_steps() const {
 int FakeWorkers::num_rows() const {
   std::lock_guard<std::mutex> lock(mutex_);
   return num_rows_;
+}
+
+int FakeWorkers::num_copies() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return num_copies_;
 }
 
 int FakeWorkers::max_sequences_seen() const {

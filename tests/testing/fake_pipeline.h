@@ -52,8 +52,9 @@ class FakeWorkers : public std::enable_shared_from_this<FakeWorkers> {
   void BreakSend(const absl::Status& status);
   void BreakPoll(const absl::Status& status);
 
-  int num_steps() const;  // that were sent
-  int num_rows() const;   // that were computed
+  int num_steps() const;   // that were sent
+  int num_rows() const;    // that were computed
+  int num_copies() const;  // of blocks that were made
   int max_sequences_seen() const;
   // Waits until `count` steps were sent; false after five seconds.
   bool WaitForSteps(int count) const;
@@ -78,6 +79,7 @@ class FakeWorkers : public std::enable_shared_from_this<FakeWorkers> {
   const int vocab_size_;
   const int hidden_size_;
   const uint64_t epoch_;
+  const std::vector<int> segment_workers_ = {0};
   NextToken next_token_;
 
   mutable std::mutex mutex_;
@@ -93,6 +95,7 @@ class FakeWorkers : public std::enable_shared_from_this<FakeWorkers> {
   absl::Status poll_status_;
   int num_steps_ = 0;
   int num_rows_ = 0;
+  int num_copies_ = 0;
   int max_sequences_seen_ = 0;
   std::vector<std::string> errors_;
 };

@@ -105,7 +105,8 @@ absl::Status LocalPipeline::LoadAll(const LocalPipelineOptions& options) {
     DT_ASSIGN_OR_RETURN(config_, model::LoadModelConfig(*file));
     plan.model_fingerprint = file->fingerprint();
   }
-  route_ = MakeRoute(model::OpsOf(config_), options.cuts, options.num_workers);
+  route_ = options.make_route ? options.make_route(config_)
+                              : MakeRoute(model::OpsOf(config_), options.cuts, options.num_workers);
   shape_ = options.shape;
   plan.plan_id = 1;
   plan.model_path = options.gguf;
@@ -205,8 +206,8 @@ void LocalPipeline::AddRows(const std::vector<int32_t>& tokens, int position, in
   frame->header.num_logit_rows = static_cast<uint32_t>(frame->logit_rows.size());
 }
 
-absl::Status LocalPipeline::Send(const StepFrame& frame) {
-  return transport::SendStep(*sender_, frame, {}, kTimeout);
+absl::Status LocalPipeline::Send(const StepFrame& frame, const transport::StepRows& rows) {
+  return transport::SendStep(*sender_, frame, rows, kTimeout);
 }
 
 absl::StatusOr<StepOutput> LocalPipeline::Receive() {
@@ -217,8 +218,9 @@ absl::StatusOr<StepOutput> LocalPipeline::Receive() {
   return output;
 }
 
-absl::StatusOr<StepOutput> LocalPipeline::RunStep(const StepFrame& frame) {
-  DT_RETURN_IF_ERROR(Send(frame));
+absl::StatusOr<StepOutput> LocalPipeline::RunStep(const StepFrame& frame,
+                                                  const transport::StepRows& rows) {
+  DT_RETURN_IF_ERROR(Send(frame, rows));
   auto output = Receive();
   std::lock_guard<std::mutex> lock(events_->mutex);
   failures_ = events_->FailuresLocked();

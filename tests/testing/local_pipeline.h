@@ -7,6 +7,7 @@
 #ifndef DOVETAIL_TESTS_TESTING_LOCAL_PIPELINE_H_
 #define DOVETAIL_TESTS_TESTING_LOCAL_PIPELINE_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -29,7 +30,9 @@ struct LocalPipelineOptions {
   // cpu:1, ... in turn. {} is one worker.
   std::vector<int> cuts;
   int num_workers = 0;  // 0: one per segment; fewer make the route re-entrant
-  int num_threads = 1;  // per worker
+  // If given, the route, in place of cuts: workers are cpu:0, cpu:1, ..., each in it.
+  std::function<Route(const model::ModelConfig&)> make_route;
+  int num_threads = 1;                            // per worker
   const kernels::KernelTable* kernels = nullptr;  // null: the best
   StepShape shape = {.max_rows = 512,
                      .max_sequences = 16,
@@ -66,10 +69,11 @@ class LocalPipeline {
                       int first_block, int num_logit_rows, uint32_t flags,
                       const SamplingParams& sampling, transport::StepFrame* frame);
 
-  absl::Status Send(const transport::StepFrame& frame);
+  absl::Status Send(const transport::StepFrame& frame, const transport::StepRows& rows = {});
   absl::StatusOr<transport::StepOutput> Receive();
   // Send and Receive.
-  absl::StatusOr<transport::StepOutput> RunStep(const transport::StepFrame& frame);
+  absl::StatusOr<transport::StepOutput> RunStep(const transport::StepFrame& frame,
+                                                const transport::StepRows& rows = {});
 
   // Logits of all rows of all sequences, at most `chunk` tokens of each in a step, all sequences
   // together.

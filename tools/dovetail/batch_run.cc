@@ -70,6 +70,7 @@ absl::StatusOr<std::vector<BatchResult>> RunBatch(coordinator::Engine* engine,
   for (size_t begin = 0; begin < requests.size(); begin += static_cast<size_t>(batch)) {
     const size_t end = std::min(requests.size(), begin + static_cast<size_t>(batch));
     Latch latch(static_cast<int>(end - begin));
+    const absl::Time start = absl::Now();
     for (size_t i = begin; i < end; ++i) {
       results[i].tokens.reserve(static_cast<size_t>(requests[i].max_tokens));
       results[i].token_times.reserve(static_cast<size_t>(requests[i].max_tokens));
@@ -78,6 +79,8 @@ absl::StatusOr<std::vector<BatchResult>> RunBatch(coordinator::Engine* engine,
       request.max_tokens = requests[i].max_tokens;
       request.logits = requests[i].logits;
       request.sampling.temperature = 0;
+      absl::SleepFor(start + requests[i].at - absl::Now());
+      results[i].submitted = absl::Now();
       auto id = engine->Submit(std::move(request),
                                std::make_shared<Slot>(i, &results[i], on_logits, &latch));
       if (!id.ok()) latch.Done(Annotate(id.status(), absl::StrCat("list ", i)));

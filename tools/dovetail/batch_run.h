@@ -20,19 +20,21 @@ struct BatchRequest {
   std::vector<int32_t> prompt;
   int max_tokens = 0;
   bool logits = false;
+  absl::Duration at;  // not submitted earlier than this after the start of its batch
 };
 
 struct BatchResult {
   std::vector<int32_t> tokens;
   std::vector<absl::Time> token_times;
+  absl::Time submitted;
 };
 
 // Called on the engine's thread for rows [first_row, ...) of request `index`.
 using LogitsFn =
     std::function<void(size_t index, int first_row, absl::Span<const float> rows, int vocab_size)>;
 
-// Runs `requests`, at most `batch` at a time, greedy, end of sequence ignored. The first failure is
-// returned.
+// Runs `requests`, whose `at` ascend, `batch` after `batch`, greedy, end of sequence ignored. The
+// first failure is returned.
 absl::StatusOr<std::vector<BatchResult>> RunBatch(coordinator::Engine* engine,
                                                   const std::vector<BatchRequest>& requests,
                                                   int batch, const LogitsFn& on_logits = nullptr);

@@ -10,6 +10,7 @@
 #include "absl/strings/str_split.h"
 #include "base/status_macros.h"
 #include "tools/dovetail/batch_run.h"
+#include "tools/dovetail/bench_trace.h"
 #include "tools/dovetail/commands.h"
 #include "tools/dovetail/local_job.h"
 
@@ -24,6 +25,7 @@ struct BenchFlags {
   int repeat = 3;  // the median is reported
   std::string streams = "1";
   bool json = false;
+  BenchTraceFlags trace;
 };
 
 constexpr uint64_t kSeed = 7;
@@ -123,6 +125,7 @@ absl::StatusOr<double> DecodeRate(const BenchFlags& flags, coordinator::Coordina
 }
 
 absl::Status Bench(const BenchFlags& flags) {
+  if (!flags.trace.path.empty()) return BenchTrace(flags.trace, flags.job);
   DT_ASSIGN_OR_RETURN(const std::vector<int> streams, ParseStreams(flags.streams));
   LocalJobShape shape;
   shape.context_length = std::max(flags.prompt + 1, flags.depth + flags.generate) + 1;
@@ -173,6 +176,21 @@ void AddBench(CLI::App* app, int* exit_code) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command->add_flag("--json", flags->json, "machine-readable");
+  command->add_option(
+      "--trace", flags->trace.path,
+      "replay a trace (CSV: TIMESTAMP,ContextTokens,GeneratedTokens) instead; JSON");
+  command->add_option("--speed", flags->trace.options.speed, "of the trace: 2 is twice as fast")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--requests", flags->trace.options.most_requests, "of the trace; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--clip", flags->trace.options.most_prompt_tokens, "prompts of the trace")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--slots", flags->trace.slots, "sequences of one step of the trace")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   command->callback([flags, exit_code] {
     const absl::Status status = Bench(*flags);
     *exit_code = status.ok() ? 0 : ReportError(status);

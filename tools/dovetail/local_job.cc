@@ -6,6 +6,7 @@
 #include <climits>
 #include <cstdio>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -26,10 +27,10 @@ void AddLocalJobFlags(CLI::App* app, LocalJobFlags* flags) {
       ->capture_default_str();
   app->add_option("--threads", flags->threads, "threads of each worker; 0: cores / workers");
   app->add_option("--chunk", flags->chunk, "prefill tokens of one step")->capture_default_str();
-  app->add_option("--kv-type", flags->kv_type, "f16 or f32")
-      ->check(CLI::IsMember({"f16", "f32"}))
+  app->add_option("--kv-type", flags->kv_type, "how keys and values are kept")
+      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0"}))
       ->capture_default_str();
-  app->add_option("--lanes", flags->lanes, "steps in flight along the route")
+  app->add_option("--lanes", flags->lanes, "steps in flight along the route; 0: as many as pay")
       ->capture_default_str();
   app->add_option("--run-dir", flags->run_dir, "directory of the shared memory (a tmpfs)");
 }
@@ -49,7 +50,10 @@ absl::StatusOr<std::unique_ptr<coordinator::Coordinator>> StartLocalJob(
   const int64_t padded =
       (int64_t{shape.context_length} + kKvBlockTokens) / kKvBlockTokens * kKvBlockTokens;
   config.kv_tokens = static_cast<int>(padded * (shape.max_batch_size + 1));
-  config.kv_type = flags.kv_type == "f32" ? KvType::kF32 : KvType::kF16;
+  if (!FindKvType(flags.kv_type, &config.kv_type)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--kv-type is ", flags.kv_type, ", expected one of ", kKvTypeNames));
+  }
   config.max_batch_size = shape.max_batch_size;
   config.chunk_size = flags.chunk;
   config.max_queue = 1 << 20;

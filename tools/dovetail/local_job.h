@@ -27,7 +27,7 @@ struct LocalJobFlags {
   std::string run_dir;
   int threads = 0;  // per worker; 0: cores / workers
   int chunk = 512;  // prefill tokens of one step
-  int lanes = 1;
+  int lanes = 0;    // 0: as many as pay
 };
 void AddLocalJobFlags(CLI::App* app, LocalJobFlags* flags);
 

@@ -95,7 +95,9 @@ std::string StreamsLine(const v1::GetStatusResponse& now, const TopShape& shape)
   return ScreenLine(shape)
       .Add("streams   ")
       .Add(absl::StrFormat("%d", now.running_sequences()), kBold)
-      .Add(absl::StrFormat(" running, %d waiting   preempted %d", now.waiting_sequences(),
+      .Add(absl::StrFormat(" running, %d waiting   lanes %d   next first token in %.1f s   "
+                           "preempted %d",
+                           now.waiting_sequences(), now.lanes(), now.predicted_wait_seconds(),
                            now.preemptions()))
       .text();
 }

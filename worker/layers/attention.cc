@@ -11,7 +11,55 @@ namespace {
 constexpr int64_t kMaxShareRows = 16;
 constexpr int64_t kSharesPerThread = 4;
 
+// Heads of one task where all heads read the same keys: a task has enough queries to make up for
+// widening a block, and a single row still has tasks for several threads.
+constexpr int32_t kMaxTaskHeads = 16;
+
+// The largest divisor of the heads that share a KV head up to kMaxTaskHeads; all of them where they
+// are few.
+int32_t HeadsPerTask(const kernels::AttentionArgs& args) {
+  const int32_t sharing = args.num_heads / args.kv.shape.num_heads;
+  int32_t heads = std::min(sharing, kMaxTaskHeads);
+  while (sharing % heads != 0) --heads;
+  return heads;
+}
+
 }  // namespace
+
+void RunAttention(StepContext& step, kernels::AttentionArgs args, int64_t first, int64_t end) {
+  args.sequences = step.sequences.data();
+  args.num_sequences = static_cast<int32_t>(step.sequences.size());
+  args.first_row = first;
+  args.heads_per_task = HeadsPerTask(args);
+  const int64_t groups = args.num_heads / args.heads_per_task;
+  const int64_t rows = end - first, tasks = rows * groups;
+  const int num_threads = step.pool.num_threads();
+  const int64_t share_rows =
+      std::clamp<int64_t>(rows / (kSharesPerThread * num_threads), 1, kMaxShareRows);
+  // Few rows: a task is one group of one row, and the groups are what there is to share.
+  const int64_t share = rows < 2 * num_threads ? 1 : share_rows * groups;
+  const int64_t num_shares = (tasks + share - 1) / share;
+  std::atomic<int64_t> next{0};
+  step.pool.Run([&](int idx, int) {
+    kernels::AttentionArgs mine = args;
+    mine.scratch = step.ws.attn_scratch + idx * step.ws.attn_scratch_floats;
+    for (;;) {
+      const int64_t taken = next.fetch_add(1, std::memory_order_relaxed);
+      if (taken >= num_shares) break;
+      const int64_t begin = (num_shares - 1 - taken) * share;  // the long ones first
+      step.kernels.attention(mine, first * groups + begin,
+                             first * groups + std::min(begin + share, tasks));
+    }
+  });
+}
+
+void RunKvAppend(StepContext& step, kernels::KvAppendArgs args, int64_t begin, int64_t end) {
+  args.sequences = step.sequences.data();
+  args.num_sequences = static_cast<int32_t>(step.sequences.size());
+  if (!step.kernels.kv_append(args, begin, end)) {
+    step.finite.store(false, std::memory_order_relaxed);
+  }
+}
 
 Attention::Attention(const AttentionWeights& weights, const AttentionShape& shape,
                      const kernels::KvCacheView& kv)
@@ -64,55 +112,29 @@ void Attention::RotateAndStore(StepContext& step) const {
   rope_k.x_stride = kv_cols;
   rope_k.num_heads = shape_.num_kv_heads;
   const kernels::KvAppendArgs append = {
-      .kv = kv_,
-      .k = ws.k,
-      .k_stride = kv_cols,
-      .v = ws.v,
-      .v_stride = kv_cols,
-      .sequences = step.sequences.data(),
-      .num_sequences = static_cast<int32_t>(step.sequences.size())};
+      .kv = kv_, .k = ws.k, .k_stride = kv_cols, .v = ws.v, .v_stride = kv_cols};
   ForRows(step, step.rows, q_cols + 2 * kv_cols, [&](int64_t begin, int64_t end) {
     NormHeads(step, w_.q_norm, ws.q, q_cols, begin, end);
     NormHeads(step, w_.k_norm, ws.k, kv_cols, begin, end);
     step.kernels.rope(rope_q, begin, end);
     step.kernels.rope(rope_k, begin, end);
-    step.kernels.kv_append(append, begin, end);
+    RunKvAppend(step, append, begin, end);
   });
 }
 
 void Attention::Attend(StepContext& step) const {
-  Workspace& ws = step.ws;
   const int32_t q_cols = shape_.num_heads * shape_.head_dim;
-  const kernels::AttentionArgs args = {.kv = kv_,
-                                       .q = ws.q,
-                                       .q_stride = q_cols,
-                                       .out = ws.attn,
-                                       .out_stride = q_cols,
-                                       .sequences = step.sequences.data(),
-                                       .num_sequences = static_cast<int32_t>(step.sequences.size()),
-                                       .num_heads = shape_.num_heads,
-                                       .scale = shape_.scale,
-                                       .scratch = nullptr,
-                                       .window = shape_.window,
-                                       .sinks = w_.sinks};
-  const int64_t tasks = int64_t{step.rows} * shape_.num_kv_heads;
-  const int num_threads = step.pool.num_threads();
-  const int64_t share_rows =
-      std::clamp<int64_t>(step.rows / (kSharesPerThread * num_threads), 1, kMaxShareRows);
-  // Few rows: a task is one head of one row, and the heads are what there is to share.
-  const int64_t share = step.rows < 2 * num_threads ? 1 : share_rows * shape_.num_kv_heads;
-  const int64_t num_shares = (tasks + share - 1) / share;
-  std::atomic<int64_t> next{0};
-  step.pool.Run([&](int idx, int) {
-    kernels::AttentionArgs mine = args;
-    mine.scratch = ws.attn_scratch + idx * ws.attn_scratch_floats;
-    for (;;) {
-      const int64_t taken = next.fetch_add(1, std::memory_order_relaxed);
-      if (taken >= num_shares) break;
-      const int64_t begin = (num_shares - 1 - taken) * share;  // the long ones first
-      step.kernels.attention(mine, begin, std::min(begin + share, tasks));
-    }
-  });
+  RunAttention(step,
+               {.kv = kv_,
+                .q = step.ws.q,
+                .q_stride = q_cols,
+                .out = step.ws.attn,
+                .out_stride = q_cols,
+                .num_heads = shape_.num_heads,
+                .scale = shape_.scale,
+                .window = shape_.window,
+                .sinks = w_.sinks},
+               0, step.rows);
 }
 
 void FillRopeAngles(StepContext& step, absl::Span<const float> inv_freq, float factor,

@@ -55,6 +55,13 @@ class Attention : public Layer {
   ActivationForms o_forms_;
 };
 
+// Attention of rows [first, end) of the step; all threads. `args` says what is attended with, whose
+// q and out begin with row `first`; sequences, tasks and scratch are filled in.
+void RunAttention(StepContext& step, kernels::AttentionArgs args, int64_t first, int64_t end);
+
+// Stores rows [begin, end) of the step; what cannot be stored as a finite number is noted.
+void RunKvAppend(StepContext& step, kernels::KvAppendArgs args, int64_t begin, int64_t end);
+
 // The angles of the step's rows, once per visit of a segment: all layers share them.
 void FillRopeAngles(StepContext& step, absl::Span<const float> inv_freq, float factor,
                     float* cos_sin);

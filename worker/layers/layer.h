@@ -31,6 +31,8 @@ struct StepContext {
   float* x = nullptr;
   int32_t x_rows = 0;
 
+  // Which of its ops a layer that stands for several is at. Set by the executor's thread.
+  int32_t part = 0;
   // Cleared by whoever sees a value that is not finite.
   std::atomic<bool> finite{true};
 };

@@ -11,6 +11,20 @@ namespace {
 
 constexpr int32_t kSumElements = 16;  // Activations::bsum
 
+// Rows `first`, first + n, first + 2 n ...
+kernels::Activations EveryNthRow(kernels::Activations a, int64_t first, int64_t n) {
+  const auto step = [&](auto** data, int64_t* stride) {
+    if (*data == nullptr) return;
+    *data += first * *stride;
+    *stride *= n;
+  };
+  step(&a.f32, &a.f32_stride);
+  step(&a.q, &a.q_stride);
+  step(&a.d, &a.d_stride);
+  step(&a.bsum, &a.bsum_stride);
+  return a;
+}
+
 // Rows of int8 begin at cache lines.
 int64_t QuantizedStride(int64_t cols) { return (cols + 63) / 64 * 64; }
 
@@ -39,13 +53,17 @@ ActivationForms ActivationForms::Of(absl::Span<const Linear* const> consumers) {
 }
 
 LinearInput::LinearInput(const float* x, int32_t cols, ActivationForms forms,
-                         const ActivationBuffers& buffers)
-    : x_(x), cols_(cols), forms_(forms), buffers_(buffers) {}
+                         const ActivationBuffers& buffers, int32_t x_stride)
+    : x_(x),
+      cols_(cols),
+      x_stride_(x_stride == 0 ? cols : x_stride),
+      forms_(forms),
+      buffers_(buffers) {}
 
 kernels::Activations LinearInput::For(int32_t block) const {
   kernels::Activations a = {};
-  a.f32 = x_ + first_row_ * cols_;
-  a.f32_stride = cols_;
+  a.f32 = x_ + first_row_ * x_stride_;
+  a.f32_stride = x_stride_;
   a.cols = cols_;
   a.block = block;
   if (block == 0) return a;
@@ -74,6 +92,7 @@ void LinearInput::CopyRow(const LinearInput& from, int64_t from_row, int64_t row
                 static_cast<size_t>(count) * sizeof(*to));
   };
   DT_CHECK(x == x_ && first_row_ == 0);
+  DT_CHECK(x_stride_ == cols_ && from.x_stride_ == cols_);
   if (forms_.f32) copy(x, from.For(0).f32, cols_, cols_);
   for (int32_t block : {16, 32, 256}) {
     if (!forms_.Has(block)) continue;
@@ -135,6 +154,31 @@ void RunProducts(StepContext& step, absl::Span<const Product> products, const Li
         CheckFinite(step, product.y, product.linear->out_features, rows, columns.begin,
                     columns.end);
       }
+    }
+  });
+}
+
+void RunHeadProducts(StepContext& step, const HeadProducts& products, const LinearInput& input,
+                     int32_t rows) {
+  const int64_t panels = products.linear->first.panels();
+  const int32_t heads = products.heads;
+  step.pool.Run([&](int idx, int n) {
+    const Range mine = Slice(heads * panels, idx, n);
+    for (int64_t at = mine.begin; at < mine.end;) {
+      const int64_t head = at / panels;
+      const int64_t end = std::min((head + 1) * panels, mine.end);
+      const Linear linear = products.linear->At(static_cast<int32_t>(head));
+      kernels::MatmulArgs args = {};
+      args.w = linear.weight;
+      args.type = linear.type;
+      args.n = linear.out_features;
+      args.k = linear.in_features;
+      args.x = EveryNthRow(input.For(linear.activation_block()), head, heads);
+      args.rows = rows;
+      args.y = products.y + head * products.y_stride;
+      args.y_stride = heads * products.y_stride;
+      step.kernels.matmul(args, at - head * panels, end - head * panels);
+      at = end;
     }
   });
 }

@@ -47,9 +47,9 @@ struct ActivationForms {
 
 class LinearInput {
  public:
-  // `x` is [rows, cols], dense; the forms go to `buffers`.
-  LinearInput(const float* x, int32_t cols, ActivationForms forms,
-              const ActivationBuffers& buffers);
+  // `x` is [rows, cols], dense unless a row has `x_stride` elements; the forms go to `buffers`.
+  LinearInput(const float* x, int32_t cols, ActivationForms forms, const ActivationBuffers& buffers,
+              int32_t x_stride = 0);
 
   // Fills the wanted forms of columns [col_begin, col_end) (whole blocks) of rows [begin, end).
   void Quantize(const kernels::KernelTable& kernels, int64_t begin, int64_t end, int32_t col_begin,
@@ -68,6 +68,7 @@ class LinearInput {
  private:
   const float* x_;
   int32_t cols_;
+  int32_t x_stride_;
   ActivationForms forms_;
   ActivationBuffers buffers_;
   int64_t first_row_ = 0;
@@ -88,6 +89,17 @@ Range RunProductSlice(StepContext& step, const Product& product, const LinearInp
 // written is checked to be finite if `check_finite`.
 void RunProducts(StepContext& step, absl::Span<const Product> products, const LinearInput& input,
                  int32_t rows, bool check_finite);
+
+// The same for a matrix of each head: y[row, head] = linear.At(head) * input row row * heads +
+// head.
+struct HeadProducts {
+  const ExpertLinear* linear;
+  int32_t heads;
+  float* y;          // [rows, heads, y_stride], of which out_features are written
+  int64_t y_stride;  // from head to head
+};
+void RunHeadProducts(StepContext& step, const HeadProducts& products, const LinearInput& input,
+                     int32_t rows);
 
 }  // namespace dovetail::worker
 

@@ -1,6 +1,7 @@
 #include "worker/layers/moe.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "worker/layers/mlp.h"
 #include "worker/layers/router.h"
@@ -20,33 +21,57 @@ int64_t PanelAt(int64_t work, int64_t first, int64_t panel_work, int64_t panels)
 
 }  // namespace
 
-Moe::Moe(const MoeWeights& weights, const model::ExpertConfig& config, model::Activation activation)
-    : w_(weights), config_(config), activation_(activation) {
-  slots_ = config_.num_used + (has_shared() ? 1 : 0);
-  expert_forms_ = ActivationForms::Of({&w_.gate.first, &w_.up.first});
-  down_forms_ = ActivationForms::Of({&w_.down.first});
-  in_forms_ = ActivationForms::Of({&w_.gate.first, &w_.up.first, &w_.router});
-  if (has_shared()) {
-    in_forms_ = ActivationForms::Of({&w_.gate.first, &w_.up.first, &w_.router, &w_.shared_gate_proj,
-                                     &w_.shared_up_proj, &w_.shared_gate});
-    shared_down_forms_ = ActivationForms::Of({&w_.shared_down_proj});
+Moe::Moe(MoeWeights weights, const model::ExpertConfig& config, model::Activation activation)
+    : w_(std::move(weights)), config_(config), activation_(activation) {
+  past_place_ = w_.first_place;
+  for (const ExpertRange& range : w_.experts) past_place_ += range.count;
+  slots_ = config_.num_used + (has_shared_slot() ? 1 : 0);
+  std::vector<const Linear*> readers;  // of the normed rows
+  if (has_router()) readers.push_back(&w_.router);
+  if (has_experts()) {
+    const ExpertRange& range = w_.experts.front();
+    expert_forms_ = ActivationForms::Of({&range.gate.first, &range.up.first});
+    down_forms_ = ActivationForms::Of({&range.down.first});
+    readers.insert(readers.end(), {&range.gate.first, &range.up.first});
   }
+  if (has_shared()) {
+    shared_down_forms_ = ActivationForms::Of({&w_.shared_down_proj});
+    readers.insert(readers.end(), {&w_.shared_gate_proj, &w_.shared_up_proj});
+    if (w_.shared_gate.weight != nullptr) readers.push_back(&w_.shared_gate);
+  }
+  in_forms_ = ActivationForms::Of(readers);
 }
 
 void Moe::Forward(StepContext& step) const {
+  const LinearInput normed = NormedInput(step, w_.norm, in_forms_);
+  Route(step, normed);
+  if (!step.finite.load(std::memory_order_relaxed)) return;
+  if (has_experts()) SortPairs(step);
+  if (num_parts() > 0) ComputeParts(step, normed);
+  if (!ends_layer()) return;
+  step.part =
+      (has_router() ? 1 : 0) + (has_shared() ? 1 : 0) + static_cast<int32_t>(w_.experts.size()) - 1;
+  Combine(step);
+}
+
+void Moe::ComputeParts(StepContext& step, const LinearInput& normed) const {
   const Workspace& ws = step.ws;
   const ExpertBuffers& experts = ws.experts;
-  const LinearInput normed = NormedInput(step, w_.norm, in_forms_);
+  float* gathered = nullptr;  // where their outputs will be
+  if (has_experts()) {
+    gathered = experts.y + (FirstPairRow(step.x_rows) + OwnPairs(step).begin) * w_.norm.cols;
+  }
   const Inputs inputs = {
       .normed = normed,
-      .gathered = LinearInput(experts.y, w_.norm.cols, expert_forms_, experts.in_act),
+      .gathered = LinearInput(gathered, w_.norm.cols, expert_forms_, experts.in_act),
       .activated = LinearInput(experts.gate, config_.intermediate_size, down_forms_, experts.act),
       .shared_activated =
           LinearInput(ws.gate, config_.shared_intermediate_size, shared_down_forms_, ws.inner_act)};
-  Route(step, normed);
-  SortPairs(step);
   Gather(step, inputs);
-  ForPanels(step, w_.gate.first.panels(), w_.shared_gate_proj.panels(),
+  const auto panels_of = [&](const ExpertLinear ExpertRange::*matrix) {
+    return has_experts() ? (w_.experts.front().*matrix).first.panels() : 0;
+  };
+  ForPanels(step, panels_of(&ExpertRange::gate), w_.shared_gate_proj.panels(),
             [&](int32_t index, int64_t begin, int64_t end) {
               const Part part = PartOf(step, inputs, index);
               const Product gate = {&part.gate_proj, part.gate}, up = {&part.up_proj, part.up};
@@ -54,47 +79,65 @@ void Moe::Forward(StepContext& step) const {
               RunProductSlice(step, up, part.input, part.rows, begin, end);
             });
   Activate(step, inputs);
-  ForPanels(step, w_.down.first.panels(), w_.shared_down_proj.panels(),
+  ForPanels(step, panels_of(&ExpertRange::down), w_.shared_down_proj.panels(),
             [&](int32_t index, int64_t begin, int64_t end) {
               const Part part = PartOf(step, inputs, index);
               const Product down = {&part.down_proj, part.y};
               RunProductSlice(step, down, part.activated, part.rows, begin, end);
             });
-  Combine(step);
+}
+
+Range Moe::OwnPairs(const StepContext& step) const {
+  if (!has_experts()) return {0, 0};
+  const int32_t* begin = step.ws.experts.begin;
+  return {begin[w_.first_place], begin[past_place_]};
+}
+
+int64_t Moe::NumPartialRows(const StepContext& step) const {
+  if (has_experts()) return FirstPairRow(step.x_rows) + OwnPairs(step).end;
+  return has_shared() ? step.x_rows : 0;
+}
+
+int64_t Moe::NumCarriedRows(const int32_t* slot_experts, int64_t rows) const {
+  int64_t carried = has_shared() || !has_experts() ? 0 : FirstPairRow(rows);
+  for (int64_t i = 0; i < rows * config_.num_used; ++i) {
+    carried += w_.place_of[slot_experts[i]] < w_.first_place ? 1 : 0;
+  }
+  return carried;
 }
 
 int32_t Moe::RowsOfPart(const StepContext& step, int32_t part) const {
-  if (part == config_.count) return step.x_rows;
-  const int32_t* begin = step.ws.experts.begin;
+  if (part == num_experts()) return step.x_rows;
+  const int32_t* begin = step.ws.experts.begin + w_.first_place;
   return begin[part + 1] - begin[part];
 }
 
+Moe::Part Moe::SharedPart(const StepContext& step, const Inputs& inputs) const {
+  return {w_.shared_gate_proj, w_.shared_up_proj,       w_.shared_down_proj,
+          inputs.normed,       inputs.shared_activated, step.ws.gate,
+          step.ws.up,          step.ws.experts.y,       step.x_rows};
+}
+
 Moe::Part Moe::PartOf(const StepContext& step, const Inputs& inputs, int32_t part) const {
+  if (part == num_experts()) return SharedPart(step, inputs);
   const ExpertBuffers& experts = step.ws.experts;
   const int32_t rows = RowsOfPart(step, part);
-  if (part == config_.count) {
-    return {w_.shared_gate_proj,
-            w_.shared_up_proj,
-            w_.shared_down_proj,
-            inputs.normed,
-            inputs.shared_activated,
-            step.ws.gate,
-            step.ws.up,
-            experts.y + int64_t{step.x_rows} * config_.num_used * w_.norm.cols,
-            rows};
-  }
-  const int64_t pair = experts.begin[part];
+  const int64_t pair = experts.begin[w_.first_place + part];
+  const int64_t own_pair = pair - OwnPairs(step).begin;
+  auto range = w_.experts.begin();
+  int32_t index = part;
+  for (; index >= range->count; ++range) index -= range->count;
   // A single row is read where it is.
   const bool gathered = rows > 1;
-  return {w_.gate.At(part),
-          w_.up.At(part),
-          w_.down.At(part),
-          gathered ? inputs.gathered.From(pair)
-                   : inputs.normed.From(rows == 1 ? experts.pair_rows[pair] : 0),
-          inputs.activated.From(pair),
-          experts.gate + pair * config_.intermediate_size,
-          experts.up + pair * config_.intermediate_size,
-          experts.y + pair * w_.norm.cols,
+  return {range->gate.At(index),
+          range->up.At(index),
+          range->down.At(index),
+          gathered ? inputs.gathered.From(own_pair)
+                   : inputs.normed.From(rows == 1 ? experts.pair_rows[own_pair] : 0),
+          inputs.activated.From(own_pair),
+          experts.gate + own_pair * config_.intermediate_size,
+          experts.up + own_pair * config_.intermediate_size,
+          experts.y + (FirstPairRow(step.x_rows) + pair) * w_.norm.cols,
           rows};
 }
 
@@ -102,7 +145,7 @@ template <typename Fn>
 void Moe::ForPanels(StepContext& step, int64_t expert_panels, int64_t shared_panels,
                     const Fn& fn) const {
   const auto panels_of = [&](int32_t part) {
-    return part == config_.count ? shared_panels : expert_panels;
+    return part == num_experts() ? shared_panels : expert_panels;
   };
   int64_t total = 0;
   for (int32_t part = 0; part < num_parts(); ++part) {
@@ -126,62 +169,74 @@ void Moe::ForPanels(StepContext& step, int64_t expert_panels, int64_t shared_pan
 
 void Moe::Route(StepContext& step, const LinearInput& normed) const {
   const ExpertBuffers& experts = step.ws.experts;
-  if (w_.shared_gate.weight != nullptr) {
-    RunProducts(step, {{&w_.router, experts.router}, {&w_.shared_gate, experts.shared_gate}},
-                normed, step.x_rows, /*check_finite=*/true);
-  } else {
-    RunProducts(step, {{&w_.router, experts.router}}, normed, step.x_rows, /*check_finite=*/true);
+  const Product router = {&w_.router, experts.router};
+  const Product shared_gate = {&w_.shared_gate, experts.shared_gate};
+  const bool has_gate = w_.shared_gate.weight != nullptr;
+  step.part = 0;
+  if (has_router() && has_gate) {
+    RunProducts(step, {router, shared_gate}, normed, step.x_rows, /*check_finite=*/true);
+  } else if (has_router() || has_gate) {
+    RunProducts(step, {has_router() ? router : shared_gate}, normed, step.x_rows,
+                /*check_finite=*/true);
   }
-  ForRows(step, step.x_rows, int64_t{config_.count} * config_.num_used,
+  if (!has_router() && !has_shared()) return;
+  ForRows(step, step.x_rows, has_router() ? int64_t{config_.count} * config_.num_used : 1,
           [&](int64_t begin, int64_t end) { FillSlots(step, begin, end); });
 }
 
 void Moe::FillSlots(StepContext& step, int64_t begin, int64_t end) const {
   const ExpertBuffers& experts = step.ws.experts;
-  const int32_t shared_slot = config_.num_used;
-  if (w_.shared_gate.weight != nullptr) {
+  const bool has_gate = w_.shared_gate.weight != nullptr;
+  if (has_gate) {
     step.kernels.sigmoid(experts.shared_gate + begin, experts.shared_gate + begin, end - begin);
   }
   for (int64_t row = begin; row < end; ++row) {
     float* weights = experts.slot_weights + row * slots_;
-    ChooseExperts(step.kernels, config_, w_.choice_bias, experts.router + row * config_.count,
-                  experts.slot_experts + row * config_.num_used, weights);
-    if (!has_shared()) continue;
-    weights[shared_slot] = w_.shared_gate.weight == nullptr ? 1.0f : experts.shared_gate[row];
-    experts.slot_sources[row * slots_ + shared_slot] =
-        static_cast<int32_t>(step.x_rows * config_.num_used + row);
+    if (has_router()) {
+      ChooseExperts(step.kernels, config_, w_.choice_bias, experts.router + row * config_.count,
+                    experts.slot_experts + row * config_.num_used, weights);
+    }
+    // Without a gate of its own the shared expert counts whole, wherever it is.
+    if (has_shared_slot()) weights[config_.num_used] = has_gate ? experts.shared_gate[row] : 1.0f;
   }
 }
 
-// A counting sort of (row, slot) by expert: rows of an expert stay in order.
+// A counting sort of (row, slot) by the place of the expert: rows of an expert stay in order.
 void Moe::SortPairs(StepContext& step) const {
   const ExpertBuffers& experts = step.ws.experts;
   int32_t* begin = experts.begin;
   const int32_t used = config_.num_used;
   const int64_t num_pairs = int64_t{step.x_rows} * used;
+  const int32_t first_row = static_cast<int32_t>(FirstPairRow(step.x_rows));
   std::fill(begin, begin + config_.count + 1, 0);
-  for (int64_t i = 0; i < num_pairs; ++i) ++begin[experts.slot_experts[i] + 1];
+  for (int64_t i = 0; i < num_pairs; ++i) ++begin[w_.place_of[experts.slot_experts[i]] + 1];
   for (int32_t e = 0; e < config_.count; ++e) begin[e + 1] += begin[e];
+  const Range own = OwnPairs(step);
   for (int64_t i = 0; i < num_pairs; ++i) {
     const int32_t row = static_cast<int32_t>(i / used), slot = static_cast<int32_t>(i % used);
-    const int32_t pair = begin[experts.slot_experts[i]]++;
-    experts.pair_rows[pair] = row;
-    experts.slot_sources[int64_t{row} * slots_ + slot] = pair;
+    const int32_t pair = begin[w_.place_of[experts.slot_experts[i]]]++;
+    if (pair >= own.begin && pair < own.end) experts.pair_rows[pair - own.begin] = row;
+    experts.slot_sources[int64_t{row} * slots_ + slot] = first_row + pair;
   }
   // Each entry has moved on to where the next expert begins.
   std::copy_backward(begin, begin + config_.count, begin + config_.count + 1);
   begin[0] = 0;
+  if (!has_shared_slot()) return;
+  for (int32_t row = 0; row < step.x_rows; ++row) {
+    experts.slot_sources[int64_t{row} * slots_ + used] = row;
+  }
 }
 
 void Moe::Gather(StepContext& step, const Inputs& inputs) const {
   const ExpertBuffers& experts = step.ws.experts;
   if (step.x_rows == 1) return;  // no expert has more than one row
-  ForRows(step, int64_t{step.x_rows} * config_.num_used, w_.norm.cols,
-          [&](int64_t begin, int64_t end) {
-            for (int64_t pair = begin; pair < end; ++pair) {
-              inputs.gathered.CopyRow(inputs.normed, experts.pair_rows[pair], pair, experts.y);
-            }
-          });
+  const Range own = OwnPairs(step);
+  float* x = experts.y + (FirstPairRow(step.x_rows) + own.begin) * w_.norm.cols;
+  ForRows(step, own.end - own.begin, w_.norm.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t pair = begin; pair < end; ++pair) {
+      inputs.gathered.CopyRow(inputs.normed, experts.pair_rows[pair], pair, x);
+    }
+  });
 }
 
 void Moe::Activate(StepContext& step, const Inputs& inputs) const {
@@ -191,7 +246,8 @@ void Moe::Activate(StepContext& step, const Inputs& inputs) const {
   const Gated gated = {activation_, ws.experts.gate, ws.experts.up, ws.experts.gate, cols};
   const Gated shared = {activation_, ws.gate, ws.up, ws.gate, shared_cols};
   // Rows of pairs, then those of the shared expert.
-  const int64_t pairs = int64_t{step.x_rows} * config_.num_used;
+  const Range own = OwnPairs(step);
+  const int64_t pairs = own.end - own.begin;
   const int64_t rows = pairs + (has_shared() ? step.x_rows : 0);
   ForRows(step, rows, std::max(cols, shared_cols), [&](int64_t begin, int64_t end) {
     const int64_t last = std::min(end, pairs);

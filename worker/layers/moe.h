@@ -1,13 +1,17 @@
 // Moe: x += sum of w_i * expert_i(norm(x)) over the experts that the router chooses for each row,
-// plus the shared expert where the model has one; each expert is an Mlp of its own.
+// plus the shared expert where the model has one; each expert is an Mlp of its own. A Moe computes
+// all parts of such a layer, or those that a worker has next to each other in the route: the
+// others are on other workers, and what they made or need travels with the frame.
 //
 // Rows are grouped by expert, so that each expert's weights are read once for all its rows. The sum
-// of a row runs over its slots, best expert first and the shared one last (docs/numerics.md), so
-// neither the grouping nor the rows of others change its bits.
+// of a row runs over its slots, best expert first and the shared one last (docs/numerics.md), and
+// is made in one piece at the end of the layer. So neither the grouping, nor the rows of others,
+// nor where the parts are changes its bits.
 #ifndef DOVETAIL_WORKER_LAYERS_MOE_H_
 #define DOVETAIL_WORKER_LAYERS_MOE_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "model/model_config.h"
 #include "worker/layers/layer.h"
@@ -16,24 +20,42 @@
 
 namespace dovetail::worker {
 
-struct MoeWeights {
-  RmsNorm norm;
-  Linear router;
-  const float* choice_bias = nullptr;  // [experts], or none
+// Experts of this worker that are stored one after another.
+struct ExpertRange {
+  int32_t count = 0;
   ExpertLinear gate;
   ExpertLinear up;
   ExpertLinear down;
-  // The shared expert and its own gate; without weight: none.
+};
+
+// The parts that are here, and where the others are.
+struct MoeWeights {
+  RmsNorm norm;
+  Linear router;                       // without weight: not here
+  const float* choice_bias = nullptr;  // [experts], or none
+  // The shared expert and its own gate; without weight: not here, or none.
   Linear shared_gate_proj;
   Linear shared_up_proj;
   Linear shared_down_proj;
   Linear shared_gate;
+  std::vector<ExpertRange> experts;  // in the order of the route
+  // The place of each expert in the order in which the route comes to the experts; those of
+  // `experts` have the places from first_place on.
+  std::vector<int32_t> place_of;
+  int32_t first_place = 0;
 };
 
 class Moe : public Layer {
  public:
-  Moe(const MoeWeights& weights, const model::ExpertConfig& config, model::Activation activation);
+  Moe(MoeWeights weights, const model::ExpertConfig& config, model::Activation activation);
   void Forward(StepContext& step) const override;
+
+  // Whether a frame goes on from here inside the layer, and with how many rows of `y`; after
+  // Forward.
+  bool ends_layer() const { return past_place_ == config_.count; }
+  int64_t NumPartialRows(const StepContext& step) const;
+  // The rows of `y` that must have come with a frame whose rows have these slots.
+  int64_t NumCarriedRows(const int32_t* slot_experts, int64_t rows) const;
 
  private:
   // One expert with the rows that chose it, or the shared one with all rows.
@@ -45,19 +67,28 @@ class Moe : public Layer {
   };
   struct Inputs {
     LinearInput normed;    // rows of the step
-    LinearInput gathered;  // pairs
+    LinearInput gathered;  // own pairs
     LinearInput activated;
     LinearInput shared_activated;
   };
 
+  bool has_router() const { return w_.router.weight != nullptr; }
   bool has_shared() const { return w_.shared_gate_proj.weight != nullptr; }
-  int32_t num_parts() const { return config_.count + (has_shared() ? 1 : 0); }
+  bool has_experts() const { return past_place_ > w_.first_place; }
+  bool has_shared_slot() const { return config_.shared_intermediate_size > 0; }
+  int32_t num_experts() const { return past_place_ - w_.first_place; }
+  int32_t num_parts() const { return num_experts() + (has_shared() ? 1 : 0); }
   int32_t RowsOfPart(const StepContext& step, int32_t part) const;
   Part PartOf(const StepContext& step, const Inputs& inputs, int32_t part) const;
+  Part SharedPart(const StepContext& step, const Inputs& inputs) const;
+  // The first own pair, and past the last; pair 0 has row FirstPairRow of `y`.
+  Range OwnPairs(const StepContext& step) const;
+  int64_t FirstPairRow(int64_t rows) const { return has_shared_slot() ? rows : 0; }
 
   void Route(StepContext& step, const LinearInput& normed) const;
   void FillSlots(StepContext& step, int64_t begin, int64_t end) const;
   void SortPairs(StepContext& step) const;
+  void ComputeParts(StepContext& step, const LinearInput& normed) const;
   void Gather(StepContext& step, const Inputs& inputs) const;
   void Activate(StepContext& step, const Inputs& inputs) const;
   void Combine(StepContext& step) const;
@@ -71,6 +102,7 @@ class Moe : public Layer {
   MoeWeights w_;
   model::ExpertConfig config_;
   model::Activation activation_;
+  int32_t past_place_;
   int32_t slots_;  // of a row, with the shared expert's
   ActivationForms in_forms_;
   ActivationForms expert_forms_;  // what the routed experts read

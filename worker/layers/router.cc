@@ -1,5 +1,6 @@
 #include "worker/layers/router.h"
 
+#include <algorithm>
 #include <limits>
 
 namespace dovetail::worker {
@@ -107,15 +108,21 @@ void ChooseExperts(const kernels::KernelTable& kernels, const ExpertConfig& conf
   const GroupMask groups = config.num_groups == 1 ? GroupMask{1} : ChooseGroups(config, choice_of);
   float previous = kAboveAll;
   int32_t previous_id = -1;
-  for (int32_t i = 0; i < config.num_used; ++i) {
+  int32_t chosen = 0;
+  for (; chosen < config.num_used; ++chosen) {
     const int32_t expert = NextBest(config.count, previous, previous_id, choice_of, [&](int32_t e) {
       return (groups >> (e / group_size) & 1) != 0;
     });
-    experts[i] = expert < 0 ? i : expert;
-    weights[i] = logits[experts[i]];
-    previous = choice_of(experts[i]);
-    previous_id = experts[i];
+    if (expert < 0) break;
+    experts[chosen] = expert;
+    previous = choice_of(expert);
+    previous_id = expert;
   }
+  // What cannot be compared is never best.
+  for (int32_t e = 0; chosen < config.num_used && e < config.count; ++e) {
+    if (std::find(experts, experts + chosen, e) == experts + chosen) experts[chosen++] = e;
+  }
+  for (int32_t i = 0; i < config.num_used; ++i) weights[i] = logits[experts[i]];
   FinishWeights(kernels, config, weights);
 }
 

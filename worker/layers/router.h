@@ -12,7 +12,7 @@ namespace dovetail::worker {
 // Scores come from `logits` [count], which they replace. Experts are chosen by score plus
 // `choice_bias` [count] (null: none), from the best groups where there are groups, best first and
 // the lower number first among equals; slot i gets experts[i] and weights[i], config.num_used of
-// them. Logits that are not numbers give some valid experts.
+// them, no expert twice. Logits that are not numbers give some valid experts.
 void ChooseExperts(const kernels::KernelTable& kernels, const model::ExpertConfig& config,
                    const float* choice_bias, float* logits, int32_t* experts, float* weights);
 

@@ -85,6 +85,10 @@ class ClusterMachineTest : public ::testing::Test {
       return fake->MakePipeline();
     };
     options.set_pipeline = [this](std::unique_ptr<Pipeline> p) { pipeline_ = std::move(p); };
+    options.suspend_pipeline = [this](const absl::Status& reason) {
+      suspended_.push_back(reason);
+      pipeline_ = nullptr;
+    };
     options.clear_pipeline = [this](const absl::Status& reason) {
       cleared_.push_back(reason);
       pipeline_ = nullptr;
@@ -181,6 +185,7 @@ class ClusterMachineTest : public ::testing::Test {
   std::shared_ptr<transport::Exchange> exchange_;
   std::unique_ptr<Pipeline> pipeline_;
   std::function<void()> on_publish_;
+  std::vector<absl::Status> suspended_;
   std::vector<absl::Status> cleared_;
   std::shared_ptr<FakeLink> a_, b_;
   std::unique_ptr<ClusterMachine> machine_;
@@ -306,9 +311,10 @@ TEST_F(ClusterMachineTest, RecoversFromALostWorker) {
   MakeReady();
   const uint64_t plan_id = a_->plan_id();
   machine_->OnClosed(b_, absl::UnavailableError("its connection ended"), now_);
-  ASSERT_EQ(cleared_.size(), 1u);
-  EXPECT_THAT(cleared_[0], StatusIs(absl::StatusCode::kUnavailable,
-                                    HasSubstr("worker cpu:1 was lost: its connection ended")));
+  ASSERT_EQ(suspended_.size(), 1u);
+  EXPECT_THAT(suspended_[0], StatusIs(absl::StatusCode::kUnavailable,
+                                      HasSubstr("worker cpu:1 was lost: its connection ended")));
+  EXPECT_TRUE(cleared_.empty()) << "its requests wait";
   EXPECT_TRUE(exchange_->aborted());
   EXPECT_FALSE(ExchangeFileExists(1));
   EXPECT_EQ(machine_->state(), ServingState::kRecovering);
@@ -337,11 +343,11 @@ TEST_F(ClusterMachineTest, TheStateIsSeenBeforeRequestsEnd) {
   on_publish_ = [&] {
     published.push_back(machine_->state());
     EXPECT_FALSE(exchange_->aborted());
-    EXPECT_TRUE(cleared_.empty());
+    EXPECT_TRUE(suspended_.empty());
   };
   machine_->OnClosed(b_, absl::UnavailableError("gone"), now_);
   EXPECT_THAT(published, ::testing::ElementsAre(ServingState::kRecovering));
-  EXPECT_EQ(cleared_.size(), 1u);
+  EXPECT_EQ(suspended_.size(), 1u);
 }
 
 TEST_F(ClusterMachineTest, LosesAWorkerThatIsSilent) {
@@ -414,7 +420,16 @@ TEST_F(ClusterMachineTest, AFailureWhileServingLosesTheWorker) {
   MakeReady();
   Failure(b_, absl::StatusCode::kInternal, "cannot map");
   EXPECT_EQ(machine_->state(), ServingState::kRecovering);
-  EXPECT_THAT(cleared_.at(0), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("cannot map")));
+  EXPECT_THAT(suspended_.at(0), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("cannot map")));
+}
+
+TEST_F(ClusterMachineTest, WhatIsFinalEndsTheRequestsThatWait) {
+  MakeReady();
+  machine_->OnClosed(b_, absl::UnavailableError("gone"), now_);
+  EXPECT_TRUE(cleared_.empty());
+  machine_->Fail(absl::UnavailableError("cpu:1 keeps dying"));
+  EXPECT_THAT(cleared_.at(0),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("cpu:1 keeps dying")));
 }
 
 TEST_F(ClusterMachineTest, IgnoresAFailureAboutWhatIsOver) {
@@ -469,7 +484,7 @@ TEST_F(ClusterMachineTest, AWorkerWithoutOpsIsNotMissed) {
   EXPECT_TRUE(c->Of(v1::WorkerCommand::kLoad).empty());
   machine_->OnClosed(c, absl::UnavailableError("gone"), now_);
   EXPECT_EQ(machine_->state(), ServingState::kReady);
-  EXPECT_TRUE(cleared_.empty());
+  EXPECT_TRUE(suspended_.empty());
 }
 
 TEST_F(ClusterMachineTest, PlansAgainForAnotherDevice) {

@@ -330,6 +330,122 @@ TEST_F(EngineTest, ClearPipelineEndsRequestsAndANewOneServesAgain) {
   EXPECT_THAT(next->errors(), IsEmpty());
 }
 
+TEST_F(EngineTest, StreamsGoOnAfterALostPipeline) {
+  for (int lanes : {1, 3}) {
+    EngineOptions options = Options();
+    options.lanes = lanes;
+    Start(options);
+    workers_->Hold();
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    for (int i = 0; i < 5; ++i) sinks.push_back(Submit(Request(Prompt(20 + 15 * i, i), 30)));
+    EngineRequest request = Request(Prompt(75), 4);
+    request.logits = true;
+    auto logits = Submit(std::move(request));
+    std::vector<std::shared_ptr<FakeWorkers>> epochs = {workers_};
+    for (int lost = 0; lost < 6; ++lost) {  // at several points of prefill and decode
+      epochs.back()->Release(1 + 12 * lost);
+      absl::SleepFor(absl::Milliseconds(5));
+      engine_->SuspendPipeline(absl::UnavailableError("worker cpu:1 was killed"));
+      EXPECT_EQ(epochs.back().use_count(), lost == 0 ? 2 : 1) << "the old pipeline is gone";
+      EXPECT_THAT(SubmitError(Request(Prompt(5), 5)),
+                  StatusIs(absl::StatusCode::kUnavailable, "worker cpu:1 was killed"));
+      epochs.push_back(std::make_shared<FakeWorkers>(options.shape, kVocab, 4, 2 + lost));
+      epochs.back()->Hold();
+      engine_->SetPipeline(epochs.back()->MakePipeline());
+    }
+    epochs.back()->Release(100'000);
+    for (int i = 0; i < 5; ++i) {
+      ASSERT_TRUE(sinks[i]->WaitFinished());
+      EXPECT_OK(sinks[i]->status());
+      EXPECT_EQ(sinks[i]->tokens(), FakeWorkers::Continue(Prompt(20 + 15 * i, i), 30, kVocab));
+      EXPECT_EQ(sinks[i]->usage().completion_tokens, 30);
+    }
+    ASSERT_TRUE(logits->WaitFinished());
+    EXPECT_EQ(logits->logits().size(), 75u * kVocab) << "every row once";
+    EXPECT_EQ(engine_->WaitIdle(absl::Seconds(5)), 0);
+    EXPECT_EQ(engine_->stats().recoveries, 6u);
+    EXPECT_GT(engine_->stats().interrupted, 0u);
+    EXPECT_GT(engine_->stats().recovery_seconds, 0);
+    for (auto& workers : epochs) EXPECT_THAT(workers->errors(), IsEmpty());
+  }
+}
+
+TEST_F(EngineTest, ARequestThatAlwaysKillsTheWorkersIsGivenUp) {
+  Start(Options());
+  workers_->Hold();
+  auto deadly = Submit(Request(Prompt(5), 5));
+  std::vector<std::shared_ptr<FakeWorkers>> epochs = {workers_};
+  for (int lost = 0; lost < 4; ++lost) {
+    EXPECT_FALSE(deadly->finished());
+    ASSERT_TRUE(epochs.back()->WaitForSteps(1));
+    engine_->SuspendPipeline(absl::UnavailableError("worker cpu:1 was killed"));
+    epochs.push_back(std::make_shared<FakeWorkers>(Options().shape, kVocab, 4, 2 + lost));
+    epochs.back()->Hold();
+    engine_->SetPipeline(epochs.back()->MakePipeline());
+  }
+  ASSERT_TRUE(deadly->WaitFinished());
+  EXPECT_THAT(deadly->status(),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("lost 4 times at this token")));
+}
+
+TEST_F(EngineTest, StreamsEndWhenTheWorkersDoNotComeBack) {
+  EngineOptions options = Options();
+  options.recovery_timeout = absl::Milliseconds(80);
+  Start(options);
+  workers_->Hold();
+  auto sink = Submit(Request(Prompt(5), 5));
+  ASSERT_TRUE(workers_->WaitForSteps(1));
+  engine_->SuspendPipeline(absl::UnavailableError("worker cpu:1 was killed"));
+  EXPECT_FALSE(sink->finished());
+  ASSERT_TRUE(sink->WaitFinished());
+  EXPECT_EQ(sink->reason(), FinishReason::kError);
+  EXPECT_THAT(sink->status(),
+              StatusIs(absl::StatusCode::kUnavailable,
+                       "worker cpu:1 was killed; the workers were not back within 80ms"));
+  ExpectAllFree();
+}
+
+TEST_F(EngineTest, ASuspendedStreamCanBeCancelledAndCleared) {
+  Start(Options());
+  workers_->Hold();
+  RequestId id = 0;
+  auto cancelled = Submit(Request(Prompt(5), 5), &id);
+  auto cleared = Submit(Request(Prompt(6), 5));
+  ASSERT_TRUE(workers_->WaitForSteps(1));
+  engine_->SuspendPipeline(absl::UnavailableError("worker cpu:1 was killed"));
+  engine_->Cancel(id);
+  ASSERT_TRUE(cancelled->WaitFinished());
+  EXPECT_EQ(cancelled->reason(), FinishReason::kCancelled);
+  EXPECT_FALSE(cleared->finished());
+  engine_->ClearPipeline(absl::UnavailableError("the server cannot go on"));
+  EXPECT_TRUE(cleared->finished());
+  EXPECT_THAT(cleared->status(),
+              StatusIs(absl::StatusCode::kUnavailable, "the server cannot go on"));
+  ExpectAllFree();
+}
+
+TEST_F(EngineTest, SwappingChangesNoToken) {
+  for (const Preemption preemption : {Preemption::kSwap, Preemption::kRecompute}) {
+    EngineOptions options = Options();
+    options.shape.num_kv_blocks = 7;
+    options.shape.num_swap_blocks = 14;
+    options.preemption = preemption;
+    options.lanes = 2;
+    Start(options);
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    for (int i = 0; i < 12; ++i) sinks.push_back(Submit(Request(Prompt(20 + i, i), 100)));
+    for (int i = 0; i < 12; ++i) {
+      ASSERT_TRUE(sinks[i]->WaitFinished());
+      EXPECT_EQ(sinks[i]->tokens(), FakeWorkers::Continue(Prompt(20 + i, i), 100, kVocab));
+    }
+    ExpectAllFree();
+    const EngineStats stats = engine_->stats();
+    EXPECT_GT(stats.preemptions, 0u);
+    EXPECT_EQ(stats.preemptions_by_swap > 0, preemption == Preemption::kSwap);
+    EXPECT_EQ(stats.swap_blocks_used, 0);
+  }
+}
+
 TEST_F(EngineTest, ACancelledSequenceLeavesAtTheStepBorder) {
   Start(Options());
   workers_->Hold();
@@ -383,6 +499,22 @@ TEST_F(EngineTest, ARequestEndsAtItsDeadline) {
   ExpectAllFree();
 }
 
+TEST_F(EngineTest, WhatCannotMeetItsDeadlineIsNotBegun) {
+  Start(Options());
+  for (int i = 0; i < 20; ++i) {  // the fake workers say 100 us for a step: that is learned
+    ASSERT_TRUE(Submit(Request(Prompt(40 + i, i), 3))->WaitFinished());
+  }
+  const int steps = workers_->num_steps();
+  EngineRequest request = Request(Prompt(150, 50), 5);
+  request.deadline = absl::Now() + absl::Microseconds(1);
+  auto sink = Submit(std::move(request));
+  ASSERT_TRUE(sink->WaitFinished());
+  EXPECT_THAT(sink->status(),
+              StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("the prompt alone takes")));
+  ExpectAllFree();
+  EXPECT_EQ(workers_->num_steps(), steps);
+}
+
 TEST_F(EngineTest, AValueThatIsNotFiniteIsNeverSampledFrom) {
   EngineOptions options = Options();
   options.module_names = {"model.embed_tokens", "model.layers.0.self_attn", "model.layers.0.mlp"};
@@ -404,6 +536,7 @@ TEST_F(EngineTest, AnErrorOfThePipelineEndsRequestsAndIsReportedOnce) {
   for (const bool in_send : {true, false}) {
     std::vector<absl::Status> reports;
     EngineOptions options = Options();
+    options.recovery_timeout = absl::Milliseconds(50);
     options.on_pipeline_lost = [&](const absl::Status& status) { reports.push_back(status); };
     Start(options);
     if (in_send) {
@@ -431,6 +564,7 @@ TEST_F(EngineTest, AStepThatDoesNotComeBackLosesThePipeline) {
   EngineOptions options = Options();
   options.step_timeout = absl::Milliseconds(40);
   options.step_timeout_per_row = absl::ZeroDuration();
+  options.recovery_timeout = absl::Milliseconds(20);
   std::vector<absl::Status> reports;
   options.on_pipeline_lost = [&](const absl::Status& status) { reports.push_back(status); };
   Start(options);
@@ -538,7 +672,12 @@ TEST_F(EngineTest, SurvivesManyThreads) {
   std::vector<std::shared_ptr<FakeWorkers>> epochs = {workers_};
   for (int i = 0; i < 5; ++i) {
     absl::SleepFor(absl::Milliseconds(3));
-    engine_->ClearPipeline(absl::UnavailableError("a worker was lost"));
+    const absl::Status lost = absl::UnavailableError("a worker was lost");
+    if (i % 2 == 0) {
+      engine_->SuspendPipeline(lost);
+    } else {
+      engine_->ClearPipeline(lost);
+    }
     epochs.push_back(std::make_shared<FakeWorkers>(options.shape, kVocab, 4, 10 + i));
     engine_->SetPipeline(epochs.back()->MakePipeline());
     EXPECT_GE(engine_->stats().kv_blocks_total, 12);

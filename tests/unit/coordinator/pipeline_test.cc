@@ -73,8 +73,8 @@ TEST_F(PipelineTest, AStepGoesToTheFirstWorkerAndComesBackFromTheLast) {
     StepFrame frame;
     frame.Reserve(shape_);
     std::vector<float> hidden(16 * 8);
-    ASSERT_OK(transport::ReceiveStep(**receiver, shape_, 5, 8, &frame, absl::MakeSpan(hidden),
-                                     absl::Seconds(10)));
+    ASSERT_OK(transport::ReceiveStep(**receiver, shape_, {.hidden_size = 8}, 5, &frame,
+                                     {.hidden = absl::MakeSpan(hidden)}, absl::Seconds(10)));
     auto computing = std::make_shared<FakeWorkers>(shape_, kVocab, 8, 5);
     ASSERT_OK(transport::SendOutput(**sender, computing->Compute(frame), absl::Seconds(10)));
     EXPECT_TRUE(computing->errors().empty());

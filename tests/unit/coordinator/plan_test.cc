@@ -60,7 +60,7 @@ class PlanTest : public ::testing::Test {
   std::vector<std::string> Places(const Plan& plan) {
     std::vector<std::string> places;
     for (const Segment& segment : plan.route) {
-      places.push_back(absl::StrCat(segment.worker, ": ", DescribeOps(segment.ops)));
+      places.push_back(absl::StrCat(segment.worker, ": ", DescribeOps(config_, segment.ops)));
     }
     return places;
   }
@@ -159,6 +159,66 @@ TEST_F(PlanTest, ListsAllMistakesOfRulesAtOnce) {
                      "r.yaml:7:3: the rule matches no module of the model\n"
                      "r.yaml: no rule places model.embed_tokens, model.layers.5-7.mlp, model.norm, "
                      "lm_head"));
+}
+
+TEST_F(PlanTest, ExpertsOfALayerMayBeDivided) {
+  TinyLlamaOptions options;
+  options.experts = 8;
+  Open(options, 2);
+  ASSERT_OK_AND_ASSIGN(const Plan plan, Make(R"(
+- {match: {layers: 0, experts: [0-2, 5]}, place: cpu:1}
+- {match: {role: experts}, place: cpu:2}
+- {match: {role: [embedding, attention, norm, lm_head]}, place: cpu:0}
+)",
+                                             Devices(3)));
+  EXPECT_THAT(
+      Places(plan),
+      ElementsAre("cpu:0: embedding, layer 0 attention + router", "cpu:1: layer 0 experts 0-2 5",
+                  "cpu:2: layer 0 experts 3-4 6-7", "cpu:0: layer 1 attention + router",
+                  "cpu:2: layer 1 experts", "cpu:0: norm, lm_head"))
+      << "a router that no rule places goes with attention";
+  EXPECT_EQ(plan.modules[2].rule, "r.yaml:4:3");
+  EXPECT_EQ(plan.modules[3].module, "model.layers.0.mlp.experts[0-2]");
+  EXPECT_EQ(plan.modules[4].module, "model.layers.0.mlp.experts[5]");
+  EXPECT_EQ(plan.modules[5].module, "model.layers.0.mlp.experts[3-4]");
+  EXPECT_EQ(plan.modules[5].rule, "r.yaml:3:3");
+  int64_t stored = 0, in_file = 0;
+  for (const PlacedModule& module : plan.modules) stored += module.stored_bytes;
+  for (const model::GgufTensor& tensor : file_->tensors()) in_file += tensor.bytes;
+  EXPECT_EQ(stored, in_file) << "every byte belongs to exactly one module";
+}
+
+TEST_F(PlanTest, WholeLayersWithExpertsReadAsLayers) {
+  TinyLlamaOptions options;
+  options.experts = 4;
+  Open(options, 3);
+  ASSERT_OK_AND_ASSIGN(const Plan plan, Make("- {match: {layers: 1, role: mlp}, place: cpu:1}\n"
+                                             "- {match: {}, place: cpu:0}\n",
+                                             Devices(2)));
+  EXPECT_THAT(Places(plan), ElementsAre("cpu:0: embedding, layer 0, layer 1 attention",
+                                        "cpu:1: layer 1 mlp", "cpu:0: layer 2, norm, lm_head"));
+  EXPECT_THAT(CollapseModules(config_, plan.workers[0].ops),
+              ElementsAre("model.embed_tokens", "model.layers.0", "model.layers.1.self_attn",
+                          "model.layers.2", "model.norm", "lm_head"));
+  EXPECT_THAT(CollapseModules(config_, {{{OpKind::kRouter, 0},
+                                         {OpKind::kExperts, 0, 2, 3},
+                                         {OpKind::kRouter, 1},
+                                         {OpKind::kExperts, 1, 2, 3},
+                                         {OpKind::kExperts, 2, 0, 4}}}),
+              ElementsAre("model.layers.0-1.mlp.gate", "model.layers.0-1.mlp.experts[2]",
+                          "model.layers.2.mlp.experts"));
+}
+
+TEST_F(PlanTest, RefusesExpertsThatAreNotThere) {
+  TinyLlamaOptions options;
+  options.experts = 4;
+  Open(options, 2);
+  EXPECT_THAT(Make("- {match: {experts: 2-4}, place: cpu:0}\n"
+                   "- {match: {role: [embedding, attention, norm, lm_head]}, place: cpu:0}\n",
+                   Devices(1)),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "r.yaml:1:3: the rule names expert 4, but the model's layers have 4 (0-3)\n"
+                       "r.yaml: no rule places model.layers.0-1.mlp.experts[0-1]"));
 }
 
 TEST_F(PlanTest, CollapsesModulesThatNobodyOwns) {

@@ -79,7 +79,30 @@ TEST(RuleSetTest, MatchesWhenAllConditionsDo) {
   EXPECT_TRUE(set.rules[2].Matches(norm));
   EXPECT_FALSE(set.rules[2].Matches(embedding));
   EXPECT_TRUE(set.rules[3].Matches(embedding));
-  EXPECT_FALSE(set.rules[4].Matches(mlp3)) << "experts are a part of a module";
+  EXPECT_FALSE(set.rules[4].Matches(mlp3)) << "a dense layer has none";
+}
+
+TEST(RuleSetTest, MatchesPartsOfLayersWithExperts) {
+  ASSERT_OK_AND_ASSIGN(const RuleSet set, ParseRules(R"(
+- {match: {role: mlp}, place: a}
+- {match: {role: [router, shared_experts]}, place: a}
+- {match: {role: experts, experts: [0-3, 6]}, place: a}
+- {match: {layers: 3, experts: 0-3}, place: a}
+)",
+                                                     "r"));
+  const Op router{OpKind::kRouter, 3};
+  const Op shared{OpKind::kSharedExperts, 3};
+  const auto experts = [](int begin, int end) { return Op{OpKind::kExperts, 3, begin, end}; };
+  for (const Op& op : {router, shared, experts(0, 8)}) EXPECT_TRUE(set.rules[0].Matches(op));
+  EXPECT_TRUE(set.rules[1].Matches(router));
+  EXPECT_TRUE(set.rules[1].Matches(shared));
+  EXPECT_FALSE(set.rules[1].Matches(experts(0, 1)));
+  EXPECT_TRUE(set.rules[2].Matches(experts(1, 4)));
+  EXPECT_TRUE(set.rules[2].Matches(experts(6, 7)));
+  EXPECT_FALSE(set.rules[2].Matches(experts(3, 5)));
+  EXPECT_FALSE(set.rules[2].Matches(router));
+  EXPECT_TRUE(set.rules[3].Matches(experts(0, 4)));
+  EXPECT_FALSE(set.rules[3].Matches({OpKind::kExperts, 4, 0, 4}));
 }
 
 TEST(RuleSetTest, ListsAllMistakesAtOnce) {
@@ -121,11 +144,12 @@ TEST(RuleSetTest, ListsAllMistakesAtOnce) {
       "`0-123456`\n"
       "r.yaml:8:29: `layers` is given twice, first at r.yaml:8:11\n"
       "r.yaml:9:3: unknown key `plce` in a rule; did you mean `place`?\n"
-      "r.yaml:10:37: `experts` are part of `mlp`; they go with no other role\n"
+      "r.yaml:10:37: `experts` go with the roles `experts` and `mlp`, and no other\n"
       "r.yaml:11:10: `place` must be a word, got a list\n"
       "r.yaml:12:3: a rule must be a map, got `just text`\n"
       "r.yaml:13:10: `match` must be a map, got `layers`\n"
-      "r.yaml:15:17: unknown role `decoder`; known: embedding, attention, mlp, norm, lm_head\n"
+      "r.yaml:15:17: unknown role `decoder`; known: embedding, attention, mlp, norm, lm_head, "
+      "router, experts, shared_experts\n"
       "r.yaml:15:34: `layers` is an empty list");
 }
 

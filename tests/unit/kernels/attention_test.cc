@@ -16,6 +16,13 @@ struct Shape {
   int32_t num_heads, num_kv_heads, head_dim;
   int32_t window = 0;
   bool sinks = false;
+  int32_t value_dim = 0;  // 0: head_dim; otherwise one latent vector per token, of which so many
+                          // elements are the value
+
+  KvShape kv() const {
+    if (value_dim == 0) return {KvLayout::kHeads, num_kv_heads, head_dim, head_dim};
+    return {KvLayout::kLatent, 1, head_dim, value_dim};
+  }
 };
 
 // A cache with shuffled blocks, and a step over several sequences.
@@ -28,8 +35,7 @@ class Fixture {
     std::vector<int32_t> ids(num_blocks);
     for (int i = 0; i < num_blocks; ++i) ids[i] = i;
     std::shuffle(ids.begin(), ids.end(), rng);
-    block_bytes_ = 2LL * shape.num_kv_heads * shape.head_dim * kKvBlockTokens *
-                   (shape.type == KvType::kF32 ? 4 : 2);
+    block_bytes_ = KvBlockBytes(shape.kv(), shape.type);
     // Slots that no token has written hold NaN, which nobody may read into a result.
     cache_.assign(static_cast<size_t>(block_bytes_ * num_blocks), 0xff);
     int at = 0;
@@ -43,12 +49,11 @@ class Fixture {
     }
   }
 
-  KvCacheView view() {
-    return {cache_.data(), block_bytes_, shape_.type, shape_.num_kv_heads, shape_.head_dim};
-  }
+  KvCacheView view() { return {cache_.data(), block_bytes_, shape_.type, shape_.kv()}; }
   int num_rows() const { return num_rows_; }
   int64_t q_width() const { return int64_t{shape_.num_heads} * shape_.head_dim; }
   int64_t kv_width() const { return int64_t{shape_.num_kv_heads} * shape_.head_dim; }
+  int64_t out_width() const { return int64_t{shape_.num_heads} * shape_.kv().value_dim; }
   const std::vector<SequenceRows>& rows() const { return rows_; }
   const std::vector<uint8_t>& cache() const { return cache_; }
 
@@ -61,8 +66,8 @@ class Fixture {
       const std::vector<float> hk = Normals(history, s.position * kv_width());
       const std::vector<float> hv = Normals(history, s.position * kv_width());
       const SequenceRows past = {0, s.position, 0, s.blocks};
-      table.kv_append({view(), hk.data(), kv_width(), hv.data(), kv_width(), &past, 1}, 0,
-                      s.position);
+      EXPECT_TRUE(table.kv_append({view(), hk.data(), kv_width(), hv.data(), kv_width(), &past, 1},
+                                  0, s.position));
     }
     const KvAppendArgs args = {view(),
                                k.data(),
@@ -71,26 +76,31 @@ class Fixture {
                                kv_width(),
                                rows_.data(),
                                static_cast<int32_t>(rows_.size())};
-    ForRandomSlices(*rng_, num_rows_, [&](int64_t b, int64_t e) { table.kv_append(args, b, e); });
+    ForRandomSlices(*rng_, num_rows_,
+                    [&](int64_t b, int64_t e) { EXPECT_TRUE(table.kv_append(args, b, e)); });
   }
 
   std::vector<float> Attend(const KernelTable& table, const std::vector<float>& q) {
-    Guarded<float> out(num_rows_ * q_width());
-    Guarded<float> scratch(
-        AttentionScratchFloats(shape_.num_heads, shape_.num_kv_heads, shape_.head_dim));
-    const AttentionArgs args = {view(),
-                                q.data(),
-                                q_width(),
-                                out.data(),
-                                q_width(),
-                                rows_.data(),
-                                static_cast<int32_t>(rows_.size()),
-                                shape_.num_heads,
-                                1.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
-                                scratch.data(),
-                                shape_.window,
-                                shape_.sinks ? q.data() : nullptr};  // any numbers do
-    ForRandomSlices(*rng_, int64_t{num_rows_} * shape_.num_kv_heads,
+    Guarded<float> out(num_rows_ * out_width());
+    Guarded<float> scratch(AttentionScratchFloats(shape_.kv()));
+    // Heads of a task are a divisor of those that share a KV head.
+    const int sharing = shape_.num_heads / shape_.num_kv_heads;
+    int heads_per_task = static_cast<int>(Uniform(*rng_, 1, sharing));
+    while (sharing % heads_per_task != 0) --heads_per_task;
+    const AttentionArgs args = {.kv = view(),
+                                .q = q.data(),
+                                .q_stride = q_width(),
+                                .out = out.data(),
+                                .out_stride = out_width(),
+                                .sequences = rows_.data(),
+                                .num_sequences = static_cast<int32_t>(rows_.size()),
+                                .num_heads = shape_.num_heads,
+                                .heads_per_task = heads_per_task,
+                                .scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
+                                .scratch = scratch.data(),
+                                .window = shape_.window,
+                                .sinks = shape_.sinks ? q.data() : nullptr};  // any numbers do
+    ForRandomSlices(*rng_, int64_t{num_rows_} * shape_.num_heads / heads_per_task,
                     [&](int64_t b, int64_t e) { table.attention(args, b, e); });
     out.ExpectGuardsIntact();
     scratch.ExpectGuardsIntact();
@@ -114,9 +124,9 @@ class Fixture {
 };
 
 std::string Describe(const KernelTable& table, const Shape& s) {
-  return absl::StrCat(table.name, s.type == KvType::kF16 ? " f16" : " f32", " heads=", s.num_heads,
-                      "/", s.num_kv_heads, " dim=", s.head_dim, " window=", s.window,
-                      s.sinks ? " sinks" : "");
+  return absl::StrCat(table.name, " ", KvTypeName(s.type), " heads=", s.num_heads, "/",
+                      s.num_kv_heads, " dim=", s.head_dim, "/", s.kv().value_dim,
+                      " window=", s.window, s.sinks ? " sinks" : "");
 }
 
 const Shape kShapes[] = {
@@ -134,6 +144,18 @@ const Shape kShapes[] = {
     {KvType::kF32, 4, 1, 20, 128, true},
     {KvType::kF16, 64, 1, 16, 300, true},
     {KvType::kF16, 4, 4, 36, 10000, true},
+    {KvType::kBF16, 9, 3, 64},
+    {KvType::kBF16, 64, 1, 36},
+    {KvType::kQ8_0, 9, 3, 64},
+    {KvType::kQ8_0, 4, 2, 36, 33, true},
+    {KvType::kQ8_0, 2, 2, 80},
+    {KvType::kQ8_0, 64, 1, 16},
+    {KvType::kF32, 8, 1, 96, 0, false, 64},
+    {KvType::kF16, 16, 1, 576, 0, false, 512},
+    {KvType::kF16, 5, 1, 42, 0, false, 33},
+    {KvType::kBF16, 12, 1, 96, 0, false, 64},
+    {KvType::kQ8_0, 16, 1, 576, 0, false, 512},
+    {KvType::kQ8_0, 3, 1, 50, 70, true, 36},
 };
 
 TEST(AttentionTest, EveryTableGivesTheReferenceBytes) {
@@ -144,7 +166,10 @@ TEST(AttentionTest, EveryTableGivesTheReferenceBytes) {
       std::vector<std::pair<int, int>> sequences;
       const int count = static_cast<int>(Uniform(rng, 1, 4));
       for (int i = 0; i < count; ++i) {
-        sequences.emplace_back(Uniform(rng, 0, trial == 0 ? 40 : 600), Uniform(rng, 1, 40));
+        // The reference takes a while for long vectors.
+        const int longest = trial == 0 ? 40 : shape.head_dim > 128 ? 280 : 600;
+        const int rows = shape.head_dim > 128 ? 8 : 40;
+        sequences.emplace_back(Uniform(rng, 0, longest), Uniform(rng, 1, rows));
       }
       Fixture reference(rng, shape, sequences);
       const auto k = Fixture::Normals(rng, reference.num_rows() * reference.kv_width());
@@ -167,10 +192,13 @@ TEST(AttentionTest, EveryTableGivesTheReferenceBytes) {
   }
 }
 
-void ExpectCloseToF64(const Shape& shape) {
+void ExpectCloseToF64(const Shape& shape, double tolerance = 2e-6) {
   Rng rng(dovetail::testing::TestSeed());
   Fixture f(rng, shape, {{0, 700}});
-  const auto k = Fixture::Normals(rng, 700 * 32), v = Fixture::Normals(rng, 700 * 32);
+  const bool latent = shape.value_dim > 0;
+  const int value_dim = shape.kv().value_dim;
+  const auto k = Fixture::Normals(rng, 700 * 32);
+  const auto v = latent ? k : Fixture::Normals(rng, 700 * 32);
   const auto q = Fixture::Normals(rng, 700 * 64);
   f.Append(*FindTable(Isa::kScalar), k, v, 0);
   const auto out = f.Attend(*FindTable(Isa::kScalar), q);
@@ -188,10 +216,10 @@ void ExpectCloseToF64(const Shape& shape) {
       }
       if (shape.sinks) l = std::exp(sink - max);
       for (int j = first; j <= row; ++j) l += p[j] = std::exp(p[j] - max);
-      for (int d = 0; d < 32; ++d) {
+      for (int d = 0; d < value_dim; ++d) {
         double expected = 0;
         for (int j = first; j <= row; ++j) expected += p[j] / l * v[j * 32 + d];
-        EXPECT_NEAR(out[row * 64 + head * 32 + d], expected, 2e-6) << row << " " << d;
+        EXPECT_NEAR(out[(row * 2 + head) * value_dim + d], expected, tolerance) << row << " " << d;
       }
     }
   }
@@ -203,6 +231,97 @@ TEST(AttentionTest, ReferenceIsCloseToF64) {
   ExpectCloseToF64({KvType::kF32, 2, 1, 32, 200, true});
   ExpectCloseToF64({KvType::kF32, 2, 1, 32, 300});
   ExpectCloseToF64({KvType::kF32, 2, 1, 32, 0, true});
+  ExpectCloseToF64({KvType::kF32, 2, 1, 32, 0, false, 24});
+}
+
+// By the relative precision of what is stored, for values of about 1.
+TEST(AttentionTest, StoredTypesAreAsPreciseAsTheyCanBe) {
+  ExpectCloseToF64({KvType::kF16, 2, 1, 32}, 4e-3);
+  ExpectCloseToF64({KvType::kBF16, 2, 1, 32}, 3e-2);
+  ExpectCloseToF64({KvType::kQ8_0, 2, 1, 32}, 4e-2);
+  ExpectCloseToF64({KvType::kQ8_0, 2, 1, 32, 0, false, 24}, 4e-2);
+}
+
+// One token's key, as attention reads it back: with one visible key of weight 1 its value.
+std::vector<float> StoreAndRead(const KernelTable& table, KvType type, std::vector<float> x,
+                                bool* finite) {
+  const auto dim = static_cast<int32_t>(x.size());
+  const KvShape shape = {KvLayout::kLatent, 1, dim, dim};
+  std::vector<uint8_t> cache(KvBlockBytes(shape, type));
+  const int32_t block = 0;
+  const SequenceRows s = {0, 1, 0, &block};
+  const KvCacheView view = {cache.data(), KvBlockBytes(shape, type), type, shape};
+  *finite = table.kv_append({view, x.data(), dim, nullptr, 0, &s, 1}, 0, 1);
+  std::vector<float> q(dim, 0.0f), out(dim), scratch(AttentionScratchFloats(shape));
+  table.attention({.kv = view,
+                   .q = q.data(),
+                   .q_stride = dim,
+                   .out = out.data(),
+                   .out_stride = dim,
+                   .sequences = &s,
+                   .num_sequences = 1,
+                   .num_heads = 1,
+                   .heads_per_task = 1,
+                   .scale = 1.0f,
+                   .scratch = scratch.data()},
+                  0, 1);
+  return out;
+}
+
+TEST(KvAppendTest, Q8_0HasOneScaleForThirtyTwo) {
+  std::vector<float> x(40, 0.25f);
+  x[3] = -127.0f;  // scale 1
+  x[35] = 0.5f;    // scale 0.5 / 127
+  for (const KernelTable* table : AvailableTables()) {
+    bool finite = false;
+    const std::vector<float> read = StoreAndRead(*table, KvType::kQ8_0, x, &finite);
+    EXPECT_TRUE(finite);
+    EXPECT_EQ(read[3], -127.0f);
+    EXPECT_EQ(read[4], 0.0f);
+    EXPECT_NEAR(read[33], 0.25f, 0.003f);
+    EXPECT_NEAR(read[35], 0.5f, 0.003f);
+  }
+}
+
+TEST(KvAppendTest, TinyAndZeroVectorsStayFinite) {
+  for (const KernelTable* table : AvailableTables()) {
+    for (const float tiny : {0.0f, 1e-38f, 3e-8f, 9e-6f, 1.3e-5f}) {
+      bool finite = false;
+      for (const float f : StoreAndRead(*table, KvType::kQ8_0, {tiny, -tiny, tiny}, &finite)) {
+        EXPECT_LE(std::abs(f), 2 * tiny) << table->name;
+      }
+      EXPECT_TRUE(finite);
+    }
+  }
+}
+
+TEST(KvAppendTest, SaysWhatCannotBeStored) {
+  struct Limit {
+    KvType type;
+    float largest, too_large;
+  };
+  const float inf = INFINITY, nan = NAN;
+  const Limit limits[] = {{KvType::kF32, 3.4e38f, inf},
+                          {KvType::kF16, 65519.996f, 65520.0f},
+                          {KvType::kBF16, 0x1.fefffep+127f, 0x1.ffp+127f},
+                          {KvType::kQ8_0, 8321039.5f, 8321040.0f}};
+  for (const KernelTable* table : AvailableTables()) {
+    for (const Limit& limit : limits) {
+      for (const int at : {0, 5, 19, 33}) {
+        const auto finite = [&](float value) {
+          std::vector<float> x(37, 1.0f);
+          x[at] = value;
+          bool result = false;
+          StoreAndRead(*table, limit.type, x, &result);
+          return result;
+        };
+        EXPECT_TRUE(finite(-limit.largest)) << table->name << KvTypeName(limit.type);
+        EXPECT_FALSE(finite(-limit.too_large)) << table->name << KvTypeName(limit.type);
+        EXPECT_FALSE(finite(-inf)) << table->name << KvTypeName(limit.type);
+        EXPECT_FALSE(finite(nan)) << table->name << KvTypeName(limit.type);
+      }
+    }
+  }
 }
 
 // The same tokens as one prefill, in chunks, and one by one.
@@ -213,22 +332,38 @@ TEST(AttentionTest, ChunksDoNotChangeBits) {
   const auto k = Fixture::Normals(rng, tokens * 128), v = Fixture::Normals(rng, tokens * 128);
   const auto q = Fixture::Normals(rng, tokens * 384);
   const std::vector<int32_t> blocks = {3, 0, 7, 1, 9, 2, 8, 4, 6, 5};
-  const int64_t block_bytes = 2LL * 2 * 64 * 32 * 2;
+  const int64_t block_bytes = KvBlockBytes(shape.kv(), shape.type);
   std::vector<std::vector<float>> results;
   for (int window : {0, 40}) {
     results.clear();
     for (const KernelTable* table : AvailableTables()) {
       for (int chunk : {300, 1, 7, 64}) {
         std::vector<uint8_t> cache(block_bytes * 10, 0xff);
-        const KvCacheView view = {cache.data(), block_bytes, shape.type, 2, 64};
-        std::vector<float> out(tokens * 384), scratch(AttentionScratchFloats(6, 2, 64));
+        const KvCacheView view = {cache.data(), block_bytes, shape.type, shape.kv()};
+        std::vector<float> out(tokens * 384), scratch(AttentionScratchFloats(shape.kv()));
         for (int at = 0; at < tokens; at += chunk) {
           const int rows = std::min(chunk, tokens - at);
           const SequenceRows s = {0, rows, at, blocks.data()};
           table->kv_append({view, &k[at * 128], 128, &v[at * 128], 128, &s, 1}, 0, rows);
-          table->attention({view, &q[at * 384], 384, &out[at * 384], 384, &s, 1, 6, 0.125f,
-                            scratch.data(), window, q.data()},
-                           0, rows * 2);
+          // q and out begin with a row of their own.
+          const int64_t first = rows / 3;
+          for (const auto& [begin, end] : {std::pair{int64_t{0}, first}, {first, int64_t{rows}}}) {
+            table->attention({.kv = view,
+                              .q = &q[(at + begin) * 384],
+                              .q_stride = 384,
+                              .out = &out[(at + begin) * 384],
+                              .out_stride = 384,
+                              .sequences = &s,
+                              .num_sequences = 1,
+                              .num_heads = 6,
+                              .heads_per_task = 3,
+                              .scale = 0.125f,
+                              .scratch = scratch.data(),
+                              .window = window,
+                              .sinks = q.data(),
+                              .first_row = begin},
+                             begin * 2, end * 2);
+          }
         }
         results.push_back(out);
         ExpectSameBits(results[0].data(), out.data(), static_cast<int64_t>(out.size()),

@@ -1,4 +1,5 @@
 // What each family's file says, on the golden models; and what is refused.
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -74,10 +75,11 @@ TEST(Families, MixtralIsLlamaWithExperts) {
   EXPECT_EQ(config.experts.intermediate_size, 128);
   EXPECT_TRUE(config.experts.normalise);
   EXPECT_EQ(config.experts.shared_intermediate_size, 0);
-  EXPECT_THAT(TensorsOf(config, {OpKind::kMlp, 0}),
-              ElementsAre("blk.0.ffn_norm.weight", "blk.0.ffn_gate_inp.weight",
-                          "blk.0.ffn_gate_exps.weight", "blk.0.ffn_up_exps.weight",
-                          "blk.0.ffn_down_exps.weight"));
+  EXPECT_THAT(TensorsOf(config, {OpKind::kRouter, 0}),
+              ElementsAre("blk.0.ffn_norm.weight", "blk.0.ffn_gate_inp.weight"));
+  EXPECT_THAT(TensorsOf(config, {OpKind::kExperts, 0, 0, 8}),
+              ElementsAre("blk.0.ffn_norm.weight", "blk.0.ffn_gate_exps.weight",
+                          "blk.0.ffn_up_exps.weight", "blk.0.ffn_down_exps.weight"));
 }
 
 TEST(Families, Qwen2MoeHasAGatedSharedExpert) {
@@ -103,9 +105,12 @@ TEST(Families, Glm4MoeBeginsDenseAndKeepsTheLastBlockOut) {
   EXPECT_EQ(config.experts.scale, 2.5f);
   EXPECT_EQ(config.experts.shared_intermediate_size, 128);
   EXPECT_EQ(config.rope_dim, 32);
-  EXPECT_THAT(TensorsOf(config, {OpKind::kMlp, 1}),
-              AllOf(Contains("blk.1.post_attention_norm.weight"),
-                    Contains("blk.1.exp_probs_b.bias"), Contains("blk.1.ffn_up_shexp.weight")));
+  EXPECT_THAT(
+      TensorsOf(config, {OpKind::kRouter, 1}),
+      AllOf(Contains("blk.1.post_attention_norm.weight"), Contains("blk.1.exp_probs_b.bias")));
+  EXPECT_THAT(
+      TensorsOf(config, {OpKind::kSharedExperts, 1}),
+      AllOf(Contains("blk.1.post_attention_norm.weight"), Contains("blk.1.ffn_up_shexp.weight")));
 
   DT_REQUIRE_DATA(nextn_path, "golden/glm4moe/model-bf16-nextn.gguf");
   ASSERT_OK_AND_ASSIGN(const ModelConfig nextn, LoadFile(nextn_path));
@@ -140,9 +145,57 @@ TEST(Families, GptOssHasSinksAndBiases) {
   EXPECT_EQ(config.experts.score, RouterScore::kSoftmaxOfChosen);
   EXPECT_TRUE(config.HasWindow(0));
   EXPECT_FALSE(config.HasWindow(1));
-  EXPECT_THAT(TensorsOf(config, {OpKind::kMlp, 3}), Contains("blk.3.ffn_down_exps.bias"));
+  EXPECT_THAT(TensorsOf(config, {OpKind::kExperts, 3, 0, 1}), Contains("blk.3.ffn_down_exps.bias"));
   EXPECT_THAT(TensorsOf(config, {OpKind::kAttention, 3}),
               AllOf(Contains("blk.3.attn_sinks.weight"), Contains("blk.3.attn_output.bias")));
+}
+
+TEST(Families, DeepSeekLiteHasLatentAttentionInBothLayouts) {
+  LOAD_GOLDEN(config, "deepseek2-lite");
+  EXPECT_EQ(config.latent.kv_lora_rank, 256);
+  EXPECT_EQ(config.latent.q_lora_rank, 0);
+  EXPECT_EQ(config.latent.nope_dim, 64);
+  EXPECT_EQ(config.latent.v_head_dim, 64);
+  EXPECT_EQ(config.head_dim, 96);
+  EXPECT_EQ(config.kv_shape().key_dim, 288);
+  EXPECT_EQ(config.experts.score, RouterScore::kSoftmax);
+  EXPECT_FALSE(config.experts.normalise);
+  EXPECT_FALSE(config.experts.choice_bias);
+  EXPECT_EQ(config.experts.shared_intermediate_size, 2 * 128);
+  EXPECT_FALSE(config.HasExperts(0));
+  // mscale 0.707 over a factor of 4; cosines and sines are not scaled.
+  const double magnitude = 0.0707 * std::log(4.0) + 1;
+  EXPECT_NEAR(config.attention_scale, magnitude * magnitude / std::sqrt(96.0), 1e-6);
+  EXPECT_EQ(config.rope_attention_factor, 1.0f);
+  EXPECT_THAT(
+      TensorsOf(config, {OpKind::kAttention, 1}),
+      ElementsAre("blk.1.attn_norm.weight", "blk.1.attn_q.weight", "blk.1.attn_kv_a_mqa.weight",
+                  "blk.1.attn_kv_a_norm.weight", "blk.1.attn_k_b.weight", "blk.1.attn_v_b.weight",
+                  "blk.1.attn_output.weight"));
+
+  DT_REQUIRE_DATA(merged_path, "golden/deepseek2-lite/model-bf16-kv_b.gguf");
+  ASSERT_OK_AND_ASSIGN(const ModelConfig merged, LoadFile(merged_path));
+  EXPECT_EQ(merged.head_dim, 96);
+  EXPECT_EQ(merged.attention_scale, config.attention_scale);
+  EXPECT_EQ(merged.kv_shape().key_dim, 288);
+  EXPECT_THAT(TensorsOf(merged, {OpKind::kAttention, 1}), Contains("blk.1.attn_kv_b.weight"));
+}
+
+TEST(Families, DeepSeekV3ChoosesGroupsByTheirTwoBest) {
+  LOAD_GOLDEN(config, "deepseek3");
+  EXPECT_EQ(config.latent.q_lora_rank, 256);
+  EXPECT_EQ(config.experts.score, RouterScore::kSigmoid);
+  EXPECT_TRUE(config.experts.normalise);
+  EXPECT_TRUE(config.experts.choice_bias);
+  EXPECT_EQ(config.experts.scale, 2.5f);
+  EXPECT_EQ(config.experts.num_groups, 4);
+  EXPECT_EQ(config.experts.groups_used, 2);
+  EXPECT_EQ(config.experts.group_score, GroupScore::kSumOfTwo);
+
+  DT_REQUIRE_DATA(v2_path, "golden/deepseek2/model-bf16.gguf");
+  ASSERT_OK_AND_ASSIGN(const ModelConfig v2, LoadFile(v2_path));
+  EXPECT_EQ(v2.experts.group_score, GroupScore::kMax);
+  EXPECT_EQ(v2.experts.scale, 16.0f);
 }
 
 // --- what is refused

@@ -1,13 +1,16 @@
 #include "model/memory_plan.h"
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/gguf_writer.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/test_data.h"
 #include "tests/testing/tiny_llama.h"
 
 namespace dovetail::model {
@@ -36,12 +39,12 @@ Loaded LoadTiny(const TinyLlamaOptions& options) {
   return loaded;
 }
 
-constexpr StepShape kShape = {.max_rows = 24,
-                              .max_sequences = 4,
-                              .max_logit_rows = 8,
-                              .context_length = 100,
-                              .num_kv_blocks = 10,
-                              .kv_type = KvType::kF16};
+const StepShape kShape = {.max_rows = 24,
+                          .max_sequences = 4,
+                          .max_logit_rows = 8,
+                          .context_length = 100,
+                          .num_kv_blocks = 10,
+                          .kv_type = KvType::kF16};
 
 std::map<std::string, int64_t> Buffers(const ModelConfig& config, const std::vector<Op>& ops,
                                        const StepShape& shape = kShape, int threads = 2) {
@@ -109,27 +112,96 @@ TEST(MemoryPlan, KvBytes) {
   // 32 tokens, keys and values, 3 heads of 64.
   EXPECT_EQ(KvBytesPerBlockPerLayer(config, KvType::kF16), 32 * 2 * 3 * 64 * 2);
   EXPECT_EQ(KvBytesPerBlockPerLayer(config, KvType::kF32), 32 * 2 * 3 * 64 * 4);
+  // Each layer with its own type.
+  StepShape shape = kShape;
+  shape.layer_kv_types = {KvType::kF32};
+  const std::vector<Op> ops = {{OpKind::kAttention, 0}, {OpKind::kMlp, 0}, {OpKind::kAttention, 1}};
+  EXPECT_EQ(KvBytes(config, ops, shape), 10 * (32 * 2 * 3 * 64 * (4 + 2)));
+}
+
+// DeepSeek-V3's attention.
+ModelConfig LatentConfigOfV3() {
+  ModelConfig config;
+  config.architecture = "deepseek2";
+  config.hidden_size = 7168;
+  config.num_attention_heads = 128;
+  config.num_key_value_heads = 1;
+  config.head_dim = 192;
+  config.rope_dim = 64;
+  config.latent = {.kv_lora_rank = 512, .q_lora_rank = 1536, .nope_dim = 128, .v_head_dim = 128};
+  return config;
+}
+
+TEST(MemoryPlan, LatentAttentionKeepsOneVectorOfATokenAndWorksInTiles) {
+  const ModelConfig config = LatentConfigOfV3();
+  EXPECT_EQ(KvBytesPerBlockPerLayer(config, KvType::kF16), 32 * 576 * 2);
+  StepShape shape = kShape;
+  shape.max_rows = 512;
+  auto buffers = Buffers(config, {{OpKind::kAttention, 0}}, shape);
+  EXPECT_EQ(buffers["q"], 512 * 128 * 192 * 4);
+  EXPECT_EQ(buffers["q_lora"], 512 * 1536 * 4);
+  EXPECT_EQ(buffers["k"], 512 * 576 * 4);
+  EXPECT_EQ(buffers["attn"], 512 * 128 * 128 * 4);
+  EXPECT_EQ(buffers["q_latent"], 64 * 128 * 576 * 4);
+  EXPECT_EQ(buffers["latent"], 64 * 128 * 512 * 4);
+  EXPECT_EQ(buffers["head_q8"], 64 * 128 * 512);
+  EXPECT_EQ(buffers["attn_scratch"],
+            2 * AttentionScratchFloats({KvLayout::kLatent, 1, 576, 512}) * 4);
+  EXPECT_EQ(buffers.count("v"), 0u);
+  EXPECT_EQ(Buffers(config, {{OpKind::kAttention, 0}})["q_latent"], 24 * 128 * 576 * 4);
+}
+
+TEST(MemoryPlan, PartsOfAMergedTensorAreCountedAsTheyAreKept) {
+  DT_REQUIRE_DATA(merged_path, "golden/deepseek2-lite/model-bf16-kv_b.gguf");
+  ASSERT_OK_AND_ASSIGN(const auto file, GgufFile::Open(merged_path));
+  ASSERT_OK_AND_ASSIGN(const ModelConfig config, LoadModelConfig(*file));
+  ASSERT_OK_AND_ASSIGN(const auto slots,
+                       LayOutWeights(config, *file, {{OpKind::kAttention, 0}}, PackedLayout::kP16));
+  int64_t stored = 0;
+  for (const WeightSlot& slot : slots) {
+    if (slot.spec.tensor != "blk.0.attn_kv_b.weight") continue;
+    EXPECT_EQ(slot.bytes, 4 * 256 * 64 * 2);  // heads, latent, key or value: bf16 as it was
+    stored += slot.stored_bytes;
+  }
+  EXPECT_EQ(stored, file->FindTensor("blk.0.attn_kv_b.weight")->bytes);
+  EXPECT_EQ(TransposedType(WeightType::kBF16), WeightType::kBF16);
+  EXPECT_EQ(TransposedType(WeightType::kQ4_K), WeightType::kF32);
 }
 
 TEST(MemoryPlan, WorkspaceHasWhatTheOpsNeed) {
   const Loaded m = LoadTiny({});  // hidden 64, 4 heads of 16, 2 KV heads, ffn 128, vocab 320
   const auto all = Buffers(m.config, OpsOf(m.config));
   const std::map<std::string, int64_t> expected = {
-      {"x", 24 * 64 * 4},           {"normed", 24 * 64 * 4},
-      {"q", 24 * 64 * 4},           {"k", 24 * 32 * 4},
-      {"v", 24 * 32 * 4},           {"attn", 24 * 64 * 4},
-      {"cos_sin", 24 * 16 * 4},     {"attn_scratch", 2 * AttentionScratchFloats(16) * 4},
-      {"gate", 24 * 128 * 4},       {"up", 24 * 128 * 4},
-      {"act_q8", 24 * 256},         {"act_d", 24 * 8 * 4},
-      {"act_bsum", 24 * 16 * 2},    {"act2_q8", 24 * 256},
-      {"act2_d", 24 * 8 * 4},       {"act2_bsum", 24 * 16 * 2},
-      {"act3_q8", 24 * 256},        {"act3_d", 24 * 16 * 4},
-      {"act3_bsum", 24 * 16 * 2},   {"normed3_q8", 24 * 256},
-      {"normed3_d", 24 * 16 * 4},   {"normed3_bsum", 24 * 16 * 2},
-      {"normed_q8", 24 * 256},      {"normed_d", 24 * 8 * 4},
-      {"normed_bsum", 24 * 16 * 2}, {"normed2_q8", 24 * 256},
-      {"normed2_d", 24 * 8 * 4},    {"normed2_bsum", 24 * 16 * 2},
-      {"logit_rows", 8 * 64 * 4},   {"logits", 8 * 320 * 4},
+      {"x", 24 * 64 * 4},
+      {"normed", 24 * 64 * 4},
+      {"q", 24 * 64 * 4},
+      {"k", 24 * 32 * 4},
+      {"v", 24 * 32 * 4},
+      {"attn", 24 * 64 * 4},
+      {"cos_sin", 24 * 16 * 4},
+      {"attn_scratch", 2 * AttentionScratchFloats(m.config.kv_shape()) * 4},
+      {"gate", 24 * 128 * 4},
+      {"up", 24 * 128 * 4},
+      {"act_q8", 24 * 256},
+      {"act_d", 24 * 8 * 4},
+      {"act_bsum", 24 * 16 * 2},
+      {"act2_q8", 24 * 256},
+      {"act2_d", 24 * 8 * 4},
+      {"act2_bsum", 24 * 16 * 2},
+      {"act3_q8", 24 * 256},
+      {"act3_d", 24 * 16 * 4},
+      {"act3_bsum", 24 * 16 * 2},
+      {"normed3_q8", 24 * 256},
+      {"normed3_d", 24 * 16 * 4},
+      {"normed3_bsum", 24 * 16 * 2},
+      {"normed_q8", 24 * 256},
+      {"normed_d", 24 * 8 * 4},
+      {"normed_bsum", 24 * 16 * 2},
+      {"normed2_q8", 24 * 256},
+      {"normed2_d", 24 * 8 * 4},
+      {"normed2_bsum", 24 * 16 * 2},
+      {"logit_rows", 8 * 64 * 4},
+      {"logits", 8 * 320 * 4},
       {"probs", 2 * 320 * 4},
   };
   EXPECT_EQ(all, expected);
@@ -147,30 +219,74 @@ TEST(MemoryPlan, WorkspaceHasWhatTheOpsNeed) {
   EXPECT_THAT(Buffers(m.config, {{OpKind::kLmHead}}), Contains(Key("probs")));
 }
 
+constexpr Op kRouter = {OpKind::kRouter, 0};
+Op Experts(int begin, int end) { return {OpKind::kExperts, 0, begin, end}; }
+
 TEST(MemoryPlan, ExpertsArePackedOneByOne) {
-  const Loaded m = LoadTiny({.ffn = 96, .experts = 3, .type = WeightType::kQ8_0});
-  ASSERT_OK_AND_ASSIGN(const auto slots,
-                       LayOutWeights(m.config, *m.file, {{OpKind::kMlp, 0}}, PackedLayout::kP16));
-  ASSERT_EQ(slots.size(), 5u);  // norm, router, gate, up, down
-  for (size_t i : {2, 3, 4}) {
-    const WeightSpec& spec = slots[i].spec;
-    EXPECT_EQ(spec.experts, 3);
-    EXPECT_EQ(slots[i].bytes,
-              3 * PackedBytes(PackedLayout::kP16, WeightType::kQ8_0, spec.rows, spec.cols));
-    EXPECT_EQ(slots[i].stored_bytes, 3 * StoredBytes(WeightType::kQ8_0, spec.rows * spec.cols));
+  const Loaded m = LoadTiny({.ffn = 96, .experts = 5, .type = WeightType::kQ8_0});
+  for (const auto& [begin, end] : {std::pair(0, 5), {1, 4}}) {
+    ASSERT_OK_AND_ASSIGN(const auto slots, LayOutWeights(m.config, *m.file, {Experts(begin, end)},
+                                                         PackedLayout::kP16));
+    ASSERT_EQ(slots.size(), 4u);  // norm, gate, up, down
+    for (size_t i : {1, 2, 3}) {
+      const WeightSpec& spec = slots[i].spec;
+      EXPECT_EQ(spec.experts, end - begin);
+      EXPECT_EQ(spec.first_expert, begin);
+      EXPECT_EQ(slots[i].bytes, (end - begin) * PackedBytes(PackedLayout::kP16, WeightType::kQ8_0,
+                                                            spec.rows, spec.cols));
+      EXPECT_EQ(slots[i].stored_bytes,
+                (end - begin) * StoredBytes(WeightType::kQ8_0, spec.rows * spec.cols));
+    }
   }
+}
+
+TEST(MemoryPlan, PartsOfALayerShareTheNormBeforeThem) {
+  const Loaded m = LoadTiny({.ffn = 96, .experts = 5});
+  const auto norms = [&](const std::vector<Op>& ops) {
+    const auto slots = LayOutWeights(m.config, *m.file, ops, PackedLayout::kP16).value();
+    return std::count_if(slots.begin(), slots.end(), [](const WeightSlot& slot) {
+      return slot.spec.role == WeightRole::kMlpNorm;
+    });
+  };
+  EXPECT_EQ(norms({kRouter, Experts(0, 3), Experts(3, 5)}), 1);
+  EXPECT_EQ(norms({Experts(0, 1), Experts(3, 5)}), 1);
+  EXPECT_EQ(norms({kRouter, {OpKind::kRouter, 1}, Experts(0, 5)}), 2);
 }
 
 TEST(MemoryPlan, ExpertsNeedRoomForAllTheirRows) {
   const Loaded m = LoadTiny({.ffn = 96, .experts = 5, .experts_used = 3});
-  auto buffers = Buffers(m.config, {{OpKind::kMlp, 0}});
+  auto buffers = Buffers(m.config, {kRouter, Experts(0, 5)});
   EXPECT_THAT(buffers, Not(Contains(Key("gate"))));  // no dense layer, no shared expert
+  EXPECT_THAT(buffers, Not(Contains(Key("act_q8"))));
+  EXPECT_EQ(buffers["normed_q8"], 24 * 256);
   EXPECT_EQ(buffers["router"], (24 * 5 * 4 + 63) / 64 * 64);
   EXPECT_EQ(buffers["expert_gate"], 24 * 3 * 96 * 4);
-  EXPECT_EQ(buffers["expert_y"], (24 * 3 + 24) * 64 * 4);
+  EXPECT_EQ(buffers["partials"], 24 * 3 * 64 * 4);
   EXPECT_EQ(buffers["expert_in_q8"], 24 * 3 * 256);
   EXPECT_EQ(buffers["expert_act2_d"], 24 * 3 * 8 * 4);
-  EXPECT_THAT(Buffers(m.config, {{OpKind::kAttention, 0}}), Not(Contains(Key("expert_y"))));
+  EXPECT_THAT(Buffers(m.config, {{OpKind::kAttention, 0}}), Not(Contains(Key("partials"))));
+  // A row uses an expert once; but the rows that other workers made may all come here.
+  auto some = Buffers(m.config, {Experts(0, 1), Experts(3, 4), {OpKind::kExperts, 1, 0, 1}});
+  EXPECT_THAT(some, Not(Contains(Key("router"))));
+  EXPECT_EQ(some["expert_gate"], 24 * 2 * 96 * 4);
+  EXPECT_EQ(some["partials"], 24 * 3 * 64 * 4);
+  // A router alone makes slots.
+  auto router = Buffers(m.config, {kRouter});
+  EXPECT_EQ(router["slot_experts"], (24 * 3 * 4 + 63) / 64 * 64);
+  EXPECT_THAT(router, Not(Contains(Key("partials"))));
+}
+
+TEST(MemoryPlan, SharedExpertsHaveASlotOfTheirOwn) {
+  Loaded m = LoadTiny({.ffn = 96, .experts = 5, .experts_used = 3});
+  m.config.experts.shared_intermediate_size = 48;
+  EXPECT_EQ(
+      RowShapeOf(m.config),
+      (RowShape{.hidden_size = 64, .num_experts = 5, .experts_used = 3, .shared_slot = true}));
+  auto shared = Buffers(m.config, {{OpKind::kSharedExperts, 0}});
+  EXPECT_EQ(shared["gate"], 24 * 48 * 4);
+  EXPECT_EQ(shared["slot_weights"], 24 * 4 * 4);
+  EXPECT_EQ(shared["partials"], 24 * 64 * 4);
+  EXPECT_EQ(Buffers(m.config, {Experts(0, 1)})["partials"], 24 * 4 * 64 * 4);
 }
 
 TEST(MemoryPlan, LongRowsDecideTheActivationBuffers) {

@@ -103,6 +103,54 @@ TEST(ModelConfig, CountsParametersAndTies) {
   EXPECT_EQ(WeightsOf(own, {OpKind::kLmHead})[0].tensor, "output.weight");
 }
 
+TEST(ModelConfig, LayersWithExpertsAreInParts) {
+  ASSERT_OK_AND_ASSIGN(const ModelConfig config, Load(MakeTinyLlama({.layers = 1, .experts = 5})));
+  const std::vector<Op> ops = OpsOf(config);
+  EXPECT_THAT(ops,
+              ElementsAre(Op{OpKind::kEmbedding}, Op{OpKind::kAttention, 0}, Op{OpKind::kRouter, 0},
+                          Op{OpKind::kExperts, 0, 0, 5}, Op{OpKind::kNorm}, Op{OpKind::kLmHead}));
+  EXPECT_EQ(ModuleName(ops[2]), "model.layers.0.mlp.gate");
+  EXPECT_EQ(ModuleName(ops[3]), "model.layers.0.mlp.experts[0-4]");
+  EXPECT_EQ(ModuleName({OpKind::kExperts, 7, 3, 4}), "model.layers.7.mlp.experts[3]");
+  EXPECT_EQ(ModuleName({OpKind::kSharedExperts, 7}), "model.layers.7.mlp.shared_experts");
+  // Who owns the norm, and who has a copy of it; a range has its own experts.
+  EXPECT_FALSE(WeightsOf(config, ops[2])[0].is_copy);
+  const std::vector<WeightSpec> some = WeightsOf(config, {OpKind::kExperts, 0, 2, 4});
+  EXPECT_EQ(some[0].tensor, "blk.0.ffn_norm.weight");
+  EXPECT_TRUE(some[0].is_copy);
+  EXPECT_EQ(some[1].tensor, "blk.0.ffn_gate_exps.weight");
+  EXPECT_EQ(some[1].first_expert, 2);
+  EXPECT_EQ(some[1].experts, 2);
+}
+
+TEST(ModelConfig, ChecksThatOpsAreTheModels) {
+  ASSERT_OK_AND_ASSIGN(const ModelConfig config, Load(MakeTinyLlama({.layers = 1, .experts = 5})));
+  const auto with = [&](const std::vector<Op>& experts) {
+    std::vector<Op> ops = OpsOf(config);
+    ops.erase(ops.begin() + 3);
+    ops.insert(ops.begin() + 3, experts.begin(), experts.end());
+    return CheckOps(config, ops);
+  };
+  constexpr OpKind kExperts = OpKind::kExperts;
+  EXPECT_OK(with({{kExperts, 0, 0, 5}}));
+  EXPECT_OK(with({{kExperts, 0, 3, 5}, {kExperts, 0, 0, 1}, {kExperts, 0, 1, 3}}));
+  const auto refused = [](const std::string& text) {
+    return StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(text));
+  };
+  EXPECT_THAT(with({}), refused("experts[0-4] at op 3 of 5"));
+  EXPECT_THAT(with({{kExperts, 0, 0, 4}}), refused("experts[0-4] at op 4 of 6"));
+  EXPECT_THAT(with({{kExperts, 0, 0, 4}, {kExperts, 0, 3, 5}}), refused("expert 3 is there twice"));
+  EXPECT_THAT(with({{kExperts, 0, 0, 6}}), refused("experts[0-5]"));
+  EXPECT_THAT(with({{kExperts, 0, -1, 5}}), refused("at op 3"));
+  EXPECT_THAT(with({{kExperts, 1, 0, 5}}), refused("experts[0-4] at op 3"));
+  EXPECT_THAT(with({{OpKind::kMlp, 0}}), refused("experts[0-4] at op 3"));
+  std::vector<Op> ops = OpsOf(config);
+  ops.push_back({OpKind::kLmHead});
+  EXPECT_THAT(CheckOps(config, ops), refused("more than there are at op 6 of 7"));
+  ops.resize(4);
+  EXPECT_THAT(CheckOps(config, ops), refused("model.norm at op 4 of 4"));
+}
+
 TEST(ModelConfig, NamesOpsModulesAndWeights) {
   ASSERT_OK_AND_ASSIGN(const ModelConfig config, Load(MakeTinyLlama()));
   EXPECT_THAT(OpsOf(config),

@@ -47,13 +47,12 @@ TEST(Step, AllocatesNothingAfterReserve) {
   frame.Reserve(shape);
   StepOutput output;
   output.Reserve(shape, testing::kVocabSize);
-  std::vector<float> room(size_t{40} * testing::kHiddenSize);
+  testing::RowsRoom room;
   bool ok = true;
   const int before = num_allocations.load();
   for (size_t i = 0; i < frames.size(); ++i) {
-    ok &= SendStep(*sender, frames[i].frame, frames[i].hidden, kLong).ok();
-    ok &= ReceiveStep(*receiver, shape, testing::kEpoch, testing::kHiddenSize, &frame,
-                      absl::MakeSpan(room), kLong)
+    ok &= SendStep(*sender, frames[i].frame, frames[i].rows(), kLong).ok();
+    ok &= ReceiveStep(*receiver, shape, testing::kRow, testing::kEpoch, &frame, room.span(), kLong)
               .ok();
     ok &= SendOutput(*sender, outputs[i], kLong).ok();
     ok &=

@@ -20,9 +20,11 @@ using testing::FrameMaker;
 using ::testing::HasSubstr;
 using testing::kEpoch;
 using testing::kHiddenSize;
+using testing::kRow;
 using testing::kVocabSize;
 using testing::MemoryReceiver;
 using testing::MemorySender;
+using testing::RowsRoom;
 using testing::SmallShape;
 using testing::StatusIs;
 
@@ -35,9 +37,16 @@ void ExpectSameBytes(const std::vector<T>& a, const std::vector<T>& b) {
   EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(T)), 0);
 }
 
+template <typename T>
+void ExpectBeginsWith(const std::vector<T>& all, const std::vector<T>& first) {
+  EXPECT_TRUE(std::equal(first.begin(), first.end(), all.begin()));
+}
+
 void ExpectSame(const StepFrame& a, const StepFrame& b) {
   EXPECT_EQ(std::memcmp(&a.header, &b.header, sizeof(StepHeader)), 0);
   ExpectSameBytes(a.sequences, b.sequences);
+  EXPECT_EQ(a.copies, b.copies);
+  EXPECT_EQ(a.segment_us, b.segment_us);
   EXPECT_EQ(a.block_ids, b.block_ids);
   EXPECT_EQ(a.tokens, b.tokens);
   EXPECT_EQ(a.logit_rows, b.logit_rows);
@@ -60,20 +69,22 @@ TEST(StepFrame, RoundTripsThroughARing) {
     FrameMaker maker(seed);
     for (int i = 0; i < kFrames; ++i) {
       const FrameAndRows sent = maker.Next();
-      EXPECT_OK(SendStep(*sender, sent.frame, sent.hidden, kLong));
+      EXPECT_OK(SendStep(*sender, sent.frame, sent.rows(), kLong));
       EXPECT_OK(SendOutput(*sender, maker.NextOutput(), kLong));
     }
   });
   FrameMaker maker(seed);
   StepFrame got;
   StepOutput got_output;
-  std::vector<float> room(size_t{40} * kHiddenSize);
+  RowsRoom room;
   for (int i = 0; i < kFrames; ++i) {
     const FrameAndRows sent = maker.Next();
-    EXPECT_OK(ReceiveStep(*receiver, SmallShape(), kEpoch, kHiddenSize, &got, absl::MakeSpan(room),
-                          kLong));
+    EXPECT_OK(ReceiveStep(*receiver, SmallShape(), kRow, kEpoch, &got, room.span(), kLong));
     ExpectSame(got, sent.frame);
-    EXPECT_TRUE(std::equal(sent.hidden.begin(), sent.hidden.end(), room.begin()));
+    ExpectBeginsWith(room.hidden, sent.hidden);
+    ExpectBeginsWith(room.slot_experts, sent.slot_experts);
+    ExpectBeginsWith(room.slot_weights, sent.slot_weights);
+    ExpectBeginsWith(room.partials, sent.partials);
     const StepOutput sent_output = maker.NextOutput();
     EXPECT_OK(ReceiveOutput(*receiver, SmallShape(), kEpoch, kVocabSize, &got_output, kLong));
     EXPECT_EQ(got_output.header.step, sent_output.header.step);
@@ -96,8 +107,9 @@ TEST(StepFrame, MaximaHoldEveryFrame) {
   for (int i = 0; i < 100; ++i) {
     MemorySender sender;
     const FrameAndRows made = maker.Next();
-    ASSERT_OK(SendStep(sender, made.frame, made.hidden, kLong));
-    EXPECT_LE(sender.message().size(), MaxStepBytes(SmallShape(), kHiddenSize));
+    ASSERT_OK(SendStep(sender, made.frame, made.rows(), kLong));
+    EXPECT_LE(sender.message().size(),
+              MaxStepBytes(SmallShape(), kRow, made.frame.header.slot_rows > 0));
     ASSERT_OK(SendOutput(sender, maker.NextOutput(), kLong));
     EXPECT_LE(sender.message().size(), MaxOutputBytes(SmallShape(), kVocabSize));
   }
@@ -110,6 +122,8 @@ TEST(StepOutput, RowsMayLieApart) {
   output.header.num_logit_rows = 3;
   output.header.vocab_size = kVocabSize;
   output.sequences = {{.sequence_id = 4, .token = 2, .num_logit_rows = 3}};
+  output.segment_us = {7, 8};
+  output.header.num_segment_times = 2;
   for (int i = 0; i < 3 * kVocabSize; ++i) output.logits.push_back(static_cast<float>(i));
   MemorySender together, apart;
   ASSERT_OK(SendOutput(together, output, kLong));
@@ -120,7 +134,8 @@ TEST(StepOutput, RowsMayLieApart) {
                       output.logits.begin() + (i + 1) * kVocabSize);
   }
   for (const std::vector<float>& row : rows) pointers.push_back(row.data());
-  ASSERT_OK(SendOutputRows(apart, output.header, output.sequences, pointers, kLong));
+  ASSERT_OK(
+      SendOutputRows(apart, output.header, output.sequences, output.segment_us, pointers, kLong));
   EXPECT_EQ(apart.message(), together.message());
 }
 
@@ -133,6 +148,10 @@ class SpoiledFrame : public ::testing::Test {
     frame_.header.num_rows = 4;
     frame_.header.num_block_ids = 3;
     frame_.header.num_logit_rows = 2;
+    frame_.header.num_copies = 2;
+    frame_.header.num_segment_times = 1;
+    frame_.copies = {{1, 2}, {2, 29}};
+    frame_.segment_us = {40};
     frame_.header.hidden_rows = 4;
     frame_.header.hidden_size = kHiddenSize;
     SequenceStep a;
@@ -150,21 +169,26 @@ class SpoiledFrame : public ::testing::Test {
     frame_.block_ids = {0, 29, 5};
     frame_.tokens = {1, 2, 3, 4};
     frame_.logit_rows = {2, 3};
-    hidden_.resize(size_t{4} * kHiddenSize);
+    frame_.header.slot_rows = 4;
+    frame_.header.partial_rows = 5;
+    made_.hidden.resize(size_t{4} * kHiddenSize);
+    made_.slot_experts = {0, 1, 2, 8, 0, 3, 1, 5, 7, 4, 3, 2};
+    made_.slot_weights.resize(size_t{4} * kRow.slots());
+    made_.partials.resize(size_t{5} * kHiddenSize);
     ASSERT_OK(Receive(Bytes()));
   }
 
   std::vector<uint8_t> Bytes() const {
     MemorySender sender;
-    EXPECT_OK(SendStep(sender, frame_, hidden_, kLong));
+    EXPECT_OK(SendStep(sender, frame_, made_.rows(), kLong));
     return sender.message();
   }
-  absl::Status Receive(std::vector<uint8_t> bytes, const StepShape& shape = SmallShape()) {
+  absl::Status Receive(std::vector<uint8_t> bytes, const RowShape& row = kRow) {
     MemoryReceiver receiver(std::move(bytes));
     StepFrame got;
-    std::vector<float> room(size_t{40} * kHiddenSize);
+    RowsRoom room;
     const absl::Status status =
-        ReceiveStep(receiver, shape, kEpoch, kHiddenSize, &got, absl::MakeSpan(room), kLong);
+        ReceiveStep(receiver, SmallShape(), row, kEpoch, &got, room.span(), kLong);
     EXPECT_TRUE(receiver.ended());
     return status;
   }
@@ -186,8 +210,17 @@ class SpoiledFrame : public ::testing::Test {
     return status;
   }
 
+  template <typename Change>
+  absl::Status WithRows(Change change) {
+    const FrameAndRows saved = made_;
+    change(made_);
+    const absl::Status status = Receive(Bytes());
+    made_ = saved;
+    return status;
+  }
+
   StepFrame frame_;
-  std::vector<float> hidden_;
+  FrameAndRows made_;  // its rows
 };
 
 #define EXPECT_MALFORMED(status, text) \
@@ -211,7 +244,9 @@ TEST_F(SpoiledFrame, IsRefusedForItsHeader) {
     EXPECT_MALFORMED(WithHeader([=](StepHeader& h) { h.hidden_rows = count; }), "hidden_rows");
   }
   // Possible alone, but not with this many bytes.
-  EXPECT_MALFORMED(WithHeader([](StepHeader& h) { h.hidden_rows = 0; }), "message has");
+  EXPECT_MALFORMED(
+      WithHeader([](StepHeader& h) { h.hidden_rows = h.slot_rows = h.partial_rows = 0; }),
+      "message has");
   EXPECT_MALFORMED(WithHeader([](StepHeader& h) { h.num_block_ids = 4; }), "message has");
   EXPECT_MALFORMED(WithHeader([](StepHeader& h) { h.num_sequences = 3; }), "message has");
 }
@@ -269,6 +304,10 @@ TEST_F(SpoiledFrame, IsRefusedForSamplingOutOfRange) {
 TEST_F(SpoiledFrame, IsRefusedForItsArrays) {
   EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.block_ids[1] = 30; }), "block id is 30");
   EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.block_ids[2] = -1; }), "block id is -1");
+  EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.copies[0].from = -1; }), "copied block is -1");
+  EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.copies[0].from = 30; }), "copied block is 30");
+  EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.copies[1].to = 30; }), "copied to is 30");
+  EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.copies[1].to = 2; }), "of block 2 to itself");
   EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.tokens[3] = -1; }), "token is -1");
   EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.logit_rows[1] = 4; }), "logit row is 4");
   EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.logit_rows[0] = -1; }), "logit row is -1");
@@ -284,12 +323,38 @@ TEST_F(SpoiledFrame, IsRefusedForItsArrays) {
 }
 
 TEST_F(SpoiledFrame, IsRefusedWhenItsRowsDoNotFit) {
-  MemoryReceiver receiver(Bytes());
-  StepFrame got;
-  std::vector<float> room(size_t{3} * kHiddenSize);
-  EXPECT_MALFORMED(
-      ReceiveStep(receiver, SmallShape(), kEpoch, kHiddenSize, &got, absl::MakeSpan(room), kLong),
-      "do not fit in 36");
+  const auto receive = [&](const auto& shrink) {
+    MemoryReceiver receiver(Bytes());
+    StepFrame got;
+    RowsRoom room;
+    shrink(room);
+    return ReceiveStep(receiver, SmallShape(), kRow, kEpoch, &got, room.span(), kLong);
+  };
+  EXPECT_MALFORMED(receive([](RowsRoom& r) { r.hidden.resize(size_t{3} * kHiddenSize); }),
+                   "hidden_rows of 4 x 12 values do not fit in 36");
+  EXPECT_MALFORMED(receive([](RowsRoom& r) { r.slot_experts.resize(11); }),
+                   "slot_rows of 4 x 3 values do not fit in 11");
+  EXPECT_MALFORMED(receive([](RowsRoom& r) { r.slot_weights.clear(); }),
+                   "slot_rows of 4 x 4 values do not fit in 0");
+  EXPECT_MALFORMED(receive([](RowsRoom& r) { r.partials.resize(59); }),
+                   "partial_rows of 5 x 12 values do not fit in 59");
+}
+
+TEST_F(SpoiledFrame, IsRefusedForItsSlots) {
+  for (const uint32_t count : {0u, 1u, 5u, 0xffffffffu}) {
+    EXPECT_MALFORMED(WithHeader([=](StepHeader& h) { h.slot_rows = count; }), "_rows is ");
+  }
+  for (const uint32_t count : {17u, 0x80000000u, 0xffffffffu}) {
+    EXPECT_MALFORMED(WithHeader([=](StepHeader& h) { h.partial_rows = count; }), "partial_rows is");
+  }
+  EXPECT_MALFORMED(WithHeader([](StepHeader& h) { h.partial_rows = 4; }), "message has");
+  // Slots without all rows, and slots of a model without experts.
+  EXPECT_MALFORMED(WithHeader([](StepHeader& h) { h.hidden_rows = 2; }), "slot_rows is 4");
+  EXPECT_MALFORMED(Receive(Bytes(), {.hidden_size = kHiddenSize}), "slot_rows is 4");
+  EXPECT_MALFORMED(WithRows([](FrameAndRows& m) { m.slot_experts[5] = 9; }), "expert is 9");
+  EXPECT_MALFORMED(WithRows([](FrameAndRows& m) { m.slot_experts[0] = -1; }), "expert is -1");
+  EXPECT_MALFORMED(WithRows([](FrameAndRows& m) { m.slot_experts[11] = 4; }),
+                   "slots of row 3 use expert 4 twice");
 }
 
 TEST(StepFrame, SurvivesRandomDamage) {
@@ -299,18 +364,17 @@ TEST(StepFrame, SurvivesRandomDamage) {
   int refused = 0;
   StepFrame got;
   StepOutput got_output;
-  std::vector<float> room(size_t{40} * kHiddenSize);
+  RowsRoom room;
   for (int i = 0; i < 5000; ++i) {
     MemorySender sender;
     const FrameAndRows made = maker.Next();
-    ASSERT_OK(SendStep(sender, made.frame, made.hidden, kLong));
+    ASSERT_OK(SendStep(sender, made.frame, made.rows(), kLong));
     std::vector<uint8_t> bytes = sender.message();
-    const size_t interesting = bytes.size() - made.hidden.size() * sizeof(float);
+    const size_t values = made.hidden.size() + made.slot_weights.size() + made.partials.size();
+    const size_t interesting = bytes.size() - values * sizeof(float);
     for (uint64_t n = 0; n < 1 + random() % 3; ++n) bytes[random() % interesting] = random();
     MemoryReceiver receiver(bytes);
-    refused +=
-        !ReceiveStep(receiver, SmallShape(), kEpoch, kHiddenSize, &got, absl::MakeSpan(room), kLong)
-             .ok();
+    refused += !ReceiveStep(receiver, SmallShape(), kRow, kEpoch, &got, room.span(), kLong).ok();
     ASSERT_OK(SendOutput(sender, maker.NextOutput(), kLong));
     bytes = sender.message();
     bytes[random() % bytes.size()] = random();

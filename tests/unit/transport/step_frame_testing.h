@@ -11,6 +11,8 @@
 namespace dovetail::testing {
 
 inline constexpr int kHiddenSize = 12;
+inline constexpr RowShape kRow = {
+    .hidden_size = kHiddenSize, .num_experts = 9, .experts_used = 3, .shared_slot = true};
 inline constexpr int kVocabSize = 50;
 inline constexpr uint64_t kEpoch = 9;
 
@@ -26,6 +28,24 @@ inline StepShape SmallShape() {
 struct FrameAndRows {
   transport::StepFrame frame;
   std::vector<float> hidden;
+  std::vector<int32_t> slot_experts;
+  std::vector<float> slot_weights;
+  std::vector<float> partials;
+
+  transport::StepRows rows() const { return {hidden, slot_experts, slot_weights, partials}; }
+};
+
+// Room for the largest frame.
+struct RowsRoom {
+  std::vector<float> hidden = std::vector<float>(size_t{40} * kHiddenSize);
+  std::vector<int32_t> slot_experts = std::vector<int32_t>(size_t{40} * kRow.experts_used);
+  std::vector<float> slot_weights = std::vector<float>(size_t{40} * kRow.slots());
+  std::vector<float> partials = std::vector<float>(size_t{40} * kRow.slots() * kHiddenSize);
+
+  transport::StepRoom span() {
+    return {absl::MakeSpan(hidden), absl::MakeSpan(slot_experts), absl::MakeSpan(slot_weights),
+            absl::MakeSpan(partials)};
+  }
 };
 
 class FrameMaker {
@@ -53,11 +73,18 @@ class FrameMaker {
     h.num_rows = frame.tokens.size();
     h.num_block_ids = frame.block_ids.size();
     h.num_logit_rows = frame.logit_rows.size();
+    for (int i = Between(0, shape.max_block_copies()); i > 0; --i) {
+      const int from = Between(0, shape.num_blocks_in_all() - 2);
+      frame.copies.push_back({from, from + 1});
+    }
+    h.num_copies = frame.copies.size();
+    for (uint32_t i = 0; i < h.segment; ++i) frame.segment_us.push_back(Between(0, 1 << 30));
+    h.num_segment_times = frame.segment_us.size();
     const uint32_t choices[] = {0, h.num_rows, h.num_logit_rows};
     h.hidden_rows = choices[Between(0, 2)];
     h.hidden_size = kHiddenSize;
-    out.hidden.resize(size_t{h.hidden_rows} * h.hidden_size);
-    for (float& value : out.hidden) value = static_cast<float>(Between(-1000, 1000)) / 7.0f;
+    Fill(h.hidden_rows * h.hidden_size, &out.hidden);
+    if (h.hidden_rows == h.num_rows && Between(0, 1) == 0) AddSlots(&out);
     return out;
   }
 
@@ -78,12 +105,34 @@ class FrameMaker {
       out.header.num_logit_rows += sequence.num_logit_rows;
       out.sequences.push_back(sequence);
     }
+    for (int i = Between(0, 9); i > 0; --i) out.segment_us.push_back(Between(0, 1 << 30));
+    out.header.num_segment_times = out.segment_us.size();
     out.logits.resize(size_t{out.header.num_logit_rows} * kVocabSize);
     for (float& value : out.logits) value = static_cast<float>(Between(-1000, 1000)) / 3.0f;
     return out;
   }
 
  private:
+  void Fill(size_t count, std::vector<float>* values) {
+    values->resize(count);
+    for (float& value : *values) value = static_cast<float>(Between(-1000, 1000)) / 7.0f;
+  }
+
+  // A frame between the parts of a layer with experts.
+  void AddSlots(FrameAndRows* out) {
+    transport::StepHeader& h = out->frame.header;
+    h.slot_rows = h.num_rows;
+    h.partial_rows = Between(0, static_cast<int>(h.slot_rows) * kRow.slots());
+    for (uint32_t row = 0; row < h.slot_rows; ++row) {
+      const int first = Between(0, kRow.num_experts - 1);
+      for (int slot = 0; slot < kRow.experts_used; ++slot) {
+        out->slot_experts.push_back((first + 2 * slot) % kRow.num_experts);
+      }
+    }
+    Fill(size_t{h.slot_rows} * kRow.slots(), &out->slot_weights);
+    Fill(size_t{h.partial_rows} * kHiddenSize, &out->partials);
+  }
+
   int Between(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
 
   void AddSequence(const StepShape& shape, int num_rows, int* logits_left,

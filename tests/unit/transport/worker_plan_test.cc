@@ -15,8 +15,10 @@ WorkerPlan SomePlan() {
   plan.plan_id = 0xfedcba9876543210;
   plan.model_path = "/models/a.gguf";
   plan.model_fingerprint = 0x8000000000000001;
-  plan.route = {{"cpu:0", {{OpKind::kEmbedding, -1}, {OpKind::kAttention, 0}, {OpKind::kMlp, 0}}},
-                {"cpu:1", {{OpKind::kNorm, -1}, {OpKind::kLmHead, -1}}}};
+  plan.route = {
+      {"cpu:0", {{OpKind::kEmbedding, -1}, {OpKind::kAttention, 0}, {OpKind::kMlp, 0}}},
+      {"cpu:1", {{OpKind::kNorm, -1}, {OpKind::kLmHead, -1}}},
+      {"cpu:2", {{OpKind::kRouter, 1}, {OpKind::kSharedExperts, 1}, {OpKind::kExperts, 1, 8, 64}}}};
   plan.step_shape = {.max_rows = 512,
                      .max_sequences = 16,
                      .max_logit_rows = 64,
@@ -28,9 +30,10 @@ WorkerPlan SomePlan() {
 }
 
 TEST(WorkerPlan, RoundTrips) {
-  for (const KvType kv_type : {KvType::kF32, KvType::kF16}) {
+  for (const KvType kv_type : kKvTypes) {
     WorkerPlan plan = SomePlan();
     plan.step_shape.kv_type = kv_type;
+    plan.step_shape.layer_kv_types = {KvType::kF16, kv_type};
     v1::WorkerPlan sent, got;
     ToProto(plan, &sent);
     ASSERT_TRUE(got.ParseFromString(sent.SerializeAsString()));
@@ -77,9 +80,25 @@ TEST(WorkerPlan, NamesTheFieldThatIsOutOfRange) {
                  "route[0].ops[1].layer is -1");
   EXPECT_REFUSED(With([](P& p) { p.mutable_route(0)->mutable_ops(0)->set_layer(0); }),
                  "route[0].ops[0].layer is 0, expected -1");
+  EXPECT_REFUSED(With([](P& p) { p.mutable_route(2)->mutable_ops(2)->set_expert_end(8); }),
+                 "route[2].ops[2]: experts 8 to 8 are no range of experts");
+  EXPECT_REFUSED(With([](P& p) { p.mutable_route(2)->mutable_ops(2)->set_expert_begin(-1); }),
+                 "experts -1 to 64");
+  EXPECT_REFUSED(With([](P& p) { p.mutable_route(2)->mutable_ops(2)->set_expert_end(1 << 17); }),
+                 "experts 8 to 131072");
+  EXPECT_REFUSED(With([](P& p) { p.mutable_route(2)->mutable_ops(0)->set_expert_end(1); }),
+                 "route[2].ops[0]: experts 0 to 1");
+  EXPECT_REFUSED(With([](P& p) { p.mutable_route(2)->mutable_ops(0)->set_layer(-1); }),
+                 "route[2].ops[0].layer is -1");
   EXPECT_REFUSED(With([](P& p) { p.mutable_step_shape()->set_max_rows(-5); }), "max_rows is -5");
   EXPECT_REFUSED(With([](P& p) { p.mutable_step_shape()->set_num_kv_blocks(INT32_MAX); }),
                  "num_kv_blocks is 2147483647");
+  EXPECT_REFUSED(
+      With([](P& p) { p.mutable_step_shape()->set_kv_type(static_cast<v1::KvType>(9)); }),
+      "step_shape.kv_type is 9, which is no type");
+  EXPECT_REFUSED(
+      With([](P& p) { p.mutable_step_shape()->add_layer_kv_types(v1::KV_TYPE_UNSPECIFIED); }),
+      "step_shape.layer_kv_types[0] is 0, which is no type");
   EXPECT_REFUSED(With([](P& p) { p.set_ring_bytes(~uint64_t{0}); }), "ring_bytes is");
 }
 

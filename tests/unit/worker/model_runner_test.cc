@@ -7,12 +7,14 @@
 #include <fstream>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
 #include "model/gguf/gguf_file.h"
 #include "tests/testing/local_pipeline.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/test_data.h"
 #include "tests/testing/tiny_llama.h"
 
 namespace dovetail::worker {
@@ -86,6 +88,72 @@ TEST_F(ModelRunnerTest, NamesTheOpWhereAValueStoppedBeingFinite) {
   }
 }
 
+// Attention, router and experts 1 and 2 of each layer on cpu:0, expert 0 on cpu:1.
+Route DividedRoute(const model::ModelConfig& config) {
+  Route route = {{"cpu:0", {}}};
+  for (const Op& op : model::OpsOf(config)) {
+    if (op.kind != OpKind::kExperts) {
+      route.back().ops.push_back(op);
+      continue;
+    }
+    route.push_back({"cpu:1", {{OpKind::kExperts, op.layer, 0, 1}}});
+    route.push_back({"cpu:0", {{OpKind::kExperts, op.layer, 1, 3}}});
+  }
+  return route;
+}
+
+TEST_F(ModelRunnerTest, NamesThePartOfALayerWhereAValueStoppedBeingFinite) {
+  testing::WriteTinyLlama(options_.gguf, {.experts = 3, .experts_used = 3});
+  std::string whole = testing::ReadFileOrDie(options_.gguf);
+  // Ops: embedding; attention, router, experts of layer 0; those of layer 1.
+  const std::pair<const char*, uint32_t> cases[] = {{"blk.1.ffn_down_exps.weight", 7},
+                                                    {"blk.1.ffn_gate_inp.weight", 6}};
+  for (const auto& [tensor, op] : cases) {
+    std::ofstream(options_.gguf, std::ios::binary) << whole;
+    Spoil(tensor, std::numeric_limits<float>::quiet_NaN());
+    for (const bool divided : {false, true}) {
+      options_.make_route = nullptr;
+      if (divided) options_.make_route = &DividedRoute;
+      ASSERT_OK_AND_ASSIGN(const auto output, RunOne());
+      EXPECT_EQ(output.header.error_layer, op) << tensor << divided;
+      EXPECT_EQ(output.sequences.at(0).token, -1);
+    }
+  }
+}
+
+// Between the parts of a layer all state is in the frames: steps may overtake each other.
+TEST_F(ModelRunnerTest, StepsInFlightBetweenPartsDoNotMix) {
+  testing::WriteTinyLlama(options_.gguf, {.experts = 3});
+  options_.make_route = &DividedRoute;
+  ASSERT_OK_AND_ASSIGN(auto pipeline, LocalPipeline::Start(options_));
+  const auto frame_of = [&](int i) {
+    StepFrame frame = pipeline->NewFrame();
+    LocalPipeline::AddRows({i, 3 * i, i + 7}, 0, 3, 2 * i, 3, SequenceStep::kReturnLogits, {},
+                           &frame);
+    return frame;
+  };
+  constexpr int kSteps = 8;
+  std::vector<std::vector<float>> alone;
+  for (int i = 0; i < kSteps; ++i) {
+    ASSERT_OK_AND_ASSIGN(const auto output, pipeline->RunStep(frame_of(i)));
+    alone.push_back(output.logits);
+  }
+  for (int i = 0; i < kSteps; ++i) ASSERT_OK(pipeline->Send(frame_of(i)));
+  for (int i = 0; i < kSteps; ++i) {
+    ASSERT_OK_AND_ASSIGN(const auto output, pipeline->Receive());
+    EXPECT_EQ(output.logits, alone[i]) << i;
+  }
+}
+
+// A key of minus infinity may get a probability of 0, so it must be seen when it is stored: f16
+// holds no such numbers.
+TEST_F(ModelRunnerTest, SeesAKeyThatTheCacheCannotHold) {
+  Spoil("blk.0.attn_k.weight", 1e30f);
+  options_.shape.kv_type = KvType::kF16;
+  ASSERT_OK_AND_ASSIGN(const auto output, RunOne());
+  EXPECT_EQ(output.header.error_layer, 2u);
+}
+
 TEST_F(ModelRunnerTest, SeesInfinityInTheLogits) {
   Spoil("output.weight", std::numeric_limits<float>::infinity());
   ASSERT_OK_AND_ASSIGN(const auto output, RunOne());
@@ -135,10 +203,18 @@ class BadFrame : public ModelRunnerTest {
     StepFrame frame = (*pipeline)->NewFrame();
     LocalPipeline::AddRows(kTokens, 0, 5, 0, 1, SequenceStep::kSample, {}, &frame);
     change(frame);
-    EXPECT_THAT((*pipeline)->RunStep(frame),
+    const transport::StepHeader& h = frame.header;
+    hidden_.resize(size_t{h.hidden_rows} * h.hidden_size);
+    slot_experts_.resize(size_t{h.slot_rows} * 2);
+    slot_weights_.resize(size_t{h.slot_rows} * 2);
+    partials_.resize(size_t{h.partial_rows} * h.hidden_size);
+    EXPECT_THAT((*pipeline)->RunStep(frame, {hidden_, slot_experts_, slot_weights_, partials_}),
                 testing::StatusIs(absl::StatusCode::kAborted, ::testing::_));
     return (*pipeline)->failures().empty() ? "" : std::string((*pipeline)->failures()[0].message());
   }
+
+  std::vector<float> hidden_, slot_weights_, partials_;
+  std::vector<int32_t> slot_experts_;
 };
 
 TEST_F(BadFrame, TokenOutsideTheVocabulary) {
@@ -149,6 +225,28 @@ TEST_F(BadFrame, SegmentOfAnotherWorker) {
   options_.cuts = {3};
   EXPECT_THAT(FailureOf([](StepFrame& f) { f.header.segment = 1; }), HasSubstr("segment 1"));
   EXPECT_THAT(FailureOf([](StepFrame& f) { f.header.segment = 9; }), HasSubstr("segment 9"));
+}
+
+TEST_F(BadFrame, RowsThatASegmentDoesNotStartFrom) {
+  testing::WriteTinyLlama(options_.gguf, {.experts = 3});
+  options_.make_route = &DividedRoute;
+  EXPECT_THAT(FailureOf([](StepFrame& f) { f.header.hidden_rows = 5; }),
+              HasSubstr("segment 0: hidden_rows is 5, expected 0"));
+  // Segment 2 starts with expert 1, after expert 0 has made a row for each that uses it.
+  slot_experts_ = {0, 1, 2, 1, 0, 2, 1, 2, 2, 1};
+  const auto failure = [&](uint32_t slot_rows, uint32_t partial_rows) {
+    return FailureOf([=](StepFrame& f) {
+      f.header.segment = 2;
+      f.header.hidden_rows = 5;
+      f.header.slot_rows = slot_rows;
+      f.header.partial_rows = partial_rows;
+    });
+  };
+  EXPECT_THAT(failure(5, 3), HasSubstr("segment 2: partial_rows is 3, expected 2"));
+  EXPECT_THAT(failure(5, 0), HasSubstr("partial_rows is 0, expected 2"));
+  EXPECT_THAT(failure(0, 0), HasSubstr("slot_rows is 0, expected 5"));
+  slot_experts_ = {0, 1, 0, 1, 0, 2, 0, 2, 0, 1};
+  EXPECT_THAT(failure(5, 10), HasSubstr("partial_rows is 10, expected 5"));
 }
 
 TEST_F(BadFrame, SampleWithoutTheLogitsOfTheLastRow) {

@@ -134,10 +134,12 @@ TEST(RouterTest, LogitsThatAreNoNumbersGiveValidExperts) {
       ExpertConfig config = {.count = 8, .num_used = 5, .score = score};
       for (int groups : {1, 2}) {
         config.num_groups = config.groups_used = groups;
-        for (int32_t e : Choose(config, logits).experts) {
+        const std::vector<int32_t> experts = Choose(config, logits).experts;
+        for (int32_t e : experts) {
           EXPECT_GE(e, 0);
           EXPECT_LT(e, 8);
         }
+        EXPECT_EQ(std::set<int32_t>(experts.begin(), experts.end()).size(), 5u);
       }
     }
   }

@@ -103,6 +103,34 @@ TEST_F(WeightLoaderTest, PackedBytesAreThoseOfOneThread) {
   EXPECT_EQ(std::memcmp(one->weights->data(), two->weights->data(), one->weight_bytes()), 0);
 }
 
+// A range of experts has the bytes that these experts have among all, biases aside.
+TEST_F(WeightLoaderTest, RangesOfExpertsAreThoseExperts) {
+  MakePlan({.hidden = 64, .ffn = 96, .experts = 5, .type = WeightType::kQ8_0});
+  constexpr Op kAll = {OpKind::kExperts, 0, 0, 5}, kSome = {OpKind::kExperts, 0, 2, 4};
+  const Route rest = {{"cpu:1", {{OpKind::kEmbedding}}}};
+  const auto load = [&](const Op& op, const std::string& suffix) {
+    plan_.route = rest;
+    plan_.route.push_back({"cpu:0", {op}});
+    options_.weights_path = dir_ + "/weights" + suffix;
+    done_ = 0;
+    return LoadWeights(plan_, options_, &pool_);
+  };
+  ASSERT_OK_AND_ASSIGN(const auto all, load(kAll, "all"));
+  ASSERT_OK_AND_ASSIGN(auto some, load(kSome, "some"));
+  for (const auto role : {model::WeightRole::kExpertGate, model::WeightRole::kExpertUp,
+                          model::WeightRole::kExpertDown}) {
+    const model::WeightSlot& whole = all->SlotOf(kAll, role);
+    const model::WeightSlot& part = some->SlotOf(kSome, role);
+    ASSERT_EQ(part.bytes, whole.bytes / 5 * 2);
+    EXPECT_EQ(std::memcmp(some->DataOf(part), all->DataOf(whole) + whole.bytes / 5 * 2, part.bytes),
+              0);
+  }
+  // As many other experts are other weights: nothing is taken for what it is not.
+  some.reset();
+  ASSERT_OK_AND_ASSIGN(const auto others, load({OpKind::kExperts, 0, 1, 3}, "some"));
+  EXPECT_FALSE(others->reattached);
+}
+
 TEST_F(WeightLoaderTest, FindsItsSegmentsAgain) {
   ASSERT_OK(LoadWeights(plan_, options_, &pool_));
   done_ = 0;

@@ -46,19 +46,22 @@ TEST(Workspace, IsAsLargeAsThePlanSays) {
 
 TEST(Workspace, HasBuffersForExperts) {
   const model::ModelConfig config = TinyConfig(/*experts=*/4);
-  ASSERT_OK_AND_ASSIGN(const auto ws, Workspace::Create(config, {{OpKind::kMlp, 1}}, kShape, 2));
+  ASSERT_OK_AND_ASSIGN(
+      const auto ws,
+      Workspace::Create(config, {{OpKind::kRouter, 1}, {OpKind::kExperts, 1, 0, 4}}, kShape, 2));
   const ExpertBuffers& e = ws->experts;
   for (const void* buffer :
-       {static_cast<void*>(e.router), static_cast<void*>(e.shared_gate),
-        static_cast<void*>(e.slot_experts), static_cast<void*>(e.slot_weights),
-        static_cast<void*>(e.slot_sources), static_cast<void*>(e.pair_rows),
-        static_cast<void*>(e.begin), static_cast<void*>(e.gate), static_cast<void*>(e.up),
-        static_cast<void*>(e.y), static_cast<void*>(e.in_act.block32.q),
+       {static_cast<void*>(e.router), static_cast<void*>(e.slot_experts),
+        static_cast<void*>(e.slot_weights), static_cast<void*>(e.slot_sources),
+        static_cast<void*>(e.pair_rows), static_cast<void*>(e.begin), static_cast<void*>(e.gate),
+        static_cast<void*>(e.up), static_cast<void*>(e.y), static_cast<void*>(e.in_act.block32.q),
         static_cast<void*>(e.in_act.block256.bsum), static_cast<void*>(e.act.block32.d),
         static_cast<void*>(e.act.block256.q)}) {
     EXPECT_NE(buffer, nullptr);
   }
   EXPECT_EQ(ws->gate, nullptr);
+  EXPECT_EQ(e.shared_gate, nullptr);
+  EXPECT_EQ(e.y_floats, 24 * 2 * config.hidden_size);
   ASSERT_OK_AND_ASSIGN(const auto dense,
                        Workspace::Create(TinyConfig(), {{OpKind::kMlp, 1}}, kShape, 2));
   EXPECT_EQ(dense->experts.y, nullptr);
@@ -77,11 +80,15 @@ TEST(Workspace, HasOnlyWhatTheOpsNeed) {
 
 // The planner's formula and the kernels' must be the same; the worker aborts where they are not.
 TEST(Workspace, AttentionScratchIsPlannedAsTheKernelsWantIt) {
-  for (int head_dim : {16, 48, 64, 80, 96, 128, 192, 256, 576}) {
-    EXPECT_EQ(model::AttentionScratchFloats(head_dim),
-              kernels::AttentionScratchFloats(8, 2, head_dim))
-        << head_dim;
+  const auto expect_same = [](const KvShape& shape) {
+    EXPECT_EQ(model::AttentionScratchFloats(shape), kernels::AttentionScratchFloats(shape))
+        << shape.key_dim;
+  };
+  for (int head_dim : {16, 48, 64, 80, 96, 128, 192, 256}) {
+    expect_same({KvLayout::kHeads, 2, head_dim, head_dim});
   }
+  expect_same({KvLayout::kLatent, 1, 576, 512});
+  expect_same({KvLayout::kLatent, 1, 50, 36});
 }
 
 }  // namespace

@@ -1,0 +1,27 @@
+// BenchTrace: replays a trace on a local job and reports what its users would have seen.
+#ifndef DOVETAIL_TOOLS_DOVETAIL_BENCH_TRACE_H_
+#define DOVETAIL_TOOLS_DOVETAIL_BENCH_TRACE_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "tools/dovetail/local_job.h"
+#include "tools/dovetail/trace.h"
+
+namespace dovetail::tools {
+
+struct BenchTraceFlags {
+  std::string path;
+  TraceOptions options;
+  int slots = 32;            // sequences of one step
+  double ttft_seconds = 2;   // a good answer: its first token within this,
+  double itl_seconds = 0.2;  // its tokens in the mean within this after each other
+};
+
+// Prints one JSON object: requests, tokens, seconds; goodput (good answers a second, and their
+// share); time to first token and between tokens at p50, p95 and p99, in milliseconds.
+absl::Status BenchTrace(const BenchTraceFlags& flags, const LocalJobFlags& job_flags);
+
+}  // namespace dovetail::tools
+
+#endif  // DOVETAIL_TOOLS_DOVETAIL_BENCH_TRACE_H_

@@ -1,0 +1,21 @@
+// BindMoe: the parts of a layer with experts that a worker has next to each other, as one layer.
+#ifndef DOVETAIL_WORKER_BIND_MOE_H_
+#define DOVETAIL_WORKER_BIND_MOE_H_
+
+#include <memory>
+
+#include "absl/types/span.h"
+#include "base/route.h"
+#include "worker/layers/moe.h"
+#include "worker/weight_store.h"
+
+namespace dovetail::worker {
+
+// `parts`: ops of one layer, owned and neighbours in the route. `experts`: all kExperts ops of that
+// layer, in the order of the route.
+std::unique_ptr<Moe> BindMoe(const WeightStore& store, absl::Span<const Op> parts,
+                             absl::Span<const Op> experts);
+
+}  // namespace dovetail::worker
+
+#endif  // DOVETAIL_WORKER_BIND_MOE_H_
