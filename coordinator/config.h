@@ -60,6 +60,9 @@ struct ServeConfig {
   absl::Duration worker_timeout = absl::Seconds(10);    // without a sign of life
   absl::Duration recovery_timeout = absl::Seconds(60);  // streams wait for a lost worker
   absl::Duration drain_timeout = absl::Seconds(30);
+  std::string chat_template;              // Jinja file instead of the model's own; empty: its own
+  std::string tool_parser = "auto";       // how answers call tools (chat/chat_dialect.h)
+  std::string reasoning_parser = "auto";  // auto, think or none
   std::string log_level = "info";
 };
 

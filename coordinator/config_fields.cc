@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "coordinator/api_keys.h"
+#include "coordinator/chat/chat_dialect.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -228,6 +229,28 @@ void ReadLogLevel(const YamlNode& node, absl::string_view name, ConfigDraft* dra
                                    ", got ", Quoted(node)));
 }
 
+void ReadToolParser(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+                    Mistakes* mistakes) {
+  if (node.kind == YamlKind::kScalar &&
+      (node.scalar == "auto" || node.scalar == "none" || FindDialect(node.scalar) != nullptr)) {
+    draft->config.tool_parser = node.scalar;
+    return;
+  }
+  mistakes->Add(node, absl::StrCat("`", name, "` must be one of auto, none, ", DialectNames(),
+                                   ", got ", Quoted(node)));
+}
+
+void ReadReasoningParser(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+                         Mistakes* mistakes) {
+  if (node.kind == YamlKind::kScalar &&
+      (node.scalar == "auto" || node.scalar == "none" || node.scalar == "think")) {
+    draft->config.reasoning_parser = node.scalar;
+    return;
+  }
+  mistakes->Add(node,
+                absl::StrCat("`", name, "` must be one of auto, none, think, got ", Quoted(node)));
+}
+
 void ReadTotalThreads(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                       Mistakes* mistakes) {
   if (auto value = ReadInt(node, name, 1, 4096, mistakes)) {
@@ -281,6 +304,9 @@ const std::vector<ConfigField>& ConfigFields() {
       {"worker_timeout", "", Duration(&ServeConfig::worker_timeout)},
       {"recovery_timeout", "", Duration(&ServeConfig::recovery_timeout)},
       {"drain_timeout", "", Duration(&ServeConfig::drain_timeout)},
+      {"chat_template", "", Text(&ServeConfig::chat_template)},
+      {"tool_parser", "", ReadToolParser},
+      {"reasoning_parser", "", ReadReasoningParser},
       {"log_level", "", ReadLogLevel},
   };
   return *fields;

@@ -50,6 +50,9 @@ constexpr Flag kFlags[] = {
     {"worker_timeout", "DURATION", "a worker this silent is lost (default: 10s)"},
     {"recovery_timeout", "DURATION", "streams wait for a lost worker to come back (default: 60s)"},
     {"drain_timeout", "DURATION", "wait for running requests before the end (default: 30s)"},
+    {"chat_template", "FILE", "Jinja chat template instead of the model's own"},
+    {"tool_parser", "NAME", "how answers call tools: auto, none, hermes, ... (default: auto)"},
+    {"reasoning_parser", "NAME", "auto, think or none (default: auto)"},
     {"log_level", "LEVEL", "debug, info, warn, error or off (default: info)"},
 };
 

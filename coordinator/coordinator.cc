@@ -205,9 +205,12 @@ void Coordinator::Impl::StartEngine() {
     cluster->OnPipelineLost(reason);
   };
   engine = std::make_unique<Engine>(engine_options);
-  generation = std::make_unique<GenerationService>(model.name, &model.config, model.tokenizer.get(),
-                                                   model.chat_template.get(), engine.get(),
-                                                   shape.context_length, config.max_new_tokens);
+  ChatFormatOptions parsers;
+  parsers.tool_parser = config.tool_parser;
+  parsers.reasoning_parser = config.reasoning_parser;
+  generation = std::make_unique<GenerationService>(
+      model.name, &model.config, model.tokenizer.get(), model.chat_template.get(), engine.get(),
+      shape.context_length, config.max_new_tokens, parsers);
   generation->set_metrics(&metrics);
 }
 

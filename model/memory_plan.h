@@ -59,6 +59,10 @@ inline constexpr int64_t kRingBytes = int64_t{4} << 20;
 // Resident bytes of a worker process before it loads anything: code, gRPC, thread stacks.
 inline constexpr int64_t kRuntimeBytes = int64_t{40} << 20;
 
+// Bytes of the largest frame without its residual stream and of the largest output without logits,
+// which a worker keeps outside of its workspace. (transport/step_frame.h has the structs, which
+// model/ must not include; a test compares.)
+int64_t FrameBytes(const StepShape& shape);
 // What frames of this model carry for each row.
 RowShape RowShapeOf(const ModelConfig& config);
 
@@ -107,7 +111,7 @@ struct WorkerMemory {
   int64_t kv = 0;
   int64_t workspace = 0;
   int64_t communication = 0;  // rings that end at this worker
-  int64_t runtime = 0;        // what the process needs before any model
+  int64_t runtime = 0;        // what the process needs before any model, and frames
   int64_t total() const { return weights_packed + kv + workspace + communication + runtime; }
 };
 absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const GgufFile& file,

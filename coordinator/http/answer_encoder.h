@@ -11,7 +11,7 @@
 
 #include "absl/time/time.h"
 #include "absl/types/span.h"
-#include "coordinator/generation.h"
+#include "coordinator/generation_request.h"
 #include "coordinator/http/api_error.h"
 #include "coordinator/http/http_message.h"
 
@@ -19,12 +19,12 @@ namespace dovetail::coordinator {
 
 // A choice of an answer that is not streamed: what its events added up to.
 struct CompletedChoice {
-  std::string text;
+  AnswerDelta answer;
   FinishReason reason = FinishReason::kStop;
 };
 
 struct AnswerTotals {
-  RequestUsage usage;           // of all choices together
+  RequestUsage usage;           // of all choices together; a prompt counts once
   absl::Duration taken;         // from the request's headers
   absl::Duration first_answer;  // the same, to the first event
 };

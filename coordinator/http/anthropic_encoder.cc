@@ -21,6 +21,7 @@ std::string NamedEvent(const Json& data) {
 }
 
 const char* StopReason(FinishReason reason) {
+  if (reason == FinishReason::kToolCalls) return "tool_use";
   return reason == FinishReason::kLength ? "max_tokens" : "end_turn";
 }
 
@@ -105,9 +106,26 @@ std::string AnthropicEncoder::Delta(Json delta) const {
 
 std::string AnthropicEncoder::Event(int, const GenerationEvent& event) {
   std::string events;
+  if (!event.reasoning.empty()) {
+    events = OpenBlock("thinking", {{"type", "thinking"}, {"thinking", ""}, {"signature", ""}});
+    absl::StrAppend(&events, Delta({{"type", "thinking_delta"}, {"thinking", event.reasoning}}));
+  }
   if (!event.text.empty()) {
-    events = OpenBlock("text", {{"type", "text"}, {"text", ""}});  // before its index is used
+    absl::StrAppend(&events, OpenBlock("text", {{"type", "text"}, {"text", ""}}));
     absl::StrAppend(&events, Delta({{"type", "text_delta"}, {"text", event.text}}));
+  }
+  for (const ToolCallDelta& call : event.tool_calls) {
+    // Each call is a block; only its first piece has the id.
+    if (!call.id.empty()) {
+      absl::StrAppend(&events, CloseBlock());
+      absl::StrAppend(&events, OpenBlock("tool_use", {{"type", "tool_use"},
+                                                      {"id", call.id},
+                                                      {"name", call.name},
+                                                      {"input", Json::object()}}));
+    }
+    if (call.arguments.empty()) continue;
+    absl::StrAppend(&events,
+                    Delta({{"type", "input_json_delta"}, {"partial_json", call.arguments}}));
   }
   if (event.finished) {
     absl::StrAppend(&events, CloseBlock());
@@ -132,9 +150,19 @@ std::string AnthropicEncoder::KeepAlive() { return NamedEvent({{"type", "ping"}}
 
 HttpResponse AnthropicEncoder::Whole(absl::Span<const CompletedChoice> choices,
                                      const AnswerTotals& totals) {
+  const AnswerDelta& answer = choices[0].answer;
   Json content = Json::array();
-  if (!choices[0].text.empty()) {
-    content.push_back({{"type", "text"}, {"text", choices[0].text}});
+  if (!answer.reasoning.empty()) {
+    content.push_back({{"type", "thinking"}, {"thinking", answer.reasoning}, {"signature", ""}});
+  }
+  if (!answer.text.empty()) content.push_back({{"type", "text"}, {"text", answer.text}});
+  for (const ToolCallDelta& call : answer.tool_calls) {
+    // Arguments that were cut off by the limit are no JSON; the reason says so.
+    Json input = Json::parse(call.arguments, nullptr, /*allow_exceptions=*/false);
+    content.push_back({{"type", "tool_use"},
+                       {"id", call.id},
+                       {"name", call.name},
+                       {"input", input.is_object() ? std::move(input) : Json::object()}});
   }
   HttpResponse response = JsonResponse(
       200, Dump(Message(std::move(content), StopReason(choices[0].reason), totals.usage)));

@@ -95,24 +95,26 @@ void GenerationCall::StartAll(ParsedCall call) {
   // Before Start, so that it is known on the I/O thread before any event comes there. A task must
   // be copyable, which the encoder is not.
   auto encoder = std::make_shared<std::unique_ptr<AnswerEncoder>>(std::move(call.encoder));
-  context_->executor->OnIoThread([self, stream = call.stream, encoder, num_choices] {
-    self->OnParsed(stream, std::move(*encoder), num_choices);
-  });
+  context_->executor->OnIoThread(
+      [self, stream = call.stream, encoder, num_choices, per_prompt = call.choices_per_prompt] {
+        self->OnParsed(stream, std::move(*encoder), num_choices, per_prompt);
+      });
   for (int i = 0; i < num_choices && !closed_; ++i) {
     GenerationRequest& generation = call.generations[i];
     generation.deadline = request_.received + context_->request_timeout;
     generation.tenant = request_.tenant;
-    auto id = context_->api.generation->Start(
-        generation, std::make_shared<Sink>(weak_from_this(), context_->executor, i));
-    const bool ok = id.ok();
-    context_->executor->OnIoThread([self, i, id = std::move(id)] { self->OnStarted(i, id); });
-    if (!ok) return;
+    context_->api.generation->Start(
+        std::move(generation), std::make_shared<Sink>(weak_from_this(), context_->executor, i),
+        [self, i, executor = context_->executor](absl::StatusOr<RequestId> id) {
+          executor->OnIoThread([self, i, id = std::move(id)] { self->OnStarted(i, id); });
+        });
   }
 }
 
-void GenerationCall::OnParsed(bool stream, std::unique_ptr<AnswerEncoder> encoder,
-                              int num_choices) {
+void GenerationCall::OnParsed(bool stream, std::unique_ptr<AnswerEncoder> encoder, int num_choices,
+                              int per_prompt) {
   stream_ = stream;
+  choices_per_prompt_ = per_prompt;
   encoder_ = std::move(encoder);
   choices_.resize(num_choices);
 }
@@ -151,11 +153,11 @@ void GenerationCall::OnEvent(int index, const GenerationEvent& event) {
     }
     reply_->Write(encoder_->Event(index, event));
   } else {
-    choice.answer.text += event.text;
+    choice.completed.answer.Add(event);
   }
   if (!event.finished) return;
   choice.finished = true;
-  choice.answer.reason = event.reason;
+  choice.completed.reason = event.reason;
   choice.usage = event.usage;
   for (const Choice& other : choices_) {
     if (!other.finished) return;
@@ -174,11 +176,16 @@ void GenerationCall::OpenStream() {
 void GenerationCall::FinishAll() {
   AnswerTotals totals;
   std::vector<CompletedChoice> answers;
-  for (Choice& choice : choices_) {
-    totals.usage.prompt_tokens += choice.usage.prompt_tokens;
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    Choice& choice = choices_[i];
+    // A prompt counts once, however many answers it got.
+    if (i % static_cast<size_t>(choices_per_prompt_) == 0) {
+      totals.usage.prompt_tokens += choice.usage.prompt_tokens;
+      totals.usage.cached_tokens += choice.usage.cached_tokens;
+    }
     totals.usage.completion_tokens += choice.usage.completion_tokens;
-    totals.usage.cached_tokens += choice.usage.cached_tokens;
-    answers.push_back(std::move(choice.answer));
+    totals.usage.reasoning_tokens += choice.usage.reasoning_tokens;
+    answers.push_back(std::move(choice.completed));
   }
   totals.taken = absl::Now() - request_.received;
   totals.first_answer = first_event_ - request_.received;

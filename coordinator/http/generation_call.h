@@ -40,6 +40,7 @@ struct CallContext {
 struct ParsedCall {
   std::string model;  // "": the one that is served
   bool stream = false;
+  int choices_per_prompt = 1;
   std::vector<GenerationRequest> generations;  // choice i; deadline and tenant are set by the call
   std::vector<std::string> unknown_fields;
   std::unique_ptr<AnswerEncoder> encoder;
@@ -69,7 +70,7 @@ class GenerationCall : public HttpCall, public std::enable_shared_from_this<Gene
   struct Choice {
     std::optional<RequestId> id;
     bool finished = false;
-    CompletedChoice answer;
+    CompletedChoice completed;
     RequestUsage usage;
   };
 
@@ -80,7 +81,8 @@ class GenerationCall : public HttpCall, public std::enable_shared_from_this<Gene
   void AnswerAtOnce(HttpResponse answer);
 
   // I/O thread.
-  void OnParsed(bool stream, std::unique_ptr<AnswerEncoder> encoder, int num_choices);
+  void OnParsed(bool stream, std::unique_ptr<AnswerEncoder> encoder, int num_choices,
+                int per_prompt);
   void OnStarted(int index, const absl::StatusOr<RequestId>& id);
   void OnEvent(int index, const GenerationEvent& event);
   void OpenStream();
@@ -101,6 +103,7 @@ class GenerationCall : public HttpCall, public std::enable_shared_from_this<Gene
   bool stream_ = false;
   bool stream_open_ = false;
   absl::Time first_event_ = absl::InfiniteFuture();
+  int choices_per_prompt_ = 1;
   std::vector<Choice> choices_;
 };
 

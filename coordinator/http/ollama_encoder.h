@@ -30,13 +30,14 @@ class OllamaEncoder : public AnswerEncoder {
   HttpResponse Loaded(bool stream) const;
 
  private:
-  // `text` as message or response.
-  nlohmann::ordered_json Answer(absl::string_view text) const;
-  nlohmann::ordered_json Last(absl::string_view text, const AnswerTotals& totals) const;
+  // `delta` as message or response.
+  nlohmann::ordered_json Answer(const AnswerDelta& delta) const;
+  nlohmann::ordered_json Last(const AnswerDelta& delta, const AnswerTotals& totals) const;
 
   const OllamaEndpoint endpoint_;
   const std::string model_;
   FinishReason reason_ = FinishReason::kStop;
+  AnswerDelta calls_;  // of tools, in a stream
 };
 
 // {"error":"..."} with the status that goes with it.

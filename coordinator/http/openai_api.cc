@@ -26,7 +26,7 @@ std::optional<ApiError> ParseCall(const CallContext& context, OpenAiEndpoint end
   }
   call->model = std::move(request.model);
   call->stream = request.stream;
-  call->generations = std::move(request.generations);
+  call->choices_per_prompt = request.choices_per_prompt;
   call->unknown_fields = std::move(request.unknown_fields);
 
   AnswerIdentity identity;
@@ -36,7 +36,9 @@ std::optional<ApiError> ParseCall(const CallContext& context, OpenAiEndpoint end
   identity.model = context.api.model_name;
   identity.system_fingerprint = context.api.system_fingerprint;
   identity.include_usage = request.include_usage;
+  identity.logprobs = request.generations[0].logprobs.has_value();
   call->encoder = std::make_unique<OpenAiEncoder>(std::move(identity));
+  call->generations = std::move(request.generations);
   return std::nullopt;
 }
 

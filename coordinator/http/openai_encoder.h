@@ -8,10 +8,11 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "coordinator/engine.h"
+#include "coordinator/generation_request.h"
 #include "coordinator/http/answer_encoder.h"
 #include "coordinator/http/api_error.h"
 #include "coordinator/http/openai_fields.h"
@@ -26,6 +27,7 @@ struct AnswerIdentity {
   std::string model;
   std::string system_fingerprint;
   bool include_usage = false;  // of a stream
+  bool logprobs = false;
 };
 
 inline constexpr char kSseKeepAlive[] = ": keep-alive\n\n";
@@ -50,17 +52,20 @@ class OpenAiEncoder : public AnswerEncoder {
 
   // Events, each "data: {...}\n\n". RoleEvent is "" for completions, which have no roles.
   std::string RoleEvent(int index) const;
-  std::string TextEvent(int index, absl::string_view text) const;
+  // `text_offset`: characters of the choice so far, which a completion's logprobs show.
+  std::string DeltaEvent(int index, const AnswerDelta& delta, int* text_offset) const;
   std::string FinishEvent(int index, FinishReason reason) const;
   std::string UsageEvent(const RequestUsage& usage) const;
   static std::string ErrorEvent(const ApiError& error);
 
  private:
   nlohmann::ordered_json Head(absl::string_view object) const;
-  std::string ChunkEvent(int index, absl::string_view role, const absl::string_view* text,
+  std::string ChunkEvent(int index, nlohmann::ordered_json delta, nlohmann::ordered_json logprobs,
                          const char* finish_reason) const;
+  nlohmann::ordered_json Logprobs(const AnswerDelta& answer, int* text_offset) const;
 
   AnswerIdentity identity_;
+  std::vector<int> text_offsets_;  // characters of each choice that were sent
 };
 
 // {"object":"list","data":[...]} and one entry of it. context_length 0 is left out.

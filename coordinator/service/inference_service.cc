@@ -13,7 +13,9 @@ namespace {
 
 class InferenceServiceImpl final : public v1::InferenceService::CallbackService {
  public:
-  explicit InferenceServiceImpl(const InferenceOptions& options) : options_(options) {}
+  explicit InferenceServiceImpl(const InferenceOptions& options) : options_(options) {
+    options_.times = std::make_shared<CallTimes>();
+  }
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
@@ -93,10 +95,20 @@ class InferenceServiceImpl final : public v1::InferenceService::CallbackService 
     return absl::OkStatus();
   }
 
-  const InferenceOptions options_;
+  InferenceOptions options_;
 };
 
 }  // namespace
+
+void CallTimes::Add(absl::Duration taken) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  estimator_.AddFinished(absl::ToDoubleSeconds(taken));
+}
+
+absl::Duration CallTimes::RetryAfter(const EngineStats& stats) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return absl::Seconds(estimator_.Seconds(stats));
+}
 
 std::unique_ptr<grpc::Service> MakeInferenceService(const InferenceOptions& options) {
   return std::make_unique<InferenceServiceImpl>(options);

@@ -106,6 +106,35 @@ def test_anthropic_errors():
     expect(anthropic.BadRequestError, "max_tokens", lambda: create(**{**good, "max_tokens": -1}, stream=True))
 
 
+TOOL = {"name": "get_weather", "description": "The weather of a city.", "input_schema": {
+    "type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"], "additionalProperties": False}}
+
+
+def test_anthropic_tools():
+    fields = {"model": model(), "max_tokens": 100, "temperature": 0, "tools": [TOOL],
+              "tool_choice": {"type": "tool", "name": "get_weather"},
+              "messages": [{"role": "user", "content": "What is the weather in Paris?"}]}
+    message = anthropic_client().messages.create(**fields)
+    call = message.content[-1]
+    assert message.stop_reason == "tool_use" and call.type == "tool_use" and call.name == "get_weather", message
+    assert isinstance(call.input["city"], str) and call.id, message
+    with anthropic_client().messages.stream(**fields) as stream:
+        streamed = stream.get_final_message()
+    assert streamed.content[-1].input == call.input and streamed.stop_reason == "tool_use", streamed
+    # The result goes back, and the conversation on.
+    after = anthropic_client().messages.create(model=model(), max_tokens=8, tools=[TOOL], tool_choice={"type": "none"}, messages=[
+        *fields["messages"], {"role": "assistant", "content": [call.model_dump(include={"type", "id", "name", "input"})]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "Sunny."}]}])
+    assert after.stop_reason in ("end_turn", "max_tokens"), after
+
+
+def test_ollama_format():
+    schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"], "additionalProperties": False}
+    client = ollama.Client(host=f"http://{address()}")
+    answer = client.chat(model=model(), messages=QUESTION, format=schema, options={"temperature": 0, "num_predict": 100})
+    assert isinstance(json.loads(answer.message.content)["city"], str), answer
+
+
 def test_ollama_chat():
     client = ollama.Client(host=f"http://{address()}")
     options = {"temperature": 0, "num_predict": 24}

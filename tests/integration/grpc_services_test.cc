@@ -59,6 +59,7 @@ class GrpcServicesTest : public ::testing::Test {
     shape.max_logit_rows = 4;
     shape.context_length = kContext;
     shape.num_kv_blocks = 2 * kContext / kKvBlockTokens;
+    shape.vocab_size = config_.vocab_size;
     EngineOptions options;
     options.shape = shape;
     options.vocab_size = config_.vocab_size;
@@ -252,6 +253,52 @@ TEST_F(GrpcServicesTest, GenerateRefusesWhatIsWrong) {
     EXPECT_THAT(status.error_message(), HasSubstr(c.message));
     EXPECT_TRUE(responses.empty());
   }
+}
+
+TEST_F(GrpcServicesTest, ChoicesAndLogprobsComeApart) {
+  v1::GenerateRequest request = IdsRequest({5, 6}, 4);
+  request.set_n(3);
+  request.set_echo(true);
+  request.set_logprobs(2);
+  std::vector<v1::GenerateResponse> responses;
+  const grpc::Status status = Generate(request, &responses);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  std::vector<std::vector<int32_t>> tokens(3);
+  std::vector<int> details(3), finished(3);
+  for (const v1::GenerateResponse& r : responses) {
+    ASSERT_LT(r.choice(), 3u);
+    tokens[r.choice()].insert(tokens[r.choice()].end(), r.token_ids().begin(), r.token_ids().end());
+    details[r.choice()] += r.logprobs_size();
+    finished[r.choice()] += r.finish_reason() == v1::FINISH_REASON_LENGTH ? 1 : 0;
+  }
+  std::vector<int32_t> expected = {5, 6};
+  for (int32_t token : testing::FakeWorkers::Continue({5, 6}, 4, config_.vocab_size)) {
+    expected.push_back(token);
+  }
+  for (int choice = 0; choice < 3; ++choice) {
+    EXPECT_THAT(tokens[choice], ElementsAreArray(expected));
+    EXPECT_EQ(details[choice], 6);
+    EXPECT_EQ(finished[choice], 1);
+  }
+  EXPECT_FALSE(responses.front().logprobs(0).has_logprob());
+  EXPECT_EQ(responses.front().logprobs(1).top_size(), 2);
+}
+
+TEST_F(GrpcServicesTest, AFormatIsEnforced) {
+  v1::GenerateRequest request;
+  request.set_prompt("x");
+  request.set_max_tokens(40);
+  request.mutable_format()->set_regex("(yes|no)!");
+  std::vector<v1::GenerateResponse> responses;
+  grpc::Status status = Generate(request, &responses);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  std::string text;
+  for (const v1::GenerateResponse& r : responses) text += r.text();
+  EXPECT_TRUE(text == "yes!" || text == "no!") << text;
+  request.mutable_format()->set_json_schema("{");
+  status = Generate(request, &responses);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("`format.json_schema`"));
 }
 
 TEST_F(GrpcServicesTest, LostWorkersEndAStreamWithTheReason) {

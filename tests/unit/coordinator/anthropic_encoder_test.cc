@@ -1,5 +1,8 @@
 #include "coordinator/http/anthropic_encoder.h"
 
+#include <string>
+#include <vector>
+
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 
@@ -58,13 +61,52 @@ TEST(AnthropicEncoderTest, AnEmptyAnswerHasNoBlocks) {
 
 TEST(AnthropicEncoderTest, Whole) {
   CompletedChoice choice;
-  choice.text = "hello";
+  choice.answer.text = "hello";
   const HttpResponse response = Encoder().Whole({choice}, Totals());
   const json body = json::parse(response.body);
   EXPECT_EQ(body.at("content"), json::parse(R"([{"type": "text", "text": "hello"}])"));
   EXPECT_EQ(body.at("stop_reason"), "end_turn");
   EXPECT_EQ(body.at("usage").at("output_tokens"), 4);
   EXPECT_EQ(response.headers.back(), (std::pair<std::string, std::string>("request-id", "req_1")));
+}
+
+TEST(AnthropicEncoderTest, ThinkingTextAndToolsAreBlocks) {
+  AnthropicEncoder encoder = Encoder();
+  GenerationEvent thinks;
+  thinks.reasoning = "hm";
+  const std::string first = encoder.Event(0, thinks);
+  EXPECT_NE(first.find("\"thinking_delta\",\"thinking\":\"hm\""), std::string::npos) << first;
+  GenerationEvent calls;
+  calls.text = "so";
+  calls.tool_calls.push_back({.index = 0, .id = "id1", .name = "f"});
+  calls.tool_calls.push_back({.index = 0, .arguments = "{\"x\":1}"});
+  calls.tool_calls.push_back({.index = 1, .id = "id2", .name = "g"});
+  calls.finished = true;
+  calls.reason = FinishReason::kToolCalls;
+  const std::string rest = encoder.Event(0, calls);
+  std::vector<std::string> seen;
+  size_t at = 0;
+  while ((at = rest.find("data: ", at)) != std::string::npos) {
+    const json data = json::parse(rest.substr(at + 6, rest.find('\n', at) - at - 6));
+    seen.push_back(data.at("type").get<std::string>() + " " +
+                   std::to_string(data.at("index").get<int>()));
+    ++at;
+  }
+  EXPECT_EQ(seen, (std::vector<std::string>{
+                      "content_block_stop 0", "content_block_start 1", "content_block_delta 1",
+                      "content_block_stop 1", "content_block_start 2", "content_block_delta 2",
+                      "content_block_stop 2", "content_block_start 3", "content_block_stop 3"}));
+  EXPECT_NE(encoder.End(Totals()).find("\"stop_reason\":\"tool_use\""), std::string::npos);
+
+  CompletedChoice choice;
+  choice.answer.Add(thinks);
+  choice.answer.tool_calls.push_back({.id = "id1", .name = "f", .arguments = "{\"x\":1}"});
+  choice.answer.tool_calls.push_back({.id = "id2", .name = "g", .arguments = "{\"cut"});
+  choice.reason = FinishReason::kToolCalls;
+  EXPECT_EQ(json::parse(Encoder().Whole({choice}, Totals()).body).at("content"),
+            json::parse(R"([{"type": "thinking", "thinking": "hm", "signature": ""},
+                            {"type": "tool_use", "id": "id1", "name": "f", "input": {"x": 1}},
+                            {"type": "tool_use", "id": "id2", "name": "g", "input": {}}])"));
 }
 
 TEST(AnthropicEncoderTest, ErrorTypesFollowTheStatus) {

@@ -56,7 +56,8 @@ TestServer::TestServer(TestServerOptions options) {
                           .max_sequences = options.max_sequences,
                           .max_logit_rows = options.max_sequences,
                           .context_length = kTestContext,
-                          .num_kv_blocks = options.max_sequences * kTestContext / kKvBlockTokens};
+                          .num_kv_blocks = options.max_sequences * kTestContext / kKvBlockTokens,
+                          .vocab_size = config.vocab_size};
   engine_options.vocab_size = config.vocab_size;
   engine_options.hidden_size = config.hidden_size;
   engine_options.chunk_size = 32;

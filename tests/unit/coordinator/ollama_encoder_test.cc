@@ -53,12 +53,26 @@ TEST(OllamaEncoderTest, LinesOfAChat) {
 TEST(OllamaEncoderTest, WholeGenerateAndLoad) {
   OllamaEncoder encoder(OllamaEndpoint::kGenerate, "m");
   CompletedChoice choice;
-  choice.text = "hello";
+  choice.answer.text = "hello";
   const json body = json::parse(encoder.Whole({choice}, Totals()).body);
   EXPECT_EQ(body.at("response"), "hello");
   EXPECT_EQ(body.at("done_reason"), "stop");
   EXPECT_EQ(json::parse(encoder.Loaded(false).body).at("done_reason"), "load");
   EXPECT_EQ(encoder.Loaded(true).headers[0].second, "application/x-ndjson");
+}
+
+TEST(OllamaEncoderTest, CallsComeWholeWithTheLastLine) {
+  OllamaEncoder encoder(OllamaEndpoint::kChat, "m");
+  GenerationEvent event;
+  event.reasoning = "hm";
+  event.tool_calls.push_back({.index = 0, .id = "id1", .name = "f", .arguments = "{\"x\""});
+  EXPECT_EQ(Parsed(encoder.Event(0, event)).at("message"),
+            json::parse(R"({"role": "assistant", "content": "", "thinking": "hm"})"));
+  GenerationEvent more;
+  more.tool_calls.push_back({.index = 0, .arguments = ":1}"});
+  EXPECT_EQ(encoder.Event(0, more), "");
+  EXPECT_EQ(Parsed(encoder.End(Totals())).at("message").at("tool_calls"),
+            json::parse(R"([{"function": {"name": "f", "arguments": {"x": 1}}}])"));
 }
 
 TEST(OllamaEncoderTest, ErrorsAreOneObject) {
