@@ -63,7 +63,6 @@ struct BlockCopy {
   int32_t to = 0;
   bool operator==(const BlockCopy&) const = default;
 };
-static_assert(sizeof(StepHeader) == 64);
 
 // What a sequence contributes to a step.
 struct SequenceStep {
