@@ -24,6 +24,7 @@ using ::dovetail::testing::StatusIs;
 using ::dovetail::testing::TinyLlamaOptions;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
+using ::testing::EndsWith;
 using ::testing::Eq;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -192,8 +193,19 @@ TEST(ModelConfig, RefusesOtherFamiliesByName) {
                   ": architecture \"starcoder2\" is not supported (supported: "
                   "deepseek2, gemma3, glm4moe, gpt-oss, llama, minimax-m2, qwen2, qwen2moe, "
                   "qwen3, qwen3moe)")));
-  EXPECT_THAT(LoadWith([](GgufWriter& t) { t.AddString("general.type", "adapter"); }),
-              StatusIs(kInvalid, HasSubstr("general.type is \"adapter\", expected \"model\"")));
+  EXPECT_THAT(
+      LoadWith([](GgufWriter& t) { t.AddString("general.type", "adapter"); }),
+      StatusIs(kInvalid, HasSubstr("general.type is \"adapter\", architecture \"llama\", expected "
+                                   "a language model; a LoRA adapter must be merged")));
+  EXPECT_THAT(LoadWith([](GgufWriter& t) { t.AddString("general.type", "mmproj"); }),
+              StatusIs(kInvalid, HasSubstr("this is the vision part of a model")));
+  EXPECT_THAT(LoadWith([](GgufWriter& t) { t.AddString("general.type", "dataset"); }),
+              StatusIs(kInvalid, EndsWith("expected a language model")));
+  EXPECT_THAT(LoadWith([](GgufWriter& t) {
+                t.AddTensor("blk.0.attn_q.scale", WeightType::kF32, {1}, std::string(4, 0));
+              }),
+              StatusIs(kInvalid, HasSubstr("factors of whole matrices are not supported; 1 scale "
+                                           "tensor: \"blk.0.attn_q.scale\"")));
   EXPECT_THAT(LoadWith([](GgufWriter& t) { t.AddUint32("llama.attention.sliding_window", 8); }),
               StatusIs(kInvalid, HasSubstr("llama.attention.sliding_window: is 8, which is not "
                                            "supported for this architecture")));
