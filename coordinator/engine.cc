@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <future>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -13,12 +14,13 @@ namespace dovetail::coordinator {
 namespace {
 
 struct Command {
-  enum Kind { kSubmit, kCancel, kSetPipeline, kSuspendPipeline, kClearPipeline };
+  enum Kind { kSubmit, kCancel, kSetPipeline, kSuspendPipeline, kClearPipeline, kList };
   Kind kind;
   NewRequest request;
   RequestId id = 0;
   std::shared_ptr<Pipeline> pipeline;
   absl::Status reason;
+  std::shared_ptr<std::promise<std::vector<SequenceInfo>>> list;
 };
 
 constexpr absl::Duration kLongestSleep = absl::Hours(1);
@@ -157,6 +159,20 @@ EngineStats Engine::stats() const {
   return impl_->stats;
 }
 
+absl::StatusOr<std::vector<SequenceInfo>> Engine::ListSequences(absl::Duration timeout) {
+  Command command{Command::kList};
+  command.list = std::make_shared<std::promise<std::vector<SequenceInfo>>>();
+  std::future<std::vector<SequenceInfo>> list = command.list->get_future();
+  {
+    std::unique_lock<std::mutex> lock(impl_->mutex);
+    impl_->Post(lock, std::move(command));
+  }
+  if (list.wait_for(absl::ToChronoMilliseconds(timeout)) != std::future_status::ready) {
+    return absl::DeadlineExceededError("the engine is busy with a step");
+  }
+  return list.get();
+}
+
 std::function<void()> Engine::Waker() const {
   return [handle = impl_->wake_handle] {
     std::lock_guard<std::mutex> lock(handle->mutex);
@@ -216,6 +232,8 @@ void Engine::Impl::Execute(Command command) {
       return loop.Cancel(command.id);
     case Command::kSetPipeline:
       return loop.SetPipeline(std::move(command.pipeline), absl::Now());
+    case Command::kList:
+      return command.list->set_value(loop.ListSequences(absl::Now()));
     case Command::kSuspendPipeline:
       loop.SuspendPipeline(command.reason, absl::Now());
       break;

@@ -75,6 +75,20 @@ struct EngineRequest {
   absl::Time deadline = absl::InfiniteFuture();
 };
 
+// A request that runs or waits, as operators see it.
+struct SequenceInfo {
+  RequestId id = 0;
+  std::string tenant;
+  bool running = false;  // has a lane and blocks; otherwise it waits
+  int lane = -1;
+  int prompt_tokens = 0;
+  int generated_tokens = 0;
+  int computed_tokens = 0;  // of both, in the KV cache
+  int kv_blocks = 0;
+  int preemptions = 0;
+  absl::Duration age;
+};
+
 struct EngineOptions {
   StepShape shape;
   int vocab_size = 0;
@@ -145,6 +159,9 @@ class Engine {
   void ClearPipeline(const absl::Status& reason);
 
   EngineStats stats() const;
+  // All requests, in order of arrival. Asks the engine's thread and waits for it: DeadlineExceeded
+  // if a step takes longer than the timeout. Not from a TokenSink.
+  absl::StatusOr<std::vector<SequenceInfo>> ListSequences(absl::Duration timeout);
   // Wakes the engine's thread to look at its constraints; may be called even after the engine's
   // end.
   std::function<void()> Waker() const;

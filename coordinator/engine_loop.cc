@@ -110,8 +110,9 @@ absl::Status EngineLoop::CheckDraw(const EngineRequest& request) const {
 void EngineLoop::Add(NewRequest request, absl::Time now) {
   const RequestId id = request.sequence->id;
   Sequence* sequence = scheduler_.Add(std::move(request.sequence), now);
-  requests_[id] = {sequence, std::move(request.sink), std::move(request.end_tokens),
-                   request.deadline, std::move(request.constraint)};
+  requests_[id] = {
+      sequence, std::move(request.sink),      std::move(request.end_tokens), request.deadline,
+      now,      std::move(request.constraint)};
   if (requests_[id].constraint != nullptr) WaitForMask(&requests_[id]);
   if (pipeline_ == nullptr && suspended_since_ == absl::InfiniteFuture()) {
     return Finish(id, FinishReason::kError,
@@ -475,6 +476,25 @@ EngineStats EngineLoop::Stats() const {
   stats.recovery_seconds = absl::ToDoubleSeconds(recovery_time_);
   stats.predicted_wait_seconds = absl::ToDoubleSeconds(scheduler_.PredictedWait());
   return stats;
+}
+
+std::vector<SequenceInfo> EngineLoop::ListSequences(absl::Time now) const {
+  std::vector<SequenceInfo> list;
+  for (const auto& [id, request] : requests_) {
+    const Sequence& sequence = *request.sequence;
+    SequenceInfo& info = list.emplace_back();
+    info.id = id;
+    info.tenant = sequence.tenant_name;
+    info.running = sequence.lane >= 0;
+    info.lane = sequence.lane;
+    info.prompt_tokens = sequence.num_prompt_tokens;
+    info.generated_tokens = sequence.num_tokens() - sequence.num_prompt_tokens;
+    info.computed_tokens = sequence.num_computed_tokens;
+    info.kv_blocks = static_cast<int>(sequence.blocks.size());
+    info.preemptions = sequence.num_preemptions;
+    info.age = now - request.arrived;
+  }
+  return list;
 }
 
 }  // namespace dovetail::coordinator

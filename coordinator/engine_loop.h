@@ -60,6 +60,7 @@ class EngineLoop {
   bool idle() const { return scheduler_.idle(); }  // also nothing in flight
   int num_requests() const { return static_cast<int>(requests_.size()); }
   EngineStats Stats() const;
+  std::vector<SequenceInfo> ListSequences(absl::Time now) const;
 
  private:
   struct Request {
@@ -67,6 +68,7 @@ class EngineLoop {
     std::shared_ptr<TokenSink> sink;
     std::vector<int32_t> end_tokens;
     absl::Time deadline;
+    absl::Time arrived;
     std::shared_ptr<TokenConstraint> constraint;
     bool prompt_counted = false;
   };

@@ -9,9 +9,11 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "coordinator/generation_sink.h"
+#include "coordinator/request_metrics.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -48,6 +50,7 @@ struct GenerationService::Impl {
   int max_new_tokens;
   std::string bos_text;
   std::atomic<bool> accepting{true};
+  RequestMetrics* metrics = nullptr;
 
   std::once_flag grammars_made;
   std::unique_ptr<GrammarService> grammars;  // made with the first request that wants one
@@ -170,6 +173,7 @@ absl::StatusOr<std::shared_ptr<Prepared>> GenerationService::Impl::Prepare(
   auto prepared = std::make_shared<Prepared>();
   prepared->field = IsChat(request) ? "messages" : "prompt";
   EngineRequest& engine_request = prepared->engine;
+  engine_request.tenant = request.tenant;
   DT_RETURN_IF_ERROR(CheckRequest(request, config->vocab_size, &engine_request));
   if (!tokenizer->has_vocab() && !std::holds_alternative<std::vector<int32_t>>(request.input)) {
     return FieldError(prepared->field,
@@ -216,6 +220,17 @@ absl::StatusOr<RequestId> GenerationService::Impl::Submit(Prepared* prepared,
 
 void GenerationService::Start(GenerationRequest request, std::shared_ptr<EventSink> sink,
                               const Started& done) {
+  RequestMetrics* metrics = impl_->metrics;
+  if (metrics == nullptr) return StartUncounted(request, std::move(sink), done);
+  StartUncounted(request, metrics->Watch(std::move(sink), absl::Now()),
+                 [metrics, done](absl::StatusOr<RequestId> id) {
+                   if (!id.ok()) metrics->AddRejected(id.status());
+                   done(std::move(id));
+                 });
+}
+
+void GenerationService::StartUncounted(const GenerationRequest& request,
+                                       std::shared_ptr<EventSink> sink, const Started& done) {
   absl::StatusOr<std::shared_ptr<Prepared>> prepared = impl_->Prepare(request);
   if (!prepared.ok()) return done(prepared.status());
   if (!(*prepared)->grammar.has_value()) return done(impl_->Submit(prepared->get(), sink));
@@ -243,6 +258,14 @@ absl::StatusOr<RequestId> GenerationService::Start(GenerationRequest request,
 }
 
 void GenerationService::Cancel(RequestId id) { impl_->engine->Cancel(id); }
+
+absl::StatusOr<std::vector<int32_t>> GenerationService::Tokenize(
+    const GenerationRequest& request) const {
+  DT_ASSIGN_OR_RETURN(const std::shared_ptr<Prepared> prepared, impl_->Prepare(request));
+  return std::move(prepared->engine.prompt);
+}
+
+void GenerationService::set_metrics(RequestMetrics* metrics) { impl_->metrics = metrics; }
 
 const std::string& GenerationService::model_name() const { return impl_->model_name; }
 const model::ModelConfig& GenerationService::config() const { return *impl_->config; }

@@ -22,6 +22,8 @@
 
 namespace dovetail::coordinator {
 
+class RequestMetrics;
+
 class GenerationService {
  public:
   // All borrowed and outliving this. `chat_template` may be null (no chat then). The parsers of
@@ -43,6 +45,10 @@ class GenerationService {
   // The same; waits for a grammar.
   absl::StatusOr<RequestId> Start(GenerationRequest request, std::shared_ptr<EventSink> sink);
   void Cancel(RequestId id);
+  // The prompt's tokens, as Start() would compute them.
+  absl::StatusOr<std::vector<int32_t>> Tokenize(const GenerationRequest& request) const;
+  // Requests are counted and timed from now on. Borrowed; before the first Start().
+  void set_metrics(RequestMetrics* metrics);
 
   const std::string& model_name() const;
   const model::ModelConfig& config() const;
@@ -56,6 +62,8 @@ class GenerationService {
 
  private:
   struct Impl;
+  void StartUncounted(const GenerationRequest& request, std::shared_ptr<EventSink> sink,
+                      const Started& done);
   std::shared_ptr<Impl> impl_;
 };
 

@@ -67,6 +67,7 @@ struct GenerationRequest {
   std::optional<int64_t> logprobs;    // of every token, and this many others (0 to 20)
   std::string cache_salt;             // equal beginnings are shared within one salt alone
   absl::Time deadline = absl::InfiniteFuture();
+  std::string tenant;  // the name of the API key; "" where none is needed
 };
 
 // A token as logprobs show it.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <sstream>
 #include <system_error>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "base/weight_type.h"
 #include "model/memory_plan.h"
 
 namespace dovetail::coordinator {
@@ -75,6 +77,16 @@ absl::StatusOr<LoadedModel> OpenModel(const ServeConfig& config) {
     DT_ASSIGN_OR_RETURN(model.chat_template, ReadChatTemplate(config.chat_template));
   }
   return model;
+}
+
+std::string MainWeightType(const model::GgufFile& file) {
+  std::map<std::string, int64_t> bytes;
+  for (const model::GgufTensor& tensor : file.tensors()) {
+    bytes[std::string(InfoOf(tensor.type).name)] += tensor.bytes;
+  }
+  const auto most = std::max_element(
+      bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == bytes.end() ? "" : most->first;
 }
 
 absl::StatusOr<StepShape> MakeStepShape(const ServeConfig& config,

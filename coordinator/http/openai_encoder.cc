@@ -17,7 +17,7 @@ std::string Dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-std::string Event(const std::string& body) { return absl::StrCat("data: ", body, "\n\n"); }
+std::string DataEvent(const std::string& body) { return absl::StrCat("data: ", body, "\n\n"); }
 
 const char* FinishReasonName(FinishReason reason) {
   switch (reason) {
@@ -89,6 +89,34 @@ Json ModelJson(absl::string_view model, int64_t created, int context_length) {
 
 OpenAiEncoder::OpenAiEncoder(AnswerIdentity identity) : identity_(std::move(identity)) {}
 
+// All roles at once and in order: a client library takes the first chunk that it sees for choice 0.
+std::string OpenAiEncoder::Begin(int num_choices, const RequestUsage&) {
+  std::string events;
+  text_offsets_.resize(static_cast<size_t>(num_choices));
+  for (int i = 0; i < num_choices; ++i) absl::StrAppend(&events, RoleEvent(i));
+  return events;
+}
+
+std::string OpenAiEncoder::Event(int choice, const GenerationEvent& event) {
+  std::string events;
+  if (!event.empty())
+    events = DeltaEvent(choice, event, &text_offsets_[static_cast<size_t>(choice)]);
+  if (event.finished) absl::StrAppend(&events, FinishEvent(choice, event.reason));
+  return events;
+}
+
+std::string OpenAiEncoder::End(const AnswerTotals& totals) {
+  return absl::StrCat(identity_.include_usage ? UsageEvent(totals.usage) : "", kSseDone);
+}
+
+HttpResponse OpenAiEncoder::Whole(absl::Span<const CompletedChoice> choices,
+                                  const AnswerTotals& totals) {
+  HttpResponse response = JsonResponse(200, Completion(choices, totals.usage));
+  response.headers.emplace_back("openai-processing-ms",
+                                absl::StrCat(absl::ToInt64Milliseconds(totals.taken)));
+  return response;
+}
+
 Json OpenAiEncoder::Head(absl::string_view object) const {
   Json json;
   json["id"] = identity_.id;
@@ -145,7 +173,7 @@ std::string OpenAiEncoder::ChunkEvent(int index, Json delta, Json logprobs,
   Json json = Head(chat ? "chat.completion.chunk" : "text_completion");
   json["choices"].push_back(std::move(choice));
   if (identity_.include_usage) json["usage"] = nullptr;
-  return Event(Dump(json));
+  return DataEvent(Dump(json));
 }
 
 std::string OpenAiEncoder::RoleEvent(int index) const {
@@ -174,10 +202,10 @@ std::string OpenAiEncoder::UsageEvent(const RequestUsage& usage) const {
   const bool chat = identity_.endpoint == OpenAiEndpoint::kChat;
   Json json = Head(chat ? "chat.completion.chunk" : "text_completion");
   json["usage"] = UsageJson(usage);
-  return Event(Dump(json));
+  return DataEvent(Dump(json));
 }
 
-std::string OpenAiEncoder::ErrorEvent(const ApiError& error) { return Event(ErrorBody(error)); }
+std::string OpenAiEncoder::ErrorEvent(const ApiError& error) { return DataEvent(ErrorBody(error)); }
 
 std::string ModelListBody(absl::string_view model, int64_t created, int context_length) {
   Json json;

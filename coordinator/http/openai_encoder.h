@@ -2,16 +2,18 @@
 //
 // Every chunk of a stream has the same id, created and model; a role comes once, in the first chunk
 // of a choice; events have no `id:` and no `event:` line, because the official Python client
-// stumbles over them. Immutable.
+// stumbles over them.
 #ifndef DOVETAIL_COORDINATOR_HTTP_OPENAI_ENCODER_H_
 #define DOVETAIL_COORDINATOR_HTTP_OPENAI_ENCODER_H_
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "coordinator/generation_request.h"
+#include "coordinator/http/answer_encoder.h"
 #include "coordinator/http/api_error.h"
 #include "coordinator/http/openai_fields.h"
 #include "nlohmann/json_fwd.hpp"
@@ -28,17 +30,21 @@ struct AnswerIdentity {
   bool logprobs = false;
 };
 
-struct CompletedChoice {
-  AnswerDelta answer;
-  FinishReason reason = FinishReason::kStop;
-};
-
 inline constexpr char kSseKeepAlive[] = ": keep-alive\n\n";
 inline constexpr char kSseDone[] = "data: [DONE]\n\n";
 
-class OpenAiEncoder {
+class OpenAiEncoder : public AnswerEncoder {
  public:
   explicit OpenAiEncoder(AnswerIdentity identity);
+
+  HttpHeaders StreamHeaders() const override { return EventStreamHeaders(); }
+  std::string Begin(int num_choices, const RequestUsage& prompt) override;
+  std::string Event(int choice, const GenerationEvent& event) override;
+  std::string End(const AnswerTotals& totals) override;
+  std::string Error(const ApiError& error) override { return ErrorEvent(error); }
+  std::string KeepAlive() override { return kSseKeepAlive; }
+  HttpResponse Whole(absl::Span<const CompletedChoice> choices,
+                     const AnswerTotals& totals) override;
 
   // The body of a response that is not streamed. Choice i has index i.
   std::string Completion(absl::Span<const CompletedChoice> choices,
@@ -59,6 +65,7 @@ class OpenAiEncoder {
   nlohmann::ordered_json Logprobs(const AnswerDelta& answer, int* text_offset) const;
 
   AnswerIdentity identity_;
+  std::vector<int> text_offsets_;  // characters of each choice that were sent
 };
 
 // {"object":"list","data":[...]} and one entry of it. context_length 0 is left out.

@@ -62,18 +62,22 @@ class GenerateCall::Sink : public EventSink {
   const size_t choice_;
 };
 
-void GenerateCall::Begin(const v1::GenerateRequest& proto, absl::Time deadline) {
+void GenerateCall::Begin(const v1::GenerateRequest& proto, absl::Time deadline,
+                         absl::StatusOr<std::string> tenant) {
   self_ = shared_from_this();
-  const absl::Status started = StartGenerations(proto, deadline);
+  const absl::Status started = StartGenerations(proto, deadline, std::move(tenant));
   if (started.ok()) return;
   absl::MutexLock lock(&mutex_);
   CutOff(started, /*drops=*/true);
   Flush();
 }
 
-absl::Status GenerateCall::StartGenerations(const v1::GenerateRequest& proto, absl::Time deadline) {
+absl::Status GenerateCall::StartGenerations(const v1::GenerateRequest& proto, absl::Time deadline,
+                                            absl::StatusOr<std::string> tenant) {
+  if (!tenant.ok()) return tenant.status();
   DT_RETURN_IF_ERROR(options_.generation->CheckModel(proto.model()));
   DT_ASSIGN_OR_RETURN(GenerationRequest request, FromProto(proto));
+  request.tenant = *std::move(tenant);
   request.deadline = std::min(deadline, absl::Now() + options_.request_timeout);
   const size_t num_choices = std::max<size_t>(1, proto.n());
   {

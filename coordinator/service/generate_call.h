@@ -27,8 +27,9 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   explicit GenerateCall(const InferenceOptions& options) : options_(options) {}
 
   // Starts the generations, or finishes the call with the reason why not. `deadline` is the
-  // client's.
-  void Begin(const v1::GenerateRequest& request, absl::Time deadline);
+  // client's, `tenant` who it is, or why it may not call.
+  void Begin(const v1::GenerateRequest& request, absl::Time deadline,
+             absl::StatusOr<std::string> tenant);
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
@@ -44,7 +45,8 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
     bool ended = false;  // the last event has come, or it did not start
   };
 
-  absl::Status StartGenerations(const v1::GenerateRequest& request, absl::Time deadline);
+  absl::Status StartGenerations(const v1::GenerateRequest& request, absl::Time deadline,
+                                absl::StatusOr<std::string> tenant);
   void OnStarted(size_t choice, const absl::StatusOr<RequestId>& id);
   void OnEvent(size_t choice, const GenerationEvent& event);  // engine's thread
   // All below hold the mutex; what they return is to be cancelled once it is free again: the

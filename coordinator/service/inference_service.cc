@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "coordinator/service/call_auth.h"
 #include "coordinator/service/generate_call.h"
 #include "dovetail/v1/inference.grpc.pb.h"
 #include "transport/status_convert.h"
@@ -19,25 +20,32 @@ class InferenceServiceImpl final : public v1::InferenceService::CallbackService 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
     auto call = std::make_shared<GenerateCall>(options_);
-    call->Begin(*request, absl::FromChrono(context->deadline()));
+    call->Begin(*request, absl::FromChrono(context->deadline()), TenantOf(*context, options_.keys));
     return call.get();
   }
 
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
                                      const v1::TokenizeRequest* request,
                                      v1::TokenizeResponse* response) override {
-    return Reply(context, TokenizeText(*request, response));
+    absl::Status status = TenantOf(*context, options_.keys).status();
+    if (status.ok()) status = TokenizeText(*request, response);
+    return Reply(context, status);
   }
 
   grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
                                        const v1::DetokenizeRequest* request,
                                        v1::DetokenizeResponse* response) override {
-    return Reply(context, DetokenizeIds(*request, response));
+    absl::Status status = TenantOf(*context, options_.keys).status();
+    if (status.ok()) status = DetokenizeIds(*request, response);
+    return Reply(context, status);
   }
 
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
                                        const v1::ListModelsRequest*,
                                        v1::ListModelsResponse* response) override {
+    if (absl::Status s = TenantOf(*context, options_.keys).status(); !s.ok()) {
+      return Reply(context, s);
+    }
     const GenerationService& generation = *options_.generation;
     v1::Model* model = response->add_models();
     model->set_id(generation.model_name());

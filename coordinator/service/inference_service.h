@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "absl/time/time.h"
+#include "coordinator/api_keys.h"
 #include "coordinator/generation.h"
 #include "coordinator/http/retry_estimator.h"
 
@@ -30,6 +31,7 @@ class CallTimes {
 
 struct InferenceOptions {
   GenerationService* generation = nullptr;             // borrowed, outlives the server
+  const ApiKeys* keys = nullptr;                       // borrowed; null: everybody may call
   int64_t file_bytes = 0;                              // of the model, for ListModels
   absl::Duration request_timeout = absl::Minutes(10);  // for calls with a later deadline, or none
   // Text of one stream that its client has not read yet; more, and the generation is cancelled.

@@ -71,7 +71,14 @@ TestServer::TestServer(TestServerOptions options) {
   generation = std::make_unique<GenerationService>(kTestModel, &config, tokenizer.get(),
                                                    chat_template.get(), engine.get(), kTestContext,
                                                    /*max_new_tokens=*/0);
+  generation->set_metrics(&metrics);
   HttpApi api;
+  api.keys = options.keys;
+  api.metrics = [this] {
+    MetricsText text;
+    metrics.Write(&text);
+    return text.text();
+  };
   api.generation = generation.get();
   api.engine = engine.get();
   api.health = [this] {
