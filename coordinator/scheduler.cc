@@ -147,7 +147,8 @@ void Scheduler::LimitPrefill(Budget* budget) const {
   const bool anybody_decodes = std::any_of(running_.begin(), running_.end(),
                                            [](const Sequence* s) { return s->prompt_confirmed(); });
   if (!anybody_decodes || !model_.ready()) return;
-  const double target = absl::ToDoubleSeconds(options_.token_target) / lane_choice_.decode_lanes();
+  // So many steps pass between two of one lane.
+  const double target = absl::ToDoubleSeconds(options_.token_target) / lane_choice_.in_flight();
   budget->seconds = std::max(target, kDecodesTimes * model_.BottleneckSeconds(budget->work));
 }
 

@@ -99,9 +99,9 @@ StepOutput FakeWorkers::Compute(const StepFrame& frame) {
 }
 
 StepOutput FakeWorkers::ComputeLocked(const StepFrame& frame) {
-  const RowShape row = {.hidden_size = hidden_size_};
-  absl::Status checked = transport::CheckStepHeader(frame.header, shape_, row, epoch_, {},
-                                                    transport::StepBytes(frame.header, row));
+  const RowShape shape = {.hidden_size = hidden_size_};
+  absl::Status checked = transport::CheckStepHeader(frame.header, shape_, shape, epoch_, {},
+                                                    transport::StepBytes(frame.header, shape));
   if (checked.ok()) checked = transport::CheckStepBody(frame, shape_);
   if (!checked.ok()) errors_.push_back(std::string(checked.message()));
   ++num_steps_;
