@@ -80,9 +80,10 @@ absl::StatusOr<ClusterMember> CheckRegister(const v1::Register& message,
   }
   member.incarnation = message.incarnation();
   member.pid = message.pid();
-  member.numa_node = message.numa_node();
+  member.device.numa_node = message.numa_node();
   member.isa = message.isa();
   member.read_bandwidth_gb_per_s = message.read_bandwidth_gb_per_s();
+  member.device.bandwidth = 1e9 * member.read_bandwidth_gb_per_s;
   return member;
 }
 

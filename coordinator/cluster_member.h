@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "coordinator/placement/plan.h"
+#include "coordinator/placement/device_info.h"
 
 namespace dovetail::v1 {
 class Register;
@@ -23,7 +23,6 @@ struct ClusterMember {
   DeviceInfo device;  // memory_bytes: what the worker found available
   uint64_t incarnation = 0;
   int64_t pid = 0;
-  int numa_node = -1;
   std::string isa;
   double read_bandwidth_gb_per_s = 0;
 };

@@ -51,7 +51,7 @@ void ReadFlag(const ConfigOverride& flag, ConfigDraft* draft, Mistakes* all) {
 }
 
 // Mistakes that need more than one field.
-void CheckTogether(const std::string& source, ConfigDraft* draft, Mistakes* all) {
+void CheckTogether(const std::string& source, bool needs_model, ConfigDraft* draft, Mistakes* all) {
   ServeConfig& config = draft->config;
   const auto complain = [&](const std::string& field, absl::string_view message) {
     auto it = draft->where.find(field);
@@ -59,7 +59,7 @@ void CheckTogether(const std::string& source, ConfigDraft* draft, Mistakes* all)
     mistake.Add(0, 0, message);
     all->Append(mistake);
   };
-  if (config.model.empty() && draft->where.count("model") == 0) {
+  if (needs_model && config.model.empty() && draft->where.count("model") == 0) {
     complain("model",
              "`model` is missing: give a GGUF file with --model or `model:` in the configuration");
   }
@@ -84,6 +84,11 @@ void CheckTogether(const std::string& source, ConfigDraft* draft, Mistakes* all)
     complain("memory", absl::StrCat("`memory` names ", worker, ", which is not among the workers: ",
                                     absl::StrJoin(config.workers, ", ")));
   }
+  if (draft->total_threads > 0 &&
+      static_cast<size_t>(draft->total_threads) < config.workers.size()) {
+    complain("cpu_infer", absl::StrCat("`cpu_infer` is ", draft->total_threads, ", fewer than the ",
+                                       config.workers.size(), " workers that share it"));
+  }
   if (draft->total_threads > 0 && !config.workers.empty()) {
     config.threads = std::max(1, draft->total_threads / static_cast<int>(config.workers.size()));
   }
@@ -104,7 +109,8 @@ absl::StatusOr<std::string> ReadWhole(const std::string& path) {
 }  // namespace
 
 absl::StatusOr<ServeConfig> LoadConfig(const std::string& path,
-                                       const std::vector<ConfigOverride>& overrides) {
+                                       const std::vector<ConfigOverride>& overrides,
+                                       bool needs_model) {
   ConfigDraft draft;
   Mistakes mistakes(path);
   if (!path.empty()) {
@@ -113,7 +119,7 @@ absl::StatusOr<ServeConfig> LoadConfig(const std::string& path,
     ReadFile(root, &draft, &mistakes);
   }
   for (const ConfigOverride& flag : overrides) ReadFlag(flag, &draft, &mistakes);
-  CheckTogether(path.empty() ? "configuration" : path, &draft, &mistakes);
+  CheckTogether(path.empty() ? "configuration" : path, needs_model, &draft, &mistakes);
   if (!mistakes.empty()) return mistakes.ToStatus();
   return draft.config;
 }

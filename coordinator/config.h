@@ -13,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/byte_size.h"
 #include "base/step_shape.h"
 #include "coordinator/preemption.h"
 
@@ -60,12 +61,10 @@ struct ConfigOverride {
 };
 
 // Reads `path` (empty: defaults) and applies the overrides. InvalidArgument lists every mistake,
-// one a line.
+// one a line. A missing `model` is one, if it is needed.
 absl::StatusOr<ServeConfig> LoadConfig(const std::string& path,
-                                       const std::vector<ConfigOverride>& overrides);
-
-// "8GiB", "512MiB", "1.5GB", "1000" -> bytes.
-absl::StatusOr<int64_t> ParseBytes(const std::string& text);
+                                       const std::vector<ConfigOverride>& overrides,
+                                       bool needs_model = true);
 
 }  // namespace dovetail::coordinator
 

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "base/cpu_topology.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -208,16 +209,21 @@ void ReadLogLevel(const YamlNode& node, absl::string_view name, ConfigDraft* dra
 
 void ReadTotalThreads(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                       Mistakes* mistakes) {
-  if (auto value = ReadInt(node, name, 1, 4096, mistakes)) {
-    draft->total_threads = static_cast<int>(*value);
-  }
+  const std::optional<int64_t> value = ReadInt(node, name, 1, 4096, mistakes);
+  if (!value) return;
+  draft->total_threads = static_cast<int>(*value);
+  const size_t cores = UsableCpus(ReadCpuTopology(), -1).size();
+  if (cores == 0 || static_cast<size_t>(*value) <= cores) return;
+  mistakes->Add(node, absl::StrCat("`", name, "` is ", *value, ", but this machine has ", cores,
+                                   cores == 1 ? " core" : " cores", " to use"));
 }
 
-void RefuseModelPath(const YamlNode& node, absl::string_view name, ConfigDraft*,
-                     Mistakes* mistakes) {
-  mistakes->Add(node, absl::StrCat("`", name,
-                                   "` is not used: configuration, tokenizer and chat template "
-                                   "come from the GGUF file; give only `model` (or `gguf_path`)"));
+// KTransformers' settings that have no meaning here: the Hugging Face directory (everything comes
+// from the GGUF file) and the choice of an engine (there is one). Accepted, so that a command line
+// can be kept as it is.
+void ReadWithoutEffect(const YamlNode& node, absl::string_view name, ConfigDraft*,
+                       Mistakes* mistakes) {
+  ReadText(node, name, mistakes);
 }
 
 }  // namespace
@@ -226,7 +232,8 @@ const std::vector<ConfigField>& ConfigFields() {
   constexpr int kMany = 1 << 30;
   static const auto* const fields = new std::vector<ConfigField>{
       {"model", "gguf_path", Text(&ServeConfig::model)},
-      {"model_path", "", RefuseModelPath},
+      {"model_path", "", ReadWithoutEffect},
+      {"backend_type", "", ReadWithoutEffect},
       {"model_name", "", Text(&ServeConfig::model_name)},
       {"rules", "optimize_config_path", Text(&ServeConfig::rules)},
       {"workers", "", ReadWorkers},
@@ -238,8 +245,8 @@ const std::vector<ConfigField>& ConfigFields() {
       {"listen", "", ReadListen},
       {"port", "", Int(&ServeConfig::port, 0, 65535)},
       {"grpc_port", "", Int(&ServeConfig::grpc_port, 0, 65535)},
-      {"context_length", "cache_lens", Int(&ServeConfig::context_length, 0, kMany)},
-      {"kv_tokens", "", Int(&ServeConfig::kv_tokens, 0, kMany)},
+      {"context_length", "", Int(&ServeConfig::context_length, 0, kMany)},
+      {"kv_tokens", "cache_lens", Int(&ServeConfig::kv_tokens, 0, kMany)},
       {"kv_swap_tokens", "", Int(&ServeConfig::kv_swap_tokens, 0, kMany)},
       {"kv_type", "", ReadKvType},
       {"max_batch_size", "", Int(&ServeConfig::max_batch_size, 1, 1024)},
@@ -273,43 +280,6 @@ const ConfigField* FindConfigField(absl::string_view name) {
     if (name == field.name || (!field.alias.empty() && name == field.alias)) return &field;
   }
   return nullptr;
-}
-
-absl::StatusOr<int64_t> ParseBytes(const std::string& text) {
-  struct Unit {
-    absl::string_view name;
-    double bytes;
-  };
-  constexpr Unit kUnits[] = {{"", 1},
-                             {"B", 1},
-                             {"KiB", 1024},
-                             {"MiB", 1048576.0},
-                             {"GiB", 1073741824.0},
-                             {"TiB", 1099511627776.0},
-                             {"Ki", 1024},
-                             {"Mi", 1048576.0},
-                             {"Gi", 1073741824.0},
-                             {"Ti", 1099511627776.0},
-                             {"KB", 1e3},
-                             {"MB", 1e6},
-                             {"GB", 1e9},
-                             {"TB", 1e12},
-                             {"K", 1e3},
-                             {"M", 1e6},
-                             {"G", 1e9},
-                             {"T", 1e12}};
-  const size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
-  const absl::string_view unit = absl::StripAsciiWhitespace(absl::string_view(text).substr(digits));
-  double number = 0;
-  if (absl::SimpleAtod(absl::string_view(text).substr(0, digits), &number)) {
-    for (const Unit& known : kUnits) {
-      if (unit != known.name) continue;
-      const double bytes = std::round(number * known.bytes);
-      if (bytes > 0 && bytes < 9e18) return static_cast<int64_t>(bytes);
-    }
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("`", text.substr(0, 60), "` is not a size such as 8GiB, 512MiB, 1.5GB or 1000"));
 }
 
 }  // namespace dovetail::coordinator

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "coordinator/config_fields.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -66,8 +67,28 @@ void ConfigFlags::AddTo(CLI::App* app) {
         ->type_name(flag.type)
         ->take_last();
   }
+  for (const ConfigField& field : ConfigFields()) {
+    if (!field.alias.empty()) AddForeignFlag(app, field.alias);
+  }
+  for (const char* name : {"model_path", "backend_type", "cpu_infer"}) AddForeignFlag(app, name);
 }
 
-absl::StatusOr<ServeConfig> ConfigFlags::Load() const { return LoadConfig(path_, overrides_); }
+// "cache_lens": as --cache-lens, and as KTransformers spells it.
+void ConfigFlags::AddForeignFlag(CLI::App* app, absl::string_view name) {
+  const std::string dashed = absl::StrReplaceAll(name, {{"_", "-"}});
+  app->add_option_function<std::string>(
+         absl::StrCat("--", dashed, dashed == name ? "" : absl::StrCat(",--", name)),
+         [this, dashed](const std::string& value) {
+           overrides_.push_back({dashed, value});
+         },
+         "")
+      ->type_name("VALUE")
+      ->take_last()
+      ->group("KTransformers' names");
+}
+
+absl::StatusOr<ServeConfig> ConfigFlags::Load(bool needs_model) const {
+  return LoadConfig(path_, overrides_, needs_model);
+}
 
 }  // namespace dovetail::coordinator

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "coordinator/config.h"
 
 namespace CLI {
@@ -24,13 +25,15 @@ class ConfigFlags {
   void AddTo(CLI::App* app);
 
   // The file and the flags over it, as parsed.
-  absl::StatusOr<ServeConfig> Load() const;
+  absl::StatusOr<ServeConfig> Load(bool needs_model = true) const;
 
   const std::string& path() const { return path_; }
   // In the order of the command line.
   const std::vector<ConfigOverride>& overrides() const { return overrides_; }
 
  private:
+  void AddForeignFlag(CLI::App* app, absl::string_view name);
+
   std::string path_;
   std::vector<ConfigOverride> overrides_;
 };

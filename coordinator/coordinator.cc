@@ -16,6 +16,7 @@
 #include "coordinator/cluster.h"
 #include "coordinator/http/http_server.h"
 #include "coordinator/loaded_model.h"
+#include "coordinator/local_devices.h"
 #include "coordinator/plan_members.h"
 #include "coordinator/service/admin_service.h"
 #include "coordinator/service/cluster_service.h"
@@ -50,12 +51,6 @@ std::string DialHost(const std::string& listen) {
 int GrpcPort(const ServeConfig& config, bool serve_clients) {
   if (config.grpc_port != 0 || !serve_clients || config.port == 0) return config.grpc_port;
   return config.port + 1;
-}
-
-int LocalThreads(const ServeConfig& config) {
-  if (config.threads > 0) return config.threads;
-  const size_t cores = UsableCpus(ReadCpuTopology(), -1).size();
-  return std::max<int>(1, static_cast<int>(cores / config.workers.size()));
 }
 
 // Steps in flight with `lanes: auto`: one for each worker, and one for what lies between them.
@@ -146,6 +141,7 @@ absl::Status Coordinator::Impl::ReadInputs() {
     rules = std::make_unique<RuleSet>(std::move(loaded));
   }
   DT_ASSIGN_OR_RETURN(shape, MakeStepShape(config, model.config));
+  if (rules != nullptr) ApplyKvTypes(*rules, model.config.num_hidden_layers, &shape);
   DT_RETURN_IF_ERROR(CheckRules(MakePlanInputs(), config.workers));
   const int64_t kv_bytes = KvCacheBytes(model.config, shape);
   LogInfo(absl::StrFormat("model %s (%s), %.1f MB", model.name, model.config.architecture,

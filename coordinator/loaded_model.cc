@@ -65,6 +65,9 @@ absl::StatusOr<StepShape> MakeStepShape(const ServeConfig& config,
   shape.context_length = config.context_length;
   if (shape.context_length == 0) {
     shape.context_length = longest > 0 ? std::min(longest, kDefaultContext) : kDefaultContext;
+    if (config.kv_tokens > 0) {
+      shape.context_length = std::min(shape.context_length, config.kv_tokens);
+    }
   } else if (longest > 0 && shape.context_length > longest) {
     return absl::InvalidArgumentError(absl::StrCat("`context_length` is ", shape.context_length,
                                                    ", the model was made for at most ", longest,

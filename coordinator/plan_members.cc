@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
 #include "base/status_macros.h"
+#include "coordinator/placement/memory_check.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -25,42 +25,37 @@ int64_t SegmentBytes(const transport::RunDir& run_dir, const std::string& worker
   return FileBytesOrZero(run_dir.WeightsPath(worker)) + FileBytesOrZero(run_dir.KvPath(worker));
 }
 
-std::string GiB(int64_t bytes) {
-  return absl::StrFormat("%.2f GiB", static_cast<double>(bytes) / (1 << 30));
+// Members of one node without a budget of their own share what the node has: what is available
+// without any segments (the largest figure that one of them saw), and what their segments hold.
+void ShareNodes(const PlanInputs& inputs, std::vector<DeviceInfo>* devices) {
+  struct Node {
+    int64_t available = 0;
+    int64_t held = 0;
+  };
+  std::map<int, Node> nodes;
+  const auto shares = [&](const DeviceInfo& device) {
+    return inputs.memory.count(device.name) == 0;
+  };
+  for (const DeviceInfo& device : *devices) {
+    if (!shares(device)) continue;
+    Node& node = nodes[device.numa_node];
+    const int64_t held = SegmentBytes(*inputs.run_dir, device.name);
+    node.available = std::max(node.available, device.memory_bytes - held);
+    node.held += held;
+  }
+  for (DeviceInfo& device : *devices) {
+    if (!shares(device)) continue;
+    const Node& node = nodes[device.numa_node];
+    device.memory_bytes = node.available + node.held;
+    device.memory_pool = absl::StrCat("node ", device.numa_node);
+  }
 }
 
-// Workers of one node, without a budget of their own.
-struct Sharers {
-  int64_t available = 0;  // without any segments: the largest figure that one of them saw
-  int64_t held = 0;       // in their segments
-  int64_t needed = 0;
-  std::vector<std::string> names;
-};
-
-absl::Status CheckSharedMemory(const PlanInputs& inputs, const std::vector<ClusterMember>& members,
-                               const Plan& plan) {
-  std::map<int, Sharers> nodes;
-  for (const ClusterMember& member : members) {
-    const std::string& name = member.device.name;
-    if (inputs.memory.count(name) > 0) continue;
-    Sharers& node = nodes[member.numa_node];
-    const int64_t held = SegmentBytes(*inputs.run_dir, name);
-    node.available = std::max(node.available, member.device.memory_bytes - held);
-    node.held += held;
-    for (const PlacedWorker& worker : plan.workers) {
-      if (worker.device.name != name) continue;
-      node.needed += worker.memory.total();
-      node.names.push_back(absl::StrCat(name, " ", GiB(worker.memory.total())));
-    }
-  }
-  for (const auto& [node, sharers] : nodes) {
-    if (sharers.needed <= sharers.available + sharers.held) continue;
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "the workers ", absl::StrJoin(sharers.names, ", "), " need ", GiB(sharers.needed),
-        " together, their machine has ", GiB(sharers.available + sharers.held),
-        " available: lower `context_length` or `kv_tokens`, or take a smaller model"));
-  }
-  return absl::OkStatus();
+absl::StatusOr<Plan> PlanOver(const PlanInputs& inputs, const std::vector<DeviceInfo>& devices) {
+  Plan plan = PlanByRules(*inputs.config, *inputs.file, inputs.rules, devices, inputs.shape);
+  DT_RETURN_IF_ERROR(ErrorsToStatus(plan.diagnostics));
+  DT_RETURN_IF_ERROR(CheckMemory(*inputs.config, *inputs.file, plan));
+  return plan;
 }
 
 }  // namespace
@@ -73,10 +68,8 @@ absl::StatusOr<Plan> PlanMembers(const PlanInputs& inputs,
     const auto budget = inputs.memory.find(device.name);
     if (budget != inputs.memory.end()) device.memory_bytes = budget->second;
   }
-  DT_ASSIGN_OR_RETURN(Plan plan,
-                      MakePlan(*inputs.config, *inputs.file, inputs.rules, devices, inputs.shape));
-  DT_RETURN_IF_ERROR(CheckSharedMemory(inputs, members, plan));
-  return plan;
+  ShareNodes(inputs, &devices);
+  return PlanOver(inputs, devices);
 }
 
 absl::Status CheckRules(const PlanInputs& inputs, const std::vector<std::string>& workers) {
@@ -88,7 +81,7 @@ absl::Status CheckRules(const PlanInputs& inputs, const std::vector<std::string>
     const auto types = SupportedWeightTypes();
     device.weight_types.assign(types.begin(), types.end());
   }
-  return MakePlan(*inputs.config, *inputs.file, inputs.rules, devices, inputs.shape).status();
+  return PlanOver(inputs, devices).status();
 }
 
 }  // namespace dovetail::coordinator

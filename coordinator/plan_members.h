@@ -24,13 +24,13 @@ struct PlanInputs {
   StepShape shape;
 };
 
-// MakePlan with each worker's budget: the configured one, or what the worker found available.
-// Workers without a configured budget that share a node share its memory: ResourceExhausted names
-// them and both figures where they need more together than there is.
+// Place and MakePlan with each worker's budget: the configured one, or what the worker found
+// available. Workers without a configured budget that share a node share its memory:
+// ResourceExhausted names them and both figures where they need more together than there is.
 absl::StatusOr<Plan> PlanMembers(const PlanInputs& inputs,
                                  const std::vector<ClusterMember>& members);
 
-// The same mistakes in rules that MakePlan finds, before any worker has registered: devices with
+// The same mistakes in rules that PlanMembers finds, before any worker has registered: devices with
 // every weight type and no lack of memory.
 absl::Status CheckRules(const PlanInputs& inputs, const std::vector<std::string>& workers);
 

@@ -273,6 +273,7 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
   if (Owns(ops, OpKind::kLmHead)) {
     buffers.Add("logits", logit_rows * config.vocab_size, 4);
     buffers.Add("probs", int64_t{num_threads} * config.vocab_size, 4);
+    buffers.Add("ids", int64_t{num_threads} * config.vocab_size, 4);
   }
   return buffers.Take();
 }
@@ -288,13 +289,19 @@ absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const G
     memory.weights_stored += slot.stored_bytes;
     memory.weights_packed += slot.bytes;
   }
-  memory.kv = KvBytes(config, ops, shape);
-  for (const WorkspaceBuffer& buffer : WorkspaceBuffers(config, ops, shape, num_threads)) {
-    memory.workspace += buffer.bytes;
-  }
+  PlanStepMemory(config, ops, shape, num_threads, &memory);
   memory.communication = communication_bytes;
-  memory.runtime = kRuntimeBytes;
+  memory.runtime = RuntimeBytes(num_threads);
   return memory;
+}
+
+void PlanStepMemory(const ModelConfig& config, absl::Span<const Op> ops, const StepShape& shape,
+                    int num_threads, WorkerMemory* memory) {
+  memory->kv = KvBytes(config, ops, shape);
+  memory->workspace = 0;
+  for (const WorkspaceBuffer& buffer : WorkspaceBuffers(config, ops, shape, num_threads)) {
+    memory->workspace += buffer.bytes;
+  }
 }
 
 }  // namespace dovetail::model

@@ -6,6 +6,7 @@
 #ifndef DOVETAIL_MODEL_MEMORY_PLAN_H_
 #define DOVETAIL_MODEL_MEMORY_PLAN_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -56,8 +57,14 @@ inline constexpr int32_t kLatentTileRows = 64;
 // The shared-memory ring through which a worker receives frames.
 inline constexpr int64_t kRingBytes = int64_t{4} << 20;
 
-// Resident bytes of a worker process before it loads anything: code, gRPC, thread stacks.
-inline constexpr int64_t kRuntimeBytes = int64_t{40} << 20;
+// Private memory of a worker process besides the model: heap, gRPC, threads' stacks. Measured
+// (docs/plan.md); code is not counted, which all processes share with the file on disk.
+inline int64_t RuntimeBytes(int num_threads) {
+  return (int64_t{6} << 20) + int64_t{num_threads} * (int64_t{128} << 10);
+}
+
+// What a worker reads once, before it registers, to measure its bandwidth; freed before it loads.
+inline constexpr int64_t kMeasureBytes = int64_t{64} << 20;
 
 // What frames of this model carry for each row.
 RowShape RowShapeOf(const ModelConfig& config);
@@ -92,7 +99,7 @@ RowShape RowShapeOf(const ModelConfig& config);
 //                      was made for the slots, here or on the workers before; before that, the
 //                      inputs of experts
 //   logit_rows [L, hidden]                                          with norm or lm_head
-//   logits [L, vocab]   probs [num_threads, vocab]                  with lm_head
+//   logits [L, vocab]   probs, ids int32 [num_threads, vocab]       with lm_head
 // f32 unless said otherwise; sizes are multiples of 64 bytes.
 struct WorkspaceBuffer {
   const char* name;  // static string
@@ -109,11 +116,18 @@ struct WorkerMemory {
   int64_t communication = 0;  // rings that end at this worker
   int64_t runtime = 0;        // what the process needs before any model
   int64_t total() const { return weights_packed + kv + workspace + communication + runtime; }
+  // Before anything is loaded bandwidth is measured; weights are packed before anything else is
+  // allocated.
+  int64_t peak_load() const { return runtime + std::max(weights_packed, kMeasureBytes); }
 };
 absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const GgufFile& file,
                                               absl::Span<const Op> ops, const StepShape& shape,
                                               PackedLayout layout, int num_threads,
                                               int64_t communication_bytes = kRingBytes);
+
+// The parts of it that the shape of a step decides: KV cache and workspace.
+void PlanStepMemory(const ModelConfig& config, absl::Span<const Op> ops, const StepShape& shape,
+                    int num_threads, WorkerMemory* memory);
 
 }  // namespace dovetail::model
 

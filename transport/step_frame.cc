@@ -197,17 +197,17 @@ absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Du
 absl::Status SendOutputRows(TensorSender& sender, const OutputHeader& header,
                             absl::Span<const SequenceOutput> sequences,
                             absl::Span<const uint32_t> segment_us,
-                            absl::Span<const float* const> logits, absl::Duration timeout) {
+                            absl::Span<const float* const> logits, std::vector<ConstBytes>* pieces,
+                            absl::Duration timeout) {
   DT_CHECK_EQ(sequences.size(), header.num_sequences);
   DT_CHECK_EQ(segment_us.size(), header.num_segment_times);
   DT_CHECK_EQ(logits.size(), header.num_logit_rows);
-  static thread_local std::vector<ConstBytes> pieces;
-  pieces.clear();
-  pieces.push_back({&header, sizeof(header)});
-  pieces.push_back(BytesOf(sequences));
-  pieces.push_back(BytesOf(segment_us));
-  for (const float* row : logits) pieces.push_back({row, header.vocab_size * sizeof(float)});
-  return sender.Send(pieces, timeout);
+  pieces->clear();
+  pieces->push_back({&header, sizeof(header)});
+  pieces->push_back(BytesOf(sequences));
+  pieces->push_back(BytesOf(segment_us));
+  for (const float* row : logits) pieces->push_back({row, header.vocab_size * sizeof(float)});
+  return sender.Send(*pieces, timeout);
 }
 
 absl::Status ReceiveOutput(TensorReceiver& receiver, const StepShape& shape, uint64_t epoch,

@@ -151,11 +151,15 @@ absl::Status ReceiveStep(TensorReceiver& receiver, const StepShape& shape, const
 
 absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Duration timeout);
 // As SendOutput, with the logits taken from rows that lie apart: `logits` has one pointer per row.
-// (A list of pieces is kept per thread; it grows with the first message of a size.)
+// `pieces` is a list to work with; with room for OutputPieces() it never grows.
+inline size_t OutputPieces(const StepShape& shape) {
+  return 3 + static_cast<size_t>(shape.max_logit_rows);
+}
 absl::Status SendOutputRows(TensorSender& sender, const OutputHeader& header,
                             absl::Span<const SequenceOutput> sequences,
                             absl::Span<const uint32_t> segment_us,
-                            absl::Span<const float* const> logits, absl::Duration timeout);
+                            absl::Span<const float* const> logits, std::vector<ConstBytes>* pieces,
+                            absl::Duration timeout);
 absl::Status ReceiveOutput(TensorReceiver& receiver, const StepShape& shape, uint64_t epoch,
                            int vocab_size, StepOutput* output, absl::Duration timeout);
 

@@ -20,13 +20,12 @@
 #include "base/status_macros.h"
 #include "kernels/bandwidth.h"
 #include "kernels/kernel_table.h"
+#include "model/memory_plan.h"
 #include "worker/cluster_client.h"
 #include "worker/executor.h"
 
 namespace dovetail::worker {
 namespace {
-
-constexpr int64_t kBandwidthBytes = int64_t{256} << 20;
 
 struct Flags {
   std::string name = "cpu:0";
@@ -94,7 +93,7 @@ absl::Status ChooseThreads(const Flags& flags, ExecutorOptions* options) {
 double MeasureBandwidth(Executor* executor) {
   std::promise<double> result;
   executor->Post([&](ThreadPool* pool) {
-    result.set_value(kernels::MeasureReadBandwidth(pool, kBandwidthBytes));
+    result.set_value(kernels::MeasureReadBandwidth(pool, model::kMeasureBytes));
   });
   return result.get_future().get();
 }

@@ -20,10 +20,9 @@ struct RankedBefore {
 
 }  // namespace
 
-Sampler::Sampler(const kernels::KernelTable* kernels, int32_t vocab_size, float* probs)
-    : kernels_(kernels), vocab_size_(vocab_size), probs_(probs) {
-  ids_.reserve(vocab_size);
-}
+Sampler::Sampler(const kernels::KernelTable* kernels, int32_t vocab_size, float* probs,
+                 int32_t* ids)
+    : kernels_(kernels), vocab_size_(vocab_size), probs_(probs), ids_(ids) {}
 
 bool Sampler::Survives(const Cut& cut, float logit, int32_t id) {
   return logit > cut.logit || (logit == cut.logit && id <= cut.id);
@@ -60,10 +59,9 @@ int32_t Sampler::Sample(const float* logits, const SamplingParams& params, uint3
 }
 
 Sampler::Cut Sampler::CutTopK(const float* logits, int32_t top_k) {
-  ids_.resize(vocab_size_);
-  std::iota(ids_.begin(), ids_.end(), 0);
-  const auto kth = ids_.begin() + (top_k - 1);
-  std::nth_element(ids_.begin(), kth, ids_.end(), RankedBefore{logits});
+  std::iota(ids_, ids_ + vocab_size_, 0);
+  int32_t* kth = ids_ + (top_k - 1);
+  std::nth_element(ids_, kth, ids_ + vocab_size_, RankedBefore{logits});
   return {logits[*kth], *kth};
 }
 
@@ -74,26 +72,25 @@ Sampler::Cut Sampler::CutTopP(const float* logits, float top_p, const Cut& cut) 
   }
   // All tokens below this floor have less than 1 - top_p together: the prefix ends before them.
   const double floor = (1.0 - top_p) * total / vocab_size_;
-  ids_.clear();
+  int32_t* end = ids_;
   for (int32_t id = 0; id < vocab_size_; ++id) {
-    if (probs_[id] >= floor && Survives(cut, logits[id], id)) ids_.push_back(id);
+    if (probs_[id] >= floor && Survives(cut, logits[id], id)) *end++ = id;
   }
   // Ranks as much as is needed, a growing piece at a time.
   const RankedBefore before{logits};
   const double wanted = top_p * total;
   double sum = 0;
-  size_t piece = 64;
-  for (size_t begin = 0; begin < ids_.size(); begin += piece, piece *= 4) {
-    const auto first = ids_.begin() + begin;
-    const auto last = ids_.begin() + std::min(begin + piece, ids_.size());
-    if (last != ids_.end()) std::nth_element(first, last, ids_.end(), before);
+  ptrdiff_t piece = 64;
+  for (int32_t* first = ids_; first != end; piece *= 4) {
+    int32_t* last = first + std::min(piece, end - first);
+    if (last != end) std::nth_element(first, last, end, before);
     std::sort(first, last, before);
-    for (auto it = first; it != last; ++it) {
-      sum += probs_[*it];
-      if (sum >= wanted) return {logits[*it], *it};
+    for (; first != last; ++first) {
+      sum += probs_[*first];
+      if (sum >= wanted) return {logits[*first], *first};
     }
   }
-  return ids_.empty() ? cut : Cut{logits[ids_.back()], ids_.back()};
+  return end == ids_ ? cut : Cut{logits[end[-1]], end[-1]};
 }
 
 }  // namespace dovetail::worker

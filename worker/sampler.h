@@ -12,7 +12,6 @@
 #define DOVETAIL_WORKER_SAMPLER_H_
 
 #include <cstdint>
-#include <vector>
 
 #include "base/sampling_params.h"
 #include "kernels/kernel_table.h"
@@ -21,8 +20,8 @@ namespace dovetail::worker {
 
 class Sampler {
  public:
-  // `probs` has room for vocab_size floats.
-  Sampler(const kernels::KernelTable* kernels, int32_t vocab_size, float* probs);
+  // `probs` and `ids` have room for vocab_size of each.
+  Sampler(const kernels::KernelTable* kernels, int32_t vocab_size, float* probs, int32_t* ids);
 
   // The token at `position` of its sequence; -1 if a logit is NaN.
   int32_t Sample(const float* logits, const SamplingParams& params, uint32_t position);
@@ -40,7 +39,7 @@ class Sampler {
   const kernels::KernelTable* kernels_;
   int32_t vocab_size_;
   float* probs_;
-  std::vector<int32_t> ids_;
+  int32_t* ids_;
 };
 
 }  // namespace dovetail::worker

@@ -12,16 +12,17 @@ using transport::StepFrame;
 StepSender::StepSender(ModelRunner* runner, const kernels::KernelTable* kernels,
                        const StepShape& shape, ThreadPool* pool)
     : runner_(runner), pool_(pool) {
-  float* probs = runner->workspace().probs;  // null where another worker has the lm_head
-  if (probs != nullptr) {
+  const Workspace& ws = runner->workspace();
+  if (ws.probs != nullptr) {  // else another worker has the lm_head
     for (int i = 0; i < pool->num_threads(); ++i) {
-      samplers_.emplace_back(kernels, runner->vocab_size(),
-                             probs + int64_t{i} * runner->vocab_size());
+      const int64_t offset = int64_t{i} * runner->vocab_size();
+      samplers_.emplace_back(kernels, runner->vocab_size(), ws.probs + offset, ws.ids + offset);
     }
   }
   draws_.reserve(shape.max_sequences);
   outputs_.reserve(shape.max_sequences);
   logits_.reserve(shape.max_logit_rows);
+  pieces_.reserve(transport::OutputPieces(shape));
   segment_us_.reserve(kMaxRouteSegments);
 }
 
@@ -53,7 +54,8 @@ absl::Status StepSender::Send(const StepFrame& frame, transport::TensorSender& s
   header.vocab_size = static_cast<uint32_t>(runner_->vocab_size());
   header.error_layer = frame.header.error_layer;
   header.num_segment_times = static_cast<uint32_t>(segment_us_.size());
-  return transport::SendOutputRows(sender, header, outputs_, segment_us_, logits_, timeout);
+  return transport::SendOutputRows(sender, header, outputs_, segment_us_, logits_, &pieces_,
+                                   timeout);
 }
 
 void StepSender::AddSequence(const SequenceStep& sequence, int first_logit_row) {

@@ -42,6 +42,7 @@ class StepSender {
   std::vector<transport::SequenceOutput> outputs_;
   std::vector<uint32_t> segment_us_;
   std::vector<const float*> logits_;
+  std::vector<transport::ConstBytes> pieces_;
 };
 
 }  // namespace dovetail::worker

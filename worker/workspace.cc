@@ -117,6 +117,7 @@ absl::StatusOr<std::unique_ptr<Workspace>> Workspace::Create(const model::ModelC
   ws->logit_rows = carver.Take<float>("logit_rows");
   ws->logits = carver.Take<float>("logits");
   ws->probs = carver.Take<float>("probs");
+  ws->ids = carver.Take<int32_t>("ids");
   return ws;
 }
 

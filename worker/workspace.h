@@ -86,7 +86,8 @@ class Workspace {
   int64_t attn_scratch_floats = 0;
   float* logit_rows = nullptr;  // [logit rows, hidden]: what the last norm makes
   float* logits = nullptr;      // [logit rows, vocab]
-  float* probs = nullptr;       // [vocab]
+  float* probs = nullptr;       // [num_threads, vocab]
+  int32_t* ids = nullptr;       // [num_threads, vocab]
 
   int64_t x_floats = 0;  // room in x
   int64_t bytes() const { return static_cast<int64_t>(bytes_); }

@@ -5,41 +5,76 @@
 #include "base/check.h"
 
 namespace dovetail::coordinator {
+namespace {
 
-std::vector<int> SplitEvenly(absl::Span<const int64_t> item_bytes, int num_parts,
-                             int64_t first_extra, int64_t last_extra) {
-  DT_CHECK_GT(num_parts, 0);
-  const int num_items = static_cast<int>(item_bytes.size());
-  std::vector<double> sums(num_items + 1, 0);
-  for (int i = 0; i < num_items; ++i) sums[i + 1] = sums[i] + static_cast<double>(item_bytes[i]);
-  const auto cost = [&](int part, int begin, int end) {
-    double bytes = sums[end] - sums[begin];
-    if (part == 0) bytes += static_cast<double>(first_extra);
-    if (part == num_parts - 1) bytes += static_cast<double>(last_extra);
-    return bytes * bytes;
-  };
-  // best[p][e]: least cost of the first p + 1 parts holding the first e items; from[p][e]: where
-  // part p begins.
-  std::vector<std::vector<double>> best(num_parts, std::vector<double>(num_items + 1));
-  std::vector<std::vector<int>> from(num_parts, std::vector<int>(num_items + 1, 0));
-  for (int end = 0; end <= num_items; ++end) best[0][end] = cost(0, 0, end);
-  for (int part = 1; part < num_parts; ++part) {
-    for (int end = 0; end <= num_items; ++end) {
-      best[part][end] = std::numeric_limits<double>::infinity();
-      for (int begin = 0; begin <= end; ++begin) {
-        const double total = best[part - 1][begin] + cost(part, begin, end);
-        if (total >= best[part][end]) continue;
-        best[part][end] = total;
-        from[part][end] = begin;
-      }
+constexpr double kNever = std::numeric_limits<double>::infinity();
+
+class Splitter {
+ public:
+  Splitter(absl::Span<const SplitItem> items, absl::Span<const SplitDevice> devices, bool in_budget)
+      : num_items_(static_cast<int>(items.size())),
+        devices_(devices),
+        in_budget_(in_budget),
+        bytes_(items.size() + 1, 0),
+        work_(items.size() + 1, 0) {
+    for (size_t i = 0; i < items.size(); ++i) {
+      bytes_[i + 1] = bytes_[i] + items[i].bytes;
+      work_[i + 1] = work_[i] + items[i].work;
     }
   }
-  std::vector<int> begins(num_parts, 0);
-  for (int part = num_parts - 1, end = num_items; part > 0; --part) {
-    begins[part] = from[part][end];
-    end = begins[part];
+
+  // False where nothing fits.
+  bool Run(std::vector<int>* begins) const {
+    const int num_devices = static_cast<int>(devices_.size());
+    // best[d][e]: least cost of the first d + 1 devices holding the first e items; from[d][e]:
+    // where the run of device d begins.
+    std::vector<std::vector<double>> best(num_devices, std::vector<double>(num_items_ + 1, kNever));
+    std::vector<std::vector<int>> from(num_devices, std::vector<int>(num_items_ + 1, 0));
+    for (int end = 0; end <= num_items_; ++end) best[0][end] = Cost(0, 0, end);
+    for (int device = 1; device < num_devices; ++device) {
+      for (int end = 0; end <= num_items_; ++end) {
+        for (int begin = 0; begin <= end; ++begin) {
+          const double total = best[device - 1][begin] + Cost(device, begin, end);
+          if (total >= best[device][end]) continue;
+          best[device][end] = total;
+          from[device][end] = begin;
+        }
+      }
+    }
+    if (best[num_devices - 1][num_items_] == kNever) return false;
+    begins->assign(num_devices, 0);
+    for (int device = num_devices - 1, end = num_items_; device > 0; --device) {
+      (*begins)[device] = from[device][end];
+      end = (*begins)[device];
+    }
+    return true;
   }
-  return begins;
+
+ private:
+  double Cost(int idx, int begin, int end) const {
+    const SplitDevice& device = devices_[idx];
+    if (in_budget_ && device.extra.bytes + bytes_[end] - bytes_[begin] > device.room) {
+      return kNever;
+    }
+    const double seconds = (device.extra.work + work_[end] - work_[begin]) / device.speed;
+    return seconds * seconds;
+  }
+
+  int num_items_;
+  absl::Span<const SplitDevice> devices_;
+  bool in_budget_;
+  std::vector<int64_t> bytes_;  // of the items before each
+  std::vector<double> work_;
+};
+
+}  // namespace
+
+Split SplitRuns(absl::Span<const SplitItem> items, absl::Span<const SplitDevice> devices) {
+  DT_CHECK(!devices.empty());
+  Split split;
+  split.fits = Splitter(items, devices, /*in_budget=*/true).Run(&split.begins);
+  if (!split.fits) DT_CHECK(Splitter(items, devices, /*in_budget=*/false).Run(&split.begins));
+  return split;
 }
 
 }  // namespace dovetail::coordinator

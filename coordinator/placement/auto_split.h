@@ -1,5 +1,4 @@
-// AutoSplit: the placement without rules: layers in order over the devices, even by bytes. Pure
-// function.
+// SplitRuns: layers in order over devices in order, within budgets. Pure function.
 #ifndef DOVETAIL_COORDINATOR_PLACEMENT_AUTO_SPLIT_H_
 #define DOVETAIL_COORDINATOR_PLACEMENT_AUTO_SPLIT_H_
 
@@ -10,12 +9,26 @@
 
 namespace dovetail::coordinator {
 
-// Cuts consecutive items into `num_parts` consecutive parts whose sums, with `first_extra` added to
-// the first and `last_extra` to the last part, are as even as can be (least sum of squares).
-// Returns the number of the first item of each part; a part may be empty when there are more parts
-// than items.
-std::vector<int> SplitEvenly(absl::Span<const int64_t> item_bytes, int num_parts,
-                             int64_t first_extra, int64_t last_extra);
+struct SplitItem {
+  int64_t bytes = 0;  // that it takes
+  double work = 0;    // bytes that it reads for a token
+};
+
+struct SplitDevice {
+  int64_t room = 0;
+  double speed = 1;  // bytes per second
+  SplitItem extra;   // that it has anyway
+};
+
+struct Split {
+  std::vector<int> begins;  // the number of the first item of each run; a run may be empty
+  bool fits = false;
+};
+
+// Cuts the items into one consecutive run for each device so that every run fits and the times that
+// the devices take are as even as can be (the least sum of squares). Where nothing fits, the most
+// even split of all.
+Split SplitRuns(absl::Span<const SplitItem> items, absl::Span<const SplitDevice> devices);
 
 }  // namespace dovetail::coordinator
 

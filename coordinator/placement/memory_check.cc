@@ -3,19 +3,15 @@
 #include <algorithm>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/status_macros.h"
+#include "absl/strings/str_join.h"
 #include "coordinator/placement/plan_table.h"
+#include "coordinator/placement/suggestions.h"
 
 namespace dovetail::coordinator {
 namespace {
-
-bool Fits(const std::vector<PlacedWorker>& workers) {
-  return std::all_of(workers.begin(), workers.end(), [](const PlacedWorker& worker) {
-    return worker.memory.total() <= worker.device.memory_bytes;
-  });
-}
 
 // Endpoints from which steps come to this worker: the coordinator, and workers before it in the
 // route.
@@ -27,61 +23,103 @@ int CountSources(const Route& route, const std::string& worker) {
   return static_cast<int>(sources.size());
 }
 
-// The shape with a KV cache of `num_blocks`, and no context longer than that.
-StepShape WithBlocks(StepShape shape, int num_blocks) {
-  shape.num_kv_blocks = num_blocks;
-  shape.context_length = static_cast<int32_t>(
-      std::min<int64_t>(shape.context_length, int64_t{num_blocks} * kKvBlockTokens));
-  return shape;
+// The lists of one step, without its activations: positions, block tables, tokens.
+int64_t FrameBytes(const StepShape& shape) {
+  constexpr int64_t kSequenceBytes = 256;
+  return shape.max_sequences * (kSequenceBytes + int64_t{4} * shape.max_blocks_per_sequence()) +
+         int64_t{8} * shape.max_rows + int64_t{32} * shape.max_logit_rows;
 }
 
-// The most KV blocks with which all workers fit; 0 if not even one block does. Bytes grow with
-// blocks.
-absl::StatusOr<int> MostBlocks(const model::ModelConfig& config, const model::GgufFile& file,
-                               const Route& route, const StepShape& shape,
-                               std::vector<PlacedWorker> workers) {
-  int low = 0;
-  int high = shape.num_kv_blocks;  // does not fit
-  while (high - low > 1) {
-    const int middle = low + (high - low) / 2;
-    DT_RETURN_IF_ERROR(PlanMemory(config, file, route, WithBlocks(shape, middle), &workers));
-    (Fits(workers) ? low : high) = middle;
+// Workers that share one memory.
+struct Pool {
+  std::string name;
+  int64_t budget = 0;
+  int64_t needed = 0;
+  std::vector<std::string> workers;
+};
+
+std::vector<Pool> PoolsOf(const Plan& plan) {
+  std::vector<Pool> pools;
+  for (const PlacedWorker& worker : plan.workers) {
+    if (worker.device.memory_pool.empty()) continue;
+    auto pool = std::find_if(pools.begin(), pools.end(),
+                             [&](const Pool& p) { return p.name == worker.device.memory_pool; });
+    if (pool == pools.end()) {
+      pool = pools.insert(pools.end(), {worker.device.memory_pool, worker.device.budget(), 0, {}});
+    }
+    pool->budget = std::min(pool->budget, worker.device.budget());
+    pool->needed += worker.memory.total();
+    pool->workers.push_back(worker.device.name);
   }
-  return low;
+  return pools;
+}
+
+// One line for each shared memory that is too small.
+std::string DescribePools(const Plan& plan) {
+  std::string text;
+  for (const Pool& pool : PoolsOf(plan)) {
+    if (pool.needed <= pool.budget) continue;
+    absl::StrAppend(&text, "  ", absl::StrJoin(pool.workers, ", "),
+                    " share one memory: together they need ", FormatBytes(pool.needed), " of ",
+                    FormatBytes(pool.budget), ", ", FormatBytes(pool.needed - pool.budget),
+                    " too little\n");
+  }
+  return text;
 }
 
 }  // namespace
 
-absl::Status PlanMemory(const model::ModelConfig& config, const model::GgufFile& file,
-                        const Route& route, const StepShape& shape,
-                        std::vector<PlacedWorker>* workers) {
-  for (PlacedWorker& worker : *workers) {
-    DT_ASSIGN_OR_RETURN(
-        worker.memory,
-        model::PlanWorkerMemory(config, file, worker.ops, shape, worker.device.layout,
-                                worker.device.num_threads,
-                                CountSources(route, worker.device.name) * model::kRingBytes));
+void PlanMemory(const model::ModelConfig& config, Plan* plan) {
+  for (PlacedWorker& worker : plan->workers) {
+    worker.memory = {};
+    for (const PlacedModule& module : plan->modules) {
+      if (module.device != worker.device.name) continue;
+      worker.memory.weights_stored += module.stored_bytes;
+      worker.memory.weights_packed += module.packed_bytes;
+    }
   }
-  return absl::OkStatus();
+  PlanMemoryOfShape(config, plan);
+}
+
+void PlanMemoryOfShape(const model::ModelConfig& config, Plan* plan) {
+  for (PlacedWorker& worker : plan->workers) {
+    const DeviceInfo& device = worker.device;
+    model::WorkerMemory& memory = worker.memory;
+    model::PlanStepMemory(config, worker.ops, plan->shape, device.num_threads, &memory);
+    if (device.kind == DeviceKind::kCuda) {
+      memory.communication = 2 * HopBytes(config, plan->shape.max_rows);
+      memory.runtime = kGpuRuntimeBytes;
+    } else {
+      memory.communication =
+          CountSources(plan->route, device.name) * model::kRingBytes + FrameBytes(plan->shape);
+      memory.runtime = model::RuntimeBytes(device.num_threads);
+    }
+  }
+}
+
+bool Fits(const Plan& plan) {
+  const bool alone = std::all_of(
+      plan.workers.begin(), plan.workers.end(),
+      [](const PlacedWorker& worker) { return worker.memory.total() <= worker.device.budget(); });
+  if (!alone) return false;
+  const std::vector<Pool> pools = PoolsOf(plan);
+  return std::all_of(pools.begin(), pools.end(),
+                     [](const Pool& pool) { return pool.needed <= pool.budget; });
 }
 
 absl::Status CheckMemory(const model::ModelConfig& config, const model::GgufFile& file,
-                         const Route& route, const StepShape& shape,
-                         const std::vector<PlacedWorker>& workers) {
-  if (Fits(workers)) return absl::OkStatus();
-  DT_ASSIGN_OR_RETURN(const int most_blocks, MostBlocks(config, file, route, shape, workers));
+                         const Plan& plan) {
+  if (Fits(plan)) return absl::OkStatus();
   std::string advice;
-  if (most_blocks == 0) {
-    advice = "No KV cache is small enough: use more workers, another split, or a smaller model";
-  } else {
-    const StepShape fitting = WithBlocks(shape, most_blocks);
-    advice = absl::StrCat("This would fit: kv_tokens ", int64_t{most_blocks} * kKvBlockTokens,
-                          " with context_length ", fitting.context_length);
+  for (const Suggestion& suggestion : NearestFits(config, file, plan)) {
+    absl::StrAppend(&advice, "\n", suggestion.message);
   }
   return absl::ResourceExhaustedError(absl::StrCat(
-      "the plan needs more memory than its workers have (context_length ", shape.context_length,
-      ", kv_tokens ", int64_t{shape.num_kv_blocks} * kKvBlockTokens, "):\n",
-      FormatMemoryTable(workers), advice));
+      "the plan needs more memory than its workers have (context_length ",
+      plan.shape.context_length, ", kv_tokens ", int64_t{plan.shape.num_kv_blocks} * kKvBlockTokens,
+      ", chunk_size ", plan.shape.max_rows - plan.shape.max_sequences, ", max_batch_size ",
+      plan.shape.max_sequences, "):\n", FormatMemoryTable(plan.workers), DescribePools(plan),
+      "What would fit:", advice));
 }
 
 }  // namespace dovetail::coordinator

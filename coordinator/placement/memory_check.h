@@ -1,25 +1,31 @@
-// Does a placement fit its workers' memory, and if not, what would? Pure functions.
+// Does a plan fit its workers' memory? Pure functions.
 #ifndef DOVETAIL_COORDINATOR_PLACEMENT_MEMORY_CHECK_H_
 #define DOVETAIL_COORDINATOR_PLACEMENT_MEMORY_CHECK_H_
-
-#include <vector>
 
 #include "absl/status/status.h"
 #include "coordinator/placement/plan.h"
 
 namespace dovetail::coordinator {
 
-// Fills in the workers' memory for their ops and this shape. A worker has one ring for each other
-// endpoint from which the route comes to it.
-absl::Status PlanMemory(const model::ModelConfig& config, const model::GgufFile& file,
-                        const Route& route, const StepShape& shape,
-                        std::vector<PlacedWorker>* workers);
+// What a GPU worker's process takes of its GPU before any model: the driver's context and its
+// kernels' code.
+inline constexpr int64_t kGpuRuntimeBytes = int64_t{512} << 20;
 
-// ResourceExhausted unless every worker's bytes fit its budget: a table with the figures, and the
-// largest KV cache and context that would fit.
+// Fills in every worker's memory from the plan's modules, route and shape. A CPU worker has one
+// ring for each other endpoint from which the route comes to it; a GPU worker stages one step each
+// way.
+void PlanMemory(const model::ModelConfig& config, Plan* plan);
+
+// The shape alone has changed since PlanMemory.
+void PlanMemoryOfShape(const model::ModelConfig& config, Plan* plan);
+
+// Every worker fits its budget, and those that share a memory fit it together.
+bool Fits(const Plan& plan);
+
+// ResourceExhausted unless the plan fits: a table with the figures, and the nearest settings that
+// would fit.
 absl::Status CheckMemory(const model::ModelConfig& config, const model::GgufFile& file,
-                         const Route& route, const StepShape& shape,
-                         const std::vector<PlacedWorker>& workers);
+                         const Plan& plan);
 
 }  // namespace dovetail::coordinator
 

@@ -8,175 +8,24 @@
 #include "absl/strings/str_join.h"
 #include "base/check.h"
 #include "base/status_macros.h"
-#include "coordinator/placement/auto_split.h"
 #include "coordinator/placement/expert_parts.h"
 #include "coordinator/placement/memory_check.h"
 #include "coordinator/placement/plan_table.h"
+#include "coordinator/placement/rule_placement.h"
 
 namespace dovetail::coordinator {
 namespace {
 
-// What is being planned, and everything found wrong with it.
-struct Draft {
-  const model::ModelConfig& config;
-  const model::GgufFile& file;
-  const std::vector<DeviceInfo>& devices;
-  std::vector<PlacedModule> modules;
-  std::vector<std::string> mistakes;
-
-  std::string DeviceNames() const {
-    return absl::StrJoin(devices, ", ", [](std::string* out, const DeviceInfo& device) {
-      absl::StrAppend(out, device.name);
-    });
-  }
-  const DeviceInfo* FindDevice(const std::string& name) const {
-    for (const DeviceInfo& device : devices) {
-      if (device.name == name) return &device;
-    }
-    return nullptr;
-  }
-};
-
-int64_t StoredBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op) {
-  int64_t bytes = 0;
-  for (const model::WeightSpec& spec : model::WeightsOf(config, op)) {
-    const model::GgufTensor* tensor = file.FindTensor(spec.tensor);
-    if (tensor == nullptr || spec.is_copy) continue;
-    bytes +=
-        spec.experts == 0 ? tensor->bytes : tensor->bytes / config.experts.count * spec.experts;
-  }
-  return bytes;
-}
-
-void PlaceEvenly(Draft* draft) {
-  const int num_layers = draft->config.num_hidden_layers;
-  std::vector<int64_t> layer_bytes(num_layers, 0);
-  int64_t first_extra = 0;
-  int64_t last_extra = 0;
-  for (const PlacedModule& module : draft->modules) {
-    if (module.op.layer >= 0) {
-      layer_bytes[module.op.layer] += module.stored_bytes;
-    } else {
-      (module.op.kind == OpKind::kEmbedding ? first_extra : last_extra) += module.stored_bytes;
-    }
-  }
-  const std::vector<int> begins =
-      SplitEvenly(layer_bytes, static_cast<int>(draft->devices.size()), first_extra, last_extra);
-  for (PlacedModule& module : draft->modules) {
-    size_t device = module.op.kind == OpKind::kEmbedding ? 0 : draft->devices.size() - 1;
-    if (module.op.layer >= 0) {
-      device = std::upper_bound(begins.begin(), begins.end(), module.op.layer) - begins.begin() - 1;
-    }
-    module.worker = draft->devices[device].name;
-    module.rule = "auto";
-  }
-}
-
-// False when the rule names layers that the model does not have.
-bool CheckLayers(const Rule& rule, Draft* draft) {
-  const int num_layers = draft->config.num_hidden_layers;
-  bool fits = true;
-  for (const auto& [first, last] : rule.layers) {
-    if (last < num_layers) continue;
-    fits = false;
-    draft->mistakes.push_back(absl::StrCat(rule.layers_location, ": the rule names layer ", last,
-                                           ", but the model has ", num_layers, " layers (0-",
-                                           num_layers - 1, ")"));
-  }
-  return fits;
-}
-
-// False when the rule names experts that the model does not have.
-bool CheckExperts(const Rule& rule, Draft* draft) {
-  const int count = draft->config.experts.count;
-  if (rule.experts.empty()) return true;
-  if (count == 0) {
-    draft->mistakes.push_back(
-        absl::StrCat(rule.location, ": the rule places experts, but the model is dense"));
-    return false;
-  }
-  for (const auto& [first, last] : rule.experts) {
-    if (last < count) continue;
-    draft->mistakes.push_back(absl::StrCat(rule.location, ": the rule names expert ", last,
-                                           ", but the model's layers have ", count, " (0-",
-                                           count - 1, ")"));
-    return false;
-  }
-  return true;
-}
-
-void CheckRule(const Rule& rule, Draft* draft) {
-  if (draft->FindDevice(rule.place) == nullptr) {
-    draft->mistakes.push_back(absl::StrCat(rule.place_location, ": unknown worker `", rule.place,
-                                           "`; known: ", draft->DeviceNames()));
-  }
-  if (!CheckLayers(rule, draft)) return;
-  if (!CheckExperts(rule, draft)) return;
-  const bool matches = std::any_of(draft->modules.begin(), draft->modules.end(),
-                                   [&](const PlacedModule& m) { return rule.Matches(m.op); });
-  if (!matches) {
-    draft->mistakes.push_back(
-        absl::StrCat(rule.location, ": the rule matches no module of the model"));
-  }
-}
-
-// The first rule that matches the op; past the last one if none does.
-size_t DecidingRule(const RuleSet& rules, const Op& op) {
-  return std::find_if(rules.rules.begin(), rules.rules.end(),
-                      [&](const Rule& rule) { return rule.Matches(op); }) -
-         rules.rules.begin();
-}
-
-std::vector<Op> ExpertsDividedByRules(const RuleSet& rules, absl::Span<const Op> ops) {
-  return DivideExperts(ops,
-                       [&](const Op& op) { return static_cast<int>(DecidingRule(rules, op)); });
-}
-
-void PlaceByRules(const RuleSet& rules, Draft* draft) {
-  for (const Rule& rule : rules.rules) CheckRule(rule, draft);
-  std::vector<Op> ownerless;
-  const PlacedModule* attention = nullptr;  // of the layer
-  for (PlacedModule& module : draft->modules) {
-    if (module.op.kind == OpKind::kAttention) attention = &module;
-    const size_t rule = DecidingRule(rules, module.op);
-    if (rule < rules.rules.size()) {
-      module.worker = rules.rules[rule].place;
-      module.rule = rules.rules[rule].location;
-    } else if (module.op.kind == OpKind::kRouter) {
-      // It needs what attention leaves, and next to nothing else.
-      module.worker = attention->worker;
-      module.rule = attention->rule;
-    } else {
-      ownerless.push_back(module.op);
-    }
-  }
-  if (ownerless.empty()) return;
-  draft->mistakes.push_back(
-      absl::StrCat(rules.file, ": no rule places ",
-                   absl::StrJoin(CollapseModules(draft->config, ownerless), ", ")));
-}
-
-void OrderModules(std::vector<PlacedModule>* modules) {
-  std::vector<Op> ops;
-  std::vector<std::string> workers;
-  for (const PlacedModule& module : *modules) {
-    ops.push_back(module.op);
-    workers.push_back(module.worker);
-  }
-  std::vector<PlacedModule> ordered;
-  for (const size_t i : OrderForFewHops(ops, workers)) ordered.push_back(std::move((*modules)[i]));
-  *modules = std::move(ordered);
-}
-
 // Norm vectors are kept as f32 whatever their type; only matrices need a kernel.
-void CheckWeightTypes(Draft* draft) {
+void CheckWeightTypes(const model::ModelConfig& config, const model::GgufFile& file,
+                      const std::vector<DeviceInfo>& devices, Placement* placement) {
   constexpr size_t kMostNamed = 3;
   std::map<std::pair<std::string, WeightType>, std::vector<std::string>> refused;
-  for (const PlacedModule& module : draft->modules) {
-    const DeviceInfo* device = draft->FindDevice(module.worker);
+  for (const ModulePlacement& module : placement->modules) {
+    const DeviceInfo* device = FindDevice(devices, module.device);
     if (device == nullptr) continue;
-    for (const model::WeightSpec& spec : model::WeightsOf(draft->config, module.op)) {
-      const model::GgufTensor* tensor = draft->file.FindTensor(spec.tensor);
+    for (const model::WeightSpec& spec : model::WeightsOf(config, module.op)) {
+      const model::GgufTensor* tensor = file.FindTensor(spec.tensor);
       if (tensor == nullptr || spec.is_vector ||
           std::count(device->weight_types.begin(), device->weight_types.end(), tensor->type) > 0) {
         continue;
@@ -187,59 +36,116 @@ void CheckWeightTypes(Draft* draft) {
   for (auto& [key, tensors] : refused) {
     const size_t more = tensors.size() - std::min(tensors.size(), kMostNamed);
     tensors.resize(tensors.size() - more);
-    draft->mistakes.push_back(absl::StrCat(key.first, " cannot compute with ",
-                                           InfoOf(key.second).name,
-                                           " weights: ", absl::StrJoin(tensors, ", "),
-                                           more > 0 ? absl::StrCat(" and ", more, " more") : ""));
+    placement->diagnostics.push_back(
+        {.code = "weight-type",
+         .severity = Severity::kError,
+         .message = absl::StrCat(key.first, " cannot compute with ", InfoOf(key.second).name,
+                                 " weights: ", absl::StrJoin(tensors, ", "),
+                                 more > 0 ? absl::StrCat(" and ", more, " more") : "")});
   }
+}
+
+// The last norm makes x as narrow as the rows whose logits are wanted; with lm_head elsewhere these
+// rows make one hop more.
+void CheckHead(const model::ModelConfig& config, Placement* placement) {
+  const ModulePlacement* norm = nullptr;
+  const ModulePlacement* head = nullptr;
+  for (const ModulePlacement& module : placement->modules) {
+    if (module.op.kind == OpKind::kNorm) norm = &module;
+    if (module.op.kind == OpKind::kLmHead) head = &module;
+  }
+  if (norm == nullptr || head == nullptr || norm->device == head->device) return;
+  Diagnostic diagnostic{.code = "head-away-from-norm", .severity = Severity::kWarning};
+  if (head->rule) {
+    diagnostic.file = head->rule->file;
+    diagnostic.line = head->rule->line;
+    diagnostic.col = head->rule->col;
+  }
+  diagnostic.message = absl::StrCat(head->module, " is on ", head->device, " and ", norm->module,
+                                    " on ", norm->device, ": one hop more for each step, with ",
+                                    HopBytes(config, 1), " bytes for each sequence");
+  placement->diagnostics.push_back(std::move(diagnostic));
 }
 
 Route CompileRoute(const std::vector<PlacedModule>& modules) {
   Route route;
   for (const PlacedModule& module : modules) {
-    if (route.empty() || route.back().worker != module.worker) route.push_back({module.worker, {}});
+    if (route.empty() || route.back().worker != module.device) route.push_back({module.device, {}});
     route.back().ops.push_back(module.op);
   }
   return route;
 }
 
+void OrderModules(std::vector<ModulePlacement>* modules) {
+  std::vector<Op> ops;
+  std::vector<std::string> devices;
+  for (const ModulePlacement& module : *modules) {
+    ops.push_back(module.op);
+    devices.push_back(module.device);
+  }
+  std::vector<ModulePlacement> ordered;
+  for (const size_t i : OrderForFewHops(ops, devices)) ordered.push_back(std::move((*modules)[i]));
+  *modules = std::move(ordered);
+}
+
+// What each module of a worker adds to its weights: what several need is there once.
+void MeasurePacked(const model::ModelConfig& config, const model::GgufFile& file,
+                   const PlacedWorker& worker, Plan* plan) {
+  const absl::StatusOr<std::vector<model::WeightSlot>> slots =
+      model::LayOutWeights(config, file, worker.ops, worker.device.layout);
+  DT_CHECK(slots.ok());  // a configuration is read from a file that has all tensors
+  auto slot = slots->begin();
+  for (PlacedModule& module : plan->modules) {
+    if (module.device != worker.device.name) continue;
+    for (; slot != slots->end() && slot->op == module.op; ++slot) {
+      module.packed_bytes += slot->bytes;
+    }
+  }
+  DT_CHECK(slot == slots->end());
+}
+
 }  // namespace
 
-absl::StatusOr<Plan> MakePlan(const model::ModelConfig& config, const model::GgufFile& file,
-                              const RuleSet* rules, const std::vector<DeviceInfo>& devices,
-                              const StepShape& shape) {
-  if (devices.empty()) return absl::InvalidArgumentError("there is no worker to place modules on");
-  Draft draft{config, file, devices, {}, {}};
-  std::vector<Op> ops = model::OpsOf(config);
-  if (rules != nullptr) ops = ExpertsDividedByRules(*rules, ops);
-  for (const Op& op : ops) {
-    draft.modules.push_back({op, model::ModuleName(op), "", "", StoredBytesOf(config, file, op)});
-  }
-  if (rules != nullptr) {
-    PlaceByRules(*rules, &draft);
-  } else {
-    PlaceEvenly(&draft);
-  }
-  CheckWeightTypes(&draft);
-  if (!draft.mistakes.empty()) {
-    return absl::InvalidArgumentError(absl::StrJoin(draft.mistakes, "\n"));
-  }
-
+Plan MakePlan(const model::ModelConfig& config, const model::GgufFile& file, Placement placement,
+              const std::vector<DeviceInfo>& devices, const StepShape& shape) {
+  CheckWeightTypes(config, file, devices, &placement);
+  CheckHead(config, &placement);
   Plan plan;
-  OrderModules(&draft.modules);
-  plan.modules = std::move(draft.modules);
-  plan.route = CompileRoute(plan.modules);
   plan.shape = shape;
+  plan.diagnostics = std::move(placement.diagnostics);
+  SortDiagnostics(&plan.diagnostics);
+  if (HasErrors(plan.diagnostics)) return plan;
+  OrderModules(&placement.modules);
+  for (ModulePlacement& module : placement.modules) {
+    DT_CHECK(FindDevice(devices, module.device) != nullptr);
+    plan.modules.push_back({std::move(module)});
+    plan.modules.back().stored_bytes = StoredBytesOf(config, file, plan.modules.back().op);
+  }
+  plan.route = CompileRoute(plan.modules);
   for (const DeviceInfo& device : devices) {
     PlacedWorker worker{device, {}, {}};
     for (const PlacedModule& module : plan.modules) {
-      if (module.worker == device.name) worker.ops.push_back(module.op);
+      if (module.device == device.name) worker.ops.push_back(module.op);
     }
-    if (!worker.ops.empty()) plan.workers.push_back(std::move(worker));
+    if (worker.ops.empty()) continue;
+    MeasurePacked(config, file, worker, &plan);
+    plan.workers.push_back(std::move(worker));
   }
-  DT_RETURN_IF_ERROR(PlanMemory(config, file, plan.route, shape, &plan.workers));
-  DT_RETURN_IF_ERROR(CheckMemory(config, file, plan.route, shape, plan.workers));
+  PlanMemory(config, &plan);
   return plan;
+}
+
+Plan PlanByRules(const model::ModelConfig& config, const model::GgufFile& file,
+                 const RuleSet* rules, std::vector<DeviceInfo> devices, const StepShape& shape) {
+  std::vector<Diagnostic> diagnostics;
+  if (rules != nullptr) ApplyBudgets(*rules, &devices, &diagnostics);
+  Placement placement = Place(config, file, rules, devices, shape);
+  placement.diagnostics.insert(placement.diagnostics.end(), diagnostics.begin(), diagnostics.end());
+  return MakePlan(config, file, std::move(placement), devices, shape);
+}
+
+int64_t HopBytes(const model::ModelConfig& config, int64_t rows) {
+  return rows * config.hidden_size * static_cast<int64_t>(sizeof(float));
 }
 
 std::string DescribePlan(const Plan& plan, const model::ModelConfig& config) {

@@ -1,39 +1,27 @@
-// Plan: which worker owns which module, why, and what that costs in bytes; computed before anything
-// loads.
+// Plan: which worker owns which module, why, and what that costs in bytes and time; computed before
+// anything loads.
 //
-// Pure functions of model headers, rules and the workers' descriptions.
+// Pure functions of model headers, a placement and the devices' descriptions.
 #ifndef DOVETAIL_COORDINATOR_PLACEMENT_PLAN_H_
 #define DOVETAIL_COORDINATOR_PLACEMENT_PLAN_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
-#include "absl/status/statusor.h"
-#include "base/packed_layout.h"
 #include "base/route.h"
 #include "base/step_shape.h"
-#include "coordinator/placement/rule_set.h"
+#include "coordinator/placement/diagnostic.h"
+#include "coordinator/placement/placement.h"
 #include "model/gguf/gguf_file.h"
 #include "model/memory_plan.h"
 #include "model/model_config.h"
 
 namespace dovetail::coordinator {
 
-// A device that modules can be placed on, as its worker registered it.
-struct DeviceInfo {
-  std::string name;          // "cpu:0"
-  int64_t memory_bytes = 0;  // budget: what is free, or what was configured
-  int num_threads = 1;
-  PackedLayout layout = PackedLayout::kP16;
-  std::vector<WeightType> weight_types;  // that its kernels compute with
-};
-
-struct PlacedModule {
-  Op op;
-  std::string module;  // "model.layers.3.mlp"
-  std::string worker;
-  std::string rule;  // "file:line:col" of the deciding rule, or "auto"
-  int64_t stored_bytes = 0;
+struct PlacedModule : ModulePlacement {
+  int64_t stored_bytes = 0;  // in the file
+  int64_t packed_bytes = 0;  // in its worker's memory
 };
 
 struct PlacedWorker {
@@ -47,14 +35,21 @@ struct Plan {
   std::vector<PlacedWorker> workers;  // in the order of `devices`; a worker without ops is left out
   Route route;
   StepShape shape;
+  std::vector<Diagnostic> diagnostics;  // of the placement and of the plan, sorted
 };
 
-// Errors, all at once: modules that no rule places, rules that match nothing or name an unknown
-// device, weight types a device cannot compute (InvalidArgument), workers whose bytes exceed their
-// budget (ResourceExhausted, a table with the figures and the largest context that would fit).
-absl::StatusOr<Plan> MakePlan(const model::ModelConfig& config, const model::GgufFile& file,
-                              const RuleSet* rules, const std::vector<DeviceInfo>& devices,
-                              const StepShape& shape);
+// A placement with an error among its diagnostics, or with weight types that a device cannot
+// compute with, gives a plan of which the diagnostics alone are of use: see HasErrors. Whether the
+// plan fits is another question (memory_check.h).
+Plan MakePlan(const model::ModelConfig& config, const model::GgufFile& file, Placement placement,
+              const std::vector<DeviceInfo>& devices, const StepShape& shape);
+
+// The whole way: the file's budgets, Place, MakePlan.
+Plan PlanByRules(const model::ModelConfig& config, const model::GgufFile& file,
+                 const RuleSet* rules, std::vector<DeviceInfo> devices, const StepShape& shape);
+
+// What crosses from worker to worker for `rows` rows of one step.
+int64_t HopBytes(const model::ModelConfig& config, int64_t rows);
 
 // A table for people: workers, ranges of layers, bytes.
 std::string DescribePlan(const Plan& plan, const model::ModelConfig& config);

@@ -4,14 +4,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "model/model_config.h"
 
 namespace dovetail::coordinator {
 namespace {
-
-using Ranges = std::vector<std::pair<int, int>>;  // both ends belong to a range
 
 // What neighbouring ops hold of a layer, or of each of several layers.
 struct Parts {
@@ -149,18 +146,6 @@ void AppendModules(const OpGroup& group, std::vector<std::string>* names) {
 
 }  // namespace
 
-std::string FormatBytes(int64_t bytes) {
-  constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  double value = static_cast<double>(bytes);
-  int unit = 0;
-  while (std::abs(value) >= 1024 && unit < 4) {
-    value /= 1024;
-    ++unit;
-  }
-  return unit == 0 ? absl::StrCat(bytes, " B")
-                   : absl::StrFormat("%.*f %s", unit >= 3 ? 2 : 1, value, kUnits[unit]);
-}
-
 std::vector<std::string> CollapseModules(const model::ModelConfig& config,
                                          absl::Span<const Op> ops) {
   std::vector<std::string> names;
@@ -199,11 +184,11 @@ std::string FormatMemoryTable(const std::vector<PlacedWorker>& workers) {
                                                  ""}};
   for (const PlacedWorker& worker : workers) {
     const model::WorkerMemory& memory = worker.memory;
-    const int64_t left = worker.device.memory_bytes - memory.total();
+    const int64_t left = worker.device.budget() - memory.total();
     rows.push_back({worker.device.name, FormatBytes(memory.weights_packed), FormatBytes(memory.kv),
                     FormatBytes(memory.workspace), FormatBytes(memory.communication),
                     FormatBytes(memory.runtime), FormatBytes(memory.total()),
-                    FormatBytes(worker.device.memory_bytes),
+                    FormatBytes(worker.device.budget()),
                     left >= 0 ? "fits" : absl::StrCat(FormatBytes(-left), " too little")});
   }
   return FormatTable(rows);

@@ -7,13 +7,11 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "base/byte_size.h"
 #include "base/route.h"
 #include "coordinator/placement/plan.h"
 
 namespace dovetail::coordinator {
-
-// "0 B", "512 B", "12.3 MiB", "1.50 GiB".
-std::string FormatBytes(int64_t bytes);
 
 // Modules in execution order with neighbouring layers joined:
 //   {"model.embed_tokens", "model.layers.0-13", "model.layers.14.self_attn",

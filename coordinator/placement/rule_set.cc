@@ -2,121 +2,26 @@
 
 #include <algorithm>
 #include <fstream>
-#include <iterator>
+#include <set>
+#include <utility>
 
-#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/byte_size.h"
+#include "base/kv_cache.h"
 #include "base/yaml_reader.h"
+#include "coordinator/placement/device_info.h"
+#include "coordinator/placement/rule_reader.h"
 
 namespace dovetail::coordinator {
 namespace {
 
-constexpr int kLargestNumber = 99'999;  // of a layer or an expert
-constexpr absl::string_view kRuleKeys[] = {"match", "place"};
-constexpr absl::string_view kMatchKeys[] = {"layers", "role", "experts"};
-constexpr absl::string_view kRoles[] = {"embedding", "attention", "mlp",     "norm",
-                                        "lm_head",   "router",    "experts", "shared_experts"};
-constexpr OpKind kRoleKinds[] = {OpKind::kEmbedding, OpKind::kAttention,    OpKind::kMlp,
-                                 OpKind::kNorm,      OpKind::kLmHead,       OpKind::kRouter,
-                                 OpKind::kExperts,   OpKind::kSharedExperts};
-
-bool ParseNumber(absl::string_view text, int* number) {
-  if (text.empty() || !std::all_of(text.begin(), text.end(), absl::ascii_isdigit)) return false;
-  return absl::SimpleAtoi(text, number) && *number <= kLargestNumber;
-}
-
-// One of "5" and "0-14".
-void ParseRange(const YamlNode& node, absl::string_view key,
-                std::vector<std::pair<int, int>>* ranges, Mistakes* mistakes) {
-  const auto complain = [&] {
-    mistakes->Add(
-        node, absl::StrCat("`", key, "` must be a number (5), a range (0-14) or a list of these",
-                           ", got ", Quoted(node)));
-  };
-  if (node.kind != YamlKind::kScalar) return complain();
-  const absl::string_view text = node.scalar;
-  const size_t dash = text.find('-');
-  int first = 0;
-  int last = 0;
-  if (!ParseNumber(text.substr(0, dash), &first)) return complain();
-  last = first;
-  if (dash != absl::string_view::npos && !ParseNumber(text.substr(dash + 1), &last)) {
-    return complain();
-  }
-  if (first > last) {
-    mistakes->Add(node, absl::StrCat("`", key, "` has the range ", first, "-", last,
-                                     " backwards; did you mean ", last, "-", first, "?"));
-    return;
-  }
-  ranges->emplace_back(first, last);
-}
-
-void ParseRanges(const YamlNode& node, absl::string_view key,
-                 std::vector<std::pair<int, int>>* ranges, Mistakes* mistakes) {
-  if (node.kind != YamlKind::kList) return ParseRange(node, key, ranges, mistakes);
-  if (node.items.empty()) mistakes->Add(node, absl::StrCat("`", key, "` is an empty list"));
-  for (const YamlNode& item : node.items) ParseRange(item, key, ranges, mistakes);
-}
-
-void ParseRole(const YamlNode& node, std::vector<OpKind>* roles, Mistakes* mistakes) {
-  const auto* end = std::end(kRoles);
-  const auto* role = node.kind == YamlKind::kScalar ? std::find(kRoles, end, node.scalar) : end;
-  if (role != end) {
-    roles->push_back(kRoleKinds[role - kRoles]);
-    return;
-  }
-  const absl::string_view nearest =
-      node.kind == YamlKind::kScalar ? NearestName(node.scalar, kRoles) : "";
-  mistakes->Add(node,
-                absl::StrCat("unknown role ", Quoted(node), "; ",
-                             nearest.empty() ? absl::StrCat("known: ", absl::StrJoin(kRoles, ", "))
-                                             : absl::StrCat("did you mean `", nearest, "`?")));
-}
-
-void ParseMatch(const YamlNode& node, Rule* rule, Mistakes* mistakes) {
-  if (!CheckMap(node, "`match`", kMatchKeys, mistakes)) return;
-  if (const YamlNode* layers = node.Find("layers")) {
-    rule->layers_location = mistakes->Where(*layers);
-    ParseRanges(*layers, "layers", &rule->layers, mistakes);
-  }
-  if (const YamlNode* role = node.Find("role")) {
-    if (role->kind == YamlKind::kList) {
-      if (role->items.empty()) mistakes->Add(*role, "`role` is an empty list");
-      for (const YamlNode& item : role->items) ParseRole(item, &rule->roles, mistakes);
-    } else {
-      ParseRole(*role, &rule->roles, mistakes);
-    }
-  }
-  if (const YamlNode* experts = node.Find("experts")) {
-    ParseRanges(*experts, "experts", &rule->experts, mistakes);
-    const bool fits = std::all_of(rule->roles.begin(), rule->roles.end(), [](OpKind kind) {
-      return kind == OpKind::kMlp || kind == OpKind::kExperts;
-    });
-    if (!fits) {
-      mistakes->Add(*experts, "`experts` go with the roles `experts` and `mlp`, and no other");
-    }
-  }
-}
-
-void ParseRule(const YamlNode& node, RuleSet* rule_set, Mistakes* mistakes) {
-  if (!CheckMap(node, "a rule", kRuleKeys, mistakes)) return;
-  Rule rule;
-  rule.location = mistakes->Where(node);
-  if (const YamlNode* match = node.Find("match")) {
-    ParseMatch(*match, &rule, mistakes);
-  } else {
-    mistakes->Add(node, "the rule has no `match`; `match: {}` matches every module");
-  }
-  if (const YamlNode* place = node.Find("place")) {
-    rule.place_location = mistakes->Where(*place);
-    rule.place = ReadText(*place, "place", mistakes).value_or("");
-  } else {
-    mistakes->Add(node, "the rule has no `place`; name a worker, as in `place: cpu:0`");
-  }
-  rule_set->rules.push_back(std::move(rule));
-}
+constexpr absl::string_view kFileKeys[] = {"devices", "kv", "rules"};
+constexpr absl::string_view kBudgetKeys[] = {"memory", "reserve"};
+constexpr absl::string_view kKvKeys[] = {"type", "layers"};
+constexpr absl::string_view kLayerKvKeys[] = {"layers", "type"};
 
 bool LooksLikeKTransformers(const YamlNode& root) {
   return std::any_of(root.items.begin(), root.items.end(), [](const YamlNode& item) {
@@ -127,13 +32,109 @@ bool LooksLikeKTransformers(const YamlNode& root) {
   });
 }
 
-bool Contains(const std::vector<std::pair<int, int>>& ranges, int number) {
-  return std::any_of(ranges.begin(), ranges.end(), [number](const std::pair<int, int>& range) {
-    return range.first <= number && number <= range.second;
-  });
+std::optional<int64_t> ReadBytes(const YamlNode& node, absl::string_view name, Mistakes* mistakes) {
+  const absl::StatusOr<int64_t> bytes = ParseBytes(node.scalar);
+  if (node.kind == YamlKind::kScalar && bytes.ok()) return *bytes;
+  if (node.kind == YamlKind::kScalar && node.scalar == "0") return 0;
+  mistakes->Add(node,
+                absl::StrCat("`", name, "` must be a size such as 22GiB, got ", Quoted(node)));
+  return std::nullopt;
+}
+
+void ReadBudgets(const YamlNode& node, RuleSet* set, Mistakes* mistakes) {
+  if (node.kind != YamlKind::kMap) {
+    mistakes->Add(node, absl::StrCat("`devices` must be a map of devices, as in {cuda:*: {memory: "
+                                     "22GiB, reserve: 1GiB}}, got ",
+                                     Quoted(node)));
+    return;
+  }
+  std::set<std::string> seen;
+  for (const YamlEntry& entry : node.entries) {
+    DeviceBudget budget;
+    budget.device = entry.key;
+    budget.at = {entry.line, entry.col};
+    if (!IsDevicePattern(entry.key)) {
+      mistakes->Add(entry.line, entry.col,
+                    absl::StrCat("`", entry.key,
+                                 "` is not a device or a group of devices, such as "
+                                 "cuda:0 or cuda:*"));
+    } else if (!seen.insert(entry.key).second) {
+      mistakes->Add(entry.line, entry.col, absl::StrCat("`", entry.key, "` is given twice"));
+    }
+    if (!CheckMap(entry.value, absl::StrCat("`", entry.key, "`"), kBudgetKeys, mistakes)) continue;
+    if (const YamlNode* memory = entry.value.Find("memory")) {
+      budget.memory_bytes = ReadBytes(*memory, "memory", mistakes);
+    }
+    if (const YamlNode* reserve = entry.value.Find("reserve")) {
+      budget.reserve_bytes = ReadBytes(*reserve, "reserve", mistakes);
+    }
+    set->budgets.push_back(std::move(budget));
+  }
+}
+
+std::optional<KvType> ReadKvType(const YamlNode& node, Mistakes* mistakes) {
+  KvType type;
+  if (node.kind == YamlKind::kScalar && FindKvType(node.scalar, &type)) return type;
+  mistakes->Add(node, absl::StrCat("`type` must be one of ", kKvTypeNames, ", got ", Quoted(node)));
+  return std::nullopt;
+}
+
+void ReadLayerKv(const YamlNode& node, RuleSet* set, Mistakes* mistakes) {
+  if (!CheckMap(node, "an entry of `kv`", kLayerKvKeys, mistakes)) return;
+  const YamlNode* layers = node.Find("layers");
+  const YamlNode* type = node.Find("type");
+  if (layers == nullptr || type == nullptr) {
+    mistakes->Add(node, "an entry of `kv` needs `layers` and `type`");
+    return;
+  }
+  Ranges ranges;
+  ReadRanges(*layers, "layers", &ranges, mistakes);
+  if (const auto read = ReadKvType(*type, mistakes))
+    set->layer_kv_types.emplace_back(ranges, *read);
+}
+
+void ReadKv(const YamlNode& node, RuleSet* set, Mistakes* mistakes) {
+  if (!CheckMap(node, "`kv`", kKvKeys, mistakes)) return;
+  if (const YamlNode* type = node.Find("type")) set->kv_type = ReadKvType(*type, mistakes);
+  const YamlNode* layers = node.Find("layers");
+  if (layers == nullptr) return;
+  if (layers->kind != YamlKind::kList) {
+    mistakes->Add(*layers,
+                  absl::StrCat("`layers` must be a list such as [{layers: 0-3, type: f32}], "
+                               "got ",
+                               Quoted(*layers)));
+  }
+  for (const YamlNode& item : layers->items) ReadLayerKv(item, set, mistakes);
+}
+
+// The list of rules: the whole file, or its `rules`.
+void ReadRules(const YamlNode& node, RuleSet* set, Mistakes* mistakes) {
+  if (node.kind != YamlKind::kList || node.items.empty()) {
+    mistakes->Add(node,
+                  absl::StrCat("a rules file is a list of rules (- match: ..., place: ...), got ",
+                               node.kind == YamlKind::kList ? "an empty one" : Quoted(node)));
+    return;
+  }
+  if (LooksLikeKTransformers(node)) {
+    mistakes->Add(
+        node,
+        "this is a KTransformers rules file (match name/class, replace); reading these comes with "
+        "a "
+        "later version of Dovetail. Today's form is `- match: {layers: 0-14}` with `place: cpu:0`");
+    return;
+  }
+  for (const YamlNode& item : node.items) {
+    const int index = static_cast<int>(set->rules.size());
+    set->rules.push_back(ReadRule(item, {set->file, item.line, item.col, index}, mistakes));
+  }
 }
 
 }  // namespace
+
+absl::string_view SplitByName(SplitBy by) {
+  constexpr absl::string_view kNames[] = {"layers", "bytes", "experts"};
+  return kNames[static_cast<int>(by)];
+}
 
 bool Rule::Matches(const Op& op) const {
   if (!experts.empty()) {
@@ -143,34 +144,45 @@ bool Rule::Matches(const Op& op) const {
     }
   }
   if (!layers.empty() && !Contains(layers, op.layer)) return false;
-  return roles.empty() || std::any_of(roles.begin(), roles.end(), [&](OpKind role) {
-           return role == op.kind || (role == OpKind::kMlp && IsExpertPart(op.kind));
-         });
+  return roles.empty() ||
+         std::any_of(roles.begin(), roles.end(), [&](Role role) { return HasRole(op, role); });
+}
+
+void ApplyKvTypes(const RuleSet& rules, int num_layers, StepShape* shape) {
+  if (rules.kv_type) {
+    shape->kv_type = *rules.kv_type;
+    shape->layer_kv_types.clear();
+  }
+  if (rules.layer_kv_types.empty()) return;
+  for (int layer = static_cast<int>(shape->layer_kv_types.size()); layer < num_layers; ++layer) {
+    shape->layer_kv_types.push_back(shape->kv_type);
+  }
+  for (const auto& [layers, type] : rules.layer_kv_types) {
+    for (int layer = 0; layer < num_layers; ++layer) {
+      if (Contains(layers, layer)) shape->layer_kv_types[layer] = type;
+    }
+  }
 }
 
 absl::StatusOr<RuleSet> ParseRules(const std::string& text, const std::string& file_name) {
   absl::StatusOr<YamlNode> root = ReadYaml(text, file_name);
   if (!root.ok()) return root.status();
   Mistakes mistakes(file_name);
-  RuleSet rule_set;
-  rule_set.file = file_name;
-  if (root->kind != YamlKind::kList || root->items.empty()) {
-    mistakes.Add(*root,
-                 absl::StrCat("a rules file is a list of rules (- match: ..., place: ...), got ",
-                              root->kind == YamlKind::kList ? "an empty one" : Quoted(*root)));
-    return mistakes.ToStatus();
+  RuleSet set;
+  set.file = file_name;
+  if (root->kind != YamlKind::kMap) {
+    ReadRules(*root, &set, &mistakes);
+  } else if (CheckMap(*root, "a rules file", kFileKeys, &mistakes)) {
+    if (const YamlNode* devices = root->Find("devices")) ReadBudgets(*devices, &set, &mistakes);
+    if (const YamlNode* kv = root->Find("kv")) ReadKv(*kv, &set, &mistakes);
+    if (const YamlNode* rules = root->Find("rules")) {
+      ReadRules(*rules, &set, &mistakes);
+    } else {
+      mistakes.Add(*root, "the file has no `rules`: a list of rules (- match: ..., place: ...)");
+    }
   }
-  if (LooksLikeKTransformers(*root)) {
-    mistakes.Add(
-        *root,
-        "this is a KTransformers rules file (match name/class, replace); reading these comes with "
-        "a "
-        "later version of Dovetail. Today's form is `- match: {layers: 0-14}` with `place: cpu:0`");
-    return mistakes.ToStatus();
-  }
-  for (const YamlNode& item : root->items) ParseRule(item, &rule_set, &mistakes);
   if (!mistakes.empty()) return mistakes.ToStatus();
-  return rule_set;
+  return set;
 }
 
 absl::StatusOr<RuleSet> LoadRules(const std::string& path) {

@@ -1,43 +1,86 @@
-// RuleSet: a rules file, parsed and checked: a list of `match` and `place`, first match wins.
+// RuleSet: a rules file of our own form, parsed and checked by itself: rules that say which modules
+// go where, what devices may use, and how the KV cache is stored. docs/rules.md is the reference,
+// rules/schema.json the same for editors.
 //
-//   - match: {layers: 0-14}                       # layers: N, A-B, or a list of these
-//     place: cpu:0
-//   - match: {role: [embedding, norm, lm_head]}   # embedding, attention, mlp, norm, lm_head;
-//     place: cpu:1                                # router, shared_experts, experts: parts of mlp
-//   - match: {layers: 3-5, experts: 0-3}          # these experts of layers that have any
-//     place: cpu:0
+//   devices: {cuda:*: {memory: 22GiB, reserve: 1GiB}}
+//   kv: {type: f16}
+//   rules:                                            # or the file is this list alone
+//     - match: {layers: 0-14, role: [attention, norm]}
+//       place: cuda:0
+//     - match: {role: experts}
+//       split: {cuda:0: 24, cuda:1: 37}
+//       by: layers
 //
-// A rule matches a module if all its conditions do. Parsing reports every mistake as
-// "file:line:col: message" with the nearest known key.
+// First match wins. Parsing reports every mistake as "file:line:col: message" with the nearest
+// known key; what needs the model or the devices is reported when the rules are applied
+// (rule_placement.h). Plain data, immutable once parsed.
 #ifndef DOVETAIL_COORDINATOR_PLACEMENT_RULE_SET_H_
 #define DOVETAIL_COORDINATOR_PLACEMENT_RULE_SET_H_
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "base/route.h"
+#include "base/step_shape.h"
+#include "coordinator/placement/role.h"
+#include "coordinator/placement/rule_ref.h"
 
 namespace dovetail::coordinator {
 
-struct Rule {
-  std::vector<std::pair<int, int>> layers;   // inclusive ranges; empty: any
-  std::vector<OpKind> roles;                 // empty: any
-  std::vector<std::pair<int, int>> experts;  // of kExperts alone; empty: any
-  std::string place;
-  std::string location;         // "file:line:col" of the rule
-  std::string place_location;   // of its `place` value
-  std::string layers_location;  // of its `layers` value, empty without
+// Where in its file something stands.
+struct SourcePlace {
+  int line = 0;
+  int col = 0;
+};
 
-  // The whole op: every expert of a range.
+// A device, or a group of devices, that takes part of what a rule matches.
+struct Share {
+  std::string device;  // "cuda:0", "host-b/cuda:0"; groups "cuda:*", "numa:1", "numa:*"
+  double weight = 0;   // 0: as much as fits there, compared with the others
+  SourcePlace at;
+};
+
+// What a split counts: layers, bytes, or the experts of each layer.
+enum class SplitBy { kLayers, kBytes, kExperts };
+absl::string_view SplitByName(SplitBy by);
+
+struct Rule {
+  Ranges layers;              // empty: any, and modules outside layers
+  std::vector<Role> roles;    // empty: any
+  Ranges experts;             // empty: all
+  std::vector<Share> shares;  // of `place` one; a group becomes several devices
+  SplitBy by = SplitBy::kBytes;
+  std::string op;  // preference; empty: the device's best
+  RuleRef ref;
+  SourcePlace layers_at, experts_at, op_at;
+
+  // Whether the filters fit; of a range of experts, whether they fit all of it.
   bool Matches(const Op& op) const;
+};
+
+// What the file says about a device or a group of them.
+struct DeviceBudget {
+  std::string device;  // as in Share
+  std::optional<int64_t> memory_bytes;
+  std::optional<int64_t> reserve_bytes;
+  SourcePlace at;
 };
 
 struct RuleSet {
   std::string file;
   std::vector<Rule> rules;
+  std::vector<DeviceBudget> budgets;
+  std::optional<KvType> kv_type;
+  std::vector<std::pair<Ranges, KvType>> layer_kv_types;  // the last that fits counts
 };
+
+// How the KV cache is stored, as the file says: its own types in place of the shape's.
+void ApplyKvTypes(const RuleSet& rules, int num_layers, StepShape* shape);
 
 absl::StatusOr<RuleSet> LoadRules(const std::string& path);
 absl::StatusOr<RuleSet> ParseRules(const std::string& text, const std::string& file_name);

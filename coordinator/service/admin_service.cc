@@ -71,8 +71,8 @@ void FillPlan(const Plan& plan, const std::string& model, v1::GetPlanResponse* p
   for (const PlacedModule& module : plan.modules) {
     v1::PlannedModule* out = proto->add_modules();
     out->set_name(module.module);
-    out->set_worker(module.worker);
-    out->set_rule(module.rule);
+    out->set_worker(module.device);
+    out->set_rule(module.rule ? module.rule->location() : "auto");
     out->set_bytes(static_cast<uint64_t>(module.stored_bytes));
   }
   for (const PlacedWorker& worker : plan.workers) {

@@ -9,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "base/status_macros.h"
 #include "model/arch/registry.h"
 #include "model/arch/tensor_check.h"
 #include "model/arch/weights.h"
@@ -298,14 +299,18 @@ void FamilyReader::Finish() {
   if (keys_.problems().empty()) FillRope();
 }
 
-absl::StatusOr<ModelConfig> LoadFamily(const GgufFile& file, const Family& family) {
+absl::StatusOr<ModelConfig> ReadFamilyConfig(const GgufFile& file, const Family& family) {
   ModelConfig config;
   config.architecture = std::string(family.architecture);
   FamilyReader reader(file, &config);
   family.read(reader);
   reader.Finish();
   if (!reader.keys().problems().empty()) return Refuse(file, reader.keys().problems());
+  return config;
+}
 
+absl::StatusOr<ModelConfig> LoadFamily(const GgufFile& file, const Family& family) {
+  DT_ASSIGN_OR_RETURN(const ModelConfig config, ReadFamilyConfig(file, family));
   std::vector<WeightSpec> specs;
   for (const Op& op : OpsOf(config)) {
     for (WeightSpec& spec : family.weights_of(config, op)) specs.push_back(std::move(spec));

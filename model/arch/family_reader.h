@@ -66,6 +66,9 @@ class FamilyReader {
   RopeScaling rope_scaling_;
 };
 
+// From metadata alone; InvalidArgument lists everything that is wrong with it.
+absl::StatusOr<ModelConfig> ReadFamilyConfig(const GgufFile& file, const Family& family);
+
 // InvalidArgument lists everything that is wrong with metadata, or with tensors.
 absl::StatusOr<ModelConfig> LoadFamily(const GgufFile& file, const Family& family);
 

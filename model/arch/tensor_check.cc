@@ -31,15 +31,6 @@ std::string Counted(absl::string_view what, const std::vector<std::string>& name
                       names.size() == 1 ? " tensor: " : " tensors: ", JoinNames(names));
 }
 
-// [cols, rows, experts] as far as there are any; a last dimension of 1 is none.
-std::vector<int64_t> ShapeOf(const WeightSpec& spec) {
-  if (spec.tensor_stride > 0) return {spec.stored_cols(), spec.experts * spec.tensor_stride};
-  std::vector<int64_t> shape = {spec.cols};
-  if (!spec.is_vector) shape.push_back(spec.rows);
-  if (spec.experts > 0) shape.push_back(spec.experts);
-  return shape;
-}
-
 bool SameShape(std::vector<int64_t> a, std::vector<int64_t> b) {
   while (a.size() > 1 && a.back() == 1) a.pop_back();
   while (b.size() > 1 && b.back() == 1) b.pop_back();
@@ -54,6 +45,14 @@ std::string SupportedTypes() {
 
 }  // namespace
 
+std::vector<int64_t> StoredShape(const WeightSpec& spec) {
+  if (spec.tensor_stride > 0) return {spec.stored_cols(), spec.experts * spec.tensor_stride};
+  std::vector<int64_t> shape = {spec.cols};
+  if (!spec.is_vector) shape.push_back(spec.rows);
+  if (spec.experts > 0) shape.push_back(spec.experts);
+  return shape;
+}
+
 std::vector<std::string> CheckTensors(const GgufFile& file, absl::Span<const WeightSpec> specs,
                                       absl::Span<const std::string> also_known) {
   std::vector<std::string> missing, misshapen, unexpected, scales;
@@ -66,7 +65,7 @@ std::vector<std::string> CheckTensors(const GgufFile& file, absl::Span<const Wei
       missing.push_back(spec.tensor);
       continue;
     }
-    const std::vector<int64_t> wanted = ShapeOf(spec);
+    const std::vector<int64_t> wanted = StoredShape(spec);
     if (!SameShape(tensor->shape, wanted)) {
       misshapen.push_back(absl::StrCat("tensor ", spec.tensor, " has shape [",
                                        absl::StrJoin(tensor->shape, ", "), "], expected [",

@@ -11,6 +11,10 @@
 
 namespace dovetail::model {
 
+// The shape of the tensor that holds this weight: [cols, rows, experts] as far as there are any; a
+// last dimension of 1 is none.
+std::vector<int64_t> StoredShape(const WeightSpec& spec);
+
 // One line for all missing tensors, one per mis-shaped one, one for each weight type that cannot be
 // computed with and all its tensors, one for all tensors that no spec names. `also_known`: names
 // that the family reads itself.

@@ -63,6 +63,20 @@ absl::Status CheckShard(const GgufShard& shard, const std::string& path, int idx
   return absl::OkStatus();
 }
 
+absl::Status OpenShard(const std::string& path, int idx, int count,
+                       std::unique_ptr<MappedFile>* map, GgufShard* shard) {
+  DT_ASSIGN_OR_RETURN(*map, MappedFile::Open(path));
+  DT_ASSIGN_OR_RETURN(*shard, ParseGguf((*map)->bytes(), path));
+  return CheckShard(*shard, path, idx, count);
+}
+
+// One status with all messages, one a line, and the code of the first.
+absl::Status Join(absl::Span<const absl::Status> problems) {
+  std::vector<std::string> messages;
+  for (const absl::Status& problem : problems) messages.emplace_back(problem.message());
+  return absl::Status(problems.front().code(), absl::StrJoin(messages, "\n"));
+}
+
 void HashShard(XXH3_state_t* state, const GgufShard& shard, absl::Span<const uint8_t> bytes) {
   const uint64_t size = bytes.size();
   XXH3_64bits_update(state, &size, sizeof(size));
@@ -82,11 +96,15 @@ absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(const std::string& path
   XXH3_64bits_reset(hash.get());
   int64_t total_tensors = -1;
   std::vector<std::string> duplicates;
+  std::vector<absl::Status> problems;  // of shards that cannot be read: all of them are named
   for (int i = 0; i < count; ++i) {
     const std::string& shard_path = impl.shard_paths[i];
-    DT_ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> map, MappedFile::Open(shard_path));
-    DT_ASSIGN_OR_RETURN(GgufShard shard, ParseGguf(map->bytes(), shard_path));
-    DT_RETURN_IF_ERROR(CheckShard(shard, shard_path, i, count));
+    std::unique_ptr<MappedFile> map;
+    GgufShard shard;
+    if (const absl::Status s = OpenShard(shard_path, i, count, &map, &shard); !s.ok()) {
+      problems.push_back(s);
+      continue;
+    }
     HashShard(hash.get(), shard, map->bytes());
     impl.file_bytes += static_cast<int64_t>(map->bytes().size());
     for (GgufTensor& tensor : shard.tensors) {
@@ -104,6 +122,7 @@ absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(const std::string& path
     }
     impl.maps.push_back(std::move(map));
   }
+  if (!problems.empty()) return Join(problems);
   if (!duplicates.empty()) {
     return absl::InvalidArgumentError(
         ListProblems(absl::StrCat(path, ": shards repeat tensors"), duplicates, kListedDuplicates));
@@ -115,6 +134,23 @@ absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(const std::string& path
   }
   for (size_t i = 0; i < impl.metadata.size(); ++i) impl.key_index[impl.metadata[i].first] = i;
   impl.fingerprint = XXH3_64bits_digest(hash.get());
+  return file;
+}
+
+std::unique_ptr<GgufFile> GgufFile::FromHeader(
+    std::string name, std::vector<std::pair<std::string, GgufValue>> metadata,
+    std::vector<GgufTensor> tensors) {
+  std::unique_ptr<GgufFile> file(new GgufFile());
+  Impl& impl = *file->impl_;
+  impl.path = name;
+  impl.shard_paths = {std::move(name)};
+  impl.metadata = std::move(metadata);
+  impl.tensors = std::move(tensors);
+  for (size_t i = 0; i < impl.metadata.size(); ++i) impl.key_index[impl.metadata[i].first] = i;
+  for (size_t i = 0; i < impl.tensors.size(); ++i) {
+    impl.tensor_index.emplace(impl.tensors[i].name, i);
+    impl.file_bytes += impl.tensors[i].bytes;
+  }
   return file;
 }
 

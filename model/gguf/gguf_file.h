@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -70,6 +71,10 @@ class GgufFile {
   // Errors name the file, the byte offset or key, what was found and what was expected; all missing
   // shards are listed by number, and all tensors with problems by name.
   static absl::StatusOr<std::unique_ptr<GgufFile>> Open(const std::string& path);
+  // A header without data, of a file that does not exist; Data() is not for its tensors.
+  static std::unique_ptr<GgufFile> FromHeader(
+      std::string name, std::vector<std::pair<std::string, GgufValue>> metadata,
+      std::vector<GgufTensor> tensors);
   ~GgufFile();
   GgufFile(const GgufFile&) = delete;
   GgufFile& operator=(const GgufFile&) = delete;

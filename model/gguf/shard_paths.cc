@@ -27,6 +27,27 @@ std::string JoinSome(const std::vector<std::string>& items) {
   return absl::StrCat(absl::StrJoin(some, ", "), " and ", items.size() - kListed, " more");
 }
 
+// What is missing of a split model, for a message; empty where nothing is.
+std::string MissingShards(const ShardName& name) {
+  std::error_code error;
+  std::vector<std::string> missing;
+  for (int i = 0; i < name.count; ++i) {
+    if (!fs::exists(ShardPath(name, i), error)) missing.push_back(absl::StrCat(i + 1));
+  }
+  if (missing.empty()) return "";
+  return absl::StrCat(missing.size() == 1 ? "shard " : "shards ", JoinSome(missing), " of ",
+                      name.count, missing.size() == 1 ? " is" : " are", " missing (named like ",
+                      ShardPath(name, 0), ")");
+}
+
+// A model of a directory as a list shows it, with what is missing of it.
+std::string Describe(const std::string& directory, const std::string& file) {
+  ShardName shard;
+  if (!ParseShardName((fs::path(directory) / file).string(), &shard)) return file;
+  const std::string missing = MissingShards(shard);
+  return missing.empty() ? file : absl::StrCat(file, " [", missing, "]");
+}
+
 // The file that stands for each model in `directory`: of a split one its first shard, there or not.
 absl::StatusOr<std::string> OnlyModelIn(const std::string& directory) {
   std::error_code error;
@@ -48,9 +69,11 @@ absl::StatusOr<std::string> OnlyModelIn(const std::string& directory) {
                     : ""));
   }
   if (models.size() > 1) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        directory, ": the directory holds ", models.size(), " models; name one of them: ",
-        JoinSome(std::vector<std::string>(models.begin(), models.end()))));
+    std::vector<std::string> described;
+    for (const std::string& file : models) described.push_back(Describe(directory, file));
+    return absl::InvalidArgumentError(
+        absl::StrCat(directory, ": the directory holds ", models.size(),
+                     " models; name one of them: ", JoinSome(described)));
   }
   return (fs::path(directory) / *models.begin()).string();
 }
@@ -103,19 +126,15 @@ absl::StatusOr<std::vector<std::string>> FindShards(const std::string& path) {
   ShardName name;
   if (!ParseShardName(file, &name)) return std::vector<std::string>{file};
   std::vector<std::string> paths;
-  std::vector<std::string> missing;
+  bool any = false;
   for (int i = 0; i < name.count; ++i) {
     paths.push_back(ShardPath(name, i));
-    if (!fs::exists(paths.back(), error)) missing.push_back(absl::StrCat(i + 1));
+    any |= fs::exists(paths.back(), error);
   }
+  const std::string missing = MissingShards(name);
   if (missing.empty()) return paths;
-  if (missing.size() == paths.size()) {
-    return absl::ErrnoToStatus(ENOENT, file);
-  }
-  return absl::NotFoundError(
-      absl::StrCat(name.stem, "-*.gguf: ", missing.size() == 1 ? "shard " : "shards ",
-                   JoinSome(missing), " of ", name.count, missing.size() == 1 ? " is" : " are",
-                   " missing (named like ", ShardPath(name, 0), ")"));
+  if (!any) return absl::ErrnoToStatus(ENOENT, file);
+  return absl::NotFoundError(absl::StrCat(name.stem, "-*.gguf: ", missing));
 }
 
 }  // namespace dovetail::model

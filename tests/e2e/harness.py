@@ -82,13 +82,16 @@ class Server:
         self.log = tempfile.TemporaryFile(mode="w+")
         self.process = subprocess.Popen([str(BIN / "dovetail"), *self.args], stdout=subprocess.PIPE, stderr=self.log, text=True)
         if self.wait:
-            line = self.process.stdout.readline()
-            match = re.search(r"http://([\d.]+:\d+).*grpc ([\d.]+:\d+)", line)
-            if not match:
-                self.process.wait(10)
-                raise AssertionError(f"serve did not become ready: {line!r}\n{self.stderr()}")
-            self.http, self.grpc = match.groups()
+            self.wait_ready()
         return self
+
+    def wait_ready(self):
+        line = self.process.stdout.readline()
+        match = re.search(r"http://([\d.]+:\d+).*grpc ([\d.]+:\d+)", line)
+        if not match:
+            self.process.wait(10)
+            raise AssertionError(f"serve did not become ready: {line!r}\n{self.stderr()}")
+        self.http, self.grpc = match.groups()
 
     def stderr(self):
         self.log.flush()

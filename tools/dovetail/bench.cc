@@ -71,7 +71,7 @@ Traffic MeasureTraffic(const coordinator::Coordinator& job) {
   for (const auto& worker : plan->workers) {
     double bytes = static_cast<double>(worker.memory.weights_packed);
     for (const auto& module : plan->modules) {
-      if (module.worker == worker.device.name && module.op.kind == OpKind::kEmbedding) {
+      if (module.device == worker.device.name && module.op.kind == OpKind::kEmbedding) {
         bytes -= static_cast<double>(module.stored_bytes);
       }
     }

@@ -43,6 +43,21 @@ TEST(ConfigFlagsTest, UnderscoresAreAccepted) {
   EXPECT_EQ(config.max_batch_size, 7);
 }
 
+TEST(ConfigFlagsTest, CommandLinesOfKTransformersAreAccepted) {
+  ASSERT_OK_AND_ASSIGN(
+      const ServeConfig config,
+      Parse("--model_path deepseek-ai/DeepSeek-R1 --gguf_path m.gguf --optimize_config_path r.yaml "
+            "--cache_lens 28000 --chunk_size 128 --max_batch_size 3 --max_new_tokens 4096 "
+            "--cpu_infer 1 --backend_type balance_serve"));
+  EXPECT_EQ(config.model, "m.gguf");
+  EXPECT_EQ(config.rules, "r.yaml");
+  EXPECT_EQ(config.kv_tokens, 28000);
+  EXPECT_EQ(config.chunk_size, 128);
+  EXPECT_EQ(config.max_batch_size, 3);
+  EXPECT_EQ(config.max_new_tokens, 4096);
+  EXPECT_EQ(config.threads, 1);
+}
+
 TEST(ConfigFlagsTest, EveryFlagIsAKeyOfTheConfiguration) {
   CLI::App app;
   ConfigFlags flags;

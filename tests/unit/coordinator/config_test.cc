@@ -104,15 +104,21 @@ gguf_path: m.gguf
 optimize_config_path: r.yaml
 cache_lens: 4096
 chunk_prefill_size: 64
-cpu_infer: 7
-workers: cpu:0,cpu:1
+cpu_infer: 1
+workers: cpu:0
+model_path: deepseek-ai/DeepSeek-V3
+backend_type: balance_serve
+max_batch_size: 3
+max_new_tokens: 500
 )"));
   EXPECT_EQ(config.model, "m.gguf");
   EXPECT_EQ(config.rules, "r.yaml");
-  EXPECT_EQ(config.context_length, 4096);
+  EXPECT_EQ(config.kv_tokens, 4096) << "the whole cache, for all sequences";
+  EXPECT_EQ(config.context_length, 0);
   EXPECT_EQ(config.chunk_size, 64);
-  EXPECT_EQ(config.threads, 3) << "of all workers, so half each";
-  EXPECT_THAT(config.workers, ElementsAre("cpu:0", "cpu:1"));
+  EXPECT_EQ(config.threads, 1);
+  EXPECT_EQ(config.max_batch_size, 3);
+  EXPECT_EQ(config.max_new_tokens, 500);
 }
 
 TEST_F(ConfigTest, FlagsGoOverTheFile) {
@@ -147,9 +153,10 @@ TEST_F(ConfigTest, ListsAllMistakesAtOnceWithTheirPlaces) {
                {{"lanes", "0"}, {"prot", "3"}}),
       "f:1:7: `port` must be a number from 0 to 65535, got `70000`\n"
       "f:2:1: unknown key `chunk` in the configuration; known: "
-      "model, gguf_path, model_path, model_name, rules, optimize_config_path, workers, "
+      "model, gguf_path, model_path, backend_type, model_name, rules, optimize_config_path, "
+      "workers, "
       "spawn_workers, threads, cpu_infer, run_dir, memory, listen, port, grpc_port, "
-      "context_length, cache_lens, kv_tokens, kv_swap_tokens, kv_type, max_batch_size, chunk_size, "
+      "context_length, kv_tokens, cache_lens, kv_swap_tokens, kv_type, max_batch_size, chunk_size, "
       "chunk_prefill_size, max_new_tokens, max_queue, max_logit_rows, lanes, "
       "token_target, preemption, request_timeout, worker_timeout, recovery_timeout, drain_timeout, "
       "log_level\n"
@@ -177,11 +184,13 @@ TEST_F(ConfigTest, ChecksWhatFieldsSayTogether) {
             "its context");
   EXPECT_EQ(Mistakes("model: m\ngguf_path: n\n"),
             "f:2:1: `gguf_path` and `model` are the same setting; give one of them");
-  EXPECT_EQ(Mistakes("model: m\ncpu_infer: 4\nthreads: 2\n"),
+  EXPECT_EQ(Mistakes("model: m\ncpu_infer: 1\nthreads: 2\n"),
             "f:2:12: `cpu_infer` (threads of all workers) and `threads` (of each worker) exclude "
             "each other");
-  EXPECT_THAT(Mistakes("gguf_path: m\nmodel_path: hf\n"),
-              HasSubstr("f:2:13: `model_path` is not used"));
+  EXPECT_THAT(Mistakes("model: m\ncpu_infer: 4096\n"),
+              HasSubstr("f:2:12: `cpu_infer` is 4096, but this machine has "));
+  EXPECT_EQ(Mistakes("model: m\ncpu_infer: 1\nworkers: [cpu:0, cpu:1]\n"),
+            "f:2:12: `cpu_infer` is 1, fewer than the 2 workers that share it");
   EXPECT_EQ(Mistakes("model: m\nport: 65535\n"),
             "f:2:7: `grpc_port` is `port` + 1, which is beyond 65535; set it");
 }
@@ -194,19 +203,6 @@ TEST_F(ConfigTest, BadFiles) {
   EXPECT_THAT(Mistakes("- a\n"), HasSubstr("f:1:1: the configuration must be a map, got a list"));
   EXPECT_THAT(Mistakes("a: [\n"), HasSubstr("f:2:1: not valid YAML"));
   EXPECT_OK(Load("", {{"model", "m"}}));
-}
-
-TEST(ParseBytesTest, KnowsBothKindsOfUnits) {
-  const auto bytes = [](const std::string& text) { return ParseBytes(text).value_or(-1); };
-  EXPECT_EQ(bytes("1000"), 1000);
-  EXPECT_EQ(bytes("8GiB"), int64_t{8} << 30);
-  EXPECT_EQ(bytes("8 GiB"), int64_t{8} << 30);
-  EXPECT_EQ(bytes("1.5GB"), 1'500'000'000);
-  EXPECT_EQ(bytes("512Mi"), int64_t{512} << 20);
-  EXPECT_EQ(bytes("2T"), 2'000'000'000'000);
-  for (const char* bad : {"", "GiB", "-1", "1XB", "1.2.3", "0", "99999999TiB", "1e3", "nan"}) {
-    EXPECT_EQ(bytes(bad), -1) << bad;
-  }
 }
 
 }  // namespace

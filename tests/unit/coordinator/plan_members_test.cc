@@ -83,7 +83,7 @@ TEST_F(PlanMembersTest, WorkersOfOneNodeMustFitTogether) {
               StatusIs(absl::StatusCode::kResourceExhausted,
                        AllOf(HasSubstr("cpu:0"), HasSubstr("cpu:1"), HasSubstr("together"))));
   auto members = Members(need + kMiB);
-  members[1].numa_node = 1;
+  members[1].device.numa_node = 1;
   EXPECT_OK(PlanMembers(inputs_, members)) << "two nodes have two memories";
   EXPECT_OK(PlanMembers(inputs_, Members(2 * need + kMiB)));
 }

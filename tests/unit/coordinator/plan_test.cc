@@ -1,14 +1,11 @@
 #include "coordinator/placement/plan.h"
 
-#include <filesystem>
-
-#include "absl/strings/str_cat.h"
-#include "coordinator/placement/auto_split.h"
 #include "coordinator/placement/plan_table.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/tiny_llama.h"
+#include "tests/unit/coordinator/plan_fixture.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -20,62 +17,14 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-constexpr int64_t kGiB = int64_t{1} << 30;
-
-class PlanTest : public ::testing::Test {
- protected:
-  void SetUp() override { Open({}); }
-  void Open(TinyLlamaOptions options, int layers = 8) {
-    options.layers = layers;
-    const std::string path = ::testing::TempDir() + "dovetail_plan_test.gguf";
-    testing::WriteTinyLlama(path, options);
-    ASSERT_OK_AND_ASSIGN(file_, model::GgufFile::Open(path));
-    ASSERT_OK_AND_ASSIGN(config_, model::LoadModelConfig(*file_));
-    shape_.max_rows = 64;
-    shape_.max_sequences = 8;
-    shape_.max_logit_rows = 8;
-    shape_.context_length = 256;
-    shape_.num_kv_blocks = 16;
-  }
-  static std::vector<DeviceInfo> Devices(int count, int64_t memory = 4 * kGiB) {
-    std::vector<DeviceInfo> devices;
-    for (int i = 0; i < count; ++i) {
-      DeviceInfo device;
-      device.name = absl::StrCat("cpu:", i);
-      device.memory_bytes = memory;
-      const auto types = SupportedWeightTypes();
-      device.weight_types.assign(types.begin(), types.end());
-      devices.push_back(device);
-    }
-    return devices;
-  }
-  absl::StatusOr<Plan> Make(const std::vector<DeviceInfo>& devices) {
-    return MakePlan(config_, *file_, nullptr, devices, shape_);
-  }
-  absl::StatusOr<Plan> Make(const std::string& rules, const std::vector<DeviceInfo>& devices) {
-    absl::StatusOr<RuleSet> set = ParseRules(rules, "r.yaml");
-    if (!set.ok()) return set.status();
-    return MakePlan(config_, *file_, &*set, devices, shape_);
-  }
-  std::vector<std::string> Places(const Plan& plan) {
-    std::vector<std::string> places;
-    for (const Segment& segment : plan.route) {
-      places.push_back(absl::StrCat(segment.worker, ": ", DescribeOps(config_, segment.ops)));
-    }
-    return places;
-  }
-
-  std::unique_ptr<model::GgufFile> file_;
-  model::ModelConfig config_;
-  StepShape shape_;
-};
+class PlanTest : public PlanFixture {};
 
 TEST_F(PlanTest, WithoutRulesOneWorkerHasEverything) {
   ASSERT_OK_AND_ASSIGN(const Plan plan, Make(Devices(1)));
   EXPECT_THAT(Places(plan), ElementsAre("cpu:0: embedding, layers 0-7, norm, lm_head"));
   ASSERT_EQ(plan.workers.size(), 1u);
   EXPECT_EQ(plan.workers[0].ops, model::OpsOf(config_));
-  EXPECT_EQ(plan.modules[0].rule, "auto");
+  EXPECT_EQ(plan.modules[0].rule, std::nullopt);
   EXPECT_EQ(plan.modules[0].module, "model.embed_tokens");
   int64_t stored = 0;
   for (const PlacedModule& module : plan.modules) stored += module.stored_bytes;
@@ -116,9 +65,9 @@ TEST_F(PlanTest, RulesDecideAndTheFirstMatchWins) {
                                         "cpu:1: layer 3 mlp, layers 4-7, norm, lm_head"));
   EXPECT_EQ(plan.workers.size(), 2u) << "cpu:2 owns nothing";
   EXPECT_EQ(plan.modules[7].module, "model.layers.3.self_attn");
-  EXPECT_EQ(plan.modules[7].rule, "r.yaml:3:3");
+  EXPECT_EQ(plan.modules[7].rule, (RuleRef{"r.yaml", 3, 3, 1}));
   EXPECT_EQ(plan.modules[8].module, "model.layers.3.mlp");
-  EXPECT_EQ(plan.modules[8].rule, "r.yaml:2:3");
+  EXPECT_EQ(plan.modules[8].rule, (RuleRef{"r.yaml", 2, 3, 0}));
 }
 
 TEST_F(PlanTest, ARouteMayComeBackToAWorker) {
@@ -135,9 +84,10 @@ TEST_F(PlanTest, ARouteMayComeBackToAWorker) {
   EXPECT_EQ(plan.workers[0].ops.size(), 5u);
   EXPECT_EQ(plan.workers[1].memory.kv, 0) << "no attention, no KV cache";
   EXPECT_GT(plan.workers[0].memory.kv, 0);
-  EXPECT_EQ(plan.workers[0].memory.communication, 2 * model::kRingBytes)
+  EXPECT_EQ(plan.workers[0].memory.communication - plan.workers[1].memory.communication,
+            model::kRingBytes)
       << "from the coordinator and from cpu:1";
-  EXPECT_EQ(plan.workers[1].memory.communication, model::kRingBytes);
+  EXPECT_GE(plan.workers[1].memory.communication, model::kRingBytes);
 }
 
 TEST_F(PlanTest, ListsAllMistakesOfRulesAtOnce) {
@@ -146,19 +96,18 @@ TEST_F(PlanTest, ListsAllMistakesOfRulesAtOnce) {
 - {match: {layers: 4-8, role: attention}, place: cpu:1}
 - {match: {layers: 40}, place: cpu:1}
 - {match: {layers: 4, role: mlp}, place: gpu:0}
-- {match: {layers: 5, role: mlp, experts: 0-3}, place: cpu:0}
+- {match: {layers: 5, experts: 0-3}, place: cpu:0}
 - {match: {layers: 5, role: embedding}, place: cpu:0}
 )",
                                          Devices(2));
   EXPECT_THAT(
       plan, StatusIs(absl::StatusCode::kInvalidArgument,
+                     "r.yaml: no rule places model.embed_tokens, model.layers.5-7.mlp, model.norm, "
+                     "lm_head; a last rule `match: {}` takes what is left\n"
                      "r.yaml:3:20: the rule names layer 8, but the model has 8 layers (0-7)\n"
                      "r.yaml:4:20: the rule names layer 40, but the model has 8 layers (0-7)\n"
                      "r.yaml:5:42: unknown worker `gpu:0`; known: cpu:0, cpu:1\n"
-                     "r.yaml:6:3: the rule places experts, but the model is dense\n"
-                     "r.yaml:7:3: the rule matches no module of the model\n"
-                     "r.yaml: no rule places model.embed_tokens, model.layers.5-7.mlp, model.norm, "
-                     "lm_head"));
+                     "r.yaml:6:32: the rule places experts, but the model is dense"));
 }
 
 TEST_F(PlanTest, ExpertsOfALayerMayBeDivided) {
@@ -177,11 +126,11 @@ TEST_F(PlanTest, ExpertsOfALayerMayBeDivided) {
                   "cpu:2: layer 0 experts 3-4 6-7", "cpu:0: layer 1 attention + router",
                   "cpu:2: layer 1 experts", "cpu:0: norm, lm_head"))
       << "a router that no rule places goes with attention";
-  EXPECT_EQ(plan.modules[2].rule, "r.yaml:4:3");
+  EXPECT_EQ(plan.modules[2].rule, (RuleRef{"r.yaml", 4, 3, 2}));
   EXPECT_EQ(plan.modules[3].module, "model.layers.0.mlp.experts[0-2]");
   EXPECT_EQ(plan.modules[4].module, "model.layers.0.mlp.experts[5]");
   EXPECT_EQ(plan.modules[5].module, "model.layers.0.mlp.experts[3-4]");
-  EXPECT_EQ(plan.modules[5].rule, "r.yaml:3:3");
+  EXPECT_EQ(plan.modules[5].rule, (RuleRef{"r.yaml", 3, 3, 1}));
   int64_t stored = 0, in_file = 0;
   for (const PlacedModule& module : plan.modules) stored += module.stored_bytes;
   for (const model::GgufTensor& tensor : file_->tensors()) in_file += tensor.bytes;
@@ -213,12 +162,14 @@ TEST_F(PlanTest, RefusesExpertsThatAreNotThere) {
   TinyLlamaOptions options;
   options.experts = 4;
   Open(options, 2);
-  EXPECT_THAT(Make("- {match: {experts: 2-4}, place: cpu:0}\n"
-                   "- {match: {role: [embedding, attention, norm, lm_head]}, place: cpu:0}\n",
-                   Devices(1)),
-              StatusIs(absl::StatusCode::kInvalidArgument,
-                       "r.yaml:1:3: the rule names expert 4, but the model's layers have 4 (0-3)\n"
-                       "r.yaml: no rule places model.layers.0-1.mlp.experts[0-1]"));
+  EXPECT_THAT(
+      Make("- {match: {experts: 2-4}, place: cpu:0}\n"
+           "- {match: {role: [embedding, attention, norm, lm_head]}, place: cpu:0}\n",
+           Devices(1)),
+      StatusIs(absl::StatusCode::kInvalidArgument,
+               "r.yaml: no rule places model.layers.0-1.mlp.experts[0-1]; a last rule "
+               "`match: {}` takes what is left\n"
+               "r.yaml:1:20: the rule names expert 4, but the model's layers have 4 (0-3)"));
 }
 
 TEST_F(PlanTest, CollapsesModulesThatNobodyOwns) {
@@ -228,7 +179,8 @@ TEST_F(PlanTest, CollapsesModulesThatNobodyOwns) {
                    Devices(1)),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        "r.yaml: no rule places model.layers.1-2, model.layers.4, "
-                       "model.layers.5-6.mlp, model.layers.7"));
+                       "model.layers.5-6.mlp, model.layers.7; a last rule `match: {}` takes what "
+                       "is left"));
 }
 
 TEST_F(PlanTest, RefusesWeightTypesThatAWorkerCannotComputeWith) {
@@ -245,25 +197,26 @@ TEST_F(PlanTest, RefusesWeightTypesThatAWorkerCannotComputeWith) {
 }
 
 TEST_F(PlanTest, RefusesTooLittleMemoryWithFiguresAndWhatWouldFit) {
-  ASSERT_OK_AND_ASSIGN(const Plan whole, Make(Devices(2)));
+  const std::string halves = "- {match: {}, split: {cpu:0: 4, cpu:1: 4}}\n";
+  ASSERT_OK_AND_ASSIGN(const Plan whole, Make(halves, Devices(2)));
   std::vector<DeviceInfo> devices = Devices(2);
   const model::WorkerMemory& memory = whole.workers[1].memory;
   // Room for nine of sixteen blocks, and for what depends on them.
   devices[1].memory_bytes = memory.total() - memory.kv + memory.kv * 9 / 16;
-  const absl::StatusOr<Plan> plan = Make(devices);
+  const absl::StatusOr<Plan> plan = Make(halves, devices);
   EXPECT_THAT(plan,
               StatusIs(absl::StatusCode::kResourceExhausted,
                        AllOf(HasSubstr("needs more memory than its workers have (context_length "
-                                       "256, kv_tokens 512)"),
+                                       "256, kv_tokens 512, chunk_size 56, max_batch_size 8)"),
                              HasSubstr(" too little"), HasSubstr("fits\n"),
                              HasSubstr(FormatBytes(memory.total())),
                              HasSubstr(FormatBytes(devices[1].memory_bytes)),
-                             HasSubstr("This would fit: kv_tokens 288 with context_length 256"))));
+                             HasSubstr("What would fit:\nkv_tokens 288 with context_length 256"))));
   // The advice is true, and the next larger cache is not.
   shape_.num_kv_blocks = 9;
-  EXPECT_OK(Make(devices));
+  EXPECT_OK(Make(halves, devices));
   shape_.num_kv_blocks = 10;
-  EXPECT_THAT(Make(devices),
+  EXPECT_THAT(Make(halves, devices),
               StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("kv_tokens 288")));
 }
 
@@ -275,8 +228,9 @@ TEST_F(PlanTest, AdvisesAShorterContextWhereOneSequenceDoesNotFit) {
   EXPECT_THAT(Make(devices), StatusIs(absl::StatusCode::kResourceExhausted,
                                       HasSubstr("kv_tokens 128 with context_length 128")));
   devices[0].memory_bytes = memory.weights_packed;
-  EXPECT_THAT(Make(devices), StatusIs(absl::StatusCode::kResourceExhausted,
-                                      HasSubstr("No KV cache is small enough")));
+  EXPECT_THAT(Make(devices),
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("nothing: no KV cache, chunk or batch is small enough")));
 }
 
 TEST_F(PlanTest, NeedsAWorker) {
@@ -299,20 +253,7 @@ TEST_F(PlanTest, DescribesItself) {
   EXPECT_THAT(text, Not(HasSubstr(" \n"))) << "no trailing spaces";
 }
 
-TEST(SplitEvenlyTest, BalancesSums) {
-  EXPECT_THAT(SplitEvenly({1, 1, 1, 1}, 2, 0, 0), ElementsAre(0, 2));
-  EXPECT_THAT(SplitEvenly({1, 1, 1, 1}, 2, 2, 0), ElementsAre(0, 1));
-  EXPECT_THAT(SplitEvenly({1, 1, 1, 1}, 2, 0, 10), ElementsAre(0, 4));
-  EXPECT_THAT(SplitEvenly({5, 1, 1, 1, 1, 1}, 2, 0, 0), ElementsAre(0, 1));
-  EXPECT_THAT(SplitEvenly({}, 3, 1, 1), ElementsAre(0, 0, 0));
-  EXPECT_THAT(SplitEvenly({4}, 1, 0, 0), ElementsAre(0));
-}
-
-TEST(FormatTest, BytesAndTables) {
-  EXPECT_EQ(FormatBytes(0), "0 B");
-  EXPECT_EQ(FormatBytes(1023), "1023 B");
-  EXPECT_EQ(FormatBytes(1536), "1.5 KiB");
-  EXPECT_EQ(FormatBytes(int64_t{3} << 29), "1.50 GiB");
+TEST(FormatTest, Tables) {
   EXPECT_EQ(FormatTable({{"a", "bb"}, {"long", "c"}}), "  a     bb\n  long   c\n");
 }
 

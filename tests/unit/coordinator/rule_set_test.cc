@@ -32,7 +32,7 @@ TEST(RuleSetTest, ReadsAllForms) {
   place: cpu:1
 - match: {role: [embedding, norm, lm_head, attention]}
   place: cpu:1
-- match: {layers: 5, role: mlp, experts: 0-3}
+- match: {layers: 5, experts: 0-3}
   place: cpu:0
 - match: {}
   place: cpu:2
@@ -41,26 +41,29 @@ TEST(RuleSetTest, ReadsAllForms) {
   ASSERT_EQ(set.rules.size(), 5u);
   EXPECT_EQ(set.file, "r.yaml");
   EXPECT_THAT(set.rules[0].layers, ElementsAre(Pair(0, 14)));
-  EXPECT_EQ(set.rules[0].place, "cpu:0");
-  EXPECT_EQ(set.rules[0].location, "r.yaml:2:3");
-  EXPECT_EQ(set.rules[0].place_location, "r.yaml:3:10");
-  EXPECT_EQ(set.rules[0].layers_location, "r.yaml:2:19");
+  ASSERT_EQ(set.rules[0].shares.size(), 1u);
+  EXPECT_EQ(set.rules[0].shares[0].device, "cpu:0");
+  EXPECT_EQ(set.rules[0].ref.location(), "r.yaml:2:3");
+  EXPECT_EQ(set.rules[0].shares[0].at.line, 3);
+  EXPECT_EQ(set.rules[0].shares[0].at.col, 10);
+  EXPECT_EQ(set.rules[0].layers_at.col, 19);
   EXPECT_THAT(set.rules[1].layers, ElementsAre(Pair(0, 3), Pair(8, 8)));
-  EXPECT_THAT(set.rules[1].roles, ElementsAre(OpKind::kMlp));
+  EXPECT_THAT(set.rules[1].roles, ElementsAre(Role::kMlp));
   EXPECT_THAT(set.rules[2].roles,
-              ElementsAre(OpKind::kEmbedding, OpKind::kNorm, OpKind::kLmHead, OpKind::kAttention));
-  EXPECT_EQ(set.rules[2].layers_location, "");
+              ElementsAre(Role::kEmbedding, Role::kNorm, Role::kLmHead, Role::kAttention));
+  EXPECT_EQ(set.rules[2].layers_at.line, 0);
   EXPECT_THAT(set.rules[3].experts, ElementsAre(Pair(0, 3)));
+  EXPECT_THAT(set.rules[3].roles, ElementsAre(Role::kExperts));
   EXPECT_THAT(set.rules[4].layers, IsEmpty());
 }
 
 TEST(RuleSetTest, MatchesWhenAllConditionsDo) {
   ASSERT_OK_AND_ASSIGN(const RuleSet set, ParseRules(R"(
-- {match: {layers: [0-3, 8], role: mlp}, place: a}
-- {match: {layers: 0-1}, place: a}
-- {match: {role: norm}, place: a}
-- {match: {}, place: a}
-- {match: {experts: 0}, place: a}
+- {match: {layers: [0-3, 8], role: mlp}, place: cpu:0}
+- {match: {layers: 0-1}, place: cpu:0}
+- {match: {role: norm}, place: cpu:0}
+- {match: {}, place: cpu:0}
+- {match: {experts: 0}, place: cpu:0}
 )",
                                                      "r"));
   const Op mlp3{OpKind::kMlp, 3};
@@ -79,15 +82,15 @@ TEST(RuleSetTest, MatchesWhenAllConditionsDo) {
   EXPECT_TRUE(set.rules[2].Matches(norm));
   EXPECT_FALSE(set.rules[2].Matches(embedding));
   EXPECT_TRUE(set.rules[3].Matches(embedding));
-  EXPECT_FALSE(set.rules[4].Matches(mlp3)) << "a dense layer has none";
+  EXPECT_FALSE(set.rules[4].Matches(mlp3)) << "a dense mlp has no experts";
 }
 
 TEST(RuleSetTest, MatchesPartsOfLayersWithExperts) {
   ASSERT_OK_AND_ASSIGN(const RuleSet set, ParseRules(R"(
-- {match: {role: mlp}, place: a}
-- {match: {role: [router, shared_experts]}, place: a}
-- {match: {role: experts, experts: [0-3, 6]}, place: a}
-- {match: {layers: 3, experts: 0-3}, place: a}
+- {match: {role: mlp}, place: cpu:0}
+- {match: {role: [router, shared_experts]}, place: cpu:0}
+- {match: {role: experts, experts: [0-3, 6]}, place: cpu:0}
+- {match: {layers: 3, experts: 0-3}, place: cpu:0}
 )",
                                                      "r"));
   const Op router{OpKind::kRouter, 3};
@@ -148,14 +151,92 @@ TEST(RuleSetTest, ListsAllMistakesAtOnce) {
       "r.yaml:11:10: `place` must be a word, got a list\n"
       "r.yaml:12:3: a rule must be a map, got `just text`\n"
       "r.yaml:13:10: `match` must be a map, got `layers`\n"
-      "r.yaml:15:17: unknown role `decoder`; known: embedding, attention, mlp, norm, lm_head, "
-      "router, experts, shared_experts\n"
+      "r.yaml:15:17: unknown role `decoder`; known: embedding, attention, mlp, router, experts, "
+      "shared_experts, norm, lm_head\n"
       "r.yaml:15:34: `layers` is an empty list");
+}
+
+TEST(RuleSetTest, ReadsSplitsGroupsAndOps) {
+  ASSERT_OK_AND_ASSIGN(const RuleSet set, ParseRules(R"(
+devices:
+  cuda:*: {memory: 22GiB, reserve: 1GiB}
+  cpu:0: {reserve: 0}
+kv: {type: f32, layers: [{layers: [0, 2-3], type: q8_0}, {layers: 3, type: f16}]}
+rules:
+- match: {role: attention}
+  split: {cuda:0: 24, host-b/cuda:1: 37.5}
+  op: dp4a
+- match:
+    layers: 3-60
+    role: experts[0-31]
+  place: numa:*
+- {match: {experts: [0, 4-7]}, split: [numa:0, numa:1], by: experts}
+- {match: {}, split: {cuda:*: 1, cpu:*: 3}, by: bytes}
+)",
+                                                     "r.yaml"));
+  ASSERT_EQ(set.budgets.size(), 2u);
+  EXPECT_EQ(set.budgets[0].device, "cuda:*");
+  EXPECT_EQ(set.budgets[0].memory_bytes, int64_t{22} << 30);
+  EXPECT_EQ(set.budgets[0].reserve_bytes, int64_t{1} << 30);
+  EXPECT_EQ(set.budgets[0].at.line, 3);
+  EXPECT_EQ(set.budgets[1].memory_bytes, std::nullopt);
+  EXPECT_EQ(set.budgets[1].reserve_bytes, 0);
+  EXPECT_EQ(set.kv_type, KvType::kF32);
+  StepShape shape;
+  ApplyKvTypes(set, 5, &shape);
+  EXPECT_EQ(shape.kv_type, KvType::kF32);
+  EXPECT_THAT(shape.layer_kv_types,
+              ElementsAre(KvType::kQ8_0, KvType::kF32, KvType::kQ8_0, KvType::kF16, KvType::kF32));
+  ASSERT_EQ(set.rules.size(), 4u);
+  EXPECT_EQ(set.rules[0].shares[1].device, "host-b/cuda:1");
+  EXPECT_EQ(set.rules[0].shares[1].weight, 37.5);
+  EXPECT_EQ(set.rules[0].by, SplitBy::kLayers);
+  EXPECT_EQ(set.rules[0].op, "dp4a");
+  EXPECT_THAT(set.rules[1].experts, ElementsAre(Pair(0, 31)));
+  EXPECT_THAT(set.rules[1].roles, ElementsAre(Role::kExperts));
+  EXPECT_EQ(set.rules[1].by, SplitBy::kBytes) << "a group shares by what fits";
+  EXPECT_THAT(set.rules[2].experts, ElementsAre(Pair(0, 0), Pair(4, 7)));
+  EXPECT_EQ(set.rules[2].shares.size(), 2u);
+  EXPECT_EQ(set.rules[2].by, SplitBy::kExperts);
+  EXPECT_EQ(set.rules[3].by, SplitBy::kBytes);
+  EXPECT_EQ(set.rules[3].ref.index, 3);
+}
+
+TEST(RuleSetTest, ListsMistakesInSplitsGroupsAndOps) {
+  EXPECT_EQ(Mistakes(R"(
+devices:
+  gpu: {memory: 22GiB}
+  cuda:0: {memory: lots, reserv: 1GiB}
+kv: {type: q8}
+rules:
+- {match: {role: attention}, split: {cuda:0: 24, cuda:1: 0}, place: cpu:0}
+- {match: {role: attention}, split: {cuda:0: 24, cuda:1: 0, cuda: 3}, by: layer}
+- {match: {}, place: cpu, op: imna}
+- {match: {experts: hot:32}, place: cpu:0}
+- {match: {}, split: {}}
+)"),
+            "r.yaml:3:3: `gpu` is not a device or a group of devices, such as cuda:0 or cuda:*\n"
+            "r.yaml:4:20: `memory` must be a size such as 22GiB, got `lots`\n"
+            "r.yaml:4:26: unknown key `reserv` in `cuda:0`; did you mean `reserve`?\n"
+            "r.yaml:5:12: `type` must be one of f32, f16, bf16, q8_0, got `q8`\n"
+            "r.yaml:7:37: the rule has both `place` and `split`; give one of them\n"
+            "r.yaml:8:58: `split` of cuda:1 must be a number above 0, got `0`\n"
+            "r.yaml:8:61: `cuda` is not a device or a group of devices, such as cpu:0, cuda:*, "
+            "numa:1 or host-b/cuda:0\n"
+            "r.yaml:8:75: `by` must be layers, bytes or experts, got `layer`\n"
+            "r.yaml:9:22: `cpu` is not a device or a group of devices, such as cpu:0, cuda:*, "
+            "numa:1 or host-b/cuda:0\n"
+            "r.yaml:9:31: unknown op `imna`; did you mean `imma`?\n"
+            "r.yaml:10:21: `experts: hot:32` needs statistics of which experts are used, and there "
+            "are none yet; name experts by number, as in 0-31\n"
+            "r.yaml:11:22: `split` must say how much each device takes, as in {cuda:0: 24, cuda:1: "
+            "37}, got nothing");
 }
 
 TEST(RuleSetTest, RefusesWhatIsNoListOfRules) {
   EXPECT_EQ(Mistakes("a: 1\n"),
-            "r.yaml:1:1: a rules file is a list of rules (- match: ..., place: ...), got a map");
+            "r.yaml:1:1: unknown key `a` in a rules file; known: devices, kv, rules\n"
+            "r.yaml:1:1: the file has no `rules`: a list of rules (- match: ..., place: ...)");
   EXPECT_EQ(Mistakes(""),
             "r.yaml: a rules file is a list of rules (- match: ..., place: ...), got nothing");
   EXPECT_EQ(Mistakes("[]"),

@@ -244,6 +244,20 @@ TEST_F(GgufFileTest, ADirectoryHoldsExactlyOneModel) {
   EXPECT_THAT(GgufFile::Open(dir_),
               StatusIs(kInvalid, Eq(dir_ + ": the directory holds 2 models; name one of them: "
                                            "a-00001-of-00002.gguf, b.gguf")));
+  fs::remove(Path("a-00002-of-00002.gguf"));
+  EXPECT_THAT(GgufFile::Open(dir_),
+              StatusIs(kInvalid, HasSubstr("a-00001-of-00002.gguf [shard 2 of 2 is missing (named "
+                                           "like ")));
+}
+
+TEST_F(GgufFileTest, NamesEveryShardThatCannotBeRead) {
+  for (int i = 0; i < 3; ++i) WriteShard(i, 3, 3);
+  WriteFileOrDie(Path("m-00001-of-00003.gguf"), "GGUF");
+  WriteFileOrDie(Path("m-00003-of-00003.gguf"), "");
+  EXPECT_THAT(GgufFile::Open(dir_),
+              StatusIs(kInvalid, AllOf(HasSubstr(Path("m-00001-of-00003.gguf") + ": "),
+                                       HasSubstr("\n" + Path("m-00003-of-00003.gguf") +
+                                                 ": the file is empty"))));
 }
 
 TEST_F(GgufFileTest, FingerprintFollowsHeaderAndSize) {

@@ -203,6 +203,7 @@ TEST(MemoryPlan, WorkspaceHasWhatTheOpsNeed) {
       {"logit_rows", 8 * 64 * 4},
       {"logits", 8 * 320 * 4},
       {"probs", 2 * 320 * 4},
+      {"ids", 2 * 320 * 4},
   };
   EXPECT_EQ(all, expected);
 

@@ -134,8 +134,9 @@ TEST(StepOutput, RowsMayLieApart) {
                       output.logits.begin() + (i + 1) * kVocabSize);
   }
   for (const std::vector<float>& row : rows) pointers.push_back(row.data());
-  ASSERT_OK(
-      SendOutputRows(apart, output.header, output.sequences, output.segment_us, pointers, kLong));
+  std::vector<ConstBytes> pieces;
+  ASSERT_OK(SendOutputRows(apart, output.header, output.sequences, output.segment_us, pointers,
+                           &pieces, kLong));
   EXPECT_EQ(apart.message(), together.message());
 }
 

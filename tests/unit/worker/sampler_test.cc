@@ -56,7 +56,8 @@ class SamplerTest : public ::testing::Test {
   int32_t Sample(const std::vector<float>& logits, const SamplingParams& params,
                  uint32_t position = 0) {
     probs_.resize(logits.size());
-    Sampler sampler(table_, static_cast<int32_t>(logits.size()), probs_.data());
+    ids_.resize(logits.size());
+    Sampler sampler(table_, static_cast<int32_t>(logits.size()), probs_.data(), ids_.data());
     return sampler.Sample(logits.data(), params, position);
   }
   // The tokens that come up in many draws, with their shares.
@@ -69,6 +70,7 @@ class SamplerTest : public ::testing::Test {
 
   const kernels::KernelTable* table_ = *kernels::SelectTable("");
   std::vector<float> probs_;
+  std::vector<int32_t> ids_;
 };
 
 std::vector<float> LogsOf(const std::vector<double>& probabilities) {

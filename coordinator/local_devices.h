@@ -1,0 +1,20 @@
+// LocalDevices: the devices of this machine, as its workers would register them.
+#ifndef DOVETAIL_COORDINATOR_LOCAL_DEVICES_H_
+#define DOVETAIL_COORDINATOR_LOCAL_DEVICES_H_
+
+#include <vector>
+
+#include "coordinator/config.h"
+#include "coordinator/placement/device_info.h"
+
+namespace dovetail::coordinator {
+
+// Threads of each local worker: as configured, or the machine's cores divided among them.
+int LocalThreads(const ServeConfig& config);
+
+// One for each configured worker; without budgets they share what the machine has available.
+std::vector<DeviceInfo> LocalDevices(const ServeConfig& config);
+
+}  // namespace dovetail::coordinator
+
+#endif  // DOVETAIL_COORDINATOR_LOCAL_DEVICES_H_

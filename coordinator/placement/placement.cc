@@ -1,0 +1,57 @@
+#include "coordinator/placement/placement.h"
+
+#include "base/check.h"
+#include "coordinator/placement/auto_placement.h"
+#include "coordinator/placement/rule_placement.h"
+#include "model/memory_plan.h"
+
+namespace dovetail::coordinator {
+namespace {
+
+std::vector<model::WeightSlot> SlotsOf(const model::ModelConfig& config,
+                                       const model::GgufFile& file, const Op& op,
+                                       PackedLayout layout) {
+  absl::StatusOr<std::vector<model::WeightSlot>> slots =
+      model::LayOutWeights(config, file, {op}, layout);
+  DT_CHECK(slots.ok());  // a configuration is read from a file that has all tensors
+  return *std::move(slots);
+}
+
+}  // namespace
+
+int64_t StoredBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op) {
+  int64_t bytes = 0;
+  for (const model::WeightSlot& slot : SlotsOf(config, file, op, PackedLayout::kRaw)) {
+    if (!slot.spec.is_copy) bytes += slot.stored_bytes;
+  }
+  return bytes;
+}
+
+int64_t PackedBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op,
+                      PackedLayout layout) {
+  int64_t bytes = 0;
+  for (const model::WeightSlot& slot : SlotsOf(config, file, op, layout)) bytes += slot.bytes;
+  return bytes;
+}
+
+Placement Place(const model::ModelConfig& config, const model::GgufFile& file, const RuleSet* rules,
+                const std::vector<DeviceInfo>& devices, const StepShape& shape) {
+  Placement placement;
+  if (devices.empty()) {
+    placement.diagnostics.push_back({.code = "no-device",
+                                     .severity = Severity::kError,
+                                     .message = "there is no worker to place modules on"});
+    return placement;
+  }
+  for (const Op& op : model::OpsOf(config)) {
+    placement.modules.push_back({op, model::ModuleName(op), "", "", std::nullopt});
+  }
+  if (rules != nullptr) {
+    PlaceByRules(config, file, *rules, devices, &placement);
+  } else {
+    PlaceAutomatically(config, file, devices, shape, &placement.modules);
+  }
+  return placement;
+}
+
+}  // namespace dovetail::coordinator

@@ -1,0 +1,49 @@
+// Placement: which device each module runs on, and which rule decided that; by rules, or
+// automatically. What a placement costs, and whether it fits, is the plan's affair (plan.h).
+//
+// Pure functions of the model's configuration, the rules and the devices' descriptions.
+#ifndef DOVETAIL_COORDINATOR_PLACEMENT_PLACEMENT_H_
+#define DOVETAIL_COORDINATOR_PLACEMENT_PLACEMENT_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/route.h"
+#include "base/step_shape.h"
+#include "coordinator/placement/device_info.h"
+#include "coordinator/placement/diagnostic.h"
+#include "coordinator/placement/rule_ref.h"
+#include "coordinator/placement/rule_set.h"
+#include "model/gguf/gguf_file.h"
+#include "model/model_config.h"
+
+namespace dovetail::coordinator {
+
+struct ModulePlacement {
+  Op op;
+  std::string module;           // "model.layers.3.mlp"
+  std::string device;           // "cpu:0"
+  std::string op_name;          // what the rule asked to compute it with; empty: the device's best
+  std::optional<RuleRef> rule;  // none: decided without a rule
+};
+
+struct Placement {
+  std::vector<ModulePlacement> modules;  // all ops of the model, in execution order
+  // What is to be said about the rules, for this model and these devices. With an error among it,
+  // devices may be missing.
+  std::vector<Diagnostic> diagnostics;
+};
+
+// By rules, or without them automatically (auto_placement.h).
+Placement Place(const model::ModelConfig& config, const model::GgufFile& file, const RuleSet* rules,
+                const std::vector<DeviceInfo>& devices, const StepShape& shape);
+
+// What an op's tensors take in the file, and in a worker's memory.
+int64_t StoredBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op);
+int64_t PackedBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op,
+                      PackedLayout layout);
+
+}  // namespace dovetail::coordinator
+
+#endif  // DOVETAIL_COORDINATOR_PLACEMENT_PLACEMENT_H_

@@ -1,0 +1,232 @@
+#include "coordinator/placement/suggestions.h"
+
+#include <algorithm>
+#include <functional>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "coordinator/placement/memory_check.h"
+#include "coordinator/placement/plan_table.h"
+
+namespace dovetail::coordinator {
+namespace {
+
+// The shape with a KV cache of `num_blocks`, and no context longer than that.
+StepShape WithBlocks(StepShape shape, int num_blocks) {
+  shape.num_kv_blocks = num_blocks;
+  shape.context_length = static_cast<int32_t>(
+      std::min<int64_t>(shape.context_length, int64_t{num_blocks} * kKvBlockTokens));
+  return shape;
+}
+
+int ChunkOf(const StepShape& shape) { return shape.max_rows - shape.max_sequences; }
+
+// Every decode fits beside a full chunk of prefill.
+StepShape WithChunk(StepShape shape, int chunk) {
+  shape.max_rows = chunk + shape.max_sequences;
+  shape.max_logit_rows = std::min(shape.max_logit_rows, shape.max_rows);
+  return shape;
+}
+
+StepShape WithBatch(StepShape shape, int batch) {
+  const int chunk = ChunkOf(shape);
+  if (shape.max_logit_rows == shape.max_sequences) shape.max_logit_rows = batch;
+  shape.max_sequences = batch;
+  return WithChunk(shape, chunk);
+}
+
+int64_t KvTokens(const StepShape& shape) { return int64_t{shape.num_kv_blocks} * kKvBlockTokens; }
+
+class Search {
+ public:
+  Search(const model::ModelConfig& config, const model::GgufFile& file, const Plan& plan)
+      : config_(config), file_(file), plan_(plan), trial_(plan) {}
+
+  std::vector<Suggestion> Run() {
+    const StepShape& shape = plan_.shape;
+    AddBlocks(shape);
+    AddKvType(shape);
+    AddChunk(shape);
+    AddBatch(shape);
+    AddMovedLayers();
+    if (found_.empty()) AddCombination(shape);
+    if (found_.empty()) AddNothing();
+    return std::move(found_);
+  }
+
+ private:
+  bool FitsWith(const StepShape& shape) {
+    trial_.shape = shape;
+    PlanMemoryOfShape(config_, &trial_);
+    return Fits(trial_);
+  }
+
+  // The largest value below `high` that fits, in whole steps of `step` where there is one; 0: none
+  // does. Bytes grow with the value.
+  int Largest(int high, const std::function<StepShape(int)>& with) {
+    int low = 0;
+    while (high - low > 1) {
+      const int middle = low + (high - low) / 2;
+      (FitsWith(with(middle)) ? low : high) = middle;
+    }
+    return low;
+  }
+
+  void Add(std::vector<std::pair<std::string, std::string>> settings, std::string message) {
+    found_.push_back({std::move(settings), std::move(message)});
+  }
+
+  void AddBlocks(const StepShape& shape) {
+    const int blocks =
+        Largest(shape.num_kv_blocks, [&](int value) { return WithBlocks(shape, value); });
+    if (blocks == 0) return;
+    const StepShape fitting = WithBlocks(shape, blocks);
+    Add({{"kv_tokens", absl::StrCat(KvTokens(fitting))},
+         {"context_length", absl::StrCat(fitting.context_length)}},
+        absl::StrCat("kv_tokens ", KvTokens(fitting), " with context_length ",
+                     fitting.context_length));
+  }
+
+  // The first that takes less and fits, from the most exact on.
+  void AddKvType(StepShape shape) {
+    if (!shape.layer_kv_types.empty()) return;
+    const StepShape whole = shape;
+    for (const KvType type : {KvType::kF16, KvType::kQ8_0}) {
+      if (whole.kv_type == type || whole.kv_type == KvType::kQ8_0) continue;
+      if (whole.kv_type == KvType::kBF16 && type == KvType::kF16) continue;
+      shape.kv_type = type;
+      if (!FitsWith(shape)) continue;
+      Add({{"kv_type", KvTypeName(type)}}, absl::StrCat("kv_type ", KvTypeName(type)));
+      return;
+    }
+  }
+
+  void AddChunk(const StepShape& shape) {
+    const int chunk = Largest(ChunkOf(shape), [&](int value) { return WithChunk(shape, value); });
+    if (chunk > 0) Add({{"chunk_size", absl::StrCat(chunk)}}, absl::StrCat("chunk_size ", chunk));
+  }
+
+  void AddBatch(const StepShape& shape) {
+    const int batch =
+        Largest(shape.max_sequences, [&](int value) { return WithBatch(shape, value); });
+    if (batch == 0) return;
+    Add({{"max_batch_size", absl::StrCat(batch)}}, absl::StrCat("max_batch_size ", batch));
+  }
+
+  // Half of everything, again and again, until it fits; then as much KV cache as that leaves.
+  void AddCombination(StepShape shape) {
+    while (!FitsWith(shape)) {
+      const StepShape before = shape;
+      shape = WithBlocks(shape, std::max(1, shape.num_kv_blocks / 2));
+      shape = WithChunk(shape, std::max(1, ChunkOf(shape) / 2));
+      shape = WithBatch(shape, std::max(1, shape.max_sequences / 2));
+      if (shape == before) return;
+    }
+    shape.context_length = plan_.shape.context_length;
+    const int blocks =
+        Largest(plan_.shape.num_kv_blocks, [&](int value) { return WithBlocks(shape, value); });
+    shape = WithBlocks(shape, std::max(blocks, 1));
+    Add({{"chunk_size", absl::StrCat(ChunkOf(shape))},
+         {"max_batch_size", absl::StrCat(shape.max_sequences)},
+         {"kv_tokens", absl::StrCat(KvTokens(shape))},
+         {"context_length", absl::StrCat(shape.context_length)}},
+        absl::StrCat("together: chunk_size ", ChunkOf(shape), ", max_batch_size ",
+                     shape.max_sequences, ", kv_tokens ", KvTokens(shape), " with context_length ",
+                     shape.context_length));
+  }
+
+  int64_t Room(const Plan& plan, const PlacedWorker& worker) const {
+    for (const PlacedWorker& w : plan.workers) {
+      if (w.device.name == worker.device.name) return w.device.budget() - w.memory.total();
+    }
+    return 0;
+  }
+
+  // Whole layers from the only tight device to the one with the most room: the fewest that help,
+  // from the end that is next to the other device's.
+  void AddMovedLayers() {
+    const PlacedWorker* tight = nullptr;
+    const PlacedWorker* roomy = nullptr;
+    for (const PlacedWorker& worker : plan_.workers) {
+      const int64_t room = Room(plan_, worker);
+      if (room < 0) {
+        if (tight != nullptr) return;
+        tight = &worker;
+      } else if (roomy == nullptr || room > Room(plan_, *roomy)) {
+        roomy = &worker;
+      }
+    }
+    if (tight == nullptr || roomy == nullptr) return;
+    std::vector<int> layers = WholeLayersOf(tight->device.name);
+    const std::vector<int> others = WholeLayersOf(roomy->device.name);
+    const bool from_front = !layers.empty() && !others.empty() && others.back() < layers.front();
+    if (!from_front) std::reverse(layers.begin(), layers.end());
+    Plan moved = plan_;
+    std::vector<int> taken;
+    for (const int layer : layers) {
+      taken.push_back(layer);
+      Move(layer, tight->device.name, roomy->device, &moved);
+      if (!Fits(moved)) continue;
+      std::sort(taken.begin(), taken.end());
+      const std::string ranges = FormatRanges(ToRanges(taken));
+      Add({{"layers", ranges}, {"from", tight->device.name}, {"to", roomy->device.name}},
+          absl::StrCat(taken.size() == 1 ? "layer " : "layers ", ranges, " on ", roomy->device.name,
+                       " instead of ", tight->device.name));
+      return;
+    }
+  }
+
+  // Layers of which this device has anything.
+  std::vector<int> WholeLayersOf(const std::string& device) const {
+    std::vector<int> layers;
+    for (const PlacedModule& module : plan_.modules) {
+      if (module.device != device || module.op.layer < 0) continue;
+      if (layers.empty() || layers.back() != module.op.layer) layers.push_back(module.op.layer);
+    }
+    return layers;
+  }
+
+  void Move(int layer, const std::string& from, const DeviceInfo& to, Plan* plan) const {
+    for (PlacedModule& module : plan->modules) {
+      if (module.op.layer != layer || module.device != from) continue;
+      module.device = to.name;
+      module.packed_bytes = PackedBytesOf(config_, file_, module.op, to.layout);
+    }
+    for (PlacedWorker& worker : plan->workers) {
+      worker.ops.clear();
+      for (const PlacedModule& module : plan->modules) {
+        if (module.device == worker.device.name) worker.ops.push_back(module.op);
+      }
+    }
+    PlanMemory(config_, plan);
+  }
+
+  void AddNothing() {
+    int64_t weights = 0;
+    int64_t budget = 0;
+    for (const PlacedWorker& worker : plan_.workers) {
+      weights += worker.memory.weights_packed;
+      budget += worker.device.budget();
+    }
+    Add({}, absl::StrCat("nothing: no KV cache, chunk or batch is small enough (the weights alone "
+                         "are ",
+                         FormatBytes(weights), ", the budgets ", FormatBytes(budget),
+                         "): use more or larger workers, another split, or a smaller model"));
+  }
+
+  const model::ModelConfig& config_;
+  const model::GgufFile& file_;
+  const Plan& plan_;
+  Plan trial_;
+  std::vector<Suggestion> found_;
+};
+
+}  // namespace
+
+std::vector<Suggestion> NearestFits(const model::ModelConfig& config, const model::GgufFile& file,
+                                    const Plan& plan) {
+  if (Fits(plan)) return {};
+  return Search(config, file, plan).Run();
+}
+
+}  // namespace dovetail::coordinator

@@ -1,0 +1,112 @@
+"""The scenarios of docs/scenarios.md: rules that are shipped, planned for on the devices that people have."""
+import json
+import pathlib
+import tempfile
+
+import harness
+
+RULES = harness.SOURCE / "rules"
+DEEPSEEK = {"model_type": "deepseek_v3", "hidden_size": 7168, "intermediate_size": 18432, "moe_intermediate_size": 2048,
+            "num_attention_heads": 128, "num_key_value_heads": 128, "num_hidden_layers": 61, "n_routed_experts": 256,
+            "n_shared_experts": 1, "num_experts_per_tok": 8, "first_k_dense_replace": 3, "q_lora_rank": 1536,
+            "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "n_group": 8,
+            "topk_group": 4, "norm_topk_prob": True, "routed_scaling_factor": 2.5, "scoring_func": "sigmoid",
+            "vocab_size": 129280, "max_position_embeddings": 163840}
+QWEN3_30B = {"model_type": "qwen3_moe", "hidden_size": 2048, "intermediate_size": 6144, "moe_intermediate_size": 768,
+             "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "num_hidden_layers": 48,
+             "num_experts": 128, "num_experts_per_tok": 8, "vocab_size": 151936, "max_position_embeddings": 40960}
+QWEN25_7B = {"model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28,
+             "num_key_value_heads": 4, "num_hidden_layers": 28, "vocab_size": 152064, "max_position_embeddings": 32768}
+
+
+def plan(config, devices, *flags, weights="Q4_K"):
+    """(exit status, the plan); 2 is never expected."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "config.json"
+        path.write_text(json.dumps(config))
+        args = [word for device in devices for word in ("--device", device)]
+        done = harness.run("dovetail", "plan", "--json", "--model-config", path, "--weight-type", weights, *args, *flags,
+                           check=False, timeout=120)
+    if done.returncode == 2 and "deepseek" in config["model_type"] and "not supported" in done.stdout:
+        raise harness.Skip("the deepseek2 family is not there")
+    assert done.returncode in (0, 3), done.stdout[-3000:] + done.stderr[-3000:]
+    p = json.loads(done.stdout)
+    assert p["fits"] == (done.returncode == 0)
+    return done.returncode, p
+
+
+def devices_of(p, what):
+    return {m["device"] for m in p["modules"] if what in m["name"]}
+
+
+def test_one_card_of_16_gb():
+    rules = ["--rules", RULES / "deepseek-one-card-16gb.yaml"]
+    devices = ["cuda:0:16GiB:sm89", "cpu:0:512GiB"]
+    settings = {"chunk_size": 128, "cache_lens": 28000, "max_batch_size": 3, "max_new_tokens": 8192}
+
+    def run(**changed):
+        flags = [f"--{k.replace('_', '-')}={v}" for k, v in {**settings, **changed}.items()]
+        return plan(DEEPSEEK, devices, *rules, *flags)
+    code, p = run()
+    assert code == 0, p["suggestions"]
+    card = next(d for d in p["devices"] if d["name"] == "cuda:0")
+    assert card["capacity"] == 15 << 30 and card["peak_run"] <= card["capacity"], "1 GiB stays free"
+    assert devices_of(p, "mlp.experts") == {"cpu:0"} and devices_of(p, "self_attn") == {"cuda:0"}
+    for changed in ({"max_new_tokens": 4096}, {"cache_lens": 40960}, {"cache_lens": 20480}, {"max_batch_size": 4},
+                    {"max_batch_size": 2}, {"chunk_size": 1}, {"chunk_size": 8192}, {"cache_lens": 1}, {"max_batch_size": 17}):
+        code, p = run(**changed)
+        assert code == 0 or p["suggestions"], (changed, "refused without figures")
+    code, p = run(cache_lens=160000)
+    assert code == 3 and p["suggestions"], "it cannot hold so much"
+
+
+def test_beside_another_model():
+    flags = ["--rules", RULES / "deepseek-one-card-16gb.yaml", "--chunk-size=128", "--cache-lens=28000", "--max-batch-size=3"]
+    code, p = plan(DEEPSEEK, ["cuda:0:24GiB:sm89:reserve=8GiB", "cpu:0:512GiB"], *flags)
+    card = next(d for d in p["devices"] if d["name"] == "cuda:0")
+    assert card["peak_run"] < 16 << 30
+
+
+def largest_context(devices, *flags, weights="Q4_K"):
+    low, high = 0, 1 << 24
+    while high - low > 1024:
+        middle = (low + high) // 2
+        code, _ = plan(DEEPSEEK, devices, f"--kv-tokens={middle}", "--max-batch-size=8", *flags, weights=weights)
+        low, high = (middle, high) if code == 0 else (low, middle)
+    return low
+
+
+def test_every_card_adds_context_and_speed():
+    for weights in ("Q2_K", "IQ1_S"):
+        contexts, speeds = [], []
+        for cards in (1, 2, 3, 4):
+            devices = [f"cuda:{i}:24GiB:sm89:bw=1008GB/s" for i in range(cards)] + ["cpu:0:1TiB:bw=400GB/s:threads=64"]
+            flags = []
+            if cards == 4:
+                flags = ["--rules", RULES / "deepseek-four-cards.yaml"]
+            contexts.append(largest_context(devices, *flags, weights=weights))
+            _, p = plan(DEEPSEEK, devices, "--kv-tokens=16384", "--max-batch-size=8", weights=weights)
+            speeds.append(p["speed"]["batched_decode_tokens_per_s"])
+        print(f"  {weights}: contexts {contexts}, tokens/s with 8 requests {[round(s, 1) for s in speeds]}")
+        assert sorted(set(contexts)) == contexts, contexts
+        assert sorted(set(speeds)) == speeds, speeds
+
+
+def test_small_cards_and_experts_in_memory():
+    code, p = plan(QWEN25_7B, ["cuda:0:6GiB:sm75", "cuda:1:6GiB:sm75", "cpu:0:16GiB"],
+                   "--rules", RULES / "qwen2.5-7b-two-small-cards.yaml")
+    assert code == 0 and [r["device"] for r in p["route"]] == ["cpu:0", "cuda:0", "cuda:1"]
+    code, p = plan(QWEN3_30B, ["cuda:0:8GiB:sm89", "cpu:0:32GiB"], "--rules", RULES / "qwen3-30b-experts-on-cpu.yaml")
+    assert code == 0 and len(p["route"]) == 2 + 2 * 48, "embedding, then card and memory once per layer, then the head"
+
+
+def test_numa_nodes_and_eight_cards():
+    code, p = plan(QWEN3_30B, ["cpu:0:256GiB:numa0", "cpu:1:256GiB:numa1"], "--rules", RULES / "two-numa-nodes.yaml")
+    assert code == 0 and [r["device"] for r in p["route"]] == ["cpu:0", "cpu:1"]
+    devices = [f"cuda:{i}:24GiB:sm89" for i in range(8)] + ["cpu:0:512GiB"]
+    code, p = plan(QWEN3_30B, devices, "--rules", RULES / "eight-cards.yaml")
+    assert code == 0 and devices_of(p, "self_attn") == {f"cuda:{i}" for i in range(8)}
+
+
+if __name__ == "__main__":
+    harness.main(globals())

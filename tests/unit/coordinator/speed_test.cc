@@ -1,0 +1,73 @@
+#include "coordinator/placement/speed.h"
+
+#include "gmock/gmock.h"
+#include "tests/unit/coordinator/plan_fixture.h"
+
+namespace dovetail::coordinator {
+namespace {
+
+class SpeedTest : public PlanFixture {
+ protected:
+  PlanSpeed On(int num_devices, double bandwidth) {
+    std::vector<DeviceInfo> devices = Devices(num_devices);
+    for (DeviceInfo& device : devices) {
+      device.bandwidth = bandwidth;
+      device.int8_ops = 1e15;
+    }
+    return PredictSpeed(config_, PlanByRules(config_, *file_, nullptr, devices, shape_));
+  }
+};
+
+TEST_F(SpeedTest, DecodeReadsEveryWeightOnce) {
+  const Plan plan = PlanByRules(config_, *file_, nullptr, Devices(1), shape_);
+  double bytes = 0;
+  int64_t packed = 0;
+  for (const PlacedModule& module : plan.modules) {
+    bytes += BytesRead(config_, module, 1);
+    packed += module.packed_bytes;
+  }
+  const auto kv_block = model::KvBytesPerBlockPerLayer(config_, shape_.kv_type);
+  const double kv =
+      1024.0 / kKvBlockTokens * static_cast<double>(kv_block) * config_.num_hidden_layers;
+  const PlanSpeed speed = On(1, 1e6);
+  EXPECT_NEAR(1 / speed.decode_tokens_per_s, (bytes + kv) / 1e6 + speed.hop_seconds, 1e-9);
+  EXPECT_LT(bytes, static_cast<double>(packed)) << "of the embedding one row";
+}
+
+TEST_F(SpeedTest, OfExpertsTheChosenOnesAreRead) {
+  testing::TinyLlamaOptions options;
+  options.experts = 8;
+  options.experts_used = 2;
+  Open(options);
+  const Plan plan = PlanByRules(config_, *file_, nullptr, Devices(1), shape_);
+  const PlacedModule* experts = nullptr;  // the largest module
+  for (const PlacedModule& module : plan.modules) {
+    if (experts == nullptr || module.packed_bytes > experts->packed_bytes) experts = &module;
+  }
+  const double one = BytesRead(config_, *experts, 1);
+  const double many = BytesRead(config_, *experts, 1000);
+  EXPECT_NEAR(one / static_cast<double>(experts->packed_bytes), 0.25, 0.03);
+  EXPECT_NEAR(many, static_cast<double>(experts->packed_bytes), 1);
+  EXPECT_LT(BytesRead(config_, *experts, 2), 2 * one) << "two rows share some";
+}
+
+TEST_F(SpeedTest, MoreDevicesHelpManySequencesAndNotOne) {
+  const PlanSpeed one = On(1, 1e7);
+  const PlanSpeed two = On(2, 1e7);
+  EXPECT_NEAR(two.decode_tokens_per_s / one.decode_tokens_per_s, 1, 0.01);
+  EXPECT_GT(two.batched_decode_tokens_per_s, 1.1 * one.batched_decode_tokens_per_s);
+  EXPECT_GT(one.batched_decode_tokens_per_s, one.decode_tokens_per_s);
+  EXPECT_GT(one.prefill_tokens_per_s, one.decode_tokens_per_s);
+}
+
+TEST_F(SpeedTest, SaysWhatIsAssumed) {
+  const Plan plan = PlanByRules(config_, *file_, nullptr, Devices(1), shape_);
+  const PlanSpeed speed = PredictSpeed(config_, plan);
+  ASSERT_EQ(speed.devices.size(), 1u);
+  EXPECT_EQ(speed.devices[0].bandwidth_basis, Basis::kAssumed);
+  EXPECT_EQ(speed.devices[0].ops_basis, Basis::kAssumed);
+  EXPECT_EQ(On(1, 1e9).devices[0].bandwidth_basis, Basis::kGiven);
+}
+
+}  // namespace
+}  // namespace dovetail::coordinator

@@ -1,0 +1,227 @@
+// dovetail plan, dovetail explain: what serve would do with a model, from headers alone.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/status_macros.h"
+#include "base/thread_pool.h"
+#include "coordinator/config_flags.h"
+#include "coordinator/loaded_model.h"
+#include "coordinator/local_devices.h"
+#include "coordinator/placement/device_spec.h"
+#include "coordinator/placement/memory_check.h"
+#include "coordinator/placement/plan_json.h"
+#include "coordinator/placement/plan_text.h"
+#include "coordinator/placement/rules_text.h"
+#include "kernels/bandwidth.h"
+#include "model/hf_config.h"
+#include "model/memory_plan.h"
+#include "tools/dovetail/commands.h"
+#include "tools/dovetail/local_job.h"
+
+namespace dovetail::tools {
+namespace {
+
+using coordinator::DeviceInfo;
+using coordinator::Diagnostic;
+using coordinator::Plan;
+
+constexpr int kBadInput = 2;
+constexpr int kDoesNotFit = 3;
+
+struct Flags {
+  coordinator::ConfigFlags config;
+  std::vector<std::string> devices;
+  std::string model_config;  // a Hugging Face configuration in place of a model
+  std::string weight_type = "Q4_K";
+  bool json = false;
+  std::string emit_rules;
+  std::string module;  // of explain
+};
+
+struct PlanInput {
+  std::unique_ptr<model::GgufFile> file;
+  model::ModelConfig config;
+  std::optional<coordinator::RuleSet> rules;
+  std::vector<DeviceInfo> devices;
+  StepShape shape;
+};
+
+// All workers of this machine read from one memory: each has its share.
+void MeasureBandwidth(std::vector<DeviceInfo>* devices) {
+  int threads = 0;
+  for (const DeviceInfo& device : *devices) threads += device.num_threads;
+  ThreadPool pool(threads, {});
+  const double all = 1e9 * kernels::MeasureReadBandwidth(&pool, model::kMeasureBytes);
+  for (DeviceInfo& device : *devices) device.bandwidth = all * device.num_threads / threads;
+}
+
+absl::StatusOr<std::unique_ptr<model::GgufFile>> OpenModelConfig(const Flags& flags) {
+  std::ifstream in(flags.model_config, std::ios::binary);
+  std::ostringstream text;
+  if (!(text << in.rdbuf())) {
+    return absl::NotFoundError(absl::StrCat(flags.model_config, ": cannot be read"));
+  }
+  for (const WeightType type : SupportedWeightTypes()) {
+    if (InfoOf(type).name != flags.weight_type) continue;
+    return model::HeaderFromHfConfig(text.str(), flags.model_config, type);
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--weight-type ", flags.weight_type, ": not a weight type such as Q4_K or F16"));
+}
+
+absl::StatusOr<PlanInput> ReadInput(const Flags& flags) {
+  DT_ASSIGN_OR_RETURN(const coordinator::ServeConfig config,
+                      flags.config.Load(/*needs_model=*/flags.model_config.empty()));
+  PlanInput input;
+  if (flags.devices.empty()) {
+    input.devices = coordinator::LocalDevices(config);
+    MeasureBandwidth(&input.devices);
+  } else {
+    DT_ASSIGN_OR_RETURN(input.devices, coordinator::ParseDeviceSpecs(flags.devices));
+  }
+  DT_ASSIGN_OR_RETURN(input.file, flags.model_config.empty() ? model::GgufFile::Open(config.model)
+                                                             : OpenModelConfig(flags));
+  DT_ASSIGN_OR_RETURN(input.config, model::LoadModelConfig(*input.file));
+  if (!config.rules.empty()) {
+    DT_ASSIGN_OR_RETURN(input.rules, coordinator::LoadRules(config.rules));
+  }
+  DT_ASSIGN_OR_RETURN(input.shape, coordinator::MakeStepShape(config, input.config));
+  if (input.rules) {
+    coordinator::ApplyKvTypes(*input.rules, input.config.num_hidden_layers, &input.shape);
+  }
+  return input;
+}
+
+Plan MakePlan(const PlanInput& input) {
+  return coordinator::PlanByRules(input.config, *input.file, input.rules ? &*input.rules : nullptr,
+                                  input.devices, input.shape);
+}
+
+void PrintDiagnostics(const std::vector<Diagnostic>& diagnostics) {
+  for (const Diagnostic& diagnostic : diagnostics) {
+    std::fprintf(stderr, "%s\n", coordinator::FormatDiagnostic(diagnostic).c_str());
+  }
+}
+
+// What was wrong before there was a plan, in the form of a plan.
+int ReportInJson(const absl::Status& status) {
+  Plan plan;
+  for (absl::string_view line : absl::StrSplit(status.message(), '\n')) {
+    plan.diagnostics.push_back({.code = "bad-input",
+                                .severity = coordinator::Severity::kError,
+                                .message = std::string(line)});
+  }
+  std::printf("%s\n", coordinator::PlanJson({}, plan, {}, {}).c_str());
+  return ReportError(status);
+}
+
+// The plan's placement as rules: to edit, and to give back with --rules.
+absl::Status WriteRules(const Plan& plan, const std::string& path) {
+  const std::vector<coordinator::ModulePlacement> modules(plan.modules.begin(), plan.modules.end());
+  const std::string text = coordinator::RulesText(modules);
+  if (path == "-") {
+    std::printf("%s", text.c_str());
+    return absl::OkStatus();
+  }
+  std::ofstream out(path, std::ios::binary);
+  out << text;
+  out.close();
+  return out ? absl::OkStatus() : absl::UnavailableError(absl::StrCat(path, ": cannot be written"));
+}
+
+int RunPlan(const Flags& flags) {
+  const absl::StatusOr<PlanInput> input = ReadInput(flags);
+  if (!input.ok()) {
+    return flags.json ? ReportInJson(input.status()) : ReportError(input.status());
+  }
+  const Plan plan = MakePlan(*input);
+  const bool usable = !coordinator::HasErrors(plan.diagnostics);
+  coordinator::PlanSpeed speed;
+  std::vector<coordinator::Suggestion> suggestions;
+  if (usable) {
+    speed = coordinator::PredictSpeed(input->config, plan);
+    suggestions = coordinator::NearestFits(input->config, *input->file, plan);
+  }
+  if (flags.json) {
+    std::printf("%s\n", coordinator::PlanJson(input->config, plan, speed, suggestions).c_str());
+  } else {
+    PrintDiagnostics(plan.diagnostics);
+    if (usable) {
+      std::printf("%s", coordinator::PlanText(input->config, plan, speed, suggestions).c_str());
+    }
+  }
+  if (!usable) return kBadInput;
+  if (!flags.emit_rules.empty()) {
+    if (const absl::Status s = WriteRules(plan, flags.emit_rules); !s.ok()) return ReportError(s);
+  }
+  return coordinator::Fits(plan) ? 0 : kDoesNotFit;
+}
+
+int RunExplain(const Flags& flags) {
+  const absl::StatusOr<PlanInput> input = ReadInput(flags);
+  if (!input.ok()) return ReportError(input.status());
+  const Plan plan = MakePlan(*input);
+  if (coordinator::HasErrors(plan.diagnostics)) {
+    PrintDiagnostics(plan.diagnostics);
+    return kBadInput;
+  }
+  const std::string text = coordinator::ExplainText(input->config, plan, flags.module);
+  if (text.empty()) {
+    return ReportError(absl::NotFoundError(absl::StrCat(
+        "no module `", flags.module, "`; modules are named as in ", plan.modules[1].module)));
+  }
+  std::printf("%s", text.c_str());
+  return 0;
+}
+
+CLI::App* AddCommand(CLI::App* app, const char* name, const char* what, Flags* flags) {
+  CLI::App* command = app->add_subcommand(name, what);
+  flags->config.AddTo(command);
+  command
+      ->add_option("--device", flags->devices,
+                   "device to plan for, such as cuda:0:24GiB:sm89:bw=1008GB/s or "
+                   "cpu:0:512GiB:numa0 (default: this machine's workers)")
+      ->type_name("SPEC");
+  command
+      ->add_option("--model-config", flags->model_config,
+                   "a Hugging Face config.json in place of --model: a model that is not there yet")
+      ->type_name("FILE");
+  command
+      ->add_option("--weight-type", flags->weight_type, "with --model-config: type of its matrices")
+      ->type_name("TYPE")
+      ->capture_default_str();
+  return command;
+}
+
+}  // namespace
+
+void AddPlan(CLI::App* app, int* exit_code) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command =
+      AddCommand(app, "plan", "Show where everything would go, and whether it fits", flags.get());
+  command->add_flag("--json", flags->json, "machine-readable");
+  command
+      ->add_option("--emit-rules", flags->emit_rules,
+                   "write the placement as rules, to be edited and given back; -: to the output")
+      ->type_name("FILE");
+  command->callback([flags, exit_code] { *exit_code = RunPlan(*flags); });
+}
+
+void AddExplain(CLI::App* app, int* exit_code) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command =
+      AddCommand(app, "explain", "Say why a module is where it is in the plan", flags.get());
+  command->add_option("module", flags->module, "such as model.layers.3.mlp")->required();
+  command->callback([flags, exit_code] { *exit_code = RunExplain(*flags); });
+}
+
+}  // namespace dovetail::tools
