@@ -268,7 +268,7 @@ std::vector<Variation> Variations(const LocalPipelineOptions& base, bool thoroug
 
 // The rarer types for one family of each kind of attention.
 std::vector<KvType> KvTypesFor(const std::string& model) {
-  for (const char* kind : {"llama/model-bf16", "gemma3/model-bf16", "deepseek3/model-bf16"}) {
+  for (const char* kind : {"llama/model-bf16", "deepseek2/model-bf16"}) {
     if (absl::StartsWith(model, kind)) return {std::begin(kKvTypes), std::end(kKvTypes)};
   }
   return {KvType::kF32, KvType::kF16};
