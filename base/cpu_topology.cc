@@ -15,6 +15,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 
 namespace dovetail {
 namespace {
@@ -212,6 +213,16 @@ uint64_t ResidentBytes() {
   uint64_t pages = 0;
   if (words.size() < 2 || !absl::SimpleAtoi(words[1], &pages)) return 0;
   return pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+uint64_t PeakResidentBytes() {
+  const std::string text = ReadText("/proc/self/status").value_or("");
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    if (!absl::ConsumePrefix(&line, "VmHWM:") || !absl::ConsumeSuffix(&line, " kB")) continue;
+    uint64_t kibibytes = 0;
+    return absl::SimpleAtoi(line, &kibibytes) ? kibibytes * 1024 : 0;
+  }
+  return 0;
 }
 
 absl::Status BindMemoryToNode(int node) {

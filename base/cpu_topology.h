@@ -49,6 +49,8 @@ MemoryInfo ReadMemoryInfo(const std::string& root = "/");
 
 // Bytes of this process in memory now.
 uint64_t ResidentBytes();
+// The most that ResidentBytes() was since the process started; 0 if the kernel does not say.
+uint64_t PeakResidentBytes();
 
 // Memory that this thread, and threads it starts later, touches first comes from `node`.
 absl::Status BindMemoryToNode(int node);

@@ -6,7 +6,9 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
 
 namespace dovetail {
 namespace {
@@ -29,9 +31,7 @@ void Log(spdlog::level::level_enum level, absl::string_view message) {
   Logger()->log(level, spdlog::string_view_t(message.data(), message.size()));
 }
 
-}  // namespace
-
-absl::Status InitLogging(absl::string_view component, absl::string_view level) {
+absl::StatusOr<spdlog::level::level_enum> ParseLevel(absl::string_view level) {
   constexpr struct {
     absl::string_view name;
     spdlog::level::level_enum level;
@@ -41,13 +41,25 @@ absl::Status InitLogging(absl::string_view component, absl::string_view level) {
                  {"error", spdlog::level::err},
                  {"off", spdlog::level::off}};
   for (const auto& entry : kLevels) {
-    if (entry.name != level) continue;
-    Logger() = MakeLogger(component);
-    Logger()->set_level(entry.level);
-    return absl::OkStatus();
+    if (entry.name == level) return entry.level;
   }
   return absl::InvalidArgumentError(
       absl::StrCat("log level \"", level, "\": expected debug, info, warn, error or off"));
+}
+
+}  // namespace
+
+absl::Status InitLogging(absl::string_view component, absl::string_view level) {
+  DT_ASSIGN_OR_RETURN(const spdlog::level::level_enum parsed, ParseLevel(level));
+  Logger() = MakeLogger(component);
+  Logger()->set_level(parsed);
+  return absl::OkStatus();
+}
+
+absl::Status SetLogLevel(absl::string_view level) {
+  DT_ASSIGN_OR_RETURN(const spdlog::level::level_enum parsed, ParseLevel(level));
+  Logger()->set_level(parsed);
+  return absl::OkStatus();
 }
 
 void LogDebug(absl::string_view message) { Log(spdlog::level::debug, message); }

@@ -14,6 +14,9 @@ namespace dovetail {
 // `level`: debug, info, warn, error or off; anything else is InvalidArgument and changes nothing.
 absl::Status InitLogging(absl::string_view component, absl::string_view level);
 
+// From now on; the same levels and the same error. Any thread.
+absl::Status SetLogLevel(absl::string_view level);
+
 void LogDebug(absl::string_view message);
 void LogInfo(absl::string_view message);
 void LogWarn(absl::string_view message);

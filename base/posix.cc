@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -148,6 +149,16 @@ absl::Status ReserveFile(const UniqueFd& fd, const std::string& path, uint64_t b
   }
   if (error != 0) return ErrnoStatus(error, absl::StrCat("reserve ", bytes, " bytes of"), path);
   return absl::OkStatus();
+}
+
+int64_t RaiseFileLimit() {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 0;
+  const rlim_t before = limit.rlim_cur;
+  limit.rlim_cur = limit.rlim_max;
+  const bool raised = setrlimit(RLIMIT_NOFILE, &limit) == 0;
+  const rlim_t now = raised ? limit.rlim_cur : before;
+  return static_cast<int64_t>(std::min<rlim_t>(now, INT64_MAX));
 }
 
 }  // namespace dovetail

@@ -74,6 +74,9 @@ absl::Status WriteFileAtomically(const std::string& path, absl::string_view cont
 // cannot fail later. kResourceExhausted: the file system has less room, with both figures.
 absl::Status ReserveFile(const UniqueFd& fd, const std::string& path, uint64_t bytes);
 
+// Lets this process open as many files as its hard limit allows; returns how many that are.
+int64_t RaiseFileLimit();
+
 }  // namespace dovetail
 
 #endif  // DOVETAIL_BASE_POSIX_H_

@@ -186,6 +186,11 @@ void ClusterMachine::HandleRegister(const std::shared_ptr<WorkerLink>& link,
 void ClusterMachine::Attach(Worker& worker, const std::shared_ptr<WorkerLink>& link,
                             ClusterMember member, absl::Time now) {
   const bool same_device = !worker.known || SameDevice(worker.member, member);
+  if (worker.known && worker.member.incarnation != member.incarnation) {
+    // A new process counts from zero; what is shown goes on from where the old one was.
+    worker.steps_before = worker.snapshot.steps;
+    worker.busy_before = worker.snapshot.busy_microseconds;
+  }
   worker.link = link;
   worker.phase = Phase::kAttached;
   worker.known = true;
@@ -214,9 +219,15 @@ void ClusterMachine::HandleWorkerEvent(Worker& worker, const v1::WorkerEvent& ev
   WorkerSnapshot& snapshot = worker.snapshot;
   switch (event.event_case()) {
     case v1::WorkerEvent::kHeartbeat: {
-      snapshot.steps = event.heartbeat().steps();
-      snapshot.busy_microseconds = event.heartbeat().busy_microseconds();
+      snapshot.steps = worker.steps_before + event.heartbeat().steps();
+      snapshot.busy_microseconds = worker.busy_before + event.heartbeat().busy_microseconds();
       snapshot.resident_bytes = event.heartbeat().resident_bytes();
+      snapshot.peak_resident_bytes = event.heartbeat().peak_resident_bytes();
+      snapshot.segments.clear();
+      for (const v1::SegmentTime& segment : event.heartbeat().segments()) {
+        snapshot.segments.push_back(
+            {static_cast<int>(segment.segment()), segment.steps(), segment.busy_microseconds()});
+      }
       v1::WorkerCommand ack;
       ack.mutable_heartbeat_ack();
       worker.link->Send(ack);

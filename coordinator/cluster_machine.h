@@ -105,6 +105,8 @@ class ClusterMachine {
     ClusterMember member;
     absl::Time last_seen;
     absl::Time connect_deadline;
+    uint64_t steps_before = 0;  // of earlier processes
+    uint64_t busy_before = 0;   // microseconds
     WorkerSnapshot snapshot;
   };
 

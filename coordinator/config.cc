@@ -8,6 +8,7 @@
 #include "absl/strings/str_replace.h"
 #include "base/status_macros.h"
 #include "base/yaml_reader.h"
+#include "coordinator/api_keys.h"
 #include "coordinator/config_fields.h"
 
 namespace dovetail::coordinator {
@@ -59,6 +60,10 @@ void CheckTogether(const std::string& source, bool needs_model, ConfigDraft* dra
     mistake.Add(0, 0, message);
     all->Append(mistake);
   };
+  if (config.tls_certificate.empty() != config.tls_key.empty()) {
+    complain(config.tls_key.empty() ? "tls_certificate" : "tls_key",
+             "`tls_certificate` and `tls_key` are needed together");
+  }
   if (needs_model && config.model.empty() && draft->where.count("model") == 0) {
     complain("model",
              "`model` is missing: give a GGUF file with --model or `model:` in the configuration");
@@ -97,16 +102,46 @@ void CheckTogether(const std::string& source, bool needs_model, ConfigDraft* dra
   }
 }
 
-absl::StatusOr<std::string> ReadWhole(const std::string& path) {
+absl::StatusOr<std::string> ReadWhole(const std::string& path, absl::string_view what) {
   std::ifstream in(path, std::ios::binary);
   if (!in.good() || (in.peek(), in.bad())) {
-    return absl::NotFoundError(absl::StrCat(path, ": the configuration file cannot be read"));
+    return absl::NotFoundError(absl::StrCat(path, ": the ", what, " cannot be read"));
   }
   in.clear();
   std::string text((1 << 20) + 1, '\0');  // one byte more than ReadYaml takes: it says so
   in.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<size_t>(in.gcount()));
   return text;
+}
+
+absl::Status ReadKeysFile(const std::string& path, std::map<std::string, std::string>* keys,
+                          Mistakes* all) {
+  DT_ASSIGN_OR_RETURN(const std::string text, ReadWhole(path, "file of API keys"));
+  const absl::StatusOr<YamlNode> root = ReadYaml(text, path);
+  // Not the parser's message, which may repeat a key.
+  if (!root.ok() || root->kind != YamlKind::kMap) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": must be a map of `name: key`"));
+  }
+  Mistakes mistakes(path);
+  for (const YamlEntry& entry : root->entries) {
+    const absl::Status status = AddApiKey(entry.key, entry.value.scalar, keys);
+    if (!status.ok()) mistakes.Add(entry.value, status.message());
+  }
+  if (root->entries.empty()) mistakes.Add(0, 0, "there is no key in it");
+  all->Append(mistakes);
+  return absl::OkStatus();
+}
+
+// The files that the configuration names and that are read now, so that a mistake is found before
+// anything starts.
+absl::Status ReadNamedFiles(ServeConfig* config, Mistakes* mistakes) {
+  if (!config->api_keys_file.empty()) {
+    DT_RETURN_IF_ERROR(ReadKeysFile(config->api_keys_file, &config->api_keys, mistakes));
+  }
+  if (!config->tls_certificate.empty() && !config->tls_key.empty()) {
+    DT_ASSIGN_OR_RETURN(config->tls, LoadTlsIdentity(config->tls_certificate, config->tls_key));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -117,12 +152,13 @@ absl::StatusOr<ServeConfig> LoadConfig(const std::string& path,
   ConfigDraft draft;
   Mistakes mistakes(path);
   if (!path.empty()) {
-    DT_ASSIGN_OR_RETURN(const std::string text, ReadWhole(path));
+    DT_ASSIGN_OR_RETURN(const std::string text, ReadWhole(path, "configuration file"));
     DT_ASSIGN_OR_RETURN(const YamlNode root, ReadYaml(text, path));
     ReadFile(root, &draft, &mistakes);
   }
   for (const ConfigOverride& flag : overrides) ReadFlag(flag, &draft, &mistakes);
   CheckTogether(path.empty() ? "configuration" : path, needs_model, &draft, &mistakes);
+  if (mistakes.empty()) DT_RETURN_IF_ERROR(ReadNamedFiles(&draft.config, &mistakes));
   if (!mistakes.empty()) return mistakes.ToStatus();
   return draft.config;
 }

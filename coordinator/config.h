@@ -16,6 +16,7 @@
 #include "base/byte_size.h"
 #include "base/step_shape.h"
 #include "coordinator/preemption.h"
+#include "coordinator/tls_identity.h"
 
 namespace dovetail::coordinator {
 
@@ -37,6 +38,15 @@ struct ServeConfig {
   int port = 8080;                   // HTTP; 0: any free port
   int grpc_port = 0;                 // 0: port + 1 (or any free one when port is 0)
 
+  // Who may use both servers: keys by the names of their bearers. Empty: everybody who reaches
+  // them.
+  std::map<std::string, std::string> api_keys;
+  std::string api_keys_file;    // more of them: a YAML map of name: key
+  std::string tls_certificate;  // PEM files; both servers then speak TLS only
+  std::string tls_key;
+  TlsIdentity tls;             // what they hold
+  int max_connections = 4096;  // of HTTP clients, idle ones too
+
   int context_length = 0;  // tokens per sequence; 0: min(model's, 8192) (alias cache_lens)
   int kv_tokens =
       0;  // tokens of the whole KV cache; 0: context_length * 2, at least max_batch_size blocks
@@ -54,6 +64,9 @@ struct ServeConfig {
   absl::Duration worker_timeout = absl::Seconds(10);    // without a sign of life
   absl::Duration recovery_timeout = absl::Seconds(60);  // streams wait for a lost worker
   absl::Duration drain_timeout = absl::Seconds(30);
+  std::string chat_template;              // Jinja file instead of the model's own; empty: its own
+  std::string tool_parser = "auto";       // how answers call tools (chat/chat_dialect.h)
+  std::string reasoning_parser = "auto";  // auto, think or none
   std::string log_level = "info";
 };
 

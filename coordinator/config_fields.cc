@@ -11,6 +11,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "base/cpu_topology.h"
+#include "coordinator/api_keys.h"
+#include "coordinator/chat/chat_dialect.h"
 #include "coordinator/placement/device_map.h"
 #include "coordinator/placement/override_tensor.h"
 
@@ -185,6 +187,27 @@ void ReadOverrides(const YamlNode& node, absl::string_view name, ConfigDraft* dr
   }
 }
 
+// A map {alice: KEY}, or the text alice=KEY,bob=KEY. Keys are never repeated in a message.
+void ReadApiKeys(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+                 Mistakes* mistakes) {
+  const auto add = [&](const YamlNode& at, const std::string& who, const std::string& key) {
+    const absl::Status status = AddApiKey(who, key, &draft->config.api_keys);
+    if (!status.ok()) mistakes->Add(at, absl::StrCat("`", name, "`: ", status.message()));
+  };
+  if (node.kind == YamlKind::kMap) {
+    for (const YamlEntry& entry : node.entries) add(entry.value, entry.key, entry.value.scalar);
+    return;
+  }
+  for (const YamlNode& item : Items(node)) {
+    const std::vector<std::string> parts = absl::StrSplit(item.scalar, absl::MaxSplits('=', 1));
+    if (item.kind == YamlKind::kScalar && parts.size() == 2) {
+      add(item, parts[0], parts[1]);
+    } else {
+      mistakes->Add(item, absl::StrCat("`", name, "` must be name and key, as in alice=KEY"));
+    }
+  }
+}
+
 void ReadKvType(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                 Mistakes* mistakes) {
   if (node.kind == YamlKind::kScalar && FindKvType(node.scalar, &draft->config.kv_type)) return;
@@ -233,7 +256,7 @@ void ReadListen(const YamlNode& node, absl::string_view name, ConfigDraft* draft
 
 void ReadLogLevel(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                   Mistakes* mistakes) {
-  constexpr absl::string_view kLevels[] = {"trace", "debug", "info", "warn", "error", "off"};
+  constexpr absl::string_view kLevels[] = {"debug", "info", "warn", "error", "off"};
   const auto* end = std::end(kLevels);
   if (node.kind == YamlKind::kScalar && std::find(std::begin(kLevels), end, node.scalar) != end) {
     draft->config.log_level = node.scalar;
@@ -241,6 +264,28 @@ void ReadLogLevel(const YamlNode& node, absl::string_view name, ConfigDraft* dra
   }
   mistakes->Add(node, absl::StrCat("`", name, "` must be one of ", absl::StrJoin(kLevels, ", "),
                                    ", got ", Quoted(node)));
+}
+
+void ReadToolParser(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+                    Mistakes* mistakes) {
+  if (node.kind == YamlKind::kScalar &&
+      (node.scalar == "auto" || node.scalar == "none" || FindDialect(node.scalar) != nullptr)) {
+    draft->config.tool_parser = node.scalar;
+    return;
+  }
+  mistakes->Add(node, absl::StrCat("`", name, "` must be one of auto, none, ", DialectNames(),
+                                   ", got ", Quoted(node)));
+}
+
+void ReadReasoningParser(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+                         Mistakes* mistakes) {
+  if (node.kind == YamlKind::kScalar &&
+      (node.scalar == "auto" || node.scalar == "none" || node.scalar == "think")) {
+    draft->config.reasoning_parser = node.scalar;
+    return;
+  }
+  mistakes->Add(node,
+                absl::StrCat("`", name, "` must be one of auto, none, think, got ", Quoted(node)));
 }
 
 void ReadTotalThreads(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
@@ -283,6 +328,11 @@ const std::vector<ConfigField>& ConfigFields() {
       {"listen", "", ReadListen},
       {"port", "", Int(&ServeConfig::port, 0, 65535)},
       {"grpc_port", "", Int(&ServeConfig::grpc_port, 0, 65535)},
+      {"api_keys", "", ReadApiKeys},
+      {"api_keys_file", "", Text(&ServeConfig::api_keys_file)},
+      {"tls_certificate", "", Text(&ServeConfig::tls_certificate)},
+      {"tls_key", "", Text(&ServeConfig::tls_key)},
+      {"max_connections", "", Int(&ServeConfig::max_connections, 1, 1 << 20)},
       {"context_length", "", Int(&ServeConfig::context_length, 0, kMany)},
       {"kv_tokens", "cache_lens", Int(&ServeConfig::kv_tokens, 0, kMany)},
       {"kv_swap_tokens", "", Int(&ServeConfig::kv_swap_tokens, 0, kMany)},
@@ -299,6 +349,9 @@ const std::vector<ConfigField>& ConfigFields() {
       {"worker_timeout", "", Duration(&ServeConfig::worker_timeout)},
       {"recovery_timeout", "", Duration(&ServeConfig::recovery_timeout)},
       {"drain_timeout", "", Duration(&ServeConfig::drain_timeout)},
+      {"chat_template", "", Text(&ServeConfig::chat_template)},
+      {"tool_parser", "", ReadToolParser},
+      {"reasoning_parser", "", ReadReasoningParser},
       {"log_level", "", ReadLogLevel},
   };
   return *fields;

@@ -34,6 +34,11 @@ constexpr Flag kFlags[] = {
     {"listen", "ADDRESS", "address of both servers (default: 127.0.0.1)"},
     {"port", "N", "HTTP port; 0: any free one (default: 8080)"},
     {"grpc_port", "N", "gRPC port (default: port + 1)"},
+    {"api_keys", "KEYS", "who may ask, such as alice=KEY,bob=KEY (better: a file)"},
+    {"api_keys_file", "FILE", "the same as a YAML map of name: key (default: everybody may)"},
+    {"tls_certificate", "FILE", "PEM chain; both servers then speak TLS only"},
+    {"tls_key", "FILE", "PEM key of the certificate"},
+    {"max_connections", "N", "HTTP connections before more are refused (default: 4096)"},
     {"context_length", "TOKENS", "longest sequence (default: the model's, at most 8192)"},
     {"kv_tokens", "TOKENS", "size of the whole KV cache (default: twice the context length)"},
     {"kv_swap_tokens", "TOKENS", "swap area for preempted sequences (default: 0)"},
@@ -50,6 +55,9 @@ constexpr Flag kFlags[] = {
     {"worker_timeout", "DURATION", "a worker this silent is lost (default: 10s)"},
     {"recovery_timeout", "DURATION", "streams wait for a lost worker to come back (default: 60s)"},
     {"drain_timeout", "DURATION", "wait for running requests before the end (default: 30s)"},
+    {"chat_template", "FILE", "Jinja chat template instead of the model's own"},
+    {"tool_parser", "NAME", "how answers call tools: auto, none, hermes, ... (default: auto)"},
+    {"reasoning_parser", "NAME", "auto, think or none (default: auto)"},
     {"log_level", "LEVEL", "debug, info, warn, error or off (default: info)"},
 };
 

@@ -3,15 +3,19 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
 #include "base/cpu_topology.h"
 #include "base/log.h"
+#include "base/metrics.h"
+#include "base/posix.h"
 #include "base/status_macros.h"
 #include "coordinator/cluster.h"
 #include "coordinator/configured_rules.h"
@@ -19,12 +23,14 @@
 #include "coordinator/loaded_model.h"
 #include "coordinator/local_devices.h"
 #include "coordinator/plan_members.h"
+#include "coordinator/request_metrics.h"
 #include "coordinator/service/admin_service.h"
 #include "coordinator/service/cluster_service.h"
 #include "coordinator/service/grpc_server.h"
 #include "coordinator/service/health_service.h"
 #include "coordinator/service/inference_service.h"
 #include "coordinator/supervisor.h"
+#include "coordinator/system_metrics.h"
 #include "model/memory_plan.h"
 #include "transport/run_dir.h"
 
@@ -35,6 +41,7 @@ namespace dovetail::coordinator {
 namespace {
 
 constexpr absl::Duration kStopPoll = absl::Milliseconds(200);
+constexpr absl::Duration kListTimeout = absl::Seconds(1);
 // From the end of the last request to the end of its connection.
 constexpr absl::Duration kGrpcGrace = absl::Seconds(1);
 constexpr int kMostAutoLanes = 8;
@@ -82,6 +89,10 @@ const char* StateWord(ServingState state) {
   return "failed";
 }
 
+bool IsLoopback(const std::string& listen) {
+  return absl::StartsWith(listen, "127.") || listen == "::1" || listen == "localhost";
+}
+
 void LogLines(absl::string_view text) {
   for (absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) LogInfo(line);
 }
@@ -96,6 +107,8 @@ struct Coordinator::Impl {
   std::unique_ptr<RuleSet> rules;
   StepShape shape;
   std::unique_ptr<transport::RunDir> run_dir;
+  ApiKeys keys;
+  RequestMetrics metrics;
   std::unique_ptr<Engine> engine;
   std::unique_ptr<GenerationService> generation;
   std::unique_ptr<HealthService> health;
@@ -126,6 +139,7 @@ struct Coordinator::Impl {
   void OnClusterChange(const ClusterSnapshot& snapshot);
   StatusSnapshot MakeStatus(ClusterSnapshot snapshot) const;
   HealthReport Health() const;
+  std::string MetricsPage() const;
   int Drain(absl::Duration timeout);
   int Shutdown(absl::Duration drain_timeout);
   void RequestExit() {
@@ -186,14 +200,19 @@ void Coordinator::Impl::StartEngine() {
     cluster->OnPipelineLost(reason);
   };
   engine = std::make_unique<Engine>(engine_options);
-  generation = std::make_unique<GenerationService>(model.name, &model.config, model.tokenizer.get(),
-                                                   model.chat_template.get(), engine.get(),
-                                                   shape.context_length, config.max_new_tokens);
+  ChatFormatOptions parsers;
+  parsers.tool_parser = config.tool_parser;
+  parsers.reasoning_parser = config.reasoning_parser;
+  generation = std::make_unique<GenerationService>(
+      model.name, &model.config, model.tokenizer.get(), model.chat_template.get(), engine.get(),
+      shape.context_length, config.max_new_tokens, parsers);
+  generation->set_metrics(&metrics);
 }
 
 void Coordinator::Impl::StartCluster() {
   health = std::make_unique<HealthService>(
-      std::set<std::string>{"dovetail.v1.InferenceService", "dovetail.v1.AdminService"});
+      std::set<std::string>{"dovetail.v1.InferenceService", "dovetail.v1.AdminService",
+                            absl::StrCat("model/", model.name)});
   ClusterOptions cluster_options;
   cluster_options.workers = config.workers;
   cluster_options.run_dir = run_dir.get();
@@ -227,12 +246,13 @@ void Coordinator::Impl::StartCluster() {
 }
 
 absl::Status Coordinator::Impl::StartGrpc() {
-  std::vector<grpc::Service*> services;
+  std::map<std::string, grpc::Service*> services;
   cluster_service = MakeClusterService(cluster.get());
-  services.push_back(cluster_service.get());
+  services["dovetail.v1.ClusterService"] = cluster_service.get();
   if (options.serve_clients) {
     InferenceOptions inference;
     inference.generation = generation.get();
+    inference.keys = &keys;
     inference.file_bytes = model.file->file_bytes();
     inference.request_timeout = config.request_timeout;
     inference_service = MakeInferenceService(inference);
@@ -243,18 +263,29 @@ absl::Status Coordinator::Impl::StartGrpc() {
       if (plan == nullptr) return absl::UnavailableError("there is no plan yet");
       return *plan;
     };
+    hooks.explain =
+        [this](const std::string& name) -> absl::StatusOr<std::vector<ModuleExplanation>> {
+      const auto plan = cluster->plan();
+      if (plan == nullptr) return absl::UnavailableError("there is no plan yet");
+      return ExplainPlan(*plan, rules.get(), name);
+    };
+    hooks.sequences = [this] { return engine->ListSequences(kListTimeout); };
     hooks.drain = [this](absl::Duration timeout) {
       return Drain(timeout > absl::ZeroDuration() ? timeout : config.drain_timeout);
     };
     hooks.request_exit = [this] { RequestExit(); };
+    hooks.keys = &keys;
     admin_service = MakeAdminService(std::move(hooks));
-    services.push_back(inference_service.get());
-    services.push_back(admin_service.get());
-    services.push_back(health->service());
+    services["dovetail.v1.InferenceService"] = inference_service.get();
+    services["dovetail.v1.AdminService"] = admin_service.get();
+    services["grpc.health.v1.Health"] = health->service();
   }
-  DT_ASSIGN_OR_RETURN(
-      grpc_server,
-      GrpcServer::Start(config.listen, GrpcPort(config, options.serve_clients), services));
+  GrpcServerOptions grpc_options;
+  grpc_options.listen = config.listen;
+  grpc_options.port = GrpcPort(config, options.serve_clients);
+  grpc_options.tls = config.tls;
+  if (!config.tls.empty()) grpc_options.local_socket = run_dir->SocketPath();
+  DT_ASSIGN_OR_RETURN(grpc_server, GrpcServer::Start(grpc_options, services));
   grpc_port = grpc_server->port();
   return absl::OkStatus();
 }
@@ -264,13 +295,25 @@ absl::Status Coordinator::Impl::StartHttp() {
   HttpServerOptions http_options;
   http_options.listen = config.listen;
   http_options.port = config.port;
+  http_options.tls = config.tls;
+  http_options.max_connections = config.max_connections;
   http_options.request_timeout = config.request_timeout;
+  if (const int64_t files = RaiseFileLimit(); files < config.max_connections + 256) {
+    LogWarn(absl::StrCat("this process may open ", files, " files, which is few for ",
+                         config.max_connections, " connections (ulimit -n)"));
+  }
   HttpApi api;
   api.generation = generation.get();
   api.engine = engine.get();
   api.health = [this] { return Health(); };
+  api.metrics = [this] { return MetricsPage(); };
+  api.keys = keys;
   api.model_name = model.name;
   api.model_created = ModifiedSeconds(model.path);
+  api.facts.file_bytes = model.file->file_bytes();
+  api.facts.fingerprint = model.file->fingerprint();
+  api.facts.quantization = MainWeightType(*model.file);
+  api.facts.chat_template = model.file->GetString("tokenizer.chat_template").value_or("");
   api.context_length = shape.context_length;
   api.system_fingerprint = absl::StrCat("dovetail-cis1-", KvTypesText(model.config, shape));
   DT_ASSIGN_OR_RETURN(http_server, HttpServer::Start(http_options, std::move(api)));
@@ -283,7 +326,9 @@ absl::Status Coordinator::Impl::StartSupervisor() {
   SupervisorOptions supervisor_options;
   supervisor_options.worker_binary = options.worker_binary;
   supervisor_options.workers = config.workers;
-  const std::string address = absl::StrCat(DialHost(config.listen), ":", grpc_port);
+  const std::string address = config.tls.empty()
+                                  ? absl::StrCat(DialHost(config.listen), ":", grpc_port)
+                                  : absl::StrCat("unix:", run_dir->SocketPath());
   const int threads = LocalThreads(config);
   supervisor_options.arguments = [this, address, threads](const std::string& worker) {
     return std::vector<std::string>{
@@ -332,6 +377,13 @@ HealthReport Coordinator::Impl::Health() const {
   return {state == ServingState::kReady, StateWord(state), std::move(snapshot.message)};
 }
 
+std::string Coordinator::Impl::MetricsPage() const {
+  MetricsText text;
+  WriteSystemMetrics(MakeStatus(cluster->snapshot()), &text);
+  metrics.Write(&text);
+  return text.text();
+}
+
 int Coordinator::Impl::Drain(absl::Duration timeout) {
   {
     absl::MutexLock lock(&mutex);
@@ -371,6 +423,7 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(const ServeConfi
   auto coordinator = std::unique_ptr<Coordinator>(new Coordinator());
   Impl& impl = *coordinator->impl_;
   impl.config = config;
+  impl.keys = ApiKeys(config.api_keys);
   impl.options = std::move(options);
   DT_RETURN_IF_ERROR(impl.ReadInputs());
   DT_ASSIGN_OR_RETURN(impl.run_dir, transport::RunDir::Create(config.run_dir.empty()
@@ -381,6 +434,9 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(const ServeConfi
   // HTTP first: of two servers on the same ports, the one that a person named is reported.
   DT_RETURN_IF_ERROR(impl.StartHttp());
   DT_RETURN_IF_ERROR(impl.StartGrpc());
+  if (!IsLoopback(config.listen) && !impl.keys.required()) {
+    LogWarn("there are no API keys: everybody who reaches these ports may use and stop the server");
+  }
   LogInfo(absl::StrCat("listening on ", config.listen, ": ",
                        impl.http_port != 0 ? absl::StrCat("HTTP port ", impl.http_port, ", ") : "",
                        "gRPC port ", impl.grpc_port));

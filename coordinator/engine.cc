@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <future>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -13,12 +14,13 @@ namespace dovetail::coordinator {
 namespace {
 
 struct Command {
-  enum Kind { kSubmit, kCancel, kSetPipeline, kSuspendPipeline, kClearPipeline };
+  enum Kind { kSubmit, kCancel, kSetPipeline, kSuspendPipeline, kClearPipeline, kList };
   Kind kind;
   NewRequest request;
   RequestId id = 0;
   std::shared_ptr<Pipeline> pipeline;
   absl::Status reason;
+  std::shared_ptr<std::promise<std::vector<SequenceInfo>>> list;
 };
 
 constexpr absl::Duration kLongestSleep = absl::Hours(1);
@@ -38,6 +40,14 @@ struct Engine::Impl {
   void Sleep();
   void Post(std::unique_lock<std::mutex>& lock, Command command);
 
+  // Outlives the engine in the hands of wakers.
+  struct WakeHandle {
+    std::mutex mutex;
+    Impl* impl = nullptr;  // null: the engine is gone
+  };
+  void Poke();
+
+  const std::shared_ptr<WakeHandle> wake_handle = std::make_shared<WakeHandle>();
   const int max_queue;
   EngineLoop loop;                // the engine's thread only, except Check()
   std::vector<Command> commands;  // being executed; here so that its memory is reused
@@ -52,6 +62,7 @@ struct Engine::Impl {
   uint64_t clears_posted = 0;
   uint64_t clears_done = 0;
   bool stopping = false;
+  bool poked = false;
   bool is_idle = true;
   int num_requests = 0;
   // The pipeline as submitters know it: SetPipeline() makes it ready at once, a loss is seen later.
@@ -64,10 +75,15 @@ struct Engine::Impl {
 };
 
 Engine::Engine(const EngineOptions& options) : impl_(std::make_unique<Impl>(options)) {
+  impl_->wake_handle->impl = impl_.get();
   impl_->thread = std::thread([impl = impl_.get()] { impl->Run(); });
 }
 
 Engine::~Engine() {
+  {
+    std::lock_guard<std::mutex> lock(impl_->wake_handle->mutex);
+    impl_->wake_handle->impl = nullptr;
+  }
   {
     std::lock_guard<std::mutex> lock(impl_->mutex);
     impl_->stopping = true;
@@ -143,6 +159,33 @@ EngineStats Engine::stats() const {
   return impl_->stats;
 }
 
+absl::StatusOr<std::vector<SequenceInfo>> Engine::ListSequences(absl::Duration timeout) {
+  Command command{Command::kList};
+  command.list = std::make_shared<std::promise<std::vector<SequenceInfo>>>();
+  std::future<std::vector<SequenceInfo>> list = command.list->get_future();
+  {
+    std::unique_lock<std::mutex> lock(impl_->mutex);
+    impl_->Post(lock, std::move(command));
+  }
+  if (list.wait_for(absl::ToChronoMilliseconds(timeout)) != std::future_status::ready) {
+    return absl::DeadlineExceededError("the engine is busy with a step");
+  }
+  return list.get();
+}
+
+std::function<void()> Engine::Waker() const {
+  return [handle = impl_->wake_handle] {
+    std::lock_guard<std::mutex> lock(handle->mutex);
+    if (handle->impl != nullptr) handle->impl->Poke();
+  };
+}
+
+void Engine::Impl::Poke() {
+  std::lock_guard<std::mutex> lock(mutex);
+  poked = true;
+  if (wake_target != nullptr) wake_target->Wake();
+}
+
 int Engine::WaitIdle(absl::Duration timeout) {
   std::unique_lock<std::mutex> lock(impl_->mutex);
   const auto done = [&] { return impl_->is_idle; };
@@ -189,6 +232,8 @@ void Engine::Impl::Execute(Command command) {
       return loop.Cancel(command.id);
     case Command::kSetPipeline:
       return loop.SetPipeline(std::move(command.pipeline), absl::Now());
+    case Command::kList:
+      return command.list->set_value(loop.ListSequences(absl::Now()));
     case Command::kSuspendPipeline:
       loop.SuspendPipeline(command.reason, absl::Now());
       break;
@@ -221,7 +266,7 @@ bool Engine::Impl::PrepareToSleep() {
   num_requests = loop.num_requests() + num_posted;
   is_idle = inbox.empty() && loop.idle();
   if (is_idle) changed.notify_all();
-  return inbox.empty() && !stopping;
+  return inbox.empty() && !stopping && !std::exchange(poked, false);
 }
 
 void Engine::Impl::Sleep() {

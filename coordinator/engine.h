@@ -25,19 +25,23 @@
 #include "base/sampling_params.h"
 #include "base/step_shape.h"
 #include "coordinator/cost_model.h"
+#include "coordinator/logit_adjustments.h"
 #include "coordinator/pipeline.h"
 #include "coordinator/preemption.h"
+#include "coordinator/token_constraint.h"
 
 namespace dovetail::coordinator {
 
 using RequestId = uint64_t;
 
-enum class FinishReason { kStop, kLength, kCancelled, kError };
+// kToolCalls is what GenerationService makes of kStop after calls of tools.
+enum class FinishReason { kStop, kLength, kToolCalls, kCancelled, kError };
 
 struct RequestUsage {
   int prompt_tokens = 0;
   int completion_tokens = 0;
-  int cached_tokens = 0;  // of the prompt, found in the KV cache
+  int cached_tokens = 0;     // of the prompt, found in the KV cache
+  int reasoning_tokens = 0;  // among the completion's; GenerationService counts them
 };
 
 // Receives one request's results. Called on the engine's thread; must not block and must not call
@@ -46,7 +50,10 @@ class TokenSink {
  public:
   virtual ~TokenSink() = default;
   virtual void OnToken(int32_t token) = 0;
-  // Logits of prompt rows, in order; only with EngineRequest::logits.
+  // The logprobs of the token at `position`, its own first; only with num_top_logprobs >= 0. Of
+  // prompt tokens from the second on with EngineRequest::logits; of others before OnToken.
+  virtual void OnLogprobs(int position, absl::Span<const TokenLogprob> logprobs) {}
+  // Logits of prompt rows, in order; only with EngineRequest::logits and without logprobs.
   virtual void OnLogits(int first_row, absl::Span<const float> rows, int vocab_size) {}
   virtual void OnFinish(FinishReason reason, const absl::Status& status,
                         const RequestUsage& usage) = 0;
@@ -55,14 +62,31 @@ class TokenSink {
 struct EngineRequest {
   std::vector<int32_t> prompt;  // at least one token, ids below vocab_size
   SamplingParams sampling;
-  int max_tokens = 0;               // > 0, or 0 with `logits`
+  AdjustmentOptions adjustments;                // end_tokens is filled in by the engine
+  std::shared_ptr<TokenConstraint> constraint;  // null: none; needs shape.vocab_size
+  int max_tokens = 0;                           // > 0, or 0 with `logits`
   std::vector<int32_t> end_tokens;  // generation ends at these (not emitted); empty: ignore_eos
   bool logits = false;              // send the logits of every prompt row (needs max_logit_rows)
+  int num_top_logprobs = -1;        // send logprobs instead, and of every generated token
   // Requests share the KV blocks of equal beginnings only with the same salt: separates tenants.
   std::string cache_salt;
   std::string tenant;  // whose share of the machine it uses; one for all who give none
   int priority = 0;    // the lower number first
   absl::Time deadline = absl::InfiniteFuture();
+};
+
+// A request that runs or waits, as operators see it.
+struct SequenceInfo {
+  RequestId id = 0;
+  std::string tenant;
+  bool running = false;  // has a lane and blocks; otherwise it waits
+  int lane = -1;
+  int prompt_tokens = 0;
+  int generated_tokens = 0;
+  int computed_tokens = 0;  // of both, in the KV cache
+  int kv_blocks = 0;
+  int preemptions = 0;
+  absl::Duration age;
 };
 
 struct EngineOptions {
@@ -135,6 +159,12 @@ class Engine {
   void ClearPipeline(const absl::Status& reason);
 
   EngineStats stats() const;
+  // All requests, in order of arrival. Asks the engine's thread and waits for it: DeadlineExceeded
+  // if a step takes longer than the timeout. Not from a TokenSink.
+  absl::StatusOr<std::vector<SequenceInfo>> ListSequences(absl::Duration timeout);
+  // Wakes the engine's thread to look at its constraints; may be called even after the engine's
+  // end.
+  std::function<void()> Waker() const;
   // Waits until nothing runs or waits and no step is in flight, or the timeout; returns the number
   // of requests left.
   int WaitIdle(absl::Duration timeout);

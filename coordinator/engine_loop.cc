@@ -7,8 +7,9 @@
 #include "base/check.h"
 
 namespace dovetail::coordinator {
-
 namespace {
+
+constexpr absl::Duration kMaxMaskWait = absl::Milliseconds(2);
 
 // A step may take so many times what was predicted.
 constexpr double kPatience = 20;
@@ -52,6 +53,7 @@ absl::StatusOr<NewRequest> EngineLoop::Check(EngineRequest request,
     return absl::InvalidArgumentError(absl::StrCat(
         "token id ", token, " is outside of the vocabulary of ", options_.vocab_size, " tokens"));
   }
+  if (absl::Status valid = CheckDraw(request); !valid.ok()) return valid;
   const int num_prompt = static_cast<int>(std::min<int64_t>(num_prompt_tokens, INT32_MAX / 2));
   if (absl::Status fits = scheduler_.CheckFits(num_prompt, request.max_tokens); !fits.ok()) {
     return fits;
@@ -63,6 +65,15 @@ absl::StatusOr<NewRequest> EngineLoop::Check(EngineRequest request,
   sequence.num_prompt_tokens = num_prompt;
   sequence.max_total_tokens = scheduler_.MaxTotalTokens(num_prompt, request.max_tokens);
   sequence.wants_logits = request.logits;
+  sequence.num_top_logprobs = request.num_top_logprobs;
+  if (request.adjustments.any()) {
+    if (request.logits && request.num_top_logprobs < 0) {
+      return absl::InvalidArgumentError("logits cannot be had together with adjustments");
+    }
+    request.adjustments.end_tokens = request.end_tokens;
+    sequence.adjustments = std::make_unique<LogitAdjustments>(
+        std::move(request.adjustments), num_prompt, sequence.max_total_tokens);
+  }
   sequence.salt = MakeCacheSalt(request.cache_salt);
   sequence.tenant_name = std::move(request.tenant);
   sequence.priority = request.priority;
@@ -70,15 +81,39 @@ absl::StatusOr<NewRequest> EngineLoop::Check(EngineRequest request,
   sequence.tokens.reserve(sequence.max_total_tokens);
   result.sink = std::move(sink);
   result.end_tokens = std::move(request.end_tokens);
+  result.constraint = std::move(request.constraint);
   result.deadline = request.deadline;
   return result;
+}
+
+absl::Status EngineLoop::CheckDraw(const EngineRequest& request) const {
+  if (request.num_top_logprobs < -1 || request.num_top_logprobs > kMaxTopLogprobs) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "at most ", kMaxTopLogprobs, " logprobs can be had, not ", request.num_top_logprobs));
+  }
+  if (request.adjustments.logit_bias.size() > AdjustmentOptions::kMaxBiases ||
+      request.end_tokens.size() > AdjustmentOptions::kMaxEndTokens) {
+    return absl::InvalidArgumentError("too many biases or end tokens");
+  }
+  if (request.constraint != nullptr && options_.shape.vocab_size == 0) {
+    return absl::InvalidArgumentError("the workers take no masks");
+  }
+  for (const auto& [token, bias] : request.adjustments.logit_bias) {
+    if (token >= 0 && token < options_.vocab_size) continue;
+    return absl::InvalidArgumentError(absl::StrCat("the biased token id ", token,
+                                                   " is outside of the vocabulary of ",
+                                                   options_.vocab_size, " tokens"));
+  }
+  return absl::OkStatus();
 }
 
 void EngineLoop::Add(NewRequest request, absl::Time now) {
   const RequestId id = request.sequence->id;
   Sequence* sequence = scheduler_.Add(std::move(request.sequence), now);
-  requests_[id] = {sequence, std::move(request.sink), std::move(request.end_tokens),
-                   request.deadline};
+  requests_[id] = {
+      sequence, std::move(request.sink),      std::move(request.end_tokens), request.deadline,
+      now,      std::move(request.constraint)};
+  if (requests_[id].constraint != nullptr) WaitForMask(&requests_[id]);
   if (pipeline_ == nullptr && suspended_since_ == absl::InfiniteFuture()) {
     return Finish(id, FinishReason::kError,
                   absl::UnavailableError("the workers are not connected"));
@@ -152,6 +187,7 @@ void EngineLoop::Finish(RequestId id, FinishReason reason, const absl::Status& s
   DT_CHECK(it != requests_.end());
   const Request request = std::move(it->second);
   requests_.erase(it);
+  if (request.sequence->waits_for_mask) --num_without_mask_;
   RequestUsage usage;
   usage.prompt_tokens = request.sequence->num_prompt_tokens;
   usage.completion_tokens = request.sequence->num_tokens() - request.sequence->num_prompt_tokens;
@@ -198,10 +234,9 @@ absl::Status EngineLoop::HandleOutput(absl::Time now) {
     FailStep(lane, header.error_layer);
     scheduler_.DropStep(lane);
   } else {
-    size_t output_idx = 0;
-    size_t logit_row = 0;
+    OutputCursor cursor;
     for (const ScheduledRows& rows : scheduler_.in_flight(lane)) {
-      if (absl::Status handled = HandleRows(rows, &output_idx, &logit_row); !handled.ok()) {
+      if (absl::Status handled = HandleRows(rows, &cursor); !handled.ok()) {
         return handled;
       }
     }
@@ -216,29 +251,52 @@ absl::Status EngineLoop::HandleOutput(absl::Time now) {
 
 // Outputs come in the order of the frame's sequences; those without anything to report may be
 // missing.
-absl::Status EngineLoop::HandleRows(const ScheduledRows& rows, size_t* output_idx,
-                                    size_t* logit_row) {
+absl::Status EngineLoop::HandleRows(const ScheduledRows& rows, OutputCursor* cursor) {
   transport::SequenceOutput output;
-  if (*output_idx < output_.sequences.size() &&
-      output_.sequences[*output_idx].sequence_id == rows.sequence->id) {
-    output = output_.sequences[(*output_idx)++];
+  if (cursor->sequence < output_.sequences.size() &&
+      output_.sequences[cursor->sequence].sequence_id == rows.sequence->id) {
+    output = output_.sequences[cursor->sequence++];
   }
-  const size_t vocab_size = static_cast<size_t>(options_.vocab_size);
-  if (output.num_logit_rows != rows.num_logit_rows ||
-      (*logit_row + output.num_logit_rows) * vocab_size > output_.logits.size() ||
+  const Sequence& sequence = *rows.sequence;
+  const bool as_logprobs = sequence.num_top_logprobs >= 0;
+  const int logit_rows = as_logprobs ? 0 : rows.num_logit_rows;
+  const int logprob_rows = as_logprobs ? std::max(rows.num_logit_rows, rows.samples ? 1 : 0) : 0;
+  const size_t num_logits = static_cast<size_t>(output.num_logit_rows) * options_.vocab_size;
+  const size_t num_logprobs =
+      static_cast<size_t>(output.num_logprob_rows) * (1 + output.num_top_logprobs);
+  if (output.num_logit_rows != logit_rows || output.num_logprob_rows != logprob_rows ||
+      (logprob_rows > 0 && output.num_top_logprobs != sequence.num_top_logprobs) ||
+      cursor->logits + num_logits > output_.logits.size() ||
+      cursor->logprobs + num_logprobs > output_.logprobs.size() ||
       (rows.samples && (output.token < 0 || output.token >= options_.vocab_size))) {
     return absl::InternalError(absl::StrCat("step ", output_.header.step,
-                                            " came back without what sequence ", rows.sequence->id,
+                                            " came back without what sequence ", sequence.id,
                                             " asked for"));
   }
-  const auto logits = absl::MakeConstSpan(output_.logits)
-                          .subspan(*logit_row * vocab_size, output.num_logit_rows * vocab_size);
-  *logit_row += output.num_logit_rows;
-  if (!rows.sequence->removed) Deliver(rows, output.token, logits);
+  RowsOutput result;
+  result.token = output.token;
+  result.logits = absl::MakeConstSpan(output_.logits).subspan(cursor->logits, num_logits);
+  result.logprobs = absl::MakeConstSpan(output_.logprobs).subspan(cursor->logprobs, num_logprobs);
+  cursor->logits += num_logits;
+  cursor->logprobs += num_logprobs;
+  if (!sequence.removed) Deliver(rows, result);
   return absl::OkStatus();
 }
 
-void EngineLoop::Deliver(const ScheduledRows& rows, int32_t token, absl::Span<const float> logits) {
+// Rows of the prompt first, then the one from which the token was drawn: the last one, which may be
+// both.
+void EngineLoop::DeliverLogprobs(const ScheduledRows& rows, bool draws,
+                                 absl::Span<const TokenLogprob> logprobs, TokenSink* sink) {
+  const Sequence& sequence = *rows.sequence;
+  const size_t per_row = 1 + static_cast<size_t>(sequence.num_top_logprobs);
+  int position = rows.num_logit_rows > 0 ? rows.first_logit_row + 1 : sequence.num_tokens();
+  for (size_t i = 0; i < logprobs.size(); i += per_row, ++position) {
+    if (position >= sequence.num_prompt_tokens && !draws) break;  // no token follows
+    sink->OnLogprobs(position, logprobs.subspan(i, per_row));
+  }
+}
+
+void EngineLoop::Deliver(const ScheduledRows& rows, const RowsOutput& output) {
   Sequence& sequence = *rows.sequence;
   auto it = requests_.find(sequence.id);
   DT_CHECK(it != requests_.end());
@@ -248,8 +306,13 @@ void EngineLoop::Deliver(const ScheduledRows& rows, int32_t token, absl::Span<co
     request.prompt_counted = true;
     num_prompt_tokens_ += sequence.num_prompt_tokens;
   }
-  if (rows.num_logit_rows > 0) {
-    request.sink->OnLogits(rows.first_logit_row, logits, options_.vocab_size);
+  const int32_t token = output.token;
+  const bool ends = rows.samples && std::find(request.end_tokens.begin(), request.end_tokens.end(),
+                                              token) != request.end_tokens.end();
+  if (!output.logprobs.empty()) {
+    DeliverLogprobs(rows, rows.samples && !ends, output.logprobs, request.sink.get());
+  } else if (rows.num_logit_rows > 0) {
+    request.sink->OnLogits(rows.first_logit_row, output.logits, options_.vocab_size);
   }
   if (!rows.samples) {
     if (prompt_done && !sequence.samples()) {
@@ -257,12 +320,15 @@ void EngineLoop::Deliver(const ScheduledRows& rows, int32_t token, absl::Span<co
     }
     return;
   }
-  if (std::find(request.end_tokens.begin(), request.end_tokens.end(), token) !=
-      request.end_tokens.end()) {
+  if (ends) {
     return Finish(sequence.id, FinishReason::kStop, absl::OkStatus());
   }
   sequence.tokens.push_back(token);
   ++num_generated_tokens_;
+  if (request.constraint != nullptr) {
+    request.constraint->Accept(token);
+    WaitForMask(&request);
+  }
   request.sink->OnToken(token);
   if (sequence.num_tokens() >= sequence.max_total_tokens) {
     Finish(sequence.id, FinishReason::kLength, absl::OkStatus());
@@ -308,6 +374,7 @@ void EngineLoop::ExpireRequests(absl::Time now) {
 }
 
 void EngineLoop::ScheduleSteps(absl::Time now) {
+  if (num_without_mask_ > 0) TakeMasks();
   if (pipeline_ == nullptr || scheduler_.idle()) return;
   for (int lane = 0; lane < options_.lanes; ++lane) {
     if (lanes_[lane].in_flight || !scheduler_.Schedule(lane, now, &frame_)) continue;
@@ -317,7 +384,32 @@ void EngineLoop::ScheduleSteps(absl::Time now) {
     if (absl::Status sent = pipeline_->Send(frame_); !sent.ok()) return Lose(sent, now);
   }
   // With nothing in flight the oldest sequence can always go on: anything else would wait for ever.
-  DT_CHECK(AnyInFlight());
+  DT_CHECK(AnyInFlight() || num_without_mask_ > 0);
+}
+
+void EngineLoop::WaitForMask(Request* request) {
+  request->sequence->mask = nullptr;
+  request->sequence->waits_for_mask = true;
+  ++num_without_mask_;
+}
+
+// A mask takes microseconds as a rule: waiting for it a little costs less than leaving its sequence
+// out of a step. One that takes longer does not keep the others.
+void EngineLoop::TakeMasks() {
+  const absl::Time until = absl::Now() + kMaxMaskWait;
+  std::vector<std::pair<RequestId, absl::Status>> over;
+  for (auto& [id, request] : requests_) {
+    Sequence* sequence = request.sequence;
+    if (!sequence->waits_for_mask || !request.constraint->WaitReady(until - absl::Now())) continue;
+    sequence->waits_for_mask = false;
+    --num_without_mask_;
+    const TokenConstraint::Next& next = request.constraint->next();
+    sequence->mask = &next.mask;
+    if (!next.status.ok() || next.finished) over.emplace_back(id, next.status);
+  }
+  for (const auto& [id, status] : over) {
+    Finish(id, status.ok() ? FinishReason::kStop : FinishReason::kError, status);
+  }
 }
 
 void EngineLoop::NoteSent(int lane, absl::Time now) {
@@ -384,6 +476,25 @@ EngineStats EngineLoop::Stats() const {
   stats.recovery_seconds = absl::ToDoubleSeconds(recovery_time_);
   stats.predicted_wait_seconds = absl::ToDoubleSeconds(scheduler_.PredictedWait());
   return stats;
+}
+
+std::vector<SequenceInfo> EngineLoop::ListSequences(absl::Time now) const {
+  std::vector<SequenceInfo> list;
+  for (const auto& [id, request] : requests_) {
+    const Sequence& sequence = *request.sequence;
+    SequenceInfo& info = list.emplace_back();
+    info.id = id;
+    info.tenant = sequence.tenant_name;
+    info.running = sequence.lane >= 0;
+    info.lane = sequence.lane;
+    info.prompt_tokens = sequence.num_prompt_tokens;
+    info.generated_tokens = sequence.num_tokens() - sequence.num_prompt_tokens;
+    info.computed_tokens = sequence.num_computed_tokens;
+    info.kv_blocks = static_cast<int>(sequence.blocks.size());
+    info.preemptions = sequence.num_preemptions;
+    info.age = now - request.arrived;
+  }
+  return list;
 }
 
 }  // namespace dovetail::coordinator

@@ -26,6 +26,7 @@ struct NewRequest {
   std::unique_ptr<Sequence> sequence;
   std::shared_ptr<TokenSink> sink;
   std::vector<int32_t> end_tokens;
+  std::shared_ptr<TokenConstraint> constraint;
   absl::Time deadline;
 };
 
@@ -59,6 +60,7 @@ class EngineLoop {
   bool idle() const { return scheduler_.idle(); }  // also nothing in flight
   int num_requests() const { return static_cast<int>(requests_.size()); }
   EngineStats Stats() const;
+  std::vector<SequenceInfo> ListSequences(absl::Time now) const;
 
  private:
   struct Request {
@@ -66,6 +68,8 @@ class EngineLoop {
     std::shared_ptr<TokenSink> sink;
     std::vector<int32_t> end_tokens;
     absl::Time deadline;
+    absl::Time arrived;
+    std::shared_ptr<TokenConstraint> constraint;
     bool prompt_counted = false;
   };
   struct LaneStep {  // the step in flight in a lane
@@ -77,14 +81,30 @@ class EngineLoop {
     bool alone = false;  // no other step was in flight since
   };
 
+  struct OutputCursor {  // what of output_ was handed out
+    size_t sequence = 0;
+    size_t logits = 0;
+    size_t logprobs = 0;
+  };
+  struct RowsOutput {  // what came back for one sequence
+    int32_t token = -1;
+    absl::Span<const float> logits;
+    absl::Span<const TokenLogprob> logprobs;
+  };
+
   absl::Status HandleOutput(absl::Time now);
   bool IsNext(const transport::OutputHeader& header) const;
-  absl::Status HandleRows(const ScheduledRows& rows, size_t* output_idx, size_t* logit_row);
-  void Deliver(const ScheduledRows& rows, int32_t token, absl::Span<const float> logits);
+  absl::Status CheckDraw(const EngineRequest& request) const;
+  absl::Status HandleRows(const ScheduledRows& rows, OutputCursor* cursor);
+  void Deliver(const ScheduledRows& rows, const RowsOutput& output);
+  static void DeliverLogprobs(const ScheduledRows& rows, bool draws,
+                              absl::Span<const TokenLogprob> logprobs, TokenSink* sink);
   void FailStep(int lane, uint32_t error_layer);
   void Finish(RequestId id, FinishReason reason, const absl::Status& status);
   void Lose(const absl::Status& error, absl::Time now);
   void NoteSent(int lane, absl::Time now);
+  void WaitForMask(Request* request);
+  void TakeMasks();
   bool AnyInFlight() const;
   absl::Duration StepAllowance() const;
 
@@ -98,6 +118,7 @@ class EngineLoop {
   std::vector<LaneStep> lanes_;
   transport::StepFrame frame_;
   transport::StepOutput output_;
+  int num_without_mask_ = 0;  // requests that wait for one
   uint64_t num_steps_ = 0;
   uint64_t num_prompt_tokens_ = 0;
   uint64_t num_generated_tokens_ = 0;

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
+#include <map>
+#include <sstream>
 #include <system_error>
 #include <utility>
 
@@ -9,12 +12,15 @@
 #include "absl/strings/str_join.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "base/weight_type.h"
 #include "model/memory_plan.h"
 
 namespace dovetail::coordinator {
 namespace {
 
 constexpr int kDefaultContext = 8192;
+// So many prompt rows of a step may tell their logprobs.
+constexpr int kMinLogitRows = 64;
 constexpr char kChatTemplateKey[] = "tokenizer.chat_template";
 
 std::string AbsolutePath(const std::string& path) {
@@ -30,6 +36,17 @@ std::string DefaultName(const std::string& path) {
   const std::string name =
       file.extension() == ".gguf" ? file.stem().string() : file.filename().string();
   return name.empty() ? "model" : name;
+}
+
+// The template of a file that the operator chose must be right; the model's own need not be.
+absl::StatusOr<std::unique_ptr<model::ChatTemplate>> ReadChatTemplate(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::stringstream source;
+  source << file.rdbuf();
+  if (!file) return absl::InvalidArgumentError(absl::StrCat("cannot read ", path));
+  auto parsed = model::ChatTemplate::Parse(source.str());
+  if (!parsed.ok()) return Annotate(parsed.status(), path);
+  return parsed;
 }
 
 std::unique_ptr<model::ChatTemplate> ParseChatTemplate(const model::GgufFile& file) {
@@ -54,8 +71,22 @@ absl::StatusOr<LoadedModel> OpenModel(const ServeConfig& config) {
   DT_ASSIGN_OR_RETURN(model.file, model::GgufFile::Open(config.model));
   DT_ASSIGN_OR_RETURN(model.config, model::LoadModelConfig(*model.file));
   DT_ASSIGN_OR_RETURN(model.tokenizer, model::Tokenizer::Create(*model.file));
-  model.chat_template = ParseChatTemplate(*model.file);
+  if (config.chat_template.empty()) {
+    model.chat_template = ParseChatTemplate(*model.file);
+  } else {
+    DT_ASSIGN_OR_RETURN(model.chat_template, ReadChatTemplate(config.chat_template));
+  }
   return model;
+}
+
+std::string MainWeightType(const model::GgufFile& file) {
+  std::map<std::string, int64_t> bytes;
+  for (const model::GgufTensor& tensor : file.tensors()) {
+    bytes[std::string(InfoOf(tensor.type).name)] += tensor.bytes;
+  }
+  const auto most = std::max_element(
+      bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == bytes.end() ? "" : most->first;
 }
 
 absl::StatusOr<StepShape> MakeStepShape(const ServeConfig& config,
@@ -79,11 +110,13 @@ absl::StatusOr<StepShape> MakeStepShape(const ServeConfig& config,
       std::max(BlocksOf(kv_tokens), config.kv_tokens > 0 ? 1 : config.max_batch_size);
   shape.num_swap_blocks = BlocksOf(config.kv_swap_tokens);
   shape.kv_type = config.kv_type;
+  shape.vocab_size = model_config.vocab_size;
   shape.max_sequences = config.max_batch_size;
   // Every decode fits beside a full chunk of prefill.
   shape.max_rows = config.chunk_size + config.max_batch_size;
-  shape.max_logit_rows = config.max_logit_rows > 0 ? std::min(config.max_logit_rows, shape.max_rows)
-                                                   : config.max_batch_size;
+  const int logit_rows = config.max_logit_rows > 0 ? config.max_logit_rows
+                                                   : std::max(config.max_batch_size, kMinLogitRows);
+  shape.max_logit_rows = std::min(logit_rows, shape.max_rows);
   return shape;
 }
 

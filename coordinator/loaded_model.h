@@ -29,6 +29,9 @@ struct LoadedModel {
 
 absl::StatusOr<LoadedModel> OpenModel(const ServeConfig& config);
 
+// The type that most bytes of the file's weights have, by its name: "Q4_K".
+std::string MainWeightType(const model::GgufFile& file);
+
 // The limits of a step. InvalidArgument: a context longer than the model's, with both lengths.
 absl::StatusOr<StepShape> MakeStepShape(const ServeConfig& config,
                                         const model::ModelConfig& model_config);

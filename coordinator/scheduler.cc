@@ -129,6 +129,7 @@ void Scheduler::FillHeader(int lane, transport::StepFrame* frame) const {
   header.num_rows = static_cast<uint32_t>(frame->tokens.size());
   header.num_block_ids = static_cast<uint32_t>(frame->block_ids.size());
   header.num_logit_rows = static_cast<uint32_t>(frame->logit_rows.size());
+  header.num_adjustments = static_cast<uint32_t>(frame->adjustments.size());
   header.hidden_size = static_cast<uint32_t>(options_.hidden_size);
 }
 
@@ -147,7 +148,8 @@ void Scheduler::LimitPrefill(Budget* budget) const {
   const bool anybody_decodes = std::any_of(running_.begin(), running_.end(),
                                            [](const Sequence* s) { return s->prompt_confirmed(); });
   if (!anybody_decodes || !model_.ready()) return;
-  const double target = absl::ToDoubleSeconds(options_.token_target) / lane_choice_.decode_lanes();
+  // So many steps pass between two of one lane.
+  const double target = absl::ToDoubleSeconds(options_.token_target) / lane_choice_.in_flight();
   budget->seconds = std::max(target, kDecodesTimes * model_.BottleneckSeconds(budget->work));
 }
 
@@ -157,7 +159,7 @@ void Scheduler::ScheduleDecodes(int lane, Budget* budget, transport::StepFrame* 
   for (size_t i = 0; i < running_.size();) {
     Sequence* sequence = running_[i];
     if (sequence->lane == lane && !sequence->removed && IsDecode(*sequence) &&
-        sequence->num_in_flight == 0 && GrowBlocks(sequence)) {
+        sequence->num_in_flight == 0 && !sequence->waits_for_mask && GrowBlocks(sequence)) {
       AppendRows(sequence, 1, lane, budget, frame);
     }
     if (sequence->lane >= 0) ++i;
@@ -177,6 +179,10 @@ void Scheduler::SchedulePrefill(Sequence* sequence, int lane, Budget* budget,
   } else if (sequence->samples() && num_rows == sequence->num_pending_tokens() &&
              budget->logit_rows == 0) {
     --num_rows;  // everything but the row that would be sampled from
+  }
+  if (sequence->waits_for_mask && sequence->samples() &&
+      num_rows == sequence->num_pending_tokens()) {
+    --num_rows;
   }
   num_rows = RowsWithin(*sequence, num_rows, *budget);
   if (num_rows <= 0) return;
@@ -230,7 +236,7 @@ void Scheduler::AppendRows(Sequence* sequence, int num_rows, int lane, Budget* b
   step.sampling = sequence->sampling;
   if (rows.samples) step.flags |= transport::SequenceStep::kSample;
   if (rows.num_logit_rows > 0) {
-    step.flags |= transport::SequenceStep::kReturnLogits;
+    if (sequence->num_top_logprobs < 0) step.flags |= transport::SequenceStep::kReturnLogits;
     step.num_logit_rows = rows.num_logit_rows;
     for (int row = rows.first_logit_row - rows.position; row < num_rows; ++row) {
       frame->logit_rows.push_back(first_row + row);
@@ -239,6 +245,7 @@ void Scheduler::AppendRows(Sequence* sequence, int num_rows, int lane, Budget* b
     step.num_logit_rows = 1;
     frame->logit_rows.push_back(first_row + num_rows - 1);
   }
+  if (step.num_logit_rows > 0) AppendDraw(*sequence, rows, first_row, &step, frame);
   frame->sequences.push_back(step);
   frame->block_ids.insert(frame->block_ids.end(), sequence->blocks.begin(), sequence->blocks.end());
   frame->tokens.insert(frame->tokens.end(), sequence->tokens.begin() + rows.position,
@@ -255,6 +262,29 @@ void Scheduler::AppendRows(Sequence* sequence, int num_rows, int lane, Budget* b
   ++sequence->num_in_flight;
   if (rows.samples) sequence->tenant->service += FairQueue::kGeneratedTokenWeight;
   lanes_[lane].in_flight.push_back(rows);
+}
+
+// What the worker is to do with the sequence's logit rows. A sequence that waits for its mask has
+// none from which a token is drawn.
+void Scheduler::AppendDraw(const Sequence& sequence, const ScheduledRows& rows, int first_row,
+                           transport::SequenceStep* step, transport::StepFrame* frame) const {
+  for (size_t i = frame->targets.size(); i < frame->logit_rows.size(); ++i) {
+    const int next = rows.position + frame->logit_rows[i] - first_row + 1;
+    const bool known = rows.num_logit_rows > 0 && next < sequence.num_prompt_tokens;
+    frame->targets.push_back(known ? sequence.tokens[next] : -1);
+  }
+  if (sequence.num_top_logprobs >= 0) {
+    step->flags |= transport::SequenceStep::kLogprobs;
+    step->num_top_logprobs = sequence.num_top_logprobs;
+  }
+  if (rows.samples && sequence.adjustments != nullptr) {
+    step->num_adjustments = sequence.adjustments->Append(sequence.tokens, &frame->adjustments);
+  }
+  if (rows.samples && sequence.mask != nullptr && !sequence.mask->empty()) {
+    step->flags |= transport::SequenceStep::kMasked;
+    frame->masks.insert(frame->masks.end(), sequence.mask->begin(), sequence.mask->end());
+    ++frame->header.num_masks;
+  }
 }
 
 void Scheduler::CompleteStep(int lane) {

@@ -66,7 +66,7 @@ struct ScheduledRows {
   int num_rows = 0;
   bool samples = false;     // one token comes back
   int first_logit_row = 0;  // prompt row of the first logits that come back
-  int num_logit_rows = 0;   // rows of logits that come back
+  int num_logit_rows = 0;   // prompt rows whose logits (or logprobs) come back
 };
 
 struct SchedulerCounts {
@@ -163,6 +163,8 @@ class Scheduler {
   int RowsWithin(const Sequence& sequence, int rows, const Budget& budget) const;
   void AppendRows(Sequence* sequence, int num_rows, int lane, Budget* budget,
                   transport::StepFrame* frame);
+  void AppendDraw(const Sequence& sequence, const ScheduledRows& rows, int first_row,
+                  transport::SequenceStep* step, transport::StepFrame* frame) const;
   void FillHeader(int lane, transport::StepFrame* frame) const;
 
   Sequence* Admit(absl::Time now);

@@ -8,12 +8,14 @@
 #define DOVETAIL_COORDINATOR_SEQUENCE_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/time/time.h"
 #include "base/sampling_params.h"
 #include "coordinator/block_pool.h"
+#include "coordinator/logit_adjustments.h"
 
 namespace dovetail::coordinator {
 
@@ -25,11 +27,17 @@ struct Sequence {
   std::vector<int32_t> tokens;  // prompt, then what was generated
   int num_prompt_tokens = 0;
   int max_total_tokens = 0;   // prompt and generated; reached: the sequence is done
-  bool wants_logits = false;  // of every prompt row
-  CacheSalt salt;             // only sequences with the same one share blocks
-  std::string tenant_name;    // whose turn it is is decided between tenants
-  int priority = 0;           // the lower number first
-  absl::Time arrival;         // set by the scheduler
+  bool wants_logits = false;  // of every prompt row; as logprobs with num_top_logprobs >= 0
+  int num_top_logprobs = -1;  // of every token, beside its own logprob; -1: no logprobs
+  std::unique_ptr<LogitAdjustments> adjustments;  // null: none
+  // With a grammar: what it allows next (null or empty: everything), and whether that is still
+  // being computed. Until then no token can be drawn.
+  const std::vector<uint32_t>* mask = nullptr;
+  bool waits_for_mask = false;
+  CacheSalt salt;           // only sequences with the same one share blocks
+  std::string tenant_name;  // whose turn it is is decided between tenants
+  int priority = 0;         // the lower number first
+  absl::Time arrival;       // set by the scheduler
 
   int num_computed_tokens = 0;
   int num_confirmed_tokens = 0;

@@ -20,6 +20,13 @@ enum class ServingState {
   kFailed,
 };
 
+// A segment of the route, as the worker that computes it sees it.
+struct SegmentSnapshot {
+  int index = 0;
+  uint64_t steps = 0;
+  uint64_t busy_microseconds = 0;
+};
+
 struct WorkerSnapshot {
   std::string name;
   bool attached = false;
@@ -31,9 +38,11 @@ struct WorkerSnapshot {
   uint64_t steps = 0;
   uint64_t busy_microseconds = 0;
   uint64_t resident_bytes = 0;
+  uint64_t peak_resident_bytes = 0;  // since the process started
   uint64_t planned_bytes = 0;
   double read_bandwidth_gb_per_s = 0;
   int restarts = 0;
+  std::vector<SegmentSnapshot> segments;
 };
 
 struct StatusSnapshot {

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/sampling_params.h"
 #include "base/status_macros.h"
 
 namespace dovetail::model {
@@ -225,6 +226,22 @@ int64_t KvBytesPerBlockPerLayer(const ModelConfig& config, KvType type) {
   return KvBlockBytes(config.kv_shape(), type);
 }
 
+int64_t FrameBytes(const StepShape& shape) {
+  constexpr int64_t kStepHeader = 80, kSequenceStep = 72, kAdjustment = 12, kCopy = 8;
+  constexpr int64_t kOutputHeader = 48, kSequenceOutput = 24, kLogprob = 8;
+  const int64_t per_sequence =
+      kSequenceStep + int64_t{4} * shape.max_blocks_per_sequence() +
+      kAdjustment * (int64_t{shape.context_length} + kMaxExtraAdjustments) +
+      int64_t{4} * MaskWords(shape.vocab_size);
+  const int64_t frame = kStepHeader + shape.max_sequences * per_sequence +
+                        kCopy * shape.max_block_copies() + int64_t{4} * shape.max_rows +
+                        int64_t{8} * shape.max_logit_rows + int64_t{4} * kMaxRouteSegments;
+  const int64_t output = kOutputHeader + kSequenceOutput * shape.max_sequences +
+                         kLogprob * (1 + kMaxTopLogprobs) * shape.max_logit_rows +
+                         int64_t{4} * kMaxRouteSegments;
+  return frame + output;
+}
+
 int64_t KvBytes(const ModelConfig& config, absl::Span<const Op> ops, const StepShape& shape) {
   int64_t bytes = 0;
   for (const Op& op : ops) {
@@ -291,7 +308,7 @@ absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const G
   }
   PlanStepMemory(config, ops, shape, num_threads, &memory);
   memory.communication = communication_bytes;
-  memory.runtime = RuntimeBytes(num_threads);
+  memory.runtime = RuntimeBytes(num_threads) + FrameBytes(shape);
   return memory;
 }
 

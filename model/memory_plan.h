@@ -66,6 +66,10 @@ inline int64_t RuntimeBytes(int num_threads) {
 // What a worker reads once, before it registers, to measure its bandwidth; freed before it loads.
 inline constexpr int64_t kMeasureBytes = int64_t{64} << 20;
 
+// Bytes of the largest frame without its residual stream and of the largest output without logits,
+// which a worker keeps outside of its workspace. (transport/step_frame.h has the structs, which
+// model/ must not include; a test compares.)
+int64_t FrameBytes(const StepShape& shape);
 // What frames of this model carry for each row.
 RowShape RowShapeOf(const ModelConfig& config);
 
@@ -114,7 +118,7 @@ struct WorkerMemory {
   int64_t kv = 0;
   int64_t workspace = 0;
   int64_t communication = 0;  // rings that end at this worker
-  int64_t runtime = 0;        // what the process needs before any model
+  int64_t runtime = 0;        // what the process needs before any model, and frames
   int64_t total() const { return weights_packed + kv + workspace + communication + runtime; }
   // Before anything is loaded bandwidth is measured; weights are packed before anything else is
   // allocated.

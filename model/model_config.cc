@@ -23,15 +23,27 @@ std::string FileStem(const GgufFile& file) {
   return std::filesystem::path(path).stem().string();
 }
 
+// Files that belong to a model, but are none.
+absl::Status CheckKind(const GgufFile& file, const std::string& architecture) {
+  const std::string type = file.GetString("general.type").value_or("model");
+  absl::string_view advice;
+  if (type == "adapter") {
+    advice = "; a LoRA adapter must be merged into its model, whose file is then given";
+  } else if (type == "mmproj" || architecture == "clip") {
+    advice = "; this is the vision part of a model: give the file of its language model";
+  } else if (type == "model") {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(file.path(), ": general.type is ", QuoteName(type),
+                                                 ", architecture ", QuoteName(architecture),
+                                                 ", expected a language model", advice));
+}
+
 }  // namespace
 
 absl::StatusOr<ModelConfig> LoadModelConfig(const GgufFile& file) {
   DT_ASSIGN_OR_RETURN(const std::string architecture, file.GetString("general.architecture"));
-  const absl::StatusOr<std::string> type = file.GetString("general.type");
-  if (type.ok() && *type != "model") {
-    return absl::InvalidArgumentError(
-        absl::StrCat(file.path(), ": general.type is ", QuoteName(*type), ", expected \"model\""));
-  }
+  DT_RETURN_IF_ERROR(CheckKind(file, architecture));
   const Family* family = FindFamily(architecture);
   if (family == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat(

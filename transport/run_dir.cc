@@ -26,6 +26,7 @@
 namespace dovetail::transport {
 namespace {
 
+constexpr char kSocketName[] = "socket";
 constexpr char kDefaultPrefix[] = "dovetail-";
 constexpr size_t kIdDigits = 32;
 // A directory without a lock file may belong to a coordinator that has just begun.
@@ -60,8 +61,8 @@ bool IsSegmentName(absl::string_view name) {
   return absl::EndsWith(name, ".weights") || absl::EndsWith(name, ".kv");
 }
 bool IsOurs(absl::string_view name) {
-  return name == "id" || name == "id.tmp" || name == "lock" || IsExchangeName(name) ||
-         IsSegmentName(name);
+  return name == "id" || name == "id.tmp" || name == "lock" || name == kSocketName ||
+         IsExchangeName(name) || IsSegmentName(name);
 }
 
 std::vector<std::string> ListDirectory(const std::string& path) {
@@ -219,6 +220,8 @@ std::string RunDir::KvPath(absl::string_view worker) const {
 std::string RunDir::ExchangePath(uint64_t epoch) const {
   return absl::StrCat(path_, "/exchange-", epoch);
 }
+
+std::string RunDir::SocketPath() const { return absl::StrCat(path_, "/", kSocketName); }
 
 void RunDir::RemoveAll() {
   RemoveFiles(path_, IsOurs);

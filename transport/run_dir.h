@@ -4,7 +4,7 @@
 // with an `id` file (random, also the proof that a worker sees the same directory) and holds a lock
 // on it; workers open it. A coordinator that takes a directory over keeps its id, so that workers
 // which outlived the last one find themselves at home. Names inside: id, lock, exchange-<epoch>,
-// <worker>.weights, <worker>.kv ("cpu:0" becomes "cpu-0").
+// <worker>.weights, <worker>.kv ("cpu:0" becomes "cpu-0"), socket.
 //
 // An object belongs to one thread. Locks are advisory (flock) and end with the process.
 #ifndef DOVETAIL_TRANSPORT_RUN_DIR_H_
@@ -39,6 +39,8 @@ class RunDir {
   std::string WeightsPath(absl::string_view worker) const;
   std::string KvPath(absl::string_view worker) const;
   std::string ExchangePath(uint64_t epoch) const;
+  // The coordinator's Unix socket, where its port speaks TLS.
+  std::string SocketPath() const;
   // Removes the files named above and then the directory, unless something foreign is left in it
   // (the coordinator, when the job ends).
   void RemoveAll();

@@ -53,6 +53,10 @@ absl::Status ReadStepBody(TensorReceiver& receiver, size_t message_bytes, const 
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_block_ids, &frame->block_ids, deadline));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_rows, &frame->tokens, deadline));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_logit_rows, &frame->logit_rows, deadline));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_logit_rows, &frame->targets, deadline));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_adjustments, &frame->adjustments, deadline));
+  const size_t mask_words = size_t{h.num_masks} * static_cast<size_t>(MaskWords(shape.vocab_size));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, mask_words, &frame->masks, deadline));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_segment_times, &frame->segment_us, deadline));
   DT_RETURN_IF_ERROR(CheckStepBody(*frame, shape));
   const size_t hidden = size_t{h.hidden_rows} * h.hidden_size;
@@ -75,6 +79,8 @@ absl::Status ReadOutputBody(TensorReceiver& receiver, size_t message_bytes, cons
   DT_RETURN_IF_ERROR(CheckOutputHeader(h, shape, epoch, vocab_size, message_bytes));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_sequences, &output->sequences, deadline));
   DT_RETURN_IF_ERROR(CheckOutputSequences(*output, vocab_size));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_logprobs, &output->logprobs, deadline));
+  DT_RETURN_IF_ERROR(CheckLogprobs(*output, vocab_size));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_segment_times, &output->segment_us, deadline));
   return ReadArray(receiver, size_t{h.num_logit_rows} * h.vocab_size, &output->logits, deadline);
 }
@@ -96,6 +102,9 @@ void StepFrame::Reserve(const StepShape& shape) {
   copies.reserve(shape.max_block_copies());
   tokens.reserve(shape.max_rows);
   logit_rows.reserve(shape.max_logit_rows);
+  targets.reserve(shape.max_logit_rows);
+  adjustments.reserve(MaxAdjustments(shape, shape.max_sequences));
+  masks.reserve(static_cast<size_t>(shape.max_sequences) * MaskWords(shape.vocab_size));
   segment_us.reserve(kMaxRouteSegments);
 }
 
@@ -106,11 +115,15 @@ void StepFrame::Clear() {
   block_ids.clear();
   tokens.clear();
   logit_rows.clear();
+  targets.clear();
+  adjustments.clear();
+  masks.clear();
   segment_us.clear();
 }
 
 void StepOutput::Reserve(const StepShape& shape, int vocab_size) {
   sequences.reserve(shape.max_sequences);
+  logprobs.reserve(MaxLogprobs(shape));
   segment_us.reserve(kMaxRouteSegments);
   logits.reserve(static_cast<size_t>(shape.max_logit_rows) * vocab_size);
 }
@@ -123,13 +136,15 @@ uint64_t MaxStepBytes(const StepShape& shape, const RowShape& row, bool between_
   h.num_rows = shape.max_rows;
   h.num_block_ids = shape.max_sequences * shape.max_blocks_per_sequence();
   h.num_logit_rows = shape.max_logit_rows;
+  h.num_adjustments = static_cast<uint32_t>(MaxAdjustments(shape, shape.max_sequences));
+  h.num_masks = shape.vocab_size > 0 ? shape.max_sequences : 0;
   h.hidden_rows = shape.max_rows;
   h.hidden_size = row.hidden_size;
   if (between_experts) {
     h.slot_rows = shape.max_rows;
     h.partial_rows = shape.max_rows * static_cast<uint32_t>(row.slots());
   }
-  return StepBytes(h, row);
+  return StepBytes(h, shape, row);
 }
 
 uint64_t MaxOutputBytes(const StepShape& shape, int vocab_size) {
@@ -138,6 +153,7 @@ uint64_t MaxOutputBytes(const StepShape& shape, int vocab_size) {
   h.num_segment_times = kMaxRouteSegments;
   h.num_logit_rows = shape.max_logit_rows;
   h.vocab_size = vocab_size;
+  h.num_logprobs = static_cast<uint32_t>(MaxLogprobs(shape));
   return OutputBytes(h);
 }
 
@@ -150,16 +166,21 @@ absl::Status SendStep(TensorSender& sender, const StepFrame& frame, const StepRo
   DT_CHECK_EQ(frame.block_ids.size(), h.num_block_ids);
   DT_CHECK_EQ(frame.tokens.size(), h.num_rows);
   DT_CHECK_EQ(frame.logit_rows.size(), h.num_logit_rows);
+  DT_CHECK_EQ(frame.targets.size(), h.num_logit_rows);
+  DT_CHECK_EQ(frame.adjustments.size(), h.num_adjustments);
   DT_CHECK_EQ(rows.hidden.size(), size_t{h.hidden_rows} * h.hidden_size);
   DT_CHECK_EQ(rows.slot_experts.empty(), h.slot_rows == 0);
   DT_CHECK_EQ(rows.partials.size(), size_t{h.partial_rows} * h.hidden_size);
-  const std::array<ConstBytes, 11> pieces = {
+  const std::array<ConstBytes, 14> pieces = {
       ConstBytes{&h, sizeof(h)},
       BytesOf(absl::MakeConstSpan(frame.sequences)),
       BytesOf(absl::MakeConstSpan(frame.copies)),
       BytesOf(absl::MakeConstSpan(frame.block_ids)),
       BytesOf(absl::MakeConstSpan(frame.tokens)),
       BytesOf(absl::MakeConstSpan(frame.logit_rows)),
+      BytesOf(absl::MakeConstSpan(frame.targets)),
+      BytesOf(absl::MakeConstSpan(frame.adjustments)),
+      BytesOf(absl::MakeConstSpan(frame.masks)),
       BytesOf(absl::MakeConstSpan(frame.segment_us)),
       BytesOf(rows.hidden),
       BytesOf(rows.slot_experts),
@@ -183,11 +204,13 @@ absl::Status ReceiveStep(TensorReceiver& receiver, const StepShape& shape, const
 absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Duration timeout) {
   const OutputHeader& h = output.header;
   DT_CHECK_EQ(output.sequences.size(), h.num_sequences);
+  DT_CHECK_EQ(output.logprobs.size(), h.num_logprobs);
   DT_CHECK_EQ(output.segment_us.size(), h.num_segment_times);
   DT_CHECK_EQ(output.logits.size(), size_t{h.num_logit_rows} * h.vocab_size);
-  const std::array<ConstBytes, 4> pieces = {
+  const std::array<ConstBytes, 5> pieces = {
       ConstBytes{&h, sizeof(h)},
       BytesOf(absl::MakeConstSpan(output.sequences)),
+      BytesOf(absl::MakeConstSpan(output.logprobs)),
       BytesOf(absl::MakeConstSpan(output.segment_us)),
       BytesOf(absl::MakeConstSpan(output.logits)),
   };
@@ -196,15 +219,18 @@ absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Du
 
 absl::Status SendOutputRows(TensorSender& sender, const OutputHeader& header,
                             absl::Span<const SequenceOutput> sequences,
+                            absl::Span<const TokenLogprob> logprobs,
                             absl::Span<const uint32_t> segment_us,
                             absl::Span<const float* const> logits, std::vector<ConstBytes>* pieces,
                             absl::Duration timeout) {
   DT_CHECK_EQ(sequences.size(), header.num_sequences);
+  DT_CHECK_EQ(logprobs.size(), header.num_logprobs);
   DT_CHECK_EQ(segment_us.size(), header.num_segment_times);
   DT_CHECK_EQ(logits.size(), header.num_logit_rows);
   pieces->clear();
   pieces->push_back({&header, sizeof(header)});
   pieces->push_back(BytesOf(sequences));
+  pieces->push_back(BytesOf(logprobs));
   pieces->push_back(BytesOf(segment_us));
   for (const float* row : logits) pieces->push_back({row, header.vocab_size * sizeof(float)});
   return sender.Send(*pieces, timeout);
@@ -214,6 +240,8 @@ absl::Status ReceiveOutput(TensorReceiver& receiver, const StepShape& shape, uin
                            int vocab_size, StepOutput* output, absl::Duration timeout) {
   const Deadline deadline(timeout);
   output->sequences.clear();
+  output->logprobs.clear();
+  output->logits.clear();
   output->segment_us.clear();
   DT_ASSIGN_OR_RETURN(const size_t message_bytes, receiver.Begin(timeout));
   return EndMessage(

@@ -5,7 +5,9 @@
 // what experts have made for them. Workers keep no per-sequence state besides the KV cache, so a
 // step can be repeated by any incarnation of a worker. Layout on the wire: StepHeader,
 // SequenceStep[num_sequences], BlockCopy[num_copies], int32 block_ids[num_block_ids], int32
-// tokens[num_rows], int32 logit_rows[num_logit_rows], uint32 segment_us[num_segment_times], f32
+// tokens[num_rows], int32 logit_rows[num_logit_rows], int32 targets[num_logit_rows],
+// LogitAdjustment adjustments[num_adjustments], uint32 masks[num_masks *
+// MaskWords(shape.vocab_size)], uint32 segment_us[num_segment_times], f32
 // hidden[hidden_rows * hidden_size], int32 slot_experts[slot_rows * experts_used], f32
 // slot_weights[slot_rows * slots], f32 partials[partial_rows * hidden_size]. All little-endian,
 // same-host structs; docs/wire_format.md.
@@ -49,8 +51,10 @@ struct StepHeader {
   uint32_t num_segment_times = 0;  // of the segments that were computed so far
   uint32_t slot_rows = 0;     // rows whose slots follow: 0, or num_rows inside a layer with experts
   uint32_t partial_rows = 0;  // rows that experts have made, one for a slot, not summed up yet
+  uint32_t num_adjustments = 0;
+  uint32_t num_masks = 0;
 };
-static_assert(sizeof(StepHeader) == 72);
+static_assert(sizeof(StepHeader) == 80);
 
 // One KV block's content goes to another place, in every attention layer, before the step computes
 // anything there. Copies are made in order: a block may be read by one and written by the next.
@@ -65,6 +69,8 @@ struct SequenceStep {
   enum Flags : uint32_t {
     kSample = 1,        // draw one token from the logits of its last row
     kReturnLogits = 2,  // send back the logits of its logit rows
+    kLogprobs = 4,      // send back logprobs for each of its logit rows
+    kMasked = 8,        // one of the masks is for the token that is drawn
   };
   uint64_t sequence_id = 0;
   int32_t num_rows = 0;        // tokens of this step
@@ -72,10 +78,12 @@ struct SequenceStep {
   int32_t num_blocks = 0;      // entries of its block table
   int32_t num_logit_rows = 0;  // of this sequence
   uint32_t flags = 0;
+  int32_t num_top_logprobs = 0;  // beside the target's, with kLogprobs
+  int32_t num_adjustments = 0;   // applied in order before the token is drawn
   uint32_t reserved = 0;
   SamplingParams sampling;
 };
-static_assert(sizeof(SequenceStep) == 64);
+static_assert(sizeof(SequenceStep) == 72);
 
 // One step on its way. The vectors are reserved from the StepShape once and reused.
 struct StepFrame {
@@ -84,7 +92,10 @@ struct StepFrame {
   std::vector<BlockCopy> copies;
   std::vector<int32_t> block_ids;  // the sequences' tables one after the other
   std::vector<int32_t> tokens;
-  std::vector<int32_t> logit_rows;   // row numbers, ascending
+  std::vector<int32_t> logit_rows;  // row numbers, ascending
+  std::vector<int32_t> targets;     // whose logprob a logit row is to tell; -1: of what is drawn
+  std::vector<LogitAdjustment> adjustments;  // the sequences' one after the other
+  std::vector<uint32_t> masks;               // those of kMasked sequences one after the other
   std::vector<uint32_t> segment_us;  // microseconds of each segment that was computed so far
   void Reserve(const StepShape& shape);
   void Clear();
@@ -98,21 +109,25 @@ struct OutputHeader {
   uint32_t num_sequences = 0;
   uint32_t num_logit_rows = 0;  // rows of logits that follow (those of kReturnLogits sequences)
   uint32_t vocab_size = 0;
-  uint32_t error_layer = 0;  // as above
+  uint32_t error_layer = 0;   // as above
+  uint32_t num_logprobs = 0;  // entries, of all sequences
   uint32_t num_segment_times = 0;
-  uint32_t reserved = 0;
 };
+static_assert(sizeof(OutputHeader) == 48);
 
 struct SequenceOutput {
   uint64_t sequence_id = 0;
-  int32_t token = -1;          // the sampled token, -1 without kSample
-  int32_t num_logit_rows = 0;  // rows of logits of this sequence
+  int32_t token = -1;            // the sampled token, -1 without kSample
+  int32_t num_logit_rows = 0;    // rows of logits of this sequence
+  int32_t num_logprob_rows = 0;  // rows of logprobs: the target's, then num_top_logprobs
+  int32_t num_top_logprobs = 0;  // others, most likely first
 };
 
 // The end of a step, back at the coordinator.
 struct StepOutput {
   OutputHeader header;
   std::vector<SequenceOutput> sequences;
+  std::vector<TokenLogprob> logprobs;  // the sequences' rows one after the other
   std::vector<uint32_t> segment_us;
   std::vector<float> logits;  // [num_logit_rows, vocab_size]
   void Reserve(const StepShape& shape, int vocab_size);
@@ -153,10 +168,11 @@ absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Du
 // As SendOutput, with the logits taken from rows that lie apart: `logits` has one pointer per row.
 // `pieces` is a list to work with; with room for OutputPieces() it never grows.
 inline size_t OutputPieces(const StepShape& shape) {
-  return 3 + static_cast<size_t>(shape.max_logit_rows);
+  return 4 + static_cast<size_t>(shape.max_logit_rows);
 }
 absl::Status SendOutputRows(TensorSender& sender, const OutputHeader& header,
                             absl::Span<const SequenceOutput> sequences,
+                            absl::Span<const TokenLogprob> logprobs,
                             absl::Span<const uint32_t> segment_us,
                             absl::Span<const float* const> logits, std::vector<ConstBytes>* pieces,
                             absl::Duration timeout);

@@ -1,6 +1,8 @@
 #include "transport/step_frame_check.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -68,6 +70,8 @@ struct Used {
   int64_t rows = 0;
   int64_t blocks = 0;
   int64_t logit_rows = 0;
+  int64_t adjustments = 0;
+  int64_t masks = 0;
 };
 
 absl::Status CheckSequenceCounts(const SequenceStep& s, const StepHeader& header,
@@ -99,29 +103,69 @@ absl::Status CheckLogitRows(const SequenceStep& s, const StepFrame& frame, const
   return absl::OkStatus();
 }
 
+absl::Status CheckDraw(const SequenceStep& s, const StepHeader& header, const StepShape& shape,
+                       const Used& used) {
+  constexpr uint32_t kKnownFlags = SequenceStep::kSample | SequenceStep::kReturnLogits |
+                                   SequenceStep::kLogprobs | SequenceStep::kMasked;
+  if ((s.flags & ~kKnownFlags) != 0) return Bad("flags", absl::StrCat("are ", s.flags));
+  if (s.reserved != 0 || s.sampling.reserved != 0) return Bad("reserved", "is not zero");
+  const int most_logprobs = (s.flags & SequenceStep::kLogprobs) != 0 ? kMaxTopLogprobs : 0;
+  DT_RETURN_IF_ERROR(CheckRange("num_top_logprobs", s.num_top_logprobs, 0, most_logprobs));
+  DT_RETURN_IF_ERROR(CheckRange("num_adjustments", s.num_adjustments, 0,
+                                std::min(static_cast<int64_t>(MaxAdjustments(shape, 1)),
+                                         header.num_adjustments - used.adjustments)));
+  const bool masked = (s.flags & SequenceStep::kMasked) != 0;
+  if (masked && used.masks >= header.num_masks) return Bad("masks", "are too few");
+  // What is drawn from is changed in place; what is sent back must not be.
+  if ((masked || s.num_adjustments > 0) && (s.flags & SequenceStep::kReturnLogits) != 0) {
+    return Bad("flags", "ask for the logits of a sequence with adjustments or a mask");
+  }
+  return CheckSampling(s.sampling, "sampling");
+}
+
+// Written so that NaN fails.
+absl::Status CheckAdjustment(const LogitAdjustment& a) {
+  DT_RETURN_IF_ERROR(CheckRange("adjusted token", a.token, 0, INT32_MAX));
+  if (!(a.bias < std::numeric_limits<float>::infinity())) {
+    return Bad("adjustment", absl::StrCat("has bias ", a.bias));
+  }
+  if (!(a.scale > 0.0f && std::isfinite(a.scale))) {
+    return Bad("adjustment", absl::StrCat("has scale ", a.scale));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckSequence(const SequenceStep& s, const StepFrame& frame, const StepShape& shape,
                            const Used& used) {
   DT_RETURN_IF_ERROR(CheckSequenceCounts(s, frame.header, shape, used));
-  constexpr uint32_t kKnownFlags = SequenceStep::kSample | SequenceStep::kReturnLogits;
-  if ((s.flags & ~kKnownFlags) != 0) return Bad("flags", absl::StrCat("are ", s.flags));
-  if (s.reserved != 0 || s.sampling.reserved != 0) return Bad("reserved", "is not zero");
-  DT_RETURN_IF_ERROR(CheckSampling(s.sampling, "sampling"));
+  DT_RETURN_IF_ERROR(CheckDraw(s, frame.header, shape, used));
   return CheckLogitRows(s, frame, used);
 }
 
 }  // namespace
 
-uint64_t StepBytes(const StepHeader& h, const RowShape& row) {
+uint64_t MaxAdjustments(const StepShape& shape, uint64_t num_sequences) {
+  return num_sequences * (static_cast<uint64_t>(shape.context_length) + kMaxExtraAdjustments);
+}
+
+uint64_t MaxLogprobs(const StepShape& shape) {
+  return static_cast<uint64_t>(shape.max_logit_rows) * (1 + kMaxTopLogprobs);
+}
+
+uint64_t StepBytes(const StepHeader& h, const StepShape& shape, const RowShape& row) {
   return sizeof(StepHeader) + uint64_t{h.num_sequences} * sizeof(SequenceStep) +
          uint64_t{h.num_copies} * sizeof(BlockCopy) +
-         sizeof(int32_t) *
-             (uint64_t{h.num_block_ids} + h.num_rows + h.num_logit_rows + h.num_segment_times) +
+         sizeof(int32_t) * (uint64_t{h.num_block_ids} + h.num_rows +
+                            2 * uint64_t{h.num_logit_rows} + h.num_segment_times) +
+         sizeof(LogitAdjustment) * uint64_t{h.num_adjustments} +
+         sizeof(uint32_t) * uint64_t{h.num_masks} * MaskWords(shape.vocab_size) +
          sizeof(float) * (uint64_t{h.hidden_rows} + h.partial_rows) * h.hidden_size +
          uint64_t{h.slot_rows} * SlotBytes(row);
 }
 
 uint64_t OutputBytes(const OutputHeader& h) {
   return sizeof(OutputHeader) + uint64_t{h.num_sequences} * sizeof(SequenceOutput) +
+         sizeof(TokenLogprob) * uint64_t{h.num_logprobs} +
          uint64_t{h.num_segment_times} * sizeof(uint32_t) +
          sizeof(float) * uint64_t{h.num_logit_rows} * h.vocab_size;
 }
@@ -136,6 +180,10 @@ absl::Status CheckStepHeader(const StepHeader& h, const StepShape& shape, const 
   DT_RETURN_IF_ERROR(CheckRange("num_block_ids", h.num_block_ids, h.num_sequences, max_block_ids));
   DT_RETURN_IF_ERROR(CheckRange("num_logit_rows", h.num_logit_rows, 0, shape.max_logit_rows));
   DT_RETURN_IF_ERROR(CheckRange("num_logit_rows", h.num_logit_rows, 0, h.num_rows));
+  DT_RETURN_IF_ERROR(CheckRange("num_adjustments", h.num_adjustments, 0,
+                                static_cast<int64_t>(MaxAdjustments(shape, h.num_sequences))));
+  DT_RETURN_IF_ERROR(
+      CheckRange("num_masks", h.num_masks, 0, shape.vocab_size > 0 ? h.num_sequences : 0));
   DT_RETURN_IF_ERROR(CheckRange("num_copies", h.num_copies, 0, shape.max_block_copies()));
   DT_RETURN_IF_ERROR(CheckRange("num_segment_times", h.num_segment_times, 0, kMaxRouteSegments));
   if (h.hidden_rows != 0) {
@@ -147,7 +195,7 @@ absl::Status CheckStepHeader(const StepHeader& h, const StepShape& shape, const 
     DT_RETURN_IF_ERROR(CheckRoom("hidden_rows", h.hidden_rows, h.hidden_size, room.hidden.size()));
   }
   DT_RETURN_IF_ERROR(CheckSlotRows(h, row, room));
-  return CheckSize(StepBytes(h, row), message_bytes);
+  return CheckSize(StepBytes(h, shape, row), message_bytes);
 }
 
 absl::Status CheckStepBody(const StepFrame& frame, const StepShape& shape) {
@@ -160,6 +208,8 @@ absl::Status CheckStepBody(const StepFrame& frame, const StepShape& shape) {
     used.rows += s.num_rows;
     used.blocks += s.num_blocks;
     used.logit_rows += s.num_logit_rows;
+    used.adjustments += s.num_adjustments;
+    used.masks += (s.flags & SequenceStep::kMasked) != 0 ? 1 : 0;
   }
   if (used.rows != h.num_rows || used.blocks != h.num_block_ids ||
       used.logit_rows != h.num_logit_rows) {
@@ -167,6 +217,17 @@ absl::Status CheckStepBody(const StepFrame& frame, const StepShape& shape) {
                absl::StrCat("add up to ", used.rows, " rows, ", used.blocks, " blocks and ",
                             used.logit_rows, " logit rows, the header says ", h.num_rows, ", ",
                             h.num_block_ids, " and ", h.num_logit_rows));
+  }
+  if (used.adjustments != h.num_adjustments || used.masks != h.num_masks) {
+    return Bad("sequences",
+               absl::StrCat("add up to ", used.adjustments, " adjustments and ", used.masks,
+                            " masks, the header says ", h.num_adjustments, " and ", h.num_masks));
+  }
+  for (const LogitAdjustment& adjustment : frame.adjustments) {
+    DT_RETURN_IF_ERROR(CheckAdjustment(adjustment));
+  }
+  for (const int32_t target : frame.targets) {
+    DT_RETURN_IF_ERROR(CheckRange("target", target, -1, INT32_MAX));
   }
   for (const int32_t block : frame.block_ids) {
     DT_RETURN_IF_ERROR(CheckRange("block id", block, 0, int64_t{shape.num_kv_blocks} - 1));
@@ -203,8 +264,9 @@ absl::Status CheckOutputHeader(const OutputHeader& h, const StepShape& shape, ui
   DT_RETURN_IF_ERROR(CheckEpoch(h.epoch, epoch));
   DT_RETURN_IF_ERROR(CheckRange("num_sequences", h.num_sequences, 0, shape.max_sequences));
   DT_RETURN_IF_ERROR(CheckRange("num_logit_rows", h.num_logit_rows, 0, shape.max_logit_rows));
+  DT_RETURN_IF_ERROR(
+      CheckRange("num_logprobs", h.num_logprobs, 0, static_cast<int64_t>(MaxLogprobs(shape))));
   DT_RETURN_IF_ERROR(CheckRange("num_segment_times", h.num_segment_times, 0, kMaxRouteSegments));
-  if (h.reserved != 0) return Bad("reserved", "is not zero");
   if (h.num_logit_rows != 0) {
     DT_RETURN_IF_ERROR(CheckRange("vocab_size", h.vocab_size, vocab_size, vocab_size));
   }
@@ -213,14 +275,32 @@ absl::Status CheckOutputHeader(const OutputHeader& h, const StepShape& shape, ui
 
 absl::Status CheckOutputSequences(const StepOutput& output, int vocab_size) {
   int64_t rows = 0;
+  int64_t logprobs = 0;
   for (const SequenceOutput& s : output.sequences) {
+    const int64_t left = int64_t{output.header.num_logprobs} - logprobs;
+    DT_RETURN_IF_ERROR(CheckRange("num_top_logprobs", s.num_top_logprobs, 0, kMaxTopLogprobs));
+    DT_RETURN_IF_ERROR(
+        CheckRange("num_logprob_rows", s.num_logprob_rows, 0, left / (1 + s.num_top_logprobs)));
+    logprobs += int64_t{s.num_logprob_rows} * (1 + s.num_top_logprobs);
     DT_RETURN_IF_ERROR(CheckRange("token", s.token, -1, int64_t{vocab_size} - 1));
     DT_RETURN_IF_ERROR(CheckRange("num_logit_rows", s.num_logit_rows, 0,
                                   int64_t{output.header.num_logit_rows} - rows));
     rows += s.num_logit_rows;
   }
+  DT_RETURN_IF_ERROR(CheckRange("sum of num_logprob_rows", logprobs, output.header.num_logprobs,
+                                output.header.num_logprobs));
   return CheckRange("sum of num_logit_rows", rows, output.header.num_logit_rows,
                     output.header.num_logit_rows);
+}
+
+absl::Status CheckLogprobs(const StepOutput& output, int vocab_size) {
+  for (const TokenLogprob& entry : output.logprobs) {
+    DT_RETURN_IF_ERROR(CheckRange("logprob's token", entry.token, -1, int64_t{vocab_size} - 1));
+    if (!(entry.logprob <= 0.0f)) {
+      return Bad("logprob", absl::StrCat("of token ", entry.token, " is ", entry.logprob));
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace dovetail::transport

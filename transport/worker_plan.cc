@@ -15,6 +15,7 @@ namespace {
 constexpr int kMaxStepRows = 1 << 20;
 constexpr int kMaxContextTokens = 1 << 26;
 constexpr int kMaxKvBlocks = 1 << 28;
+constexpr int kMaxVocabSize = 1 << 26;
 constexpr int kMaxLayers = 1 << 16;
 constexpr uint64_t kMaxPlanRingBytes = uint64_t{1} << 32;
 
@@ -130,6 +131,7 @@ dovetail::StepShape ShapeFromProto(const v1::StepShape& proto, Mistakes* mistake
   CheckRange("step_shape.context_length_tokens", proto.context_length_tokens(), 1,
              kMaxContextTokens, mistakes);
   CheckRange("step_shape.num_kv_blocks", proto.num_kv_blocks(), 1, kMaxKvBlocks, mistakes);
+  CheckRange("step_shape.vocab_size", proto.vocab_size(), 0, kMaxVocabSize, mistakes);
   CheckRange("step_shape.num_swap_blocks", proto.num_swap_blocks(), 0, kMaxKvBlocks, mistakes);
   dovetail::StepShape shape;
   shape.num_swap_blocks = proto.num_swap_blocks();
@@ -138,6 +140,7 @@ dovetail::StepShape ShapeFromProto(const v1::StepShape& proto, Mistakes* mistake
   shape.max_logit_rows = proto.max_logit_rows();
   shape.context_length = proto.context_length_tokens();
   shape.num_kv_blocks = proto.num_kv_blocks();
+  shape.vocab_size = proto.vocab_size();
   shape.kv_type = KvTypeFromProto(proto.kv_type(), "step_shape.kv_type", mistakes);
   if (proto.layer_kv_types_size() > kMaxLayers) {
     mistakes->push_back(absl::StrCat("step_shape.layer_kv_types has ", proto.layer_kv_types_size(),
@@ -182,6 +185,7 @@ void ToProto(const dovetail::StepShape& shape, v1::StepShape* proto) {
   proto->set_max_logit_rows(shape.max_logit_rows);
   proto->set_context_length_tokens(shape.context_length);
   proto->set_num_kv_blocks(shape.num_kv_blocks);
+  proto->set_vocab_size(shape.vocab_size);
   proto->set_num_swap_blocks(shape.num_swap_blocks);
   proto->set_kv_type(KvTypeToProto(shape.kv_type));
   for (const dovetail::KvType type : shape.layer_kv_types) {

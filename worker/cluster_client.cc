@@ -110,6 +110,13 @@ struct ClusterClient::Impl {
     event.mutable_heartbeat()->set_steps(stats.steps);
     event.mutable_heartbeat()->set_busy_microseconds(stats.busy_microseconds);
     event.mutable_heartbeat()->set_resident_bytes(ResidentBytes());
+    event.mutable_heartbeat()->set_peak_resident_bytes(PeakResidentBytes());
+    for (const SegmentStats& segment : stats.segments) {
+      v1::SegmentTime* time = event.mutable_heartbeat()->add_segments();
+      time->set_segment(segment.segment);
+      time->set_steps(segment.steps);
+      time->set_busy_microseconds(segment.busy_microseconds);
+    }
     Send(event);
   }
 

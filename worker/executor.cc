@@ -69,7 +69,19 @@ void Executor::Stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-ExecutorStats Executor::stats() const { return {steps_.load(), busy_microseconds_.load()}; }
+ExecutorStats Executor::stats() const {
+  std::lock_guard<std::mutex> lock(segments_mutex_);
+  return {steps_.load(), busy_microseconds_.load(), segments_};
+}
+
+void Executor::CountSegment(uint32_t segment, absl::Duration busy) {
+  std::lock_guard<std::mutex> lock(segments_mutex_);
+  for (SegmentStats& stats : segments_) {
+    if (stats.segment != segment) continue;
+    ++stats.steps;
+    stats.busy_microseconds += static_cast<uint64_t>(absl::ToInt64Microseconds(busy));
+  }
+}
 
 void Executor::Loop() {
   // Made here, because the thread that makes a pool is its thread 0.
@@ -149,6 +161,14 @@ void Executor::DoLoad(const transport::WorkerPlan& plan, const std::string& weig
   step_sender_ =
       std::make_unique<StepSender>(runner_.get(), options_.kernels, plan.step_shape, pool_.get());
   frame_.Reserve(plan.step_shape);
+  {
+    std::lock_guard<std::mutex> lock(segments_mutex_);
+    segments_.clear();
+    for (size_t i = 0; i < plan.route.size(); ++i) {
+      if (plan.route[i].worker != options_.worker) continue;
+      segments_.push_back({.segment = static_cast<uint32_t>(i)});
+    }
+  }
   events_.loaded({.plan_id = plan.plan_id,
                   .weight_bytes = runner_->store().weight_bytes(),
                   .seconds = absl::ToDoubleSeconds(absl::Now() - start),
@@ -214,7 +234,9 @@ absl::Status Executor::RunStep(transport::TensorReceiver& receiver) {
   transport::StepHeader& header = frame_.header;
   DT_RETURN_IF_ERROR(runner_->Validate(frame_));
   for (;;) {
+    const absl::Time start = absl::Now();
     runner_->Run(&frame_);
+    CountSegment(header.segment, absl::Now() - start);
     transport::TensorSender* sender = plane_->SenderAfter(header.segment);
     if (header.segment + 1 == plan_.route.size()) {
       DT_CHECK(sender != nullptr);

@@ -60,9 +60,16 @@ struct ExecutorEvents {
   std::function<void(const absl::Status& status)> failed;
 };
 
+struct SegmentStats {
+  uint32_t segment = 0;
+  uint64_t steps = 0;
+  uint64_t busy_microseconds = 0;
+};
+
 struct ExecutorStats {
   uint64_t steps = 0;
   uint64_t busy_microseconds = 0;
+  std::vector<SegmentStats> segments;  // of the loaded plan, those of this worker
 };
 
 class Executor {
@@ -98,6 +105,7 @@ class Executor {
               const std::string& kv_path);
   void DoConnect(const OpenExchange& open);
   void LeaveExchange();
+  void CountSegment(uint32_t segment, absl::Duration busy);
 
   const ExecutorOptions options_;
   const ExecutorEvents events_;
@@ -113,6 +121,8 @@ class Executor {
 
   std::atomic<uint64_t> steps_{0};
   std::atomic<uint64_t> busy_microseconds_{0};
+  mutable std::mutex segments_mutex_;
+  std::vector<SegmentStats> segments_;  // guarded by segments_mutex_
 
   // The executor's thread only.
   std::unique_ptr<ThreadPool> pool_;

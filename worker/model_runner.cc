@@ -64,6 +64,12 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(
     const transport::WorkerPlan& plan, const std::string& worker,
     std::unique_ptr<WeightStore> store, const kernels::KernelTable* kernels, ThreadPool* pool) {
   DT_RETURN_IF_ERROR(CheckRoute(plan.route, store->config, worker));
+  const int32_t vocab_size = store->config.vocab_size;
+  if (plan.step_shape.vocab_size != 0 && plan.step_shape.vocab_size != vocab_size) {
+    return absl::InvalidArgumentError(absl::StrCat("the plan's masks are for ",
+                                                   plan.step_shape.vocab_size,
+                                                   " tokens, the model has ", vocab_size));
+  }
   auto runner = absl::WrapUnique(new ModelRunner());
   runner->shape_ = plan.step_shape;
   runner->row_shape_ = model::RowShapeOf(store->config);
@@ -247,6 +253,12 @@ absl::Status ModelRunner::ValidateRows(const StepHeader& h) const {
                inside ? segment.enters->NumCarriedRows(workspace_->experts.slot_experts, rows) : 0);
 }
 
+absl::Status ModelRunner::OutsideVocabulary(uint64_t step, absl::string_view what,
+                                            int32_t token) const {
+  return absl::InvalidArgumentError(absl::StrCat("step ", step, ": ", what, " ", token,
+                                                 " is outside the vocabulary of ", vocab_size()));
+}
+
 absl::Status ModelRunner::Validate(const StepFrame& frame) const {
   const StepHeader& h = frame.header;
   if (h.segment >= segments_.size() || !segments_[h.segment].mine) {
@@ -255,9 +267,14 @@ absl::Status ModelRunner::Validate(const StepFrame& frame) const {
   }
   DT_RETURN_IF_ERROR(ValidateRows(h));
   for (int32_t token : frame.tokens) {
-    if (token < 0 || token >= vocab_size()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "step ", h.step, ": token ", token, " is outside the vocabulary of ", vocab_size()));
+    if (token < 0 || token >= vocab_size()) return OutsideVocabulary(h.step, "token", token);
+  }
+  for (int32_t target : frame.targets) {
+    if (target >= vocab_size()) return OutsideVocabulary(h.step, "target", target);
+  }
+  for (const LogitAdjustment& adjustment : frame.adjustments) {
+    if (adjustment.token >= vocab_size()) {
+      return OutsideVocabulary(h.step, "adjusted token", adjustment.token);
     }
   }
   int32_t last_row = -1;
@@ -352,7 +369,7 @@ transport::StepRows ModelRunner::rows(const StepFrame& frame) const {
           .partials = absl::MakeConstSpan(experts.y, h.partial_rows * hidden)};
 }
 
-const float* ModelRunner::logits(int row) const {
+float* ModelRunner::logits(int row) const {
   return workspace_->logits + static_cast<int64_t>(row) * vocab_size();
 }
 

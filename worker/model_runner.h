@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "base/thread_pool.h"
 #include "kernels/kernel_table.h"
@@ -53,7 +54,7 @@ class ModelRunner {
   // afterwards.
   void Run(transport::StepFrame* frame);
   transport::StepRows rows(const transport::StepFrame& frame) const;
-  const float* logits(int row) const;  // of the last Run with an lm_head
+  float* logits(int row) const;  // of the last Run with an lm_head
 
  private:
   struct BoundLayer {
@@ -72,6 +73,7 @@ class ModelRunner {
   };
 
   ModelRunner() = default;
+  absl::Status OutsideVocabulary(uint64_t step, absl::string_view what, int32_t token) const;
   void BindSegment(const Route& route, const Segment& segment, BoundSegment* bound);
   std::unique_ptr<Layer> BindLayer(const Op& op);
   std::unique_ptr<Layer> BindAttention(const Op& op);

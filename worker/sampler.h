@@ -1,4 +1,7 @@
-// Sampler: from a row of logits to a token.
+// Sampler: from a row of logits to a token, and to the logprobs that a client wants to see.
+//
+// Logprobs come from the row as the model made it. For a draw the row is then changed in place:
+// adjustments in order, then the mask; what is excluded becomes minus infinity and is never drawn.
 //
 // SamplingParams says what is applied in which order. Tokens are ranked by logit, largest first,
 // ties to the lowest id; top_k and top_p keep a prefix of that ranking, min_p drops what is less
@@ -7,12 +10,14 @@
 // position of the new token). Sums are in double, in a fixed order: the same arguments give the
 // same token anywhere.
 //
-// One per worker, used by the executor's thread; Sample() allocates nothing.
+// One per thread of the worker; nothing is allocated after the constructor.
 #ifndef DOVETAIL_WORKER_SAMPLER_H_
 #define DOVETAIL_WORKER_SAMPLER_H_
 
 #include <cstdint>
+#include <vector>
 
+#include "absl/types/span.h"
 #include "base/sampling_params.h"
 #include "kernels/kernel_table.h"
 
@@ -20,8 +25,24 @@ namespace dovetail::worker {
 
 class Sampler {
  public:
-  // `probs` and `ids` have room for vocab_size of each.
-  Sampler(const kernels::KernelTable* kernels, int32_t vocab_size, float* probs, int32_t* ids);
+  // `probs` and `ids` have room for vocab_size of each. A draw has at most `max_adjustments`.
+  Sampler(const kernels::KernelTable* kernels, int32_t vocab_size, int32_t max_adjustments,
+          float* probs, int32_t* ids);
+
+  // out[0]: the target's logprob, then the most likely tokens', ties to the lowest id. A target of
+  // -1 has logprob 0.
+  void Logprobs(const float* logits, int32_t target, absl::Span<TokenLogprob> out);
+
+  // What is to be done to the logits before a token is drawn from them. `mask` has
+  // MaskWords(vocab_size) words, or is null: everything is allowed.
+  struct Constraints {
+    absl::Span<const LogitAdjustment> adjustments;  // of tokens below vocab_size
+    const uint32_t* mask = nullptr;
+  };
+  // Sample() after the constraints; changes the logits. Unless `logprobs` is empty it gets those of
+  // the token that is drawn, as Logprobs() would tell them of the logits unchanged.
+  int32_t Draw(float* logits, const Constraints& constraints, const SamplingParams& params,
+               uint32_t position, absl::Span<TokenLogprob> logprobs);
 
   // The token at `position` of its sequence; -1 if a logit is NaN.
   int32_t Sample(const float* logits, const SamplingParams& params, uint32_t position);
@@ -35,11 +56,15 @@ class Sampler {
   static bool Survives(const Cut& cut, float logit, int32_t id);
   Cut CutTopK(const float* logits, int32_t top_k);
   Cut CutTopP(const float* logits, float top_p, const Cut& cut);
+  void Adjust(float* logits, const Constraints& constraints);
+  // Logprobs(); returns the logarithm of the sum of exp(logit).
+  double Report(const float* logits, int32_t target, absl::Span<TokenLogprob> out);
 
   const kernels::KernelTable* kernels_;
   int32_t vocab_size_;
   float* probs_;
   int32_t* ids_;
+  std::vector<float> unadjusted_;  // what the adjusted logits were
 };
 
 }  // namespace dovetail::worker

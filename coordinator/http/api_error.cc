@@ -62,6 +62,10 @@ ApiError ModelNotFound(absl::string_view message) {
   return error;
 }
 
+ApiError InvalidApiKey(absl::string_view message) {
+  return Make(401, message, "authentication_error", "invalid_api_key");
+}
+
 ApiError ErrorFromStatus(const absl::Status& status, int retry_after_seconds) {
   const absl::string_view message = status.message();
   switch (status.code()) {
@@ -107,6 +111,7 @@ HttpResponse ErrorResponse(const ApiError& error) {
   if (error.retry_after_seconds > 0) {
     response.headers.emplace_back("Retry-After", absl::StrCat(error.retry_after_seconds));
   }
+  if (error.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
   return response;
 }
 

@@ -30,6 +30,9 @@ ApiError UnsupportedField(absl::string_view param, absl::string_view message);
 // 404 "model_not_found".
 ApiError ModelNotFound(absl::string_view message);
 
+// 401 "invalid_api_key".
+ApiError InvalidApiKey(absl::string_view message);
+
 // What GenerationService or the engine refused. A message that begins with a field in backticks
 // names `param`. `retry_after_seconds` is for 429.
 ApiError ErrorFromStatus(const absl::Status& status, int retry_after_seconds);

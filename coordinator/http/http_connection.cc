@@ -12,9 +12,12 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
 #include "coordinator/http/api_error.h"
+#include "coordinator/http/client_stream.h"
+#include "coordinator/http/head_reader.h"
 #include "coordinator/http/request_head.h"
 #include "coordinator/http/response_wire.h"
 
@@ -30,9 +33,8 @@ using Tcp = asio::ip::tcp;
 constexpr size_t kReadBytes = 16 << 10;
 constexpr size_t kMaxPipelinedBytes = 64 << 10;  // held while a response is being written
 constexpr absl::Duration kLingerTimeout = absl::Seconds(2);
+constexpr absl::Duration kStoppingLingerTimeout = absl::Milliseconds(200);
 constexpr int kClientGoneStatus = 499;  // in the log only
-
-absl::string_view View(boost::string_view text) { return {text.data(), text.size()}; }
 
 bool IsHttpError(const ErrorCode& ec) {
   return ec.category() == http::make_error_code(http::error::end_of_stream).category();
@@ -40,14 +42,14 @@ bool IsHttpError(const ErrorCode& ec) {
 
 class Connection : public HttpConnection, public std::enable_shared_from_this<Connection> {
  public:
-  Connection(Tcp::socket socket, const HttpServerOptions* options, HttpHandler* handler,
-             std::function<void(HttpConnection*)> on_closed)
+  Connection(Tcp::socket socket, asio::ssl::context* tls, const HttpServerOptions* options,
+             HttpHandler* handler, std::function<void(HttpConnection*)> on_closed)
       : options_(*options),
         handler_(handler),
         on_closed_(std::move(on_closed)),
-        socket_(std::move(socket)),
-        timer_(socket_.get_executor()),
-        write_timer_(socket_.get_executor()) {}
+        stream_(std::move(socket), tls),
+        timer_(stream_.get_executor()),
+        write_timer_(stream_.get_executor()) {}
 
   void Start() override;
   void RefuseForLoad() override;
@@ -56,6 +58,7 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
 
  private:
   enum class Phase {
+    kHandshake,
     kIdle,     // between requests
     kHeaders,  // reading a request
     kBody,
@@ -66,6 +69,7 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
   class Reply;
 
   // Reading.
+  void OnHandshake(const ErrorCode& ec);
   void WaitForRequest(absl::Duration timeout);
   void ReadSome();
   void OnReadSome(const ErrorCode& ec, size_t bytes);
@@ -87,6 +91,7 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
   void OnWritten(const ErrorCode& ec);
   void OnResponseWritten();
   void Linger();
+  void EndSending();
   void OnClientGone();
   void LogRequest(int status) const;
 
@@ -97,7 +102,7 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
   const HttpServerOptions& options_;
   HttpHandler* const handler_;
   std::function<void(HttpConnection*)> on_closed_;
-  Tcp::socket socket_;
+  ClientStream stream_;
   asio::steady_timer timer_;        // of the phase
   asio::steady_timer write_timer_;  // of the write that is pending
 
@@ -113,6 +118,7 @@ class Connection : public HttpConnection, public std::enable_shared_from_this<Co
   std::string method_ = "-";
   std::string path_ = "-";
   std::string request_id_;
+  std::string tenant_;
   std::string note_;
   absl::Time received_ = absl::Now();
   bool http_1_0_ = false;
@@ -158,11 +164,19 @@ class Connection::Reply : public HttpReply {
 
 void Connection::Start() {
   ErrorCode ignored;
-  socket_.set_option(Tcp::no_delay(true), ignored);
-  WaitForRequest(options_.header_timeout);
+  stream_.socket().set_option(Tcp::no_delay(true), ignored);
+  if (!stream_.has_tls()) return WaitForRequest(options_.header_timeout);
+  phase_ = Phase::kHandshake;
+  ArmTimer(options_.header_timeout);
+  stream_.AsyncHandshake([self = shared_from_this()](const ErrorCode& ec) {
+    if (self->phase_ != Phase::kClosed) self->OnHandshake(ec);
+  });
 }
 
-void Connection::RefuseForLoad() { SendConnectionError(TooManyConnections()); }
+void Connection::RefuseForLoad() {
+  // A handshake costs more than what is refused.
+  stream_.has_tls() ? Close() : SendConnectionError(TooManyConnections());
+}
 
 void Connection::Shutdown() {
   stopping_ = true;
@@ -176,7 +190,7 @@ void Connection::Close() {
   phase_ = Phase::kClosed;
   if (auto call = std::move(call_)) call->OnGone();
   ErrorCode ignored;
-  socket_.close(ignored);
+  stream_.socket().close(ignored);
   timer_.cancel();
   write_timer_.cancel();
   auto on_closed = std::move(on_closed_);
@@ -184,6 +198,12 @@ void Connection::Close() {
 }
 
 // ---- reading
+
+void Connection::OnHandshake(const ErrorCode& ec) {
+  if (!ec) return WaitForRequest(options_.header_timeout);
+  LogDebug(absl::StrCat("http: TLS handshake failed: ", ec.message()));
+  Close();
+}
 
 void Connection::WaitForRequest(absl::Duration timeout) {
   phase_ = Phase::kIdle;
@@ -193,7 +213,7 @@ void Connection::WaitForRequest(absl::Duration timeout) {
     // The read that watched for the client's end goes on; unless a request is already here, which
     // another read will parse.
     ErrorCode ignored;
-    if (buffer_.size() > 0) socket_.cancel(ignored);
+    if (buffer_.size() > 0) stream_.socket().cancel(ignored);
     return;
   }
   buffer_.size() > 0 ? ReadHeaders() : ReadSome();
@@ -201,7 +221,7 @@ void Connection::WaitForRequest(absl::Duration timeout) {
 
 void Connection::ReadSome() {
   read_pending_ = true;
-  socket_.async_read_some(buffer_.prepare(kReadBytes),
+  stream_.async_read_some(buffer_.prepare(kReadBytes),
                           [self = shared_from_this()](const ErrorCode& ec, size_t bytes) {
                             self->OnReadSome(ec, bytes);
                           });
@@ -239,7 +259,7 @@ void Connection::ReadHeaders() {
   parser_->body_limit(static_cast<uint64_t>(options_.max_body_bytes));
   ArmTimer(options_.header_timeout);
   http::async_read_header(
-      socket_, buffer_, *parser_,
+      stream_, buffer_, *parser_,
       [self = shared_from_this()](const ErrorCode& ec, size_t) { self->OnHeaders(ec); });
 }
 
@@ -262,7 +282,7 @@ void Connection::OnHeaders(const ErrorCode& ec) {
   ArmTimer(options_.body_timeout);
   if (message[http::field::expect].empty()) return ReadBody();
   static constexpr char kContinue[] = "HTTP/1.1 100 Continue\r\n\r\n";
-  asio::async_write(socket_, asio::buffer(kContinue, sizeof(kContinue) - 1),
+  asio::async_write(stream_, asio::buffer(kContinue, sizeof(kContinue) - 1),
                     [self = shared_from_this()](const ErrorCode& write_ec, size_t) {
                       if (self->phase_ == Phase::kClosed) return;
                       write_ec ? self->OnReadError(write_ec) : self->ReadBody();
@@ -270,17 +290,13 @@ void Connection::OnHeaders(const ErrorCode& ec) {
 }
 
 std::optional<ApiError> Connection::CheckHeaders() {
-  const auto& message = parser_->get();
-  RequestHead head;
-  head.target = View(message.target());
-  head.expect = View(message[http::field::expect]);
-  head.transfer_encoding = View(message[http::field::transfer_encoding]);
-  head.content_encoding = View(message[http::field::content_encoding]);
-  return CheckRequestHead(head, options_, &path_);
+  const RequestHead head = ReadHead(parser_->get());
+  if (std::optional<ApiError> error = CheckRequestHead(head, options_, &path_)) return error;
+  return handler_->Admit(path_, ApiKeyOf(head), &tenant_);
 }
 
 void Connection::ReadBody() {
-  http::async_read(socket_, buffer_, *parser_,
+  http::async_read(stream_, buffer_, *parser_,
                    [self = shared_from_this()](const ErrorCode& ec, size_t) {
                      if (self->phase_ == Phase::kClosed) return;
                      ec ? self->OnReadError(ec) : self->Dispatch();
@@ -306,6 +322,7 @@ void Connection::Dispatch() {
   request.method = method_;
   request.path = path_;
   request.request_id = request_id_;
+  request.tenant = tenant_;
   request.body = std::move(message.body());
   request.received = received_;
 
@@ -347,7 +364,7 @@ void Connection::Write(absl::string_view data) {
   wire_.Abandon();
   note_ = "the client reads too slowly";
   // Not from here: the call is in the middle of writing.
-  asio::post(socket_.get_executor(), [self = shared_from_this()] { self->OnClientGone(); });
+  asio::post(stream_.get_executor(), [self = shared_from_this()] { self->OnClientGone(); });
 }
 
 void Connection::Finish() {
@@ -366,14 +383,14 @@ void Connection::SendConnectionError(const ApiError& error) {
   framing.request_id = request_id_;
   framing.http_1_0 = http_1_0_;
   wire_.Begin(std::move(framing));
-  Send(ErrorResponse(error));
+  Send(handler_->ErrorFor(path_, error));
 }
 
 // Posted, so that what one event writes in pieces leaves in one packet.
 void Connection::ScheduleFlush() {
   if (flush_posted_ || write_pending_) return;
   flush_posted_ = true;
-  asio::post(socket_.get_executor(), [self = shared_from_this()] {
+  asio::post(stream_.get_executor(), [self = shared_from_this()] {
     self->flush_posted_ = false;
     self->Flush();
   });
@@ -390,7 +407,7 @@ void Connection::Flush() {
     if (!ec && due && self->write_pending_) self->OnClientGone();
   });
   asio::async_write(
-      socket_, asio::buffer(sending_),
+      stream_, asio::buffer(sending_),
       [self = shared_from_this()](const ErrorCode& ec, size_t) { self->OnWritten(ec); });
 }
 
@@ -413,13 +430,22 @@ void Connection::OnResponseWritten() {
 // Closing at once would reset the connection where the client is still sending, and lose the
 // response.
 void Connection::Linger() {
-  ErrorCode ec;
-  socket_.shutdown(Tcp::socket::shutdown_send, ec);
-  if (ec || stopping_) return Close();
   phase_ = Phase::kLinger;
   buffer_.consume(buffer_.size());
-  ArmTimer(kLingerTimeout);
-  if (!read_pending_) ReadSome();
+  ArmTimer(stopping_ ? kStoppingLingerTimeout : kLingerTimeout);
+  if (stream_.has_tls()) {
+    stream_.AsyncCloseNotify([self = shared_from_this()](const ErrorCode&) { self->EndSending(); });
+  } else {
+    EndSending();
+  }
+  if (phase_ == Phase::kLinger && !read_pending_) ReadSome();
+}
+
+void Connection::EndSending() {
+  if (phase_ != Phase::kLinger) return;
+  ErrorCode ec;
+  stream_.socket().shutdown(Tcp::socket::shutdown_send, ec);
+  if (ec || stopping_) Close();
 }
 
 void Connection::OnClientGone() {
@@ -429,11 +455,7 @@ void Connection::OnClientGone() {
 }
 
 void Connection::LogRequest(int status) const {
-  const std::string line =
-      RequestLogLine(method_, path_, status, absl::Now() - received_, note_, request_id_);
-  // Probes come every second and say nothing while all is well.
-  const bool probe = path_ == "/health" && status == 200;
-  probe ? LogDebug(line) : LogInfo(line);
+  LogHttpRequest(method_, path_, status, absl::Now() - received_, note_, request_id_);
 }
 
 // ---- time
@@ -448,13 +470,14 @@ void Connection::ArmTimer(absl::Duration timeout) {
 void Connection::OnTimer() {
   ErrorCode ignored;
   switch (phase_) {
+    case Phase::kHandshake:
     case Phase::kIdle:
     case Phase::kLinger:
       return Close();
     case Phase::kHeaders:
     case Phase::kBody:
       timed_out_ = true;
-      socket_.cancel(ignored);  // OnReadError answers
+      stream_.socket().cancel(ignored);  // OnReadError answers
       return;
     case Phase::kAnswering:
       return OnSilenceDue();
@@ -475,11 +498,12 @@ void Connection::OnSilenceDue() {
 
 }  // namespace
 
-std::shared_ptr<HttpConnection> MakeHttpConnection(Tcp::socket socket,
+std::shared_ptr<HttpConnection> MakeHttpConnection(Tcp::socket socket, asio::ssl::context* tls,
                                                    const HttpServerOptions* options,
                                                    HttpHandler* handler,
                                                    std::function<void(HttpConnection*)> on_closed) {
-  return std::make_shared<Connection>(std::move(socket), options, handler, std::move(on_closed));
+  return std::make_shared<Connection>(std::move(socket), tls, options, handler,
+                                      std::move(on_closed));
 }
 
 }  // namespace dovetail::coordinator

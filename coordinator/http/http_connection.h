@@ -5,11 +5,12 @@
 // read is pending even while answering, so that a client that goes away is noticed at once. A
 // client that half-closes counts as gone: nothing tells it from one that died, and a generation for
 // nobody costs everyone else. I/O thread only. Alive until closed; then `on_closed` is called,
-// once.
+// once. With TLS the handshake comes first and has as long as a request's headers.
 #ifndef DOVETAIL_COORDINATOR_HTTP_HTTP_CONNECTION_H_
 #define DOVETAIL_COORDINATOR_HTTP_HTTP_CONNECTION_H_
 
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/ssl/context.hpp>
 #include <functional>
 #include <memory>
 
@@ -30,8 +31,9 @@ class HttpConnection {
   virtual void Close() = 0;
 };
 
-// `options` and `handler` are borrowed.
+// `tls` (null: none), `options` and `handler` are borrowed.
 std::shared_ptr<HttpConnection> MakeHttpConnection(boost::asio::ip::tcp::socket socket,
+                                                   boost::asio::ssl::context* tls,
                                                    const HttpServerOptions* options,
                                                    HttpHandler* handler,
                                                    std::function<void(HttpConnection*)> on_closed);

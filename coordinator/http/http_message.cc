@@ -3,6 +3,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/log.h"
 #include "coordinator/http/random_id.h"
 
 namespace dovetail::coordinator {
@@ -71,6 +72,13 @@ std::string RequestLogLine(absl::string_view method, absl::string_view path, int
                       status, " ", absl::StrFormat("%.1f", absl::ToDoubleMilliseconds(taken)),
                       " ms, ", note.empty() ? "" : OneLine(note), note.empty() ? "" : ", ",
                       request_id);
+}
+
+void LogHttpRequest(absl::string_view method, absl::string_view path, int status,
+                    absl::Duration taken, absl::string_view note, absl::string_view request_id) {
+  const std::string line = RequestLogLine(method, path, status, taken, note, request_id);
+  const bool probe = (path == "/health" || path == "/metrics") && status == 200;
+  probe ? LogDebug(line) : LogInfo(line);
 }
 
 }  // namespace dovetail::coordinator

@@ -1,7 +1,7 @@
 // HTTP messages and the seam between connections and dialects.
 //
 // A connection (http_connection.h, Boost.Beast) turns bytes into HttpRequests and hands each to an
-// HttpHandler together with an HttpReply. A dialect (openai_call.h) answers through that reply, at
+// HttpHandler together with an HttpReply. A dialect (http_router.h) answers through that reply, at
 // once or over time; it knows nothing of sockets, and the connection knows nothing of JSON.
 //
 // Everything here runs on the I/O thread, except HttpExecutor, which is how other threads get
@@ -11,6 +11,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,6 +25,7 @@ struct HttpRequest {
   std::string method;      // "POST"
   std::string path;        // percent-decoded, without the query: "/v1/models/a/b"
   std::string request_id;  // the client's x-request-id, or one that we made
+  std::string tenant;      // the name of the key that came with it; "" where none is needed
   std::string body;
   absl::Time received;
 };
@@ -61,9 +63,17 @@ class HttpCall {
   virtual void OnShutdown() = 0;  // the server stops: say so, now
 };
 
+struct ApiError;
+
 class HttpHandler {
  public:
   virtual ~HttpHandler() = default;
+  // Before the body is read: may the bearer of `key` (may be empty) have `path`? Sets `tenant`; an
+  // error is answered, and the connection closed.
+  virtual std::optional<ApiError> Admit(absl::string_view path, absl::string_view key,
+                                        std::string* tenant) = 0;
+  // `error` as the clients of `path` expect one.
+  virtual HttpResponse ErrorFor(absl::string_view path, const ApiError& error) const = 0;
   // Null when `reply` was answered before returning.
   virtual std::shared_ptr<HttpCall> Handle(HttpRequest request,
                                            std::shared_ptr<HttpReply> reply) = 0;
@@ -87,6 +97,10 @@ std::string ChooseRequestId(absl::string_view offered);
 std::string RequestLogLine(absl::string_view method, absl::string_view path, int status,
                            absl::Duration taken, absl::string_view note,
                            absl::string_view request_id);
+
+// Logs that line; probes come every second and say nothing while all is well.
+void LogHttpRequest(absl::string_view method, absl::string_view path, int status,
+                    absl::Duration taken, absl::string_view note, absl::string_view request_id);
 
 }  // namespace dovetail::coordinator
 

@@ -1,9 +1,11 @@
 #include "coordinator/http/http_server.h"
 
+#include <boost/asio/buffer.hpp>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/ssl/context.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <chrono>
@@ -12,12 +14,17 @@
 #include <optional>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
+#include "coordinator/http/anthropic_api.h"
 #include "coordinator/http/http_connection.h"
+#include "coordinator/http/http_router.h"
+#include "coordinator/http/ollama_api.h"
 #include "coordinator/http/openai_api.h"
+#include "coordinator/http/service_api.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -79,6 +86,30 @@ absl::Status ListenError(const HttpServerOptions& options, const ErrorCode& ec) 
                                              options.port, ": ", ec.message()));
 }
 
+std::vector<std::unique_ptr<HttpDialect>> MakeDialects(CallContext* context) {
+  std::vector<std::unique_ptr<HttpDialect>> dialects;
+  dialects.push_back(std::make_unique<OpenAiApi>(context));
+  dialects.push_back(std::make_unique<AnthropicApi>(context));
+  dialects.push_back(std::make_unique<OllamaApi>(context));
+  dialects.push_back(std::make_unique<ServiceApi>(context));
+  return dialects;
+}
+
+// TLS 1.2 and newer; OpenSSL chooses the ciphers.
+absl::Status UseIdentity(const TlsIdentity& identity, asio::ssl::context* tls) {
+  ErrorCode ec;
+  tls->set_options(asio::ssl::context::default_workarounds | asio::ssl::context::no_tlsv1 |
+                       asio::ssl::context::no_tlsv1_1,
+                   ec);
+  if (!ec) tls->use_certificate_chain(asio::buffer(identity.certificate_chain), ec);
+  if (!ec) {
+    tls->use_private_key(asio::buffer(identity.private_key), asio::ssl::context::pem, ec);
+  }
+  if (!ec) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("the TLS certificate cannot be used: ", ec.message()));
+}
+
 }  // namespace
 
 struct HttpServer::Impl {
@@ -87,7 +118,8 @@ struct HttpServer::Impl {
         io(1),
         work(1),
         executor(std::make_shared<ServerExecutor>(&io, &work)),
-        api(std::move(http_api), options.request_timeout, executor),
+        context{std::move(http_api), options.request_timeout, executor},
+        router(MakeDialects(&context), &context.api.keys),
         acceptor(io),
         accept_timer(io),
         stop_timer(io),
@@ -104,7 +136,9 @@ struct HttpServer::Impl {
   asio::io_context io;
   asio::thread_pool work;
   std::shared_ptr<ServerExecutor> executor;
-  OpenAiApi api;
+  CallContext context;
+  HttpRouter router;
+  std::optional<asio::ssl::context> tls;
   Tcp::acceptor acceptor;
   asio::steady_timer accept_timer;
   asio::steady_timer stop_timer;
@@ -120,6 +154,10 @@ struct HttpServer::Impl {
 absl::Status HttpServer::Impl::Listen() {
   auto endpoint = ParseEndpoint(options);
   if (!endpoint.ok()) return endpoint.status();
+  if (!options.tls.empty()) {
+    tls.emplace(asio::ssl::context::tls_server);
+    if (absl::Status s = UseIdentity(options.tls, &*tls); !s.ok()) return s;
+  }
   ErrorCode ec;
   acceptor.open(endpoint->protocol(), ec);
   if (!ec) acceptor.set_option(Tcp::acceptor::reuse_address(true), ec);
@@ -151,8 +189,9 @@ void HttpServer::Impl::OnAccepted(const ErrorCode& ec, Tcp::socket socket) {
   const size_t limit = static_cast<size_t>(options.max_connections);
   if (connections.size() < 2 * limit) {
     const bool full = connections.size() >= limit;
-    auto connection = MakeHttpConnection(std::move(socket), &options, &api,
-                                         [this](HttpConnection* closed) { OnClosed(closed); });
+    auto connection =
+        MakeHttpConnection(std::move(socket), tls ? &*tls : nullptr, &options, &router,
+                           [this](HttpConnection* closed) { OnClosed(closed); });
     connections.emplace(connection.get(), connection);
     full ? connection->RefuseForLoad() : connection->Start();
   }

@@ -1,4 +1,5 @@
-// HttpServer: the OpenAI-compatible HTTP API on one listening socket.
+// HttpServer: every HTTP API (OpenAI's, Ollama's, Anthropic's, metrics) on one listening socket,
+// with TLS or without.
 //
 // Threads: one I/O thread owns every connection and never waits; a second thread parses bodies and
 // tokenises, so that one long prompt does not delay the streams of others. Generation events arrive
@@ -17,20 +18,23 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "coordinator/api_keys.h"
 #include "coordinator/engine.h"
 #include "coordinator/generation.h"
+#include "coordinator/tls_identity.h"
 
 namespace dovetail::coordinator {
 
 struct HttpServerOptions {
   std::string listen = "127.0.0.1";  // an IP address, or "localhost"
   int port = 0;                      // 0: any free port, see HttpServer::port()
+  TlsIdentity tls;                   // empty: plain HTTP
 
   int64_t max_body_bytes = 16 << 20;    // more: 413
   int64_t max_header_bytes = 32 << 10;  // more: 431
   int64_t max_target_bytes = 8 << 10;   // more: 414
   int64_t max_unsent_bytes = 1 << 20;  // of one stream; more: the client is too slow and is dropped
-  int max_connections = 1024;          // more: 503 and closed
+  int max_connections = 4096;          // more: 503 and closed
 
   absl::Duration header_timeout = absl::Seconds(10);  // from the first byte to the last header
   absl::Duration body_timeout = absl::Seconds(60);    // from the headers to the end of the body
@@ -47,21 +51,34 @@ struct HealthReport {
   std::string message;  // for people; may be empty
 };
 
+// What Ollama's clients are told of the model.
+struct ModelFacts {
+  int64_t file_bytes = 0;
+  uint64_t fingerprint = 0;
+  std::string quantization;   // "Q4_K": the type that most of its bytes have
+  std::string chat_template;  // as the file has it
+};
+
 struct HttpApi {
   // Null: generation is refused (the model has no vocabulary); model_name is still listed.
   GenerationService* generation = nullptr;
   const Engine* engine = nullptr;  // for Retry-After; may be null
   // Called on the I/O thread: must not wait. Null: always ready.
   std::function<HealthReport()> health;
-  std::string model_name;          // id in /v1/models
-  int64_t model_created = 0;       // seconds since 1970
+  // The text of /metrics, made on the I/O thread: must not wait. Null: nothing.
+  std::function<std::string()> metrics;
+  ApiKeys keys;
+  std::string model_name;     // id in /v1/models
+  int64_t model_created = 0;  // seconds since 1970
+  ModelFacts facts;
   int context_length = 0;          // shown in /v1/models; 0: left out
   std::string system_fingerprint;  // numerics and KV type, such as "dovetail-cis1-f16"
 };
 
 class HttpServer {
  public:
-  // InvalidArgument: `listen` is no address. AlreadyExists: "port 8080 on 127.0.0.1 is in use".
+  // InvalidArgument: `listen` is no address, `tls` cannot be used. AlreadyExists: "port 8080 on
+  // 127.0.0.1 is in use".
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const HttpServerOptions& options,
                                                            HttpApi api);
   ~HttpServer();  // Stop()

@@ -6,7 +6,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "nlohmann/json.hpp"
+#include "coordinator/http/openai_encoder.h"
+#include "coordinator/http/openai_request.h"
+#include "coordinator/http/random_id.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -15,116 +17,67 @@ constexpr absl::string_view kChatPath = "/v1/chat/completions";
 constexpr absl::string_view kCompletionPath = "/v1/completions";
 constexpr absl::string_view kModelsPath = "/v1/models";
 constexpr absl::string_view kModelPrefix = "/v1/models/";
-constexpr absl::string_view kHealthPath = "/health";
 
-// The methods of a path; "" for a path that does not exist.
-absl::string_view AllowedMethods(absl::string_view path) {
-  if (path == kChatPath || path == kCompletionPath) return "POST, OPTIONS";
-  if (path == kModelsPath || path == kHealthPath || absl::StartsWith(path, kModelPrefix)) {
-    return "GET, HEAD, OPTIONS";
+std::optional<ApiError> ParseCall(const CallContext& context, OpenAiEndpoint endpoint,
+                                  const HttpRequest& http, ParsedCall* call) {
+  OpenAiRequest request;
+  if (std::optional<ApiError> error = ParseOpenAiRequest(endpoint, http.body, &request)) {
+    return error;
   }
-  return "";
-}
+  call->model = std::move(request.model);
+  call->stream = request.stream;
+  call->choices_per_prompt = request.choices_per_prompt;
+  call->unknown_fields = std::move(request.unknown_fields);
 
-HttpResponse NoRoute(const HttpRequest& request) {
-  ApiError error;
-  error.status = 404;
-  error.type = "not_found_error";
-  error.code = "not_found";
-  error.message = absl::StrCat("there is no ", request.method, " ", request.path);
-  return ErrorResponse(error);
-}
-
-HttpResponse WrongMethod(const HttpRequest& request, absl::string_view allowed) {
-  ApiError error;
-  error.status = 405;
-  error.code = "method_not_allowed";
-  error.message = absl::StrCat(request.path, " does not take ", request.method, "; use ", allowed);
-  HttpResponse response = ErrorResponse(error);
-  response.headers.emplace_back("Allow", std::string(allowed));
-  return response;
-}
-
-HttpResponse Options(absl::string_view allowed) {
-  HttpResponse response;
-  response.status = 204;
-  response.headers.emplace_back("Allow", std::string(allowed));
-  return response;
+  AnswerIdentity identity;
+  identity.endpoint = endpoint;
+  identity.id = absl::StrCat(endpoint == OpenAiEndpoint::kChat ? "chatcmpl-" : "cmpl-", RandomId());
+  identity.created = absl::ToUnixSeconds(http.received);
+  identity.model = context.api.model_name;
+  identity.system_fingerprint = context.api.system_fingerprint;
+  identity.include_usage = request.include_usage;
+  identity.logprobs = request.generations[0].logprobs.has_value();
+  call->encoder = std::make_unique<OpenAiEncoder>(std::move(identity));
+  call->generations = std::move(request.generations);
+  return std::nullopt;
 }
 
 }  // namespace
 
-OpenAiApi::OpenAiApi(HttpApi api, absl::Duration request_timeout,
-                     std::shared_ptr<HttpExecutor> executor) {
-  context_.api = std::move(api);
-  context_.request_timeout = request_timeout;
-  context_.executor = std::move(executor);
+absl::string_view OpenAiApi::AllowedMethods(absl::string_view path) const {
+  if (path == kChatPath || path == kCompletionPath) return "POST, OPTIONS";
+  if (path == kModelsPath || absl::StartsWith(path, kModelPrefix)) return "GET, HEAD, OPTIONS";
+  return "";
 }
 
 std::shared_ptr<HttpCall> OpenAiApi::Handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
-  if (request.method == "OPTIONS" && request.path == "*") {
-    reply->Send(Options("GET, HEAD, POST, OPTIONS"));
+  if (request.path == kModelsPath) {
+    reply->Send(
+        JsonResponse(200, ModelListBody(context_->api.model_name, context_->api.model_created,
+                                        context_->api.context_length)));
     return nullptr;
   }
-  const absl::string_view allowed = AllowedMethods(request.path);
-  if (allowed.empty()) {
-    reply->Send(NoRoute(request));
-    return nullptr;
-  }
-  if (!absl::StrContains(absl::StrCat(", ", allowed, ","),
-                         absl::StrCat(", ", request.method, ","))) {
-    reply->Send(WrongMethod(request, allowed));
-    return nullptr;
-  }
-  if (request.method == "OPTIONS") {
-    reply->Send(Options(allowed));
-    return nullptr;
-  }
-  if (request.method != "POST") {
-    reply->Send(HandleGet(request));
+  if (absl::StartsWith(request.path, kModelPrefix)) {
+    reply->Send(Model(absl::StripPrefix(request.path, kModelPrefix)));
     return nullptr;
   }
   const OpenAiEndpoint endpoint =
       request.path == kChatPath ? OpenAiEndpoint::kChat : OpenAiEndpoint::kCompletion;
-  auto call =
-      std::make_shared<OpenAiCall>(&context_, endpoint, std::move(request), std::move(reply));
+  auto parser = [context = context_, endpoint](const HttpRequest& http, ParsedCall* call) {
+    return ParseCall(*context, endpoint, http, call);
+  };
+  auto call = std::make_shared<GenerationCall>(context_, this, parser, std::move(request),
+                                               std::move(reply));
   call->Begin();
   return call;
 }
 
-HttpResponse OpenAiApi::HandleGet(const HttpRequest& request) const {
-  if (request.path == kHealthPath) return Health();
-  if (request.path == kModelsPath) {
-    return JsonResponse(200, ModelListBody(context_.api.model_name, context_.api.model_created,
-                                           context_.api.context_length));
-  }
-  return Model(absl::StripPrefix(request.path, kModelPrefix));
-}
-
-HttpResponse OpenAiApi::Health() const {
-  HealthReport report;
-  if (context_.api.health) {
-    report = context_.api.health();
-  } else {
-    report.ready = true;
-    report.state = "ok";
-  }
-  nlohmann::ordered_json body;
-  body["status"] = report.ready ? "ok" : report.state;
-  if (!report.message.empty()) body["message"] = report.message;
-  HttpResponse response =
-      JsonResponse(report.ready ? 200 : 503,
-                   body.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
-  if (!report.ready) response.headers.emplace_back("Retry-After", "2");
-  return response;
-}
-
 HttpResponse OpenAiApi::Model(absl::string_view id) const {
-  if (id != context_.api.model_name) {
+  const HttpApi& api = context_->api;
+  if (id != api.model_name) {
     return ErrorResponse(ModelNotFound(absl::StrCat("The model `", id, "` does not exist")));
   }
-  return JsonResponse(200, ModelBody(context_.api.model_name, context_.api.model_created,
-                                     context_.api.context_length));
+  return JsonResponse(200, ModelBody(api.model_name, api.model_created, api.context_length));
 }
 
 }  // namespace dovetail::coordinator

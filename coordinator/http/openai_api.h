@@ -1,32 +1,29 @@
-// OpenAiApi: the routes of the HTTP server.
+// OpenAiApi: OpenAI's routes.
 //
-//   POST /v1/chat/completions, /v1/completions    GET /v1/models, /v1/models/{id}    GET /health
-// HEAD is answered where GET is, OPTIONS everywhere; anything else is 404, or 405 with Allow. I/O
-// thread only.
+//   POST /v1/chat/completions, /v1/completions    GET /v1/models, /v1/models/{id}
+// I/O thread only.
 #ifndef DOVETAIL_COORDINATOR_HTTP_OPENAI_API_H_
 #define DOVETAIL_COORDINATOR_HTTP_OPENAI_API_H_
 
 #include <memory>
 
-#include "absl/time/time.h"
+#include "coordinator/http/generation_call.h"
 #include "coordinator/http/http_message.h"
-#include "coordinator/http/http_server.h"
-#include "coordinator/http/openai_call.h"
+#include "coordinator/http/http_router.h"
 
 namespace dovetail::coordinator {
 
-class OpenAiApi : public HttpHandler {
+class OpenAiApi : public HttpDialect {
  public:
-  OpenAiApi(HttpApi api, absl::Duration request_timeout, std::shared_ptr<HttpExecutor> executor);
+  explicit OpenAiApi(CallContext* context) : context_(context) {}  // borrowed
 
+  absl::string_view AllowedMethods(absl::string_view path) const override;
   std::shared_ptr<HttpCall> Handle(HttpRequest request, std::shared_ptr<HttpReply> reply) override;
 
  private:
-  HttpResponse HandleGet(const HttpRequest& request) const;
-  HttpResponse Health() const;
   HttpResponse Model(absl::string_view id) const;
 
-  OpenAiContext context_;
+  CallContext* const context_;
 };
 
 }  // namespace dovetail::coordinator

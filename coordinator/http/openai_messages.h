@@ -1,5 +1,5 @@
-// The `messages` of a chat request: roles, and content as a string or as parts of text. Pure
-// functions.
+// The `messages` of a chat request: roles, content as a string or as parts of text, calls of tools
+// and their results. Pure functions.
 #ifndef DOVETAIL_COORDINATOR_HTTP_OPENAI_MESSAGES_H_
 #define DOVETAIL_COORDINATOR_HTTP_OPENAI_MESSAGES_H_
 

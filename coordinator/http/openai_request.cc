@@ -1,13 +1,12 @@
 #include "coordinator/http/openai_request.h"
 
-#include <algorithm>
-#include <cstdint>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "coordinator/http/json_reader.h"
 #include "coordinator/http/openai_messages.h"
+#include "coordinator/http/openai_sampling.h"
+#include "coordinator/http/openai_tools.h"
 #include "nlohmann/json.hpp"
 
 namespace dovetail::coordinator {
@@ -34,50 +33,6 @@ MaybeError CheckFields(OpenAiEndpoint endpoint, const Json& body, OpenAiRequest*
   return std::nullopt;
 }
 
-MaybeError ReadMaxTokens(OpenAiEndpoint endpoint, const Json& body, GenerationRequest* common) {
-  // The newer name wins where both are given.
-  for (const char* name : {"max_tokens", "max_completion_tokens"}) {
-    if (FateOf(endpoint, name) != FieldFate::kHonoured) continue;
-    std::optional<int64_t> value;
-    if (MaybeError error = ReadInt(body, name, &value)) return error;
-    if (!value.has_value()) continue;
-    if (*value < 1) {
-      return InvalidField(name, absl::StrCat("`", name, "` must be at least 1, got ", *value));
-    }
-    common->max_tokens = value;
-  }
-  if (endpoint == OpenAiEndpoint::kCompletion && !common->max_tokens.has_value()) {
-    common->max_tokens = kDefaultCompletionMaxTokens;
-  }
-  return std::nullopt;
-}
-
-MaybeError ReadStop(const Json& body, std::vector<std::string>* stop) {
-  const Json* value = FindMember(body, "stop");
-  if (value == nullptr) return std::nullopt;
-  if (value->is_string()) {
-    stop->push_back(value->get<std::string>());
-    return std::nullopt;
-  }
-  if (!value->is_array()) return WrongType("stop", "a string or an array of strings", *value);
-  for (size_t i = 0; i < value->size(); ++i) {
-    const Json& item = (*value)[i];
-    if (!item.is_string()) return WrongType(absl::StrCat("stop[", i, "]"), "a string", item);
-    stop->push_back(item.get<std::string>());
-  }
-  return std::nullopt;
-}
-
-MaybeError ReadSampling(const Json& body, GenerationRequest* common) {
-  if (MaybeError error = ReadFloat(body, "temperature", &common->temperature)) return error;
-  if (MaybeError error = ReadFloat(body, "top_p", &common->top_p)) return error;
-  if (MaybeError error = ReadFloat(body, "min_p", &common->min_p)) return error;
-  if (MaybeError error = ReadInt(body, "top_k", &common->top_k)) return error;
-  if (MaybeError error = ReadSeed(body, "seed", &common->seed)) return error;
-  if (MaybeError error = ReadBool(body, "ignore_eos", &common->ignore_eos)) return error;
-  return ReadStop(body, &common->stop);
-}
-
 MaybeError ReadStreaming(const Json& body, OpenAiRequest* request) {
   if (MaybeError error = ReadBool(body, "stream", &request->stream)) return error;
   const Json* options = FindMember(body, "stream_options");
@@ -95,21 +50,6 @@ MaybeError ReadStreaming(const Json& body, OpenAiRequest* request) {
   if (MaybeError error = ReadBool(*options, "include_usage", &request->include_usage)) {
     error->param = "stream_options.include_usage";
     return error;
-  }
-  return std::nullopt;
-}
-
-MaybeError ReadTokenIds(const Json& array, absl::string_view name, std::vector<int32_t>* ids) {
-  ids->reserve(array.size());
-  for (size_t i = 0; i < array.size(); ++i) {
-    const Json& item = array[i];
-    const bool fits =
-        item.is_number_unsigned() &&
-        item.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int32_t>::max());
-    if (!fits) {
-      return InvalidField(name, absl::StrCat("`", name, "[", i, "]` must be a token id"));
-    }
-    ids->push_back(item.get<int32_t>());
   }
   return std::nullopt;
 }
@@ -152,6 +92,24 @@ MaybeError ReadPrompt(const Json& body, const GenerationRequest& common, OpenAiR
   return std::nullopt;
 }
 
+// One generation per choice: those of the first prompt, then those of the second.
+MaybeError RepeatForChoices(OpenAiRequest* request) {
+  const size_t per_prompt = static_cast<size_t>(request->choices_per_prompt);
+  const size_t total = request->generations.size() * per_prompt;
+  if (total > kMaxGenerations) {
+    return InvalidField("n", absl::StrCat("`n` times the number of prompts may be at most ",
+                                          kMaxGenerations, ", got ", total));
+  }
+  std::vector<GenerationRequest> prompts = std::exchange(request->generations, {});
+  for (const GenerationRequest& prompt : prompts) {
+    for (size_t choice = 0; choice < per_prompt; ++choice) {
+      request->generations.push_back(prompt);
+      request->generations.back().choice = static_cast<uint32_t>(choice);
+    }
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 MaybeError ParseOpenAiRequest(OpenAiEndpoint endpoint, absl::string_view text,
@@ -164,16 +122,24 @@ MaybeError ParseOpenAiRequest(OpenAiEndpoint endpoint, absl::string_view text,
 
   GenerationRequest common;
   if (MaybeError error = ReadString(body, "model", &request->model)) return error;
-  if (MaybeError error = ReadMaxTokens(endpoint, body, &common)) return error;
-  if (MaybeError error = ReadSampling(body, &common)) return error;
+  if (MaybeError error = ReadSampling(endpoint, body, &common, &request->choices_per_prompt)) {
+    return error;
+  }
   if (MaybeError error = ReadStreaming(body, request)) return error;
-  if (endpoint == OpenAiEndpoint::kCompletion) return ReadPrompt(body, common, request);
-
-  std::vector<ChatMessage> messages;
-  if (MaybeError error = ReadMessages(body, &messages)) return error;
-  common.input = std::move(messages);
-  request->generations.push_back(std::move(common));
-  return std::nullopt;
+  if (MaybeError error = ReadFormat(body, &common.format)) return error;
+  if (endpoint == OpenAiEndpoint::kCompletion) {
+    KeepMemberOrder(text, &common);
+    if (MaybeError error = ReadPrompt(body, common, request)) return error;
+  } else {
+    std::vector<ChatMessage> messages;
+    if (MaybeError error = ReadMessages(body, &messages)) return error;
+    if (MaybeError error = ReadTools(body, &common.chat)) return error;
+    if (MaybeError error = ReadTemplateArguments(body, &common.chat)) return error;
+    KeepMemberOrder(text, &common);
+    common.input = std::move(messages);
+    request->generations.push_back(std::move(common));
+  }
+  return RepeatForChoices(request);
 }
 
 }  // namespace dovetail::coordinator

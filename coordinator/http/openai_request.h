@@ -18,13 +18,14 @@
 namespace dovetail::coordinator {
 
 inline constexpr int kMaxJsonDepth = 32;
-inline constexpr int kMaxPrompts = 16;                  // of one completion request
-inline constexpr int kDefaultCompletionMaxTokens = 16;  // OpenAI's; a chat goes on to its end
+inline constexpr size_t kMaxPrompts = 64;       // of one completion request
+inline constexpr size_t kMaxGenerations = 128;  // prompts times choices
 
 struct OpenAiRequest {
   std::string model;  // "": the one that is served
   bool stream = false;
   bool include_usage = false;
+  int choices_per_prompt = 1;
   std::vector<GenerationRequest> generations;  // choice i is generation i; deadlines are not set
   std::vector<std::string> unknown_fields;
 };

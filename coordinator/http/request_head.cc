@@ -1,7 +1,10 @@
 #include "coordinator/http/request_head.h"
 
+#include <algorithm>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "coordinator/api_keys.h"
 #include "coordinator/http/http_message.h"
 
 namespace dovetail::coordinator {
@@ -20,8 +23,28 @@ bool IsOneOf(absl::string_view value, absl::string_view allowed) {
 
 }  // namespace
 
+absl::string_view ApiKeyOf(const RequestHead& head) {
+  return head.authorization.empty() ? head.x_api_key : BearerToken(head.authorization);
+}
+
 std::optional<ApiError> CheckRequestHead(const RequestHead& head, const HttpServerOptions& options,
                                          std::string* path) {
+  // What a proxy before us could read in another way than we do is not read at all.
+  if (!head.repeated.empty()) {
+    return MalformedRequest(absl::StrCat("the field ", head.repeated, " comes twice"));
+  }
+  if (head.num_hosts == 0 && !head.http_1_0) return MalformedRequest("there is no field Host");
+  const auto is_space = [](char c) { return c == ' ' || c == '\t'; };
+  if (std::any_of(head.host.begin(), head.host.end(), is_space)) {
+    return MalformedRequest("the field Host has a space in it");
+  }
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  if (!std::all_of(head.content_length.begin(), head.content_length.end(), is_digit)) {
+    return MalformedRequest("Content-Length must be one number");
+  }
+  if (head.http_1_0 && !head.transfer_encoding.empty()) {
+    return MalformedRequest("HTTP/1.0 has no Transfer-Encoding");
+  }
   if (static_cast<int64_t>(head.target.size()) > options.max_target_bytes) {
     return ConnectionError(
         414, "target_too_long",

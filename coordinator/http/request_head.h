@@ -13,11 +13,21 @@
 namespace dovetail::coordinator {
 
 struct RequestHead {
+  bool http_1_0 = false;
+  size_t num_hosts = 1;
+  absl::string_view repeated;  // a field that came twice and may not: two readers could disagree
+  absl::string_view host;
+  absl::string_view content_length;
   absl::string_view target;
   absl::string_view expect;
   absl::string_view transfer_encoding;
   absl::string_view content_encoding;
+  absl::string_view authorization;
+  absl::string_view x_api_key;
 };
+
+// The key that a client offers: "Authorization: Bearer KEY", or Anthropic's "x-api-key: KEY".
+absl::string_view ApiKeyOf(const RequestHead& head);
 
 // Sets `path` to the target's path, percent-decoded.
 std::optional<ApiError> CheckRequestHead(const RequestHead& head, const HttpServerOptions& options,

@@ -14,6 +14,8 @@ absl::string_view ReasonPhrase(int status) {
       return "No Content";
     case 400:
       return "Bad Request";
+    case 401:
+      return "Unauthorized";
     case 404:
       return "Not Found";
     case 405:
@@ -36,6 +38,8 @@ absl::string_view ReasonPhrase(int status) {
       return "Internal Server Error";
     case 503:
       return "Service Unavailable";
+    case 501:
+      return "Not Implemented";
     case 504:
       return "Gateway Timeout";
     default:

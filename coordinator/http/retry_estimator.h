@@ -18,9 +18,12 @@ class RetryEstimator {
     mean_seconds_ = mean_seconds_ == 0 ? seconds : 0.8 * mean_seconds_ + 0.2 * seconds;
   }
 
-  // The waiting requests leave the queue at the rate at which running ones end.
+  // The scheduler's own prediction once it has one; until then, the waiting requests leave the
+  // queue at the rate at which running ones end.
   int Seconds(const EngineStats& stats) const {
-    const double seconds = mean_seconds_ * stats.waiting / std::max(1, stats.running);
+    const double seconds = stats.predicted_wait_seconds > 0
+                               ? stats.predicted_wait_seconds
+                               : mean_seconds_ * stats.waiting / std::max(1, stats.running);
     return static_cast<int>(std::clamp(std::ceil(seconds), 1.0, double{kMaxSeconds}));
   }
 

@@ -1,11 +1,15 @@
 #include "coordinator/service/admin_service.h"
 
+#include <algorithm>
 #include <deque>
 #include <thread>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "base/log.h"
+#include "coordinator/service/call_auth.h"
 #include "dovetail/v1/admin.grpc.pb.h"
 #include "model/model_config.h"
 #include "transport/status_convert.h"
@@ -45,6 +49,13 @@ void FillWorker(const WorkerSnapshot& worker, v1::WorkerStatus* proto) {
   proto->set_steps(worker.steps);
   proto->set_busy_microseconds(worker.busy_microseconds);
   proto->set_resident_bytes(worker.resident_bytes);
+  proto->set_peak_resident_bytes(worker.peak_resident_bytes);
+  for (const SegmentSnapshot& segment : worker.segments) {
+    v1::SegmentStatus* out = proto->add_segments();
+    out->set_index(static_cast<uint32_t>(segment.index));
+    out->set_steps(segment.steps);
+    out->set_busy_microseconds(segment.busy_microseconds);
+  }
   proto->set_planned_bytes(worker.planned_bytes);
   proto->set_read_bandwidth_gb_per_s(worker.read_bandwidth_gb_per_s);
   proto->set_restarts(static_cast<uint32_t>(worker.restarts));
@@ -62,6 +73,15 @@ void FillStatus(const StatusSnapshot& status, v1::GetStatusResponse* proto) {
   proto->set_prompt_tokens(status.engine.prompt_tokens);
   proto->set_generated_tokens(status.engine.generated_tokens);
   proto->set_steps(status.engine.steps);
+  proto->set_preemptions(status.engine.preemptions);
+  proto->set_lanes(static_cast<uint32_t>(status.engine.decode_lanes));
+  proto->set_swap_blocks_total(static_cast<uint32_t>(status.engine.swap_blocks_total));
+  proto->set_swap_blocks_used(static_cast<uint32_t>(status.engine.swap_blocks_used));
+  proto->set_recoveries(status.engine.recoveries);
+  proto->set_predicted_wait_seconds(status.engine.predicted_wait_seconds);
+  proto->set_kv_blocks_cached(static_cast<uint32_t>(status.engine.kv_blocks_cached));
+  proto->set_prefix_queried_tokens(status.engine.prefix_queried_tokens);
+  proto->set_prefix_cached_tokens(status.engine.prefix_cached_tokens);
   proto->set_uptime_seconds(status.uptime_seconds);
   for (const WorkerSnapshot& worker : status.workers) FillWorker(worker, proto->add_workers());
 }
@@ -90,6 +110,33 @@ void FillPlan(const Plan& plan, const std::string& model, v1::GetPlanResponse* p
   transport::ToProto(plan.shape, proto->mutable_step_shape());
 }
 
+void FillExplanations(const std::vector<ModuleExplanation>& modules,
+                      v1::ExplainPlacementResponse* proto) {
+  for (const ModuleExplanation& module : modules) {
+    v1::ModuleExplanation* out = proto->add_modules();
+    out->set_name(module.module);
+    out->set_worker(module.worker);
+    out->set_rule(module.rule);
+    for (const std::string& rule : module.shadowed) out->add_shadowed_rules(rule);
+  }
+}
+
+void FillSequences(const std::vector<SequenceInfo>& sequences, v1::ListSequencesResponse* proto) {
+  for (const SequenceInfo& sequence : sequences) {
+    v1::SequenceStatus* out = proto->add_sequences();
+    out->set_id(sequence.id);
+    out->set_tenant(sequence.tenant);
+    out->set_running(sequence.running);
+    out->set_lane(static_cast<uint32_t>(std::max(0, sequence.lane)));
+    out->set_prompt_tokens(static_cast<uint32_t>(sequence.prompt_tokens));
+    out->set_generated_tokens(static_cast<uint32_t>(sequence.generated_tokens));
+    out->set_computed_tokens(static_cast<uint32_t>(sequence.computed_tokens));
+    out->set_kv_blocks(static_cast<uint32_t>(sequence.kv_blocks));
+    out->set_preemptions(static_cast<uint32_t>(sequence.preemptions));
+    out->set_age_seconds(absl::ToDoubleSeconds(sequence.age));
+  }
+}
+
 class AdminServiceImpl final : public v1::AdminService::CallbackService {
  public:
   explicit AdminServiceImpl(AdminHooks hooks)
@@ -106,8 +153,9 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
   grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context,
                                       const v1::GetStatusRequest*,
                                       v1::GetStatusResponse* response) override {
-    FillStatus(hooks_.status(), response);
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    if (Refused(*context, reactor)) return reactor;
+    FillStatus(hooks_.status(), response);
     reactor->Finish(grpc::Status::OK);
     return reactor;
   }
@@ -115,9 +163,48 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
   grpc::ServerUnaryReactor* GetPlan(grpc::CallbackServerContext* context, const v1::GetPlanRequest*,
                                     v1::GetPlanResponse* response) override {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    if (Refused(*context, reactor)) return reactor;
     const absl::StatusOr<Plan> plan = hooks_.plan();
     if (plan.ok()) FillPlan(*plan, hooks_.status().model, response);
     reactor->Finish(transport::ToGrpcStatus(plan.status()));
+    return reactor;
+  }
+
+  grpc::ServerUnaryReactor* ExplainPlacement(grpc::CallbackServerContext* context,
+                                             const v1::ExplainPlacementRequest* request,
+                                             v1::ExplainPlacementResponse* response) override {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    if (Refused(*context, reactor)) return reactor;
+    const auto modules = hooks_.explain(request->module());
+    absl::Status status = modules.status();
+    if (status.ok() && modules->empty()) {
+      status = absl::NotFoundError(
+          absl::StrCat("the model has no module `", request->module().substr(0, 200), "`"));
+    }
+    if (status.ok()) FillExplanations(*modules, response);
+    reactor->Finish(transport::ToGrpcStatus(status));
+    return reactor;
+  }
+
+  grpc::ServerUnaryReactor* ListSequences(grpc::CallbackServerContext* context,
+                                          const v1::ListSequencesRequest*,
+                                          v1::ListSequencesResponse* response) override {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    if (Refused(*context, reactor)) return reactor;
+    const auto sequences = hooks_.sequences();
+    if (sequences.ok()) FillSequences(*sequences, response);
+    reactor->Finish(transport::ToGrpcStatus(sequences.status()));
+    return reactor;
+  }
+
+  grpc::ServerUnaryReactor* SetLogLevel(grpc::CallbackServerContext* context,
+                                        const v1::SetLogLevelRequest* request,
+                                        v1::SetLogLevelResponse*) override {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    if (Refused(*context, reactor)) return reactor;
+    const absl::Status status = dovetail::SetLogLevel(request->level());
+    if (status.ok()) LogInfo(absl::StrCat("the log level is now ", request->level()));
+    reactor->Finish(transport::ToGrpcStatus(status));
     return reactor;
   }
 
@@ -125,6 +212,7 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
                                   const v1::DrainRequest* request,
                                   v1::DrainResponse* response) override {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    if (Refused(*context, reactor)) return reactor;
     absl::MutexLock lock(&mutex_);
     if (stopping_) {
       reactor->Finish(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is shutting down"));
@@ -139,6 +227,13 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
   }
 
  private:
+  // Finishes the call of somebody who may not make it.
+  bool Refused(const grpc::CallbackServerContext& context, grpc::ServerUnaryReactor* reactor) {
+    const absl::Status status = TenantOf(context, hooks_.keys).status();
+    if (!status.ok()) reactor->Finish(transport::ToGrpcStatus(status));
+    return !status.ok();
+  }
+
   struct PendingDrain {
     grpc::ServerUnaryReactor* reactor;
     absl::Duration timeout;

@@ -5,172 +5,226 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "transport/status_convert.h"
+#include "coordinator/service/generate_request.h"
+#include "coordinator/service/retry_status.h"
 
 namespace dovetail::coordinator {
 namespace {
-
-absl::StatusOr<GenerationRequest> FromProto(const v1::GenerateRequest& proto) {
-  GenerationRequest request;
-  switch (proto.input_case()) {
-    case v1::GenerateRequest::kPrompt:
-      request.input = proto.prompt();
-      break;
-    case v1::GenerateRequest::kTokenIds:
-      request.input =
-          std::vector<int32_t>(proto.token_ids().ids().begin(), proto.token_ids().ids().end());
-      break;
-    case v1::GenerateRequest::kChat: {
-      std::vector<ChatMessage> messages;
-      for (const v1::ChatMessage& message : proto.chat().messages()) {
-        messages.push_back({message.role(), message.content()});
-      }
-      request.input = std::move(messages);
-      break;
-    }
-    default:
-      return absl::InvalidArgumentError("one of `prompt`, `token_ids` and `chat` is needed");
-  }
-  const v1::SamplingOptions& sampling = proto.sampling();
-  if (sampling.has_temperature()) request.temperature = sampling.temperature();
-  if (sampling.has_top_p()) request.top_p = sampling.top_p();
-  if (sampling.has_min_p()) request.min_p = sampling.min_p();
-  if (sampling.has_top_k()) request.top_k = sampling.top_k();
-  if (sampling.has_seed()) request.seed = sampling.seed();
-  if (proto.has_max_tokens()) request.max_tokens = proto.max_tokens();
-  request.stop.assign(proto.stop().begin(), proto.stop().end());
-  request.ignore_eos = proto.ignore_eos();
-  return request;
-}
 
 void FillUsage(const RequestUsage& usage, v1::Usage* proto) {
   proto->set_prompt_tokens(static_cast<uint32_t>(usage.prompt_tokens));
   proto->set_completion_tokens(static_cast<uint32_t>(usage.completion_tokens));
   proto->set_cached_tokens(static_cast<uint32_t>(usage.cached_tokens));
+  proto->set_reasoning_tokens(static_cast<uint32_t>(usage.reasoning_tokens));
+}
+
+void AddLogprobs(const TokenDetail& detail, v1::TokenLogprobs* proto) {
+  proto->set_token(detail.bytes);
+  if (detail.logprob.has_value()) proto->set_logprob(*detail.logprob);
+  for (const auto& [token, logprob] : detail.top) {
+    v1::Logprob* top = proto->add_top();
+    top->set_token(token);
+    top->set_logprob(logprob);
+  }
+}
+
+v1::FinishReason ReasonOf(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStop:
+      return v1::FINISH_REASON_STOP;
+    case FinishReason::kLength:
+      return v1::FINISH_REASON_LENGTH;
+    case FinishReason::kToolCalls:
+      return v1::FINISH_REASON_TOOL_CALLS;
+    default:
+      return v1::FINISH_REASON_UNSPECIFIED;
+  }
 }
 
 absl::Status FinalStatus(const GenerationEvent& event) {
-  switch (event.reason) {
-    case FinishReason::kStop:
-    case FinishReason::kLength:
-      return absl::OkStatus();
-    case FinishReason::kCancelled:
-      return event.status.ok() ? absl::CancelledError("the request was cancelled") : event.status;
-    case FinishReason::kError:
-      break;
-  }
-  return event.status.ok() ? absl::InternalError("the generation failed") : event.status;
-}
-
-size_t UnreadBytes(const v1::GenerateResponse& response) {
-  return response.text().size() + sizeof(int32_t) * static_cast<size_t>(response.token_ids_size());
+  if (ReasonOf(event.reason) != v1::FINISH_REASON_UNSPECIFIED) return absl::OkStatus();
+  if (!event.status.ok()) return event.status;
+  return event.reason == FinishReason::kCancelled
+             ? absl::CancelledError("the request was cancelled")
+             : absl::InternalError("the generation failed");
 }
 
 }  // namespace
 
-void GenerateCall::Begin(const v1::GenerateRequest& proto, absl::Time deadline) {
+class GenerateCall::Sink : public EventSink {
+ public:
+  Sink(std::shared_ptr<GenerateCall> call, size_t choice)
+      : call_(std::move(call)), choice_(choice) {}
+  void OnEvent(const GenerationEvent& event) override { call_->OnEvent(choice_, event); }
+
+ private:
+  const std::shared_ptr<GenerateCall> call_;
+  const size_t choice_;
+};
+
+void GenerateCall::Begin(const v1::GenerateRequest& proto, absl::Time deadline,
+                         absl::StatusOr<std::string> tenant) {
   self_ = shared_from_this();
-  const absl::StatusOr<RequestId> id = StartGeneration(proto, deadline);
-  std::optional<RequestId> to_cancel;
+  const absl::Status started = StartGenerations(proto, deadline, std::move(tenant));
+  if (started.ok()) return;
+  absl::MutexLock lock(&mutex_);
+  CutOff(started, /*drops=*/true);
+  Flush();
+}
+
+absl::Status GenerateCall::StartGenerations(const v1::GenerateRequest& proto, absl::Time deadline,
+                                            absl::StatusOr<std::string> tenant) {
+  if (!tenant.ok()) return tenant.status();
+  DT_RETURN_IF_ERROR(options_.generation->CheckModel(proto.model()));
+  DT_ASSIGN_OR_RETURN(GenerationRequest request, FromProto(proto));
+  request.tenant = *std::move(tenant);
+  request.deadline = std::min(deadline, absl::Now() + options_.request_timeout);
+  const size_t num_choices = std::max<size_t>(1, proto.n());
+  {
+    absl::MutexLock lock(&mutex_);
+    choices_.resize(num_choices);
+  }
+  const std::shared_ptr<GenerateCall> self = shared_from_this();
+  for (size_t i = 0; i < num_choices; ++i) {
+    request.choice = static_cast<uint32_t>(i);
+    options_.generation->Start(
+        request, std::make_shared<Sink>(self, i),
+        [self, i](const absl::StatusOr<RequestId>& id) { self->OnStarted(i, id); });
+  }
+  return absl::OkStatus();
+}
+
+void GenerateCall::OnStarted(size_t choice, const absl::StatusOr<RequestId>& id) {
+  Cancels cancels;
   {
     absl::MutexLock lock(&mutex_);
     if (id.ok()) {
-      id_ = *id;
-      if (cut_off_) to_cancel = CutOff();
+      choices_[choice].id = *id;
+      if (cut_off_ && !choices_[choice].ended) cancels.push_back(*id);
     } else {
-      ended_ = true;
-      status_ = id.status();
-      Flush();
-    }
-  }
-  Cancel(to_cancel);
-}
-
-absl::StatusOr<RequestId> GenerateCall::StartGeneration(const v1::GenerateRequest& proto,
-                                                        absl::Time deadline) {
-  DT_RETURN_IF_ERROR(options_.generation->CheckModel(proto.model()));
-  DT_ASSIGN_OR_RETURN(GenerationRequest request, FromProto(proto));
-  request.deadline = std::min(deadline, absl::Now() + options_.request_timeout);
-  return options_.generation->Start(request, shared_from_this());
-}
-
-void GenerateCall::OnEvent(const GenerationEvent& event) {
-  std::optional<RequestId> to_cancel;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (ended_) return;
-    if (!cut_off_) Merge(event);
-    if (event.finished) {
-      ended_ = true;
-      if (status_.ok()) status_ = FinalStatus(event);
-    } else if (!cut_off_ && UnreadBytes(pending_) > options_.max_unread_bytes) {
-      status_ = absl::ResourceExhaustedError(
-          absl::StrCat("the client left more than ", options_.max_unread_bytes, " bytes unread"));
-      to_cancel = CutOff();
+      choices_[choice].ended = true;
+      cancels = CutOff(id.status(), /*drops=*/false);
     }
     Flush();
   }
-  Cancel(to_cancel);
+  Cancel(cancels);
+}
+
+void GenerateCall::OnEvent(size_t index, const GenerationEvent& event) {
+  Cancels cancels;
+  {
+    absl::MutexLock lock(&mutex_);
+    Choice& choice = choices_[index];
+    if (choice.ended) return;
+    choice.ended = event.finished;
+    const absl::Status status = event.finished ? FinalStatus(event) : absl::OkStatus();
+    if (!status.ok()) {
+      cancels = CutOff(status, /*drops=*/false);
+    } else if (!cut_off_) {
+      Merge(event, &choice);
+      if (!event.finished && UnreadBytes() > options_.max_unread_bytes) {
+        cancels =
+            CutOff(absl::ResourceExhaustedError(absl::StrCat(
+                       "the client left more than ", options_.max_unread_bytes, " bytes unread")),
+                   /*drops=*/true);
+      }
+    }
+    Flush();
+  }
+  Cancel(cancels);
 }
 
 void GenerateCall::OnWriteDone(bool ok) {
-  std::optional<RequestId> to_cancel;
+  Cancels cancels;
   {
     absl::MutexLock lock(&mutex_);
     is_writing_ = false;
-    if (!ok) to_cancel = CutOff();
+    if (!ok) cancels = CutOff(absl::CancelledError("the client is gone"), /*drops=*/true);
     Flush();
   }
-  Cancel(to_cancel);
+  Cancel(cancels);
 }
 
 void GenerateCall::OnCancel() {
-  std::optional<RequestId> to_cancel;
+  Cancels cancels;
   {
     absl::MutexLock lock(&mutex_);
-    to_cancel = CutOff();
+    cancels = CutOff(absl::CancelledError("the client cancelled the call"), /*drops=*/true);
     Flush();
   }
-  Cancel(to_cancel);
+  Cancel(cancels);
 }
 
 void GenerateCall::OnDone() { self_.reset(); }
 
-void GenerateCall::Merge(const GenerationEvent& event) {
-  pending_.mutable_text()->append(event.text);
-  for (int32_t token : event.tokens) pending_.add_token_ids(token);
-  if (first_) pending_.set_seed(event.seed);
-  if (first_ || event.finished) FillUsage(event.usage, pending_.mutable_usage());
-  first_ = false;
-  has_pending_ = true;
-  if (!event.finished) return;
-  if (event.reason == FinishReason::kStop) pending_.set_finish_reason(v1::FINISH_REASON_STOP);
-  if (event.reason == FinishReason::kLength) pending_.set_finish_reason(v1::FINISH_REASON_LENGTH);
+void GenerateCall::Merge(const GenerationEvent& event, Choice* choice) {
+  v1::GenerateResponse& pending = choice->pending;
+  pending.set_choice(static_cast<uint32_t>(choice - choices_.data()));
+  pending.mutable_text()->append(event.text);
+  pending.mutable_reasoning()->append(event.reasoning);
+  for (const ToolCallDelta& call : event.tool_calls) {
+    v1::ToolCallDelta* out = pending.add_tool_calls();
+    out->set_index(static_cast<uint32_t>(call.index));
+    out->set_id(call.id);
+    out->set_name(call.name);
+    out->set_arguments(call.arguments);
+  }
+  for (int32_t token : event.tokens) pending.add_token_ids(token);
+  for (const TokenDetail& detail : event.details) AddLogprobs(detail, pending.add_logprobs());
+  if (choice->first) pending.set_seed(event.seed);
+  if (choice->first || event.finished) FillUsage(event.usage, pending.mutable_usage());
+  choice->first = false;
+  choice->has_pending = true;
+  if (event.finished) pending.set_finish_reason(ReasonOf(event.reason));
+}
+
+size_t GenerateCall::UnreadBytes() const {
+  size_t bytes = 0;
+  for (const Choice& choice : choices_) {
+    if (choice.has_pending) bytes += choice.pending.ByteSizeLong();
+  }
+  return bytes;
+}
+
+bool GenerateCall::AllEnded() const {
+  return std::all_of(choices_.begin(), choices_.end(), [](const Choice& c) { return c.ended; });
 }
 
 void GenerateCall::Flush() {
   if (is_writing_ || finished_) return;
-  if (has_pending_) {
-    writing_.Swap(&pending_);
-    pending_.Clear();
-    has_pending_ = false;
+  for (Choice& choice : choices_) {
+    if (!choice.has_pending) continue;
+    writing_.Swap(&choice.pending);
+    choice.pending.Clear();
+    choice.has_pending = false;
     is_writing_ = true;
     StartWrite(&writing_);
-  } else if (ended_) {
+    return;
+  }
+  if (cut_off_ || AllEnded()) {
     finished_ = true;
-    Finish(transport::ToGrpcStatus(status_));
+    if (status_.ok()) options_.times->Add(absl::Now() - begun_);
+    Finish(
+        ToGrpcStatusWithRetry(status_, options_.times->RetryAfter(options_.generation->stats())));
   }
 }
 
-std::optional<RequestId> GenerateCall::CutOff() {
+GenerateCall::Cancels GenerateCall::CutOff(const absl::Status& status, bool drops) {
+  Cancels cancels;
+  if (drops) {
+    for (Choice& choice : choices_) choice.has_pending = false;
+  }
+  if (cut_off_) return cancels;
   cut_off_ = true;
-  has_pending_ = false;
-  pending_.Clear();
-  return ended_ ? std::nullopt : id_;  // Begin() looks at cut_off_ when the id is known
+  status_ = status;
+  for (Choice& choice : choices_) {
+    if (choice.id.has_value() && !choice.ended) cancels.push_back(*choice.id);
+  }
+  return cancels;
 }
 
-void GenerateCall::Cancel(std::optional<RequestId> id) {
-  if (id.has_value()) options_.generation->Cancel(*id);
+void GenerateCall::Cancel(const Cancels& ids) {
+  for (RequestId id : ids) options_.generation->Cancel(id);
 }
 
 }  // namespace dovetail::coordinator

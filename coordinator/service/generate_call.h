@@ -1,17 +1,20 @@
 // GenerateCall: one Generate stream, between the engine that must not wait and a client that may be
 // slow.
 //
-// Events that come while a message is being written are merged into the next one, so a slow client
-// gets fewer and longer messages; past max_unread_bytes it is cut off. gRPC owns the call until
-// OnDone, the engine holds it as its sink until the last event.
+// Each choice is a generation. Events that come while a message is being written are merged into
+// the next one of their choice, so a slow client gets fewer and longer messages; past
+// max_unread_bytes it is cut off. gRPC owns the call until OnDone, the engine holds it as its sink
+// until the last event.
 #ifndef DOVETAIL_COORDINATOR_SERVICE_GENERATE_CALL_H_
 #define DOVETAIL_COORDINATOR_SERVICE_GENERATE_CALL_H_
 
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "coordinator/generation.h"
 #include "coordinator/service/inference_service.h"
 #include "dovetail/v1/inference.grpc.pb.h"
@@ -19,42 +22,52 @@
 namespace dovetail::coordinator {
 
 class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
-                           public EventSink,
                            public std::enable_shared_from_this<GenerateCall> {
  public:
   explicit GenerateCall(const InferenceOptions& options) : options_(options) {}
 
-  // Starts the generation, or finishes the call with the reason why not. `deadline` is the
-  // client's.
-  void Begin(const v1::GenerateRequest& request, absl::Time deadline);
-
-  void OnEvent(const GenerationEvent& event) override;  // engine's thread
+  // Starts the generations, or finishes the call with the reason why not. `deadline` is the
+  // client's, `tenant` who it is, or why it may not call.
+  void Begin(const v1::GenerateRequest& request, absl::Time deadline,
+             absl::StatusOr<std::string> tenant);
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
   void OnDone() override;
 
  private:
-  absl::StatusOr<RequestId> StartGeneration(const v1::GenerateRequest& request,
-                                            absl::Time deadline);
-  void Merge(const GenerationEvent& event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  class Sink;
+  struct Choice {
+    std::optional<RequestId> id;  // known when it has started
+    v1::GenerateResponse pending;
+    bool has_pending = false;
+    bool first = true;
+    bool ended = false;  // the last event has come, or it did not start
+  };
+
+  absl::Status StartGenerations(const v1::GenerateRequest& request, absl::Time deadline,
+                                absl::StatusOr<std::string> tenant);
+  void OnStarted(size_t choice, const absl::StatusOr<RequestId>& id);
+  void OnEvent(size_t choice, const GenerationEvent& event);  // engine's thread
+  // All below hold the mutex; what they return is to be cancelled once it is free again: the
+  // generation service may hold locks of its own while it calls OnEvent.
+  using Cancels = std::vector<RequestId>;
+  void Merge(const GenerationEvent& event, Choice* choice) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Flush() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // What is to be cancelled once the mutex is free again: the generation service may hold locks of
-  // its own while it calls OnEvent.
-  std::optional<RequestId> CutOff() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Cancel(std::optional<RequestId> id);
+  // Nothing is computed for the call any more; what was, is still sent unless it is to be dropped.
+  Cancels CutOff(const absl::Status& status, bool drops) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  size_t UnreadBytes() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool AllEnded() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Cancel(const Cancels& ids);
 
   const InferenceOptions options_;
   std::shared_ptr<GenerateCall> self_;
   absl::Mutex mutex_;
-  std::optional<RequestId> id_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Choice> choices_ ABSL_GUARDED_BY(mutex_);
   v1::GenerateResponse writing_ ABSL_GUARDED_BY(mutex_);
-  v1::GenerateResponse pending_ ABSL_GUARDED_BY(mutex_);
+  const absl::Time begun_ = absl::Now();
   bool is_writing_ ABSL_GUARDED_BY(mutex_) = false;
-  bool has_pending_ ABSL_GUARDED_BY(mutex_) = false;
-  bool first_ ABSL_GUARDED_BY(mutex_) = true;
-  bool cut_off_ ABSL_GUARDED_BY(mutex_) = false;   // nothing more is written
-  bool ended_ ABSL_GUARDED_BY(mutex_) = false;     // the last event has come
+  bool cut_off_ ABSL_GUARDED_BY(mutex_) = false;   // nothing more is taken in
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;  // Finish() was called
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
 };

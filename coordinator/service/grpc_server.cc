@@ -2,19 +2,22 @@
 
 #include <arpa/inet.h>
 #include <grpc/support/log.h>
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/impl/service_type.h>
 #include <netdb.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include <cerrno>
 #include <mutex>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "base/log.h"
 #include "base/posix.h"
+#include "coordinator/service/reflection_service.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -63,11 +66,19 @@ absl::Status WhyNotListening(const std::string& listen, int port) {
                                              bind_error != 0 ? ::strerror(bind_error) : "unknown"));
 }
 
+std::shared_ptr<grpc::ServerCredentials> Credentials(const TlsIdentity& tls) {
+  if (tls.empty()) return grpc::InsecureServerCredentials();
+  grpc::SslServerCredentialsOptions options;
+  options.pem_key_cert_pairs.push_back({tls.private_key, tls.certificate_chain});
+  return grpc::SslServerCredentials(options);
+}
+
 void LogFromGrpc(gpr_log_func_args* args) { LogDebug(absl::StrCat("grpc: ", args->message)); }
 
 }  // namespace
 
 struct GrpcServer::Impl {
+  std::vector<std::unique_ptr<grpc::Service>> reflection;  // outlives the server
   std::unique_ptr<grpc::Server> server;
   int port = 0;
 };
@@ -80,11 +91,8 @@ void QuietGrpc() {
 GrpcServer::GrpcServer() : impl_(std::make_unique<Impl>()) {}
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
-    const std::string& listen, int port, const std::vector<grpc::Service*>& services) {
+    const GrpcServerOptions& options, const std::map<std::string, grpc::Service*>& services) {
   QuietGrpc();
-  static std::once_flag reflection_once;
-  std::call_once(reflection_once,
-                 [] { grpc::reflection::InitProtoReflectionServerBuilderPlugin(); });
   auto server = std::unique_ptr<GrpcServer>(new GrpcServer());
   grpc::ServerBuilder builder;
   // Without this two coordinators share a port and each gets half of the connections.
@@ -96,12 +104,22 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
                              kShortestClientPingMs);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
-  builder.AddListeningPort(Authority(listen, port), grpc::InsecureServerCredentials(),
+  builder.AddListeningPort(Authority(options.listen, options.port), Credentials(options.tls),
                            &server->impl_->port);
-  for (grpc::Service* service : services) builder.RegisterService(service);
+  if (!options.local_socket.empty()) {
+    builder.AddListeningPort(absl::StrCat("unix:", options.local_socket),
+                             grpc::InsecureServerCredentials());
+  }
+  std::vector<std::string> names;
+  for (const auto& [name, service] : services) {
+    builder.RegisterService(service);
+    names.push_back(name);
+  }
+  server->impl_->reflection = MakeReflectionServices(std::move(names));
+  for (const auto& service : server->impl_->reflection) builder.RegisterService(service.get());
   server->impl_->server = builder.BuildAndStart();
   if (server->impl_->server == nullptr || server->impl_->port == 0) {
-    return WhyNotListening(listen, port);
+    return WhyNotListening(options.listen, options.port);
   }
   return server;
 }

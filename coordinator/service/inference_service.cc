@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "coordinator/service/call_auth.h"
 #include "coordinator/service/generate_call.h"
 #include "dovetail/v1/inference.grpc.pb.h"
 #include "transport/status_convert.h"
@@ -12,30 +13,39 @@ namespace {
 
 class InferenceServiceImpl final : public v1::InferenceService::CallbackService {
  public:
-  explicit InferenceServiceImpl(const InferenceOptions& options) : options_(options) {}
+  explicit InferenceServiceImpl(const InferenceOptions& options) : options_(options) {
+    options_.times = std::make_shared<CallTimes>();
+  }
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
     auto call = std::make_shared<GenerateCall>(options_);
-    call->Begin(*request, absl::FromChrono(context->deadline()));
+    call->Begin(*request, absl::FromChrono(context->deadline()), TenantOf(*context, options_.keys));
     return call.get();
   }
 
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
                                      const v1::TokenizeRequest* request,
                                      v1::TokenizeResponse* response) override {
-    return Reply(context, TokenizeText(*request, response));
+    absl::Status status = TenantOf(*context, options_.keys).status();
+    if (status.ok()) status = TokenizeText(*request, response);
+    return Reply(context, status);
   }
 
   grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
                                        const v1::DetokenizeRequest* request,
                                        v1::DetokenizeResponse* response) override {
-    return Reply(context, DetokenizeIds(*request, response));
+    absl::Status status = TenantOf(*context, options_.keys).status();
+    if (status.ok()) status = DetokenizeIds(*request, response);
+    return Reply(context, status);
   }
 
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
                                        const v1::ListModelsRequest*,
                                        v1::ListModelsResponse* response) override {
+    if (absl::Status s = TenantOf(*context, options_.keys).status(); !s.ok()) {
+      return Reply(context, s);
+    }
     const GenerationService& generation = *options_.generation;
     v1::Model* model = response->add_models();
     model->set_id(generation.model_name());
@@ -85,10 +95,20 @@ class InferenceServiceImpl final : public v1::InferenceService::CallbackService 
     return absl::OkStatus();
   }
 
-  const InferenceOptions options_;
+  InferenceOptions options_;
 };
 
 }  // namespace
+
+void CallTimes::Add(absl::Duration taken) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  estimator_.AddFinished(absl::ToDoubleSeconds(taken));
+}
+
+absl::Duration CallTimes::RetryAfter(const EngineStats& stats) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return absl::Seconds(estimator_.Seconds(stats));
+}
 
 std::unique_ptr<grpc::Service> MakeInferenceService(const InferenceOptions& options) {
   return std::make_unique<InferenceServiceImpl>(options);

@@ -14,12 +14,15 @@
 namespace dovetail::model {
 
 struct ChatTemplate::Impl {
+  std::string source;
   TemplateLimits limits;
   jinja::TemplateTree tree;
 };
 
 ChatTemplate::ChatTemplate() : impl_(std::make_unique<Impl>()) {}
 ChatTemplate::~ChatTemplate() = default;
+
+const std::string& ChatTemplate::source() const { return impl_->source; }
 
 absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Parse(absl::string_view source,
                                                                   const TemplateLimits& limits) {
@@ -31,6 +34,7 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Parse(absl::string_v
     return jinja::ErrorAt({}, absl::StrCat("the template is not valid UTF-8 at byte ", at));
   }
   std::unique_ptr<ChatTemplate> result(new ChatTemplate);
+  result->impl_->source = std::string(source);
   result->impl_->limits = limits;
   DT_ASSIGN_OR_RETURN(result->impl_->tree, jinja::ParseTemplate(source, limits.max_depth));
   return result;

@@ -32,6 +32,8 @@ class ChatTemplate {
                                                              const TemplateLimits& limits = {});
   ~ChatTemplate();
 
+  const std::string& source() const;
+
   // `context` is a JSON object with what the template may name: messages, add_generation_prompt,
   // bos_token, eos_token, tools, enable_thinking, ... Key order of objects is kept. Hugging Face
   // always gives `tools` and `documents`, null where there are none: templates ask whether they are

@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "model/gguf/header_reader.h"
@@ -51,14 +52,25 @@ class Parser {
   uint64_t num_tensors_ = 0;
 };
 
+// What a file that is none may be instead, by its first 10 bytes.
+absl::string_view OtherFormat(absl::string_view begin) {
+  if (absl::StartsWith(begin, "vers")) return " (a Git LFS pointer? fetch the file itself)";
+  // The length of a JSON text, then the text.
+  if (begin.size() == 10 && begin.substr(8) == "{\"") {
+    return " (a safetensors file? convert it to GGUF, or download a GGUF file)";
+  }
+  return "";
+}
+
 absl::Status Parser::ReadPreamble() {
-  absl::string_view magic;
+  absl::string_view begin, magic;
+  ByteReader ahead = reader_.bytes();
+  if (!ahead.ReadBytes(std::min<uint64_t>(10, reader_.left()), &begin)) begin = "";
   if (!reader_.bytes().ReadBytes(std::min<uint64_t>(4, reader_.left()), &magic) ||
       magic != "GGUF") {
-    return reader_.Error(
-        0, absl::StrCat("not a GGUF file: it begins with \"", absl::CHexEscape(magic),
-                        "\" instead of \"GGUF\"",
-                        magic == "vers" ? " (a Git LFS pointer? fetch the file itself)" : ""));
+    return reader_.Error(0,
+                         absl::StrCat("not a GGUF file: it begins with \"", absl::CHexEscape(magic),
+                                      "\" instead of \"GGUF\"", OtherFormat(begin)));
   }
   DT_RETURN_IF_ERROR(reader_.Read(&shard_.version));
   const uint32_t swapped = __builtin_bswap32(shard_.version);

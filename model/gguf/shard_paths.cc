@@ -52,16 +52,21 @@ std::string Describe(const std::string& directory, const std::string& file) {
 absl::StatusOr<std::string> OnlyModelIn(const std::string& directory) {
   std::error_code error;
   std::set<std::string> models;
+  bool safetensors = false;
   fs::directory_iterator it(directory, error);
   for (; !error && it != fs::directory_iterator(); it.increment(error)) {
     const std::string name = it->path().filename().string();
+    safetensors |= absl::EndsWith(name, ".safetensors");
     if (!absl::EndsWith(name, kExtension)) continue;
     ShardName shard;
     models.insert(ParseShardName(name, &shard) ? ShardPath(shard, 0) : name);
   }
   if (error) return absl::ErrnoToStatus(error.value(), directory);
   if (models.empty()) {
-    return absl::NotFoundError(absl::StrCat(directory, ": no .gguf file in this directory"));
+    return absl::NotFoundError(absl::StrCat(
+        directory, ": no .gguf file in this directory",
+        safetensors ? "; its safetensors must be converted to GGUF, or a GGUF file be downloaded"
+                    : ""));
   }
   if (models.size() > 1) {
     std::vector<std::string> described;
@@ -71,6 +76,14 @@ absl::StatusOr<std::string> OnlyModelIn(const std::string& directory) {
                      " models; name one of them: ", JoinSome(described)));
   }
   return (fs::path(directory) / *models.begin()).string();
+}
+
+// "meta-llama/Llama-3.1-8B": two words and no file of that name.
+bool LooksLikeHubName(const std::string& path) {
+  const size_t slash = path.find('/');
+  return slash != std::string::npos && slash > 0 && slash + 1 < path.size() &&
+         path.find('/', slash + 1) == std::string::npos && path[0] != '.' && path[0] != '~' &&
+         !absl::EndsWith(path, kExtension);
 }
 
 }  // namespace
@@ -104,6 +117,11 @@ absl::StatusOr<std::vector<std::string>> FindShards(const std::string& path) {
   std::string file = path;
   if (fs::is_directory(path, error)) {
     DT_ASSIGN_OR_RETURN(file, OnlyModelIn(path));
+  }
+  if (LooksLikeHubName(path) && !fs::exists(path, error)) {
+    return absl::NotFoundError(absl::StrCat(
+        path,
+        ": no such file; a model is given as the path of a GGUF file, not by its name on a hub"));
   }
   ShardName name;
   if (!ParseShardName(file, &name)) return std::vector<std::string>{file};

@@ -6,8 +6,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 
 class ReflectionClient:
-    def __init__(self, address):
-        self.channel = grpc.insecure_channel(address)
+    def __init__(self, address, channel=None):
+        self.channel = channel or grpc.insecure_channel(address)
         self.database = ProtoReflectionDescriptorDatabase(self.channel)
         self.pool = descriptor_pool.DescriptorPool(self.database)
 
@@ -19,7 +19,7 @@ class ReflectionClient:
         reply = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
         return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
 
-    def call(self, method, request, timeout=60):
+    def call(self, method, request, timeout=60, metadata=()):
         """Calls "package.Service/Method" with a dict; a list of dicts for streaming methods."""
         service_name, method_name = method.split("/")
         descriptor = self.pool.FindServiceByName(service_name).FindMethodByName(method_name)
@@ -28,7 +28,7 @@ class ReflectionClient:
         kind = self.channel.unary_stream if descriptor.server_streaming else self.channel.unary_unary
         stub = kind("/" + method, request_serializer=lambda m: m.SerializeToString(),
                     response_deserializer=make(descriptor.output_type).FromString)
-        reply = stub(message, timeout=timeout)
+        reply = stub(message, timeout=timeout, metadata=metadata)
         to_dict = lambda m: json_format.MessageToDict(m, preserving_proto_field_name=True)
         return (to_dict(m) for m in reply) if descriptor.server_streaming else to_dict(reply)
 

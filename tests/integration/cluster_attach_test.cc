@@ -200,7 +200,8 @@ class ClusterAttachTest : public ::testing::Test {
       seen_.push_back(snapshot.message);
     });
     service_ = MakeClusterService(cluster_.get());
-    ASSERT_OK_AND_ASSIGN(server_, GrpcServer::Start("127.0.0.1", 0, {service_.get()}));
+    ASSERT_OK_AND_ASSIGN(server_,
+                         GrpcServer::Start({}, {{"dovetail.v1.ClusterService", service_.get()}}));
   }
   void TearDown() override {
     cluster_->Shutdown("the test is over");

@@ -235,7 +235,7 @@ TEST_F(CoordinatorProcessTest, WhatCannotStartSaysWhyAndLeavesNothing) {
                 StatusIs(absl::StatusCode::kNotFound, HasSubstr("/nowhere/dovetail-worker")));
   }
   {
-    ASSERT_OK_AND_ASSIGN(auto other, GrpcServer::Start("127.0.0.1", 0, {}));
+    ASSERT_OK_AND_ASSIGN(auto other, GrpcServer::Start({}, {}));
     ServeConfig config = config_;
     config.grpc_port = other->port();
     EXPECT_THAT(Coordinator::Start(config, options_),

@@ -16,6 +16,7 @@
 #include "dovetail/v1/admin.grpc.pb.h"
 #include "dovetail/v1/inference.grpc.pb.h"
 #include "grpc/health/v1/health.grpc.pb.h"
+#include "grpc/reflection/v1/reflection.grpc.pb.h"
 #include "tests/testing/fake_pipeline.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/tiny_llama.h"
@@ -58,6 +59,7 @@ class GrpcServicesTest : public ::testing::Test {
     shape.max_logit_rows = 4;
     shape.context_length = kContext;
     shape.num_kv_blocks = 2 * kContext / kKvBlockTokens;
+    shape.vocab_size = config_.vocab_size;
     EngineOptions options;
     options.shape = shape;
     options.vocab_size = config_.vocab_size;
@@ -77,6 +79,7 @@ class GrpcServicesTest : public ::testing::Test {
     inference.generation = generation_.get();
     inference.file_bytes = file_->file_bytes();
     inference.max_unread_bytes = kMaxUnread;
+    inference.keys = &keys_;
     inference_service_ = MakeInferenceService(inference);
     AdminHooks hooks;
     hooks.status = [this] { return status_; };
@@ -86,18 +89,27 @@ class GrpcServicesTest : public ::testing::Test {
       return 3;
     };
     hooks.request_exit = [this] { exit_requested_.Notify(); };
+    hooks.keys = &keys_;
+    hooks.explain =
+        [this](const std::string& name) -> absl::StatusOr<std::vector<ModuleExplanation>> {
+      if (!plan_.ok()) return plan_.status();
+      return ExplainPlan(*plan_, nullptr, name);
+    };
+    hooks.sequences = [this] { return engine_->ListSequences(kPatience); };
     admin_service_ = MakeAdminService(std::move(hooks));
     health_ =
         std::make_unique<HealthService>(std::set<std::string>{"dovetail.v1.InferenceService"});
-    ASSERT_OK_AND_ASSIGN(server_, GrpcServer::Start("127.0.0.1", 0,
-                                                    {inference_service_.get(), admin_service_.get(),
-                                                     health_->service()}));
+    ASSERT_OK_AND_ASSIGN(
+        server_, GrpcServer::Start(server_options_,
+                                   {{"dovetail.v1.InferenceService", inference_service_.get()},
+                                    {"dovetail.v1.AdminService", admin_service_.get()},
+                                    {"grpc.health.v1.Health", health_->service()}}));
     grpc::ChannelArguments args;
     // A client that does not read holds little, so that the server notices soon.
     args.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 1024);
     args.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-    channel_ = grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", server_->port()),
-                                         grpc::InsecureChannelCredentials(), args);
+    channel_ =
+        grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", server_->port()), credentials_, args);
     stub_ = v1::InferenceService::NewStub(channel_);
   }
 
@@ -146,6 +158,9 @@ class GrpcServicesTest : public ::testing::Test {
   std::unique_ptr<Engine> engine_;
   std::shared_ptr<testing::FakeWorkers> workers_;
   std::unique_ptr<GenerationService> generation_;
+  ApiKeys keys_;
+  GrpcServerOptions server_options_;
+  std::shared_ptr<grpc::ChannelCredentials> credentials_ = grpc::InsecureChannelCredentials();
   StatusSnapshot status_;
   absl::StatusOr<Plan> plan_ = absl::UnavailableError("there is no plan yet");
   absl::Duration drain_timeout_;
@@ -238,6 +253,52 @@ TEST_F(GrpcServicesTest, GenerateRefusesWhatIsWrong) {
     EXPECT_THAT(status.error_message(), HasSubstr(c.message));
     EXPECT_TRUE(responses.empty());
   }
+}
+
+TEST_F(GrpcServicesTest, ChoicesAndLogprobsComeApart) {
+  v1::GenerateRequest request = IdsRequest({5, 6}, 4);
+  request.set_n(3);
+  request.set_echo(true);
+  request.set_logprobs(2);
+  std::vector<v1::GenerateResponse> responses;
+  const grpc::Status status = Generate(request, &responses);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  std::vector<std::vector<int32_t>> tokens(3);
+  std::vector<int> details(3), finished(3);
+  for (const v1::GenerateResponse& r : responses) {
+    ASSERT_LT(r.choice(), 3u);
+    tokens[r.choice()].insert(tokens[r.choice()].end(), r.token_ids().begin(), r.token_ids().end());
+    details[r.choice()] += r.logprobs_size();
+    finished[r.choice()] += r.finish_reason() == v1::FINISH_REASON_LENGTH ? 1 : 0;
+  }
+  std::vector<int32_t> expected = {5, 6};
+  for (int32_t token : testing::FakeWorkers::Continue({5, 6}, 4, config_.vocab_size)) {
+    expected.push_back(token);
+  }
+  for (int choice = 0; choice < 3; ++choice) {
+    EXPECT_THAT(tokens[choice], ElementsAreArray(expected));
+    EXPECT_EQ(details[choice], 6);
+    EXPECT_EQ(finished[choice], 1);
+  }
+  EXPECT_FALSE(responses.front().logprobs(0).has_logprob());
+  EXPECT_EQ(responses.front().logprobs(1).top_size(), 2);
+}
+
+TEST_F(GrpcServicesTest, AFormatIsEnforced) {
+  v1::GenerateRequest request;
+  request.set_prompt("x");
+  request.set_max_tokens(40);
+  request.mutable_format()->set_regex("(yes|no)!");
+  std::vector<v1::GenerateResponse> responses;
+  grpc::Status status = Generate(request, &responses);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  std::string text;
+  for (const v1::GenerateResponse& r : responses) text += r.text();
+  EXPECT_TRUE(text == "yes!" || text == "no!") << text;
+  request.mutable_format()->set_json_schema("{");
+  status = Generate(request, &responses);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("`format.json_schema`"));
 }
 
 TEST_F(GrpcServicesTest, LostWorkersEndAStreamWithTheReason) {
@@ -407,6 +468,135 @@ TEST_F(GrpcServicesTest, AdminShowsStateAndPlan) {
   EXPECT_EQ(plan.step_shape().max_rows(), 12);
 }
 
+TEST_F(GrpcServicesTest, AdminExplainsPlacement) {
+  auto admin = v1::AdminService::NewStub(channel_);
+  v1::ExplainPlacementRequest request;
+  v1::ExplainPlacementResponse response;
+  grpc::ClientContext context;
+  EXPECT_EQ(admin->ExplainPlacement(&context, request, &response).error_code(),
+            grpc::StatusCode::UNAVAILABLE);
+  Plan made;
+  made.modules.push_back({{OpKind::kMlp, 3}, "model.layers.3.mlp", "cpu:1", "r.yaml:3:3", 77});
+  plan_ = made;
+  request.set_module("model.layers.3");
+  grpc::ClientContext context2;
+  ASSERT_TRUE(admin->ExplainPlacement(&context2, request, &response).ok());
+  ASSERT_EQ(response.modules_size(), 1);
+  EXPECT_EQ(response.modules(0).rule(), "r.yaml:3:3");
+  request.set_module("model.layers.7");
+  grpc::ClientContext context3;
+  EXPECT_EQ(admin->ExplainPlacement(&context3, request, &response).error_code(),
+            grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(GrpcServicesTest, AdminListsSequences) {
+  workers_->Hold();
+  auto admin = v1::AdminService::NewStub(channel_);
+  grpc::ClientContext generating;
+  auto reader = stub_->Generate(&generating, IdsRequest({5, 6, 7}, 20));
+  ASSERT_TRUE(WaitFor([this] { return engine_->stats().running == 1; }));
+  v1::ListSequencesResponse response;
+  grpc::ClientContext context;
+  ASSERT_TRUE(admin->ListSequences(&context, v1::ListSequencesRequest(), &response).ok());
+  ASSERT_EQ(response.sequences_size(), 1);
+  EXPECT_TRUE(response.sequences(0).running());
+  EXPECT_EQ(response.sequences(0).prompt_tokens(), 3u);
+  EXPECT_EQ(response.sequences(0).kv_blocks(), 1u);
+  generating.TryCancel();
+  workers_->Release(1000);
+  reader->Finish();
+  EXPECT_TRUE(EngineIsFree());
+}
+
+// Every method but those of health and reflection.
+TEST_F(GrpcServicesTest, CallsNeedAKey) {
+  keys_ = ApiKeys(std::map<std::string, std::string>{{"alice", "sk-alice-1234"}});
+  auto admin = v1::AdminService::NewStub(channel_);
+  const auto code_with = [&](const char* authorization) {
+    grpc::ClientContext context;
+    if (authorization != nullptr) context.AddMetadata("authorization", authorization);
+    v1::GetStatusResponse response;
+    return admin->GetStatus(&context, v1::GetStatusRequest(), &response).error_code();
+  };
+  EXPECT_EQ(code_with(nullptr), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(code_with("Bearer sk-alice-123"), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(code_with("sk-alice-1234"), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(code_with("Bearer sk-alice-1234"), grpc::StatusCode::OK);
+  const auto refuses = [](const grpc::Status& status) {
+    return status.error_code() == grpc::StatusCode::UNAUTHENTICATED;
+  };
+  const auto with = [] { return std::make_unique<grpc::ClientContext>(); };
+  v1::GetPlanResponse plan;
+  v1::ExplainPlacementResponse explanation;
+  v1::ListSequencesResponse sequences;
+  v1::DrainResponse drained;
+  v1::SetLogLevelResponse level;
+  v1::TokenizeResponse tokens;
+  v1::DetokenizeResponse text;
+  v1::ListModelsResponse models;
+  EXPECT_TRUE(refuses(admin->GetPlan(with().get(), {}, &plan)));
+  EXPECT_TRUE(refuses(admin->ExplainPlacement(with().get(), {}, &explanation)));
+  EXPECT_TRUE(refuses(admin->ListSequences(with().get(), {}, &sequences)));
+  EXPECT_TRUE(refuses(admin->Drain(with().get(), {}, &drained)));
+  EXPECT_TRUE(refuses(admin->SetLogLevel(with().get(), {}, &level)));
+  EXPECT_TRUE(refuses(stub_->Tokenize(with().get(), {}, &tokens)));
+  EXPECT_TRUE(refuses(stub_->Detokenize(with().get(), {}, &text)));
+  EXPECT_TRUE(refuses(stub_->ListModels(with().get(), {}, &models)));
+  std::vector<v1::GenerateResponse> responses;
+  EXPECT_TRUE(refuses(Generate(IdsRequest({1}, 1), &responses)));
+}
+
+// As grpcurl asks: v1 first, and describe shows the comments.
+TEST_F(GrpcServicesTest, ReflectionHasTheComments) {
+  namespace reflection = ::grpc::reflection::v1;
+  auto stub = reflection::ServerReflection::NewStub(channel_);
+  grpc::ClientContext context;
+  auto stream = stub->ServerReflectionInfo(&context);
+  reflection::ServerReflectionRequest request;
+  reflection::ServerReflectionResponse response;
+  request.set_list_services("");
+  ASSERT_TRUE(stream->Write(request) && stream->Read(&response));
+  std::vector<std::string> names;
+  for (const auto& service : response.list_services_response().service()) {
+    names.push_back(service.name());
+  }
+  EXPECT_THAT(names,
+              ::testing::ElementsAre("dovetail.v1.AdminService", "dovetail.v1.InferenceService",
+                                     "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
+                                     "grpc.reflection.v1alpha.ServerReflection"));
+  request.set_file_containing_symbol("dovetail.v1.AdminService.GetStatus");
+  ASSERT_TRUE(stream->Write(request) && stream->Read(&response));
+  // admin.proto, and plan.proto which it imports.
+  ASSERT_EQ(response.file_descriptor_response().file_descriptor_proto_size(), 2);
+  google::protobuf::FileDescriptorProto file;
+  ASSERT_TRUE(file.ParseFromString(response.file_descriptor_response().file_descriptor_proto(0)));
+  EXPECT_EQ(file.name(), "dovetail/v1/admin.proto");
+  bool found = false;
+  for (const auto& location : file.source_code_info().location()) {
+    found |= location.leading_comments().find("A snapshot of coordinator") != std::string::npos;
+  }
+  EXPECT_TRUE(found);
+  request.set_file_containing_symbol("no.such.Symbol");
+  ASSERT_TRUE(stream->Write(request) && stream->Read(&response));
+  EXPECT_EQ(response.error_response().error_code(), grpc::StatusCode::NOT_FOUND);
+  stream->WritesDone();
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
+TEST_F(GrpcServicesTest, SetLogLevelNamesTheLevels) {
+  auto admin = v1::AdminService::NewStub(channel_);
+  v1::SetLogLevelRequest request;
+  v1::SetLogLevelResponse response;
+  request.set_level("loud");
+  grpc::ClientContext context;
+  const grpc::Status refused = admin->SetLogLevel(&context, request, &response);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(refused.error_message(), ::testing::HasSubstr("debug, info, warn"));
+  request.set_level("warn");
+  grpc::ClientContext context2;
+  EXPECT_TRUE(admin->SetLogLevel(&context2, request, &response).ok());
+}
+
 TEST_F(GrpcServicesTest, DrainAnswersBeforeTheExit) {
   auto admin = v1::AdminService::NewStub(channel_);
   v1::DrainRequest request;
@@ -424,10 +614,10 @@ TEST_F(GrpcServicesTest, DrainAnswersBeforeTheExit) {
 }
 
 TEST_F(GrpcServicesTest, APortInUseIsNamed) {
-  EXPECT_THAT(GrpcServer::Start("127.0.0.1", server_->port(), {}),
+  EXPECT_THAT(GrpcServer::Start({.port = server_->port()}, {}),
               StatusIs(absl::StatusCode::kAlreadyExists,
                        absl::StrCat("port ", server_->port(), " on 127.0.0.1 is in use")));
-  EXPECT_THAT(GrpcServer::Start("192.0.2.77", 0, {}),
+  EXPECT_THAT(GrpcServer::Start({.listen = "192.0.2.77"}, {}),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        "`192.0.2.77` is not an address of this machine"));
 }

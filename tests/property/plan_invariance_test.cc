@@ -268,7 +268,7 @@ std::vector<Variation> Variations(const LocalPipelineOptions& base, bool thoroug
 
 // The rarer types for one family of each kind of attention.
 std::vector<KvType> KvTypesFor(const std::string& model) {
-  for (const char* kind : {"llama/model-bf16", "gemma3/model-bf16", "deepseek3/model-bf16"}) {
+  for (const char* kind : {"llama/model-bf16", "deepseek2/model-bf16"}) {
     if (absl::StartsWith(model, kind)) return {std::begin(kKvTypes), std::end(kKvTypes)};
   }
   return {KvType::kF32, KvType::kF16};
@@ -352,20 +352,6 @@ TEST_P(GoldenQuantised, NoFurtherFromExactThanLlamaCpp) {
 
 class GoldenFloat : public PlanInvariance {};
 
-// By the precision of what is stored; f32 and f16 are gates of their own.
-double AllowedRms(KvType type) {
-  switch (type) {
-    case KvType::kF32:
-      return 1e-4;
-    case KvType::kF16:
-      return 5e-3;
-    case KvType::kBF16:
-    case KvType::kQ8_0:
-      break;
-  }
-  return 4e-2;
-}
-
 // References have f32 KV.
 TEST_P(GoldenFloat, LogitsOfTheGolden) {
   if (path().empty()) GTEST_SKIP() << "no shared data: golden/" << GetParam();
@@ -374,13 +360,22 @@ TEST_P(GoldenFloat, LogitsOfTheGolden) {
   options.gguf = path();
   const Logits expected =
       ReadRows(DataPath(absl::StrCat("golden/", family(), "/logits.f32")), cases, 512);
+  std::map<KvType, double> median;
   for (const KvType kv : kKvTypes) {
     options.shape.kv_type = kv;
     ASSERT_OK_AND_ASSIGN(const std::vector<Logits> all, Evaluate(options, TokensOf(cases), 512));
-    const double rms = Rms(expected, SelectRows(all, cases));
-    std::printf("%s, %s KV: RMS %.3g\n", GetParam().c_str(), KvTypeName(kv), rms);
-    EXPECT_LE(rms, AllowedRms(kv)) << KvTypeName(kv);
+    const Logits actual = SelectRows(all, cases);
+    const double rms = Rms(expected, actual);
+    median[kv] = MedianRowRms(expected, actual);
+    std::printf("%s, %s KV: RMS %.3g, of the median row %.3g\n", GetParam().c_str(), KvTypeName(kv),
+                rms, median[kv]);
+    const double gate = kv == KvType::kF32 ? 1e-4 : kv == KvType::kF16 ? 5e-3 : 1.0;
+    EXPECT_LE(rms, gate) << KvTypeName(kv);
   }
+  // bf16 rounds 8 times as coarsely as f16; a 254th of the largest of 32 is some 30 times as
+  // coarse. Other experts may be chosen, so the median row counts.
+  EXPECT_LE(median[KvType::kBF16], 12 * median[KvType::kF16]);
+  EXPECT_LE(median[KvType::kQ8_0], 60 * median[KvType::kF16]);
 }
 
 TEST_P(GoldenFloat, GreedyTokensOfTheGolden) {
@@ -421,7 +416,7 @@ TEST(KvTypes, LayersMayDiffer) {
   base.shape.layer_kv_types = {KvType::kF16, KvType::kQ8_0, KvType::kBF16};
   ASSERT_OK_AND_ASSIGN(const std::vector<Logits> expected, Evaluate(base, sequences, 512));
   EXPECT_FALSE(SameBytes(all_q8, expected));
-  for (const Variation& v : Variations(base)) {
+  for (const Variation& v : Variations(base, /*thorough=*/false)) {
     ASSERT_OK_AND_ASSIGN(const std::vector<Logits> actual, Evaluate(v.options, sequences, v.chunk));
     EXPECT_TRUE(SameBytes(expected, actual)) << v.name;
   }

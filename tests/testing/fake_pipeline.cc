@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -100,8 +102,8 @@ StepOutput FakeWorkers::Compute(const StepFrame& frame) {
 
 StepOutput FakeWorkers::ComputeLocked(const StepFrame& frame) {
   const RowShape row = {.hidden_size = hidden_size_};
-  absl::Status checked = transport::CheckStepHeader(frame.header, shape_, row, epoch_, {},
-                                                    transport::StepBytes(frame.header, row));
+  absl::Status checked = transport::CheckStepHeader(
+      frame.header, shape_, row, epoch_, {}, transport::StepBytes(frame.header, shape_, row));
   if (checked.ok()) checked = transport::CheckStepBody(frame, shape_);
   if (!checked.ok()) errors_.push_back(std::string(checked.message()));
   ++num_steps_;
@@ -121,32 +123,72 @@ StepOutput FakeWorkers::ComputeLocked(const StepFrame& frame) {
   output.header.step = frame.header.step;
   output.header.vocab_size = static_cast<uint32_t>(vocab_size_);
   output.header.error_layer = std::exchange(error_layer_, 0);
-  int row = 0;
-  int block = 0;
-  int logit_idx = 0;
+  Used used;
   for (const SequenceStep& step : frame.sequences) {
-    ComputeSequence(frame, step, row, block, &logit_idx, &output);
-    row += step.num_rows;
-    block += step.num_blocks;
+    ComputeSequence(frame, step, used, &output);
+    used.rows += step.num_rows;
+    used.blocks += step.num_blocks;
+    used.logit_rows += step.num_logit_rows;
+    used.adjustments += static_cast<size_t>(step.num_adjustments);
+    if ((step.flags & SequenceStep::kMasked) != 0) used.mask_words += MaskWords(vocab_size_);
   }
   if (output.header.error_layer != 0) {
     output.sequences.clear();
+    output.logprobs.clear();
     output.logits.clear();
   }
+  output.header.num_logprobs = static_cast<uint32_t>(output.logprobs.size());
   output.header.num_sequences = static_cast<uint32_t>(output.sequences.size());
   output.header.num_logit_rows = static_cast<uint32_t>(output.logits.size()) / vocab_size_;
   changed_.notify_all();
   return output;
 }
 
-void FakeWorkers::ComputeSequence(const StepFrame& frame, const SequenceStep& step, int first_row,
-                                  int first_block, int* logit_idx, StepOutput* output) {
+float FakeWorkers::Logprob(absl::Span<const int32_t> tokens, int token) const {
+  double sum = 0;
+  for (int other = 0; other < vocab_size_; ++other) {
+    sum += std::exp(double{Logit(tokens, other)} - 1009);
+  }
+  return static_cast<float>(Logit(tokens, token) - 1009 - std::log(sum));
+}
+
+void FakeWorkers::AppendLogprobs(absl::Span<const int32_t> tokens, int32_t target, int num_top,
+                                 std::vector<TokenLogprob>* out) const {
+  out->push_back(target < 0 ? TokenLogprob{} : TokenLogprob{target, Logprob(tokens, target)});
+  std::vector<int32_t> ranked(static_cast<size_t>(vocab_size_));
+  std::iota(ranked.begin(), ranked.end(), 0);
+  std::stable_sort(ranked.begin(), ranked.end(),
+                   [&](int32_t a, int32_t b) { return Logit(tokens, a) > Logit(tokens, b); });
+  for (int i = 0; i < num_top; ++i) out->push_back({ranked[i], Logprob(tokens, ranked[i])});
+}
+
+int32_t FakeWorkers::Draw(const StepFrame& frame, const SequenceStep& step, const Used& used,
+                          absl::Span<const int32_t> tokens) const {
+  const bool masked = (step.flags & SequenceStep::kMasked) != 0;
+  std::vector<bool> allowed(static_cast<size_t>(vocab_size_), true);
+  for (int token = 0; masked && token < vocab_size_; ++token) {
+    allowed[token] = (frame.masks[used.mask_words + token / 32] >> (token % 32) & 1) != 0;
+  }
+  int32_t drawn = next_token_(tokens);
+  for (int i = 0; i < step.num_adjustments; ++i) {
+    const LogitAdjustment& a = frame.adjustments[used.adjustments + i];
+    if (std::isinf(a.bias)) allowed[a.token] = false;
+    if (a.bias >= 100) drawn = a.token;
+  }
+  for (int tries = 0; !allowed[drawn] && tries < vocab_size_; ++tries) {
+    drawn = (drawn + 1) % vocab_size_;
+  }
+  return drawn;
+}
+
+void FakeWorkers::ComputeSequence(const StepFrame& frame, const SequenceStep& step,
+                                  const Used& used, StepOutput* output) {
   const auto slot = [&](int position) -> Slot& {
-    const int32_t block = frame.block_ids[first_block + position / kKvBlockTokens];
+    const int32_t block = frame.block_ids[used.blocks + position / kKvBlockTokens];
     return kv_[static_cast<size_t>(block) * kKvBlockTokens + position % kKvBlockTokens];
   };
   for (int i = 0; i < step.num_rows; ++i) {
-    slot(step.position + i) = {frame.tokens[first_row + i], step.position + i};
+    slot(step.position + i) = {frame.tokens[used.rows + i], step.position + i};
   }
   std::vector<int32_t> tokens;
   for (int position = 0; position < step.position + step.num_rows; ++position) {
@@ -158,16 +200,26 @@ void FakeWorkers::ComputeSequence(const StepFrame& frame, const SequenceStep& st
   }
   transport::SequenceOutput result;
   result.sequence_id = step.sequence_id;
+  if ((step.flags & SequenceStep::kSample) != 0) result.token = Draw(frame, step, used, tokens);
+  if ((step.flags & SequenceStep::kLogprobs) != 0) {
+    result.num_logprob_rows = step.num_logit_rows;
+    result.num_top_logprobs = step.num_top_logprobs;
+  }
   for (int i = 0; i < step.num_logit_rows; ++i) {
-    const int row = frame.logit_rows[(*logit_idx)++] - first_row;
+    const int row = frame.logit_rows[used.logit_rows + i] - used.rows;
+    const auto prefix = absl::MakeConstSpan(tokens).subspan(0, step.position + row + 1);
+    if ((step.flags & SequenceStep::kLogprobs) != 0) {
+      const int32_t target = frame.targets[used.logit_rows + i];
+      const bool last = row == step.num_rows - 1;
+      AppendLogprobs(prefix, target < 0 && last ? result.token : target, step.num_top_logprobs,
+                     &output->logprobs);
+    }
     if ((step.flags & SequenceStep::kReturnLogits) == 0) continue;
     ++result.num_logit_rows;
-    const auto prefix = absl::MakeConstSpan(tokens).subspan(0, step.position + row + 1);
     for (int token = 0; token < vocab_size_; ++token) {
       output->logits.push_back(Logit(prefix, token));
     }
   }
-  if ((step.flags & SequenceStep::kSample) != 0) result.token = next_token_(tokens);
   output->sequences.push_back(result);
 }
 

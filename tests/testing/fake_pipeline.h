@@ -2,7 +2,8 @@
 //
 // They keep a real KV cache (token and position per slot, through the block tables of the frames)
 // and derive the next token from every token of the sequence that they find in it. So an answer is
-// right only if blocks, positions, chunks and recomputation were right. Every frame is checked as a
+// right only if blocks, positions, chunks and recomputation were right. A token with a bias of 100
+// is drawn whatever came before, one that is excluded is not. Every frame is checked as a
 // worker would check it; problems are collected in errors(). Thread-safe.
 #ifndef DOVETAIL_TESTS_TESTING_FAKE_PIPELINE_H_
 #define DOVETAIL_TESTS_TESTING_FAKE_PIPELINE_H_
@@ -38,6 +39,9 @@ class FakeWorkers : public std::enable_shared_from_this<FakeWorkers> {
 
   void set_next_token(NextToken next) { next_token_ = std::move(next); }
 
+  // The logprob of `token` after `tokens`, from the logits of all.
+  float Logprob(absl::Span<const int32_t> tokens, int token) const;
+
   // The pipeline to hand to an engine; refers to this object.
   std::unique_ptr<coordinator::Pipeline> MakePipeline();
 
@@ -71,9 +75,19 @@ class FakeWorkers : public std::enable_shared_from_this<FakeWorkers> {
   };
 
   transport::StepOutput ComputeLocked(const transport::StepFrame& frame);
+  struct Used {  // what of the frame the sequences before have used
+    int rows = 0;
+    int blocks = 0;
+    int logit_rows = 0;
+    size_t adjustments = 0;
+    size_t mask_words = 0;
+  };
   void ComputeSequence(const transport::StepFrame& frame, const transport::SequenceStep& step,
-                       int first_row, int first_block, int* logit_idx,
-                       transport::StepOutput* output);
+                       const Used& used, transport::StepOutput* output);
+  int32_t Draw(const transport::StepFrame& frame, const transport::SequenceStep& step,
+               const Used& used, absl::Span<const int32_t> tokens) const;
+  void AppendLogprobs(absl::Span<const int32_t> tokens, int32_t target, int num_top,
+                      std::vector<TokenLogprob>* out) const;
 
   const StepShape shape_;
   const int vocab_size_;

@@ -198,6 +198,7 @@ void LocalPipeline::AddRows(const std::vector<int32_t>& tokens, int position, in
   for (int i = 0; i < num_rows; ++i) frame->tokens.push_back(tokens[position + i]);
   for (int i = num_rows - num_logit_rows; i < num_rows; ++i) {
     frame->logit_rows.push_back(first_row + i);
+    frame->targets.push_back(-1);
   }
   frame->sequences.push_back(sequence);
   frame->header.num_sequences = static_cast<uint32_t>(frame->sequences.size());

@@ -17,7 +17,7 @@ namespace dovetail::tools {
 namespace {
 
 struct ChatFlags {
-  std::string server = kDefaultServer;
+  ClientFlags client;
   std::string message;
   std::string system;
   std::optional<float> temperature;
@@ -30,8 +30,8 @@ struct ChatFlags {
 // A conversation with one server; keeps the history.
 class Conversation {
  public:
-  explicit Conversation(const ChatFlags& flags)
-      : flags_(flags), stub_(v1::InferenceService::NewStub(Dial(flags.server))) {
+  Conversation(const ChatFlags& flags, const std::shared_ptr<grpc::Channel>& channel)
+      : flags_(flags), stub_(v1::InferenceService::NewStub(channel)) {
     if (flags.temperature) request_.mutable_sampling()->set_temperature(*flags.temperature);
     if (flags.top_p) request_.mutable_sampling()->set_top_p(*flags.top_p);
     if (flags.seed) request_.mutable_sampling()->set_seed(*flags.seed);
@@ -43,7 +43,7 @@ class Conversation {
   absl::Status Say(const std::string& message) {
     Add("user", message);
     grpc::ClientContext context;
-    SetDeadline(&context, std::chrono::seconds(flags_.timeout_s));
+    PrepareCall(flags_.client, std::chrono::seconds(flags_.timeout_s), &context);
     auto reader = stub_->Generate(&context, request_);
     v1::GenerateResponse response;
     std::string answer;
@@ -53,7 +53,7 @@ class Conversation {
       answer += response.text();
     }
     std::printf("\n");
-    DT_RETURN_IF_ERROR(ClientStatus(reader->Finish(), flags_.server));
+    DT_RETURN_IF_ERROR(ClientStatus(reader->Finish(), flags_.client));
     Add("assistant", answer);
     return absl::OkStatus();
   }
@@ -71,7 +71,9 @@ class Conversation {
 };
 
 int Chat(const ChatFlags& flags) {
-  Conversation conversation(flags);
+  const auto channel = Dial(flags.client);
+  if (!channel.ok()) return ReportError(channel.status());
+  Conversation conversation(flags, *channel);
   if (!flags.message.empty()) {
     const absl::Status status = conversation.Say(flags.message);
     return status.ok() ? 0 : ReportError(status);
@@ -96,7 +98,7 @@ int Chat(const ChatFlags& flags) {
 void AddChat(CLI::App* app, int* exit_code) {
   auto flags = std::make_shared<ChatFlags>();
   CLI::App* command = app->add_subcommand("chat", "Talk to a running server");
-  command->add_option("--server", flags->server, "gRPC address")->capture_default_str();
+  AddClientFlags(command, &flags->client);
   command->add_option("--message,-m", flags->message, "say this, print the answer, and end");
   command->add_option("--system", flags->system, "the system message");
   command->add_option("--temperature", flags->temperature, "0 is greedy; default 1");

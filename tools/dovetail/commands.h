@@ -18,6 +18,7 @@ void AddEval(CLI::App* app, int* exit_code);     // eval.cc
 void AddBench(CLI::App* app, int* exit_code);    // bench.cc
 void AddChat(CLI::App* app, int* exit_code);     // chat.cc
 void AddStatus(CLI::App* app, int* exit_code);   // status.cc
+void AddTop(CLI::App* app, int* exit_code);      // top.cc
 
 }  // namespace dovetail::tools
 

@@ -15,6 +15,7 @@ int main(int argc, char** argv) {
   dovetail::tools::AddServe(&app, &exit_code);
   dovetail::tools::AddChat(&app, &exit_code);
   dovetail::tools::AddStatus(&app, &exit_code);
+  dovetail::tools::AddTop(&app, &exit_code);
   dovetail::tools::AddPlan(&app, &exit_code);
   dovetail::tools::AddExplain(&app, &exit_code);
   dovetail::tools::AddInspect(&app, &exit_code);

@@ -15,7 +15,7 @@ namespace dovetail::tools {
 namespace {
 
 struct StatusFlags {
-  std::string server = kDefaultServer;
+  ClientFlags client;
   bool quiet = false;
 };
 
@@ -33,23 +33,33 @@ void Print(const v1::GetStatusResponse& r) {
               r.running_sequences(), r.waiting_sequences(), r.kv_blocks_used(), r.kv_blocks_total(),
               static_cast<unsigned long long>(r.prompt_tokens()),
               static_cast<unsigned long long>(r.generated_tokens()));
-  std::printf("%-10s %-9s %-8s %7s %10s %10s %9s %12s %8s\n", "worker", "state", "isa", "threads",
-              "planned", "resident", "read", "steps", "restarts");
+  std::printf("prefix cache %llu of %llu prompt tokens found   preempted %llu   steps %llu\n",
+              static_cast<unsigned long long>(r.prefix_cached_tokens()),
+              static_cast<unsigned long long>(r.prefix_queried_tokens()),
+              static_cast<unsigned long long>(r.preemptions()),
+              static_cast<unsigned long long>(r.steps()));
+  std::printf("%-10s %-9s %-8s %7s %10s %10s %10s %9s %10s %9s %8s\n", "worker", "state", "isa",
+              "threads", "planned", "in use", "peak", "read", "steps", "busy", "restarts");
   for (const v1::WorkerStatus& w : r.workers()) {
-    std::printf("%-10s %-9s %-8s %7u %7.0f MB %7.0f MB %4.1f GB/s %12llu %8u\n", w.name().c_str(),
-                w.attached() ? "attached" : "gone", w.isa().c_str(), w.num_threads(),
-                w.planned_bytes() / 1e6, w.resident_bytes() / 1e6, w.read_bandwidth_gb_per_s(),
-                static_cast<unsigned long long>(w.steps()), w.restarts());
+    std::printf("%-10s %-9s %-8s %7u %7.0f MB %7.0f MB %7.0f MB %4.1f GB/s %10llu %7.1f s %8u\n",
+                w.name().c_str(), w.attached() ? "attached" : "gone", w.isa().c_str(),
+                w.num_threads(), static_cast<double>(w.planned_bytes()) / 1e6,
+                static_cast<double>(w.resident_bytes()) / 1e6,
+                static_cast<double>(w.peak_resident_bytes()) / 1e6, w.read_bandwidth_gb_per_s(),
+                static_cast<unsigned long long>(w.steps()),
+                static_cast<double>(w.busy_microseconds()) / 1e6, w.restarts());
   }
 }
 
 int ShowStatus(const StatusFlags& flags) {
-  auto stub = v1::AdminService::NewStub(Dial(flags.server));
+  const auto channel = Dial(flags.client);
+  if (!channel.ok()) return ReportError(channel.status());
+  auto stub = v1::AdminService::NewStub(*channel);
   grpc::ClientContext context;
-  SetDeadline(&context, std::chrono::seconds(5));
+  PrepareCall(flags.client, std::chrono::seconds(5), &context);
   v1::GetStatusResponse response;
   const grpc::Status status = stub->GetStatus(&context, {}, &response);
-  if (!status.ok()) return ReportError(ClientStatus(status, flags.server));
+  if (!status.ok()) return ReportError(ClientStatus(status, flags.client));
   if (flags.quiet) {
     std::printf("%s\n", StateText(response.state()).c_str());
   } else {
@@ -63,7 +73,7 @@ int ShowStatus(const StatusFlags& flags) {
 void AddStatus(CLI::App* app, int* exit_code) {
   auto flags = std::make_shared<StatusFlags>();
   CLI::App* command = app->add_subcommand("status", "State, workers and queue of a running server");
-  command->add_option("--server", flags->server, "gRPC address")->capture_default_str();
+  AddClientFlags(command, &flags->client);
   command->add_flag("--quiet,-q", flags->quiet, "only the state, in one word or two");
   command->callback([flags, exit_code] { *exit_code = ShowStatus(*flags); });
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/packed_layout.h"
 #include "worker/layers/mlp.h"
 #include "worker/layers/router.h"
 
@@ -13,10 +14,11 @@ namespace {
 // about as much as some rows of products.
 int64_t PanelWork(int64_t rows) { return rows + 4; }
 
-// The first panel that begins at or after `work`, if panel 0 begins at `first`.
-int64_t PanelAt(int64_t work, int64_t first, int64_t panel_work, int64_t panels) {
-  const int64_t at = (std::max<int64_t>(work - first, 0) + panel_work - 1) / panel_work;
-  return std::min(at, panels);
+int64_t CeilDiv(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
+
+// The first unit that begins at or after `work`, if unit 0 begins at `first`.
+int64_t UnitAt(int64_t work, int64_t first, int64_t unit_work, int64_t units) {
+  return std::min(CeilDiv(std::max<int64_t>(work - first, 0), unit_work), units);
 }
 
 }  // namespace
@@ -68,23 +70,47 @@ void Moe::ComputeParts(StepContext& step, const LinearInput& normed) const {
       .shared_activated =
           LinearInput(ws.gate, config_.shared_intermediate_size, shared_down_forms_, ws.inner_act)};
   Gather(step, inputs);
-  const auto panels_of = [&](const ExpertLinear ExpertRange::*matrix) {
-    return has_experts() ? (w_.experts.front().*matrix).first.panels() : 0;
+  // As in a dense mlp: whole activation blocks of gate and up go on at once, where there are enough
+  // of them to share.
+  const int num_threads = step.pool.num_threads();
+  Panels up_panels = UpPanels();
+  const int64_t units = NumUnits(step, up_panels);
+  const bool at_once = units % num_threads == 0 || units >= 8 * num_threads;
+  if (!at_once) up_panels.expert_unit = up_panels.shared_unit = 1;
+  ForPanels(step, up_panels, [&](int32_t index, int64_t begin, int64_t end) {
+    const Part part = PartOf(step, inputs, index);
+    const Product gate = {&part.gate_proj, part.gate}, up = {&part.up_proj, part.up};
+    const Range columns = RunProductSlice(step, gate, part.input, part.rows, begin, end);
+    RunProductSlice(step, up, part.input, part.rows, begin, end);
+    if (at_once) ActivatePart(step, part, columns);
+  });
+  if (!at_once) Activate(step, inputs);
+  ForPanels(step, DownPanels(), [&](int32_t index, int64_t begin, int64_t end) {
+    const Part part = PartOf(step, inputs, index);
+    const Product down = {&part.down_proj, part.y};
+    RunProductSlice(step, down, part.activated, part.rows, begin, end);
+  });
+}
+
+Moe::Panels Moe::UpPanels() const {
+  const auto unit_of = [](const Linear& down) {
+    return std::max(down.activation_block(), kPanelRows) / kPanelRows;
   };
-  ForPanels(step, panels_of(&ExpertRange::gate), w_.shared_gate_proj.panels(),
-            [&](int32_t index, int64_t begin, int64_t end) {
-              const Part part = PartOf(step, inputs, index);
-              const Product gate = {&part.gate_proj, part.gate}, up = {&part.up_proj, part.up};
-              RunProductSlice(step, gate, part.input, part.rows, begin, end);
-              RunProductSlice(step, up, part.input, part.rows, begin, end);
-            });
-  Activate(step, inputs);
-  ForPanels(step, panels_of(&ExpertRange::down), w_.shared_down_proj.panels(),
-            [&](int32_t index, int64_t begin, int64_t end) {
-              const Part part = PartOf(step, inputs, index);
-              const Product down = {&part.down_proj, part.y};
-              RunProductSlice(step, down, part.activated, part.rows, begin, end);
-            });
+  Panels panels;
+  if (has_experts()) {
+    panels.of_expert = w_.experts.front().gate.first.panels();
+    panels.expert_unit = unit_of(w_.experts.front().down.first);
+  }
+  if (has_shared()) {
+    panels.of_shared = w_.shared_gate_proj.panels();
+    panels.shared_unit = unit_of(w_.shared_down_proj);
+  }
+  return panels;
+}
+
+Moe::Panels Moe::DownPanels() const {
+  return {.of_expert = has_experts() ? w_.experts.front().down.first.panels() : 0,
+          .of_shared = w_.shared_down_proj.panels()};
 }
 
 Range Moe::OwnPairs(const StepContext& step) const {
@@ -141,27 +167,41 @@ Moe::Part Moe::PartOf(const StepContext& step, const Inputs& inputs, int32_t par
           rows};
 }
 
+int64_t Moe::NumUnits(const StepContext& step, const Panels& panels) const {
+  int64_t units = 0;
+  for (int32_t part = 0; part < num_parts(); ++part) {
+    if (RowsOfPart(step, part) > 0) units += UnitsOf(panels, part);
+  }
+  return units;
+}
+
+int64_t Moe::UnitsOf(const Panels& panels, int32_t part) const {
+  return part == num_experts() ? CeilDiv(panels.of_shared, panels.shared_unit)
+                               : CeilDiv(panels.of_expert, panels.expert_unit);
+}
+
 template <typename Fn>
-void Moe::ForPanels(StepContext& step, int64_t expert_panels, int64_t shared_panels,
-                    const Fn& fn) const {
-  const auto panels_of = [&](int32_t part) {
-    return part == num_experts() ? shared_panels : expert_panels;
+void Moe::ForPanels(StepContext& step, const Panels& panels, const Fn& fn) const {
+  const auto work_of_unit = [&](int32_t part) {
+    const bool shared = part == num_experts();
+    return (shared ? panels.shared_unit : panels.expert_unit) * PanelWork(RowsOfPart(step, part));
   };
   int64_t total = 0;
   for (int32_t part = 0; part < num_parts(); ++part) {
-    const int32_t rows = RowsOfPart(step, part);
-    if (rows > 0) total += panels_of(part) * PanelWork(rows);
+    if (RowsOfPart(step, part) > 0) total += UnitsOf(panels, part) * work_of_unit(part);
   }
   step.pool.Run([&](int idx, int n) {
     const Range mine = Slice(total, idx, n);
     int64_t first = 0;  // work of the parts before this one
     for (int32_t part = 0; part < num_parts() && first < mine.end; ++part) {
-      const int32_t rows = RowsOfPart(step, part);
-      if (rows == 0) continue;
-      const int64_t work = PanelWork(rows);
-      const int64_t begin = PanelAt(mine.begin, first, work, panels_of(part));
-      const int64_t end = PanelAt(mine.end, first, work, panels_of(part));
-      first += panels_of(part) * work;
+      if (RowsOfPart(step, part) == 0) continue;
+      const bool shared = part == num_experts();
+      const int64_t work = work_of_unit(part), units = UnitsOf(panels, part);
+      const int64_t unit = shared ? panels.shared_unit : panels.expert_unit;
+      const int64_t begin = UnitAt(mine.begin, first, work, units) * unit;
+      const int64_t end = std::min(UnitAt(mine.end, first, work, units) * unit,
+                                   shared ? panels.of_shared : panels.of_expert);
+      first += units * work;
       if (begin < end) fn(part, begin, end);
     }
   });
@@ -261,6 +301,14 @@ void Moe::Activate(StepContext& step, const Inputs& inputs) const {
       inputs.shared_activated.Quantize(step.kernels, first - pairs, end - pairs);
     }
   });
+}
+
+void Moe::ActivatePart(StepContext& step, const Part& part, const Range& columns) const {
+  const int32_t begin = static_cast<int32_t>(columns.begin),
+                end = static_cast<int32_t>(columns.end);
+  const Gated gated = {activation_, part.gate, part.up, part.gate, part.gate_proj.out_features};
+  RunGated(step, gated, 0, part.rows, begin, end);
+  part.activated.Quantize(step.kernels, 0, part.rows, begin, end);
 }
 
 void Moe::Combine(StepContext& step) const {

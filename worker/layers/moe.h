@@ -91,13 +91,23 @@ class Moe : public Layer {
   void ComputeParts(StepContext& step, const LinearInput& normed) const;
   void Gather(StepContext& step, const Inputs& inputs) const;
   void Activate(StepContext& step, const Inputs& inputs) const;
+  void ActivatePart(StepContext& step, const Part& part, const Range& columns) const;
   void Combine(StepContext& step) const;
 
-  // Runs fn(part, first panel, past the last) for all panels of all parts in one phase: so many of
-  // each expert, so many of the shared one. Threads share by work.
+  // The panels of a matrix that each expert has, and of that of the shared one; a unit is so many
+  // of them that one thread computes.
+  struct Panels {
+    int64_t of_expert = 0, of_shared = 0;
+    int64_t expert_unit = 1, shared_unit = 1;
+  };
+  Panels UpPanels() const;
+  Panels DownPanels() const;
+  int64_t UnitsOf(const Panels& panels, int32_t part) const;
+  int64_t NumUnits(const StepContext& step, const Panels& panels) const;
+  // Runs fn(part, first panel, past the last) for all panels of all parts in one phase. Threads
+  // share by work.
   template <typename Fn>
-  void ForPanels(StepContext& step, int64_t expert_panels, int64_t shared_panels,
-                 const Fn& fn) const;
+  void ForPanels(StepContext& step, const Panels& panels, const Fn& fn) const;
 
   MoeWeights w_;
   model::ExpertConfig config_;

@@ -8,12 +8,14 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/testing/byte_tokenizer.h"
 #include "tests/testing/fake_pipeline.h"
 #include "tests/testing/status_matchers.h"
 
 namespace dovetail::coordinator {
 namespace {
 
+using ::dovetail::testing::ByteTokenizer;
 using ::dovetail::testing::FakeWorkers;
 using ::dovetail::testing::StatusIs;
 using ::testing::ElementsAre;
@@ -21,62 +23,12 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::StartsWith;
 
-constexpr int kBos = 256;
-constexpr int kEnd = 257;
-constexpr int kUserMark = 258;
-constexpr int kAnswerMark = 259;
-constexpr int kVocab = 260;
+constexpr int kBos = testing::ByteTokenizer::kBos;
+constexpr int kEnd = testing::ByteTokenizer::kEnd;
+constexpr int kUserMark = testing::ByteTokenizer::kUserMark;
+constexpr int kAnswerMark = testing::ByteTokenizer::kAnswerMark;
+constexpr int kVocab = testing::ByteTokenizer::kVocab;
 constexpr int kContext = 64;
-
-// A token a byte, and four special tokens.
-class ByteTokenizer : public model::Tokenizer {
- public:
-  explicit ByteTokenizer(bool has_vocab = true) : has_vocab_(has_vocab) {}
-
-  absl::StatusOr<std::vector<model::TokenId>> Encode(
-      absl::string_view text, const model::EncodeOptions& options) const override {
-    std::vector<model::TokenId> ids;
-    if (options.add_special) ids.push_back(kBos);
-    while (!text.empty()) {
-      if (text[0] == '\xff') return absl::InvalidArgumentError("byte 0 is not UTF-8");
-      bool special = false;
-      for (int id = kBos; options.parse_special && id < kVocab; ++id) {
-        const std::string name = TokenBytes(id, true);
-        if (text.substr(0, name.size()) != name) continue;
-        ids.push_back(id);
-        text.remove_prefix(name.size());
-        special = true;
-        break;
-      }
-      if (special) continue;
-      ids.push_back(static_cast<unsigned char>(text[0]));
-      text.remove_prefix(1);
-    }
-    return ids;
-  }
-  std::string TokenBytes(model::TokenId id, bool special) const override {
-    constexpr const char* kNames[] = {"<s>", "<end>", "<user>", "<answer>"};
-    if (id >= kBos) return special ? kNames[id - kBos] : "";
-    return std::string(1, static_cast<char>(id));
-  }
-  std::string Decode(absl::Span<const model::TokenId> ids, bool special) const override {
-    std::string text;
-    for (model::TokenId id : ids) text += TokenBytes(id, special);
-    return text;
-  }
-  int vocab_size() const override { return kVocab; }
-  bool has_vocab() const override { return has_vocab_; }
-  std::optional<model::TokenId> bos() const override { return kBos; }
-  std::optional<model::TokenId> eos() const override { return kEnd; }
-  bool add_bos() const override { return true; }
-  absl::Span<const model::TokenId> end_of_generation() const override { return ends_; }
-  std::optional<model::TokenId> FindToken(absl::string_view) const override { return {}; }
-  bool IsSpecial(model::TokenId id) const override { return id >= kBos; }
-
- private:
-  const bool has_vocab_;
-  const std::vector<model::TokenId> ends_ = {kEnd};
-};
 
 class RecordingEvents : public EventSink {
  public:
@@ -120,15 +72,16 @@ class GenerationTest : public ::testing::Test {
     template_ = *std::move(parsed);
     Start();
   }
-  void Start(int max_new_tokens = 0) {
+  void Start(int max_new_tokens = 0, int context = kContext) {
     service_.reset();
     engine_.reset();
     EngineOptions options;
     options.shape.max_rows = 64;
     options.shape.max_sequences = 4;
     options.shape.max_logit_rows = 4;
-    options.shape.context_length = kContext;
-    options.shape.num_kv_blocks = 8;
+    options.shape.context_length = context;
+    options.shape.num_kv_blocks = context / 8;
+    options.shape.vocab_size = kVocab;
     options.vocab_size = kVocab;
     options.hidden_size = 4;
     workers_ = std::make_shared<FakeWorkers>(options.shape, kVocab, 4);
@@ -143,7 +96,7 @@ class GenerationTest : public ::testing::Test {
     engine_ = std::make_unique<Engine>(options);
     engine_->SetPipeline(workers_->MakePipeline());
     service_ = std::make_unique<GenerationService>("tiny", &config_, &tokenizer_, template_.get(),
-                                                   engine_.get(), kContext, max_new_tokens);
+                                                   engine_.get(), context, max_new_tokens);
   }
   std::vector<GenerationEvent> Run(const GenerationRequest& request) {
     auto events = std::make_shared<RecordingEvents>();
@@ -279,6 +232,118 @@ TEST_F(GenerationTest, SeedsDifferUnlessGiven) {
   EXPECT_NE(Run(Text("x"))[0].seed, first);
 }
 
+TEST_F(GenerationTest, LogprobsComeWithTheirTokens) {
+  GenerationRequest request = Text("x");
+  request.logprobs = 2;
+  answer_ = "\xc3\xa9!";
+  const std::vector<GenerationEvent> events = Run(request);
+  EXPECT_EQ(TextOf(events), "é!");
+  ASSERT_EQ(events[0].details.size(), 1u) << "even where the text is not complete";
+  EXPECT_EQ(events[0].text, "");
+  EXPECT_EQ(events[0].details[0].bytes, "\xc3");
+  EXPECT_LE(events[0].details[0].logprob.value(), 0.0f);
+  EXPECT_EQ(events[0].details[0].top.size(), 2u);
+  EXPECT_TRUE(events.back().details.empty()) << "the end token is not shown";
+}
+
+TEST_F(GenerationTest, EchoesThePrompt) {
+  for (const bool logprobs : {false, true}) {
+    for (const int max_tokens : {0, 2}) {
+      GenerationRequest request = Text("hi");
+      request.stop = {"h"};  // of the answer alone
+      answer_ = "ab";
+      request.echo = true;
+      request.max_tokens = max_tokens;
+      if (logprobs) request.logprobs = 0;
+      const std::vector<GenerationEvent> events = Run(request);
+      EXPECT_EQ(TextOf(events), max_tokens == 0 ? "hi" : "hiab");
+      EXPECT_THAT(events[0].tokens, ElementsAre(kBos, 'h', 'i'));
+      EXPECT_EQ(events.back().reason, FinishReason::kLength);
+      EXPECT_EQ(events.back().usage.completion_tokens, max_tokens);
+      ASSERT_EQ(events[0].details.size(), logprobs ? 3u : 0u);
+      if (!logprobs) continue;
+      EXPECT_FALSE(events[0].details[0].logprob.has_value());
+      EXPECT_FALSE(events[0].details[0].in_text);
+      EXPECT_EQ(events[0].details[2].bytes, "i");
+      EXPECT_TRUE(events[0].details[2].logprob.has_value());
+    }
+  }
+  GenerationRequest ids;
+  ids.input = std::vector<int32_t>{kBos, 'h', 'i'};
+  ids.echo = true;
+  ids.max_tokens = 0;
+  EXPECT_EQ(TextOf(Run(ids)), "hi");
+}
+
+TEST_F(GenerationTest, StopTokensEndWithoutTheirText) {
+  answer_ = "one.two";
+  GenerationRequest request = Text("x");
+  request.stop_token_ids = {'.'};
+  const std::vector<GenerationEvent> events = Run(request);
+  EXPECT_EQ(TextOf(events), "one");
+  EXPECT_EQ(events.back().reason, FinishReason::kStop);
+}
+
+TEST_F(GenerationTest, AFormatDecidesWhichTokensMayCome) {
+  answer_ = "no!";  // what the model would rather say
+  GenerationRequest request = Text("x");
+  request.format = GrammarSpec{GrammarKind::kRegex, "(yes|maybe), [0-9]{3}", "guided_regex"};
+  const std::string text = TextOf(Run(request));
+  EXPECT_EQ(text.substr(text.find(',')).size(), 5u) << text;
+  EXPECT_TRUE(text.rfind("yes, ", 0) == 0 || text.rfind("maybe, ", 0) == 0) << text;
+  EXPECT_EQ(engine_->WaitIdle(absl::Seconds(10)), 0);
+}
+
+TEST_F(GenerationTest, ABadFormatNamesItsField) {
+  GenerationRequest request = Text("x");
+  request.format = GrammarSpec{GrammarKind::kRegex, "(", "guided_regex"};
+  EXPECT_THAT(Refusal(request), StatusIs(absl::StatusCode::kInvalidArgument,
+                                         HasSubstr("`guided_regex` cannot be used: ")));
+}
+
+TEST_F(GenerationTest, CallsOfToolsAreEventsOfTheirOwn) {
+  answer_ = "Ok.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"n\": 3}}\n</tool_call>";
+  GenerationRequest request;
+  request.input = std::vector<ChatMessage>{{"user", "h"}};
+  request.chat.tools = nlohmann::ordered_json::parse(
+      R"([{"type":"function","function":{"name":"f","parameters":{"type":"object",)"
+      R"("properties":{"n":{"type":"integer"}}}}}])");
+  Start(/*max_new_tokens=*/0, /*context=*/2048);
+  AnswerDelta answer;
+  const std::vector<GenerationEvent> events = Run(request);
+  for (const GenerationEvent& event : events) answer.Add(event);
+  EXPECT_EQ(answer.text, "Ok.");
+  ASSERT_EQ(answer.tool_calls.size(), 1u);
+  EXPECT_EQ(answer.tool_calls[0].name, "f");
+  EXPECT_EQ(answer.tool_calls[0].arguments, "{\"n\": 3}");
+  EXPECT_EQ(events.back().reason, FinishReason::kToolCalls);
+  EXPECT_THAT(tokenizer_.Decode(prompt_, true), HasSubstr("\"name\":\"f\""))
+      << "a template that knows no tools gets them in a system message";
+  // The model would talk, but it has to call.
+  answer_ = "no";
+  request.chat.tool_choice = ChatOptions::ToolChoice::kRequired;
+  request.max_tokens = 200;
+  AnswerDelta forced;
+  for (const GenerationEvent& event : Run(request)) forced.Add(event);
+  ASSERT_GE(forced.tool_calls.size(), 1u);
+  EXPECT_EQ(forced.tool_calls[0].name, "f");
+}
+
+TEST_F(GenerationTest, ThoughtsAreCounted) {
+  ASSERT_OK_AND_ASSIGN(template_,
+                       model::ChatTemplate::Parse("{{ messages[0].content }}{# <think> #}"));
+  Start();
+  answer_ = "<think>hm</think>yes";
+  GenerationRequest request;
+  request.input = std::vector<ChatMessage>{{"user", "h"}};
+  AnswerDelta answer;
+  const std::vector<GenerationEvent> events = Run(request);
+  for (const GenerationEvent& event : events) answer.Add(event);
+  EXPECT_EQ(answer.reasoning, "hm");
+  EXPECT_EQ(answer.text, "yes");
+  EXPECT_EQ(events.back().usage.reasoning_tokens, 10) << "hm and its closing mark";
+}
+
 TEST_F(GenerationTest, NamesTheFieldOfEveryBadParameter) {
   const auto expect = [&](const std::function<void(GenerationRequest*)>& change,
                           const std::string& message) {
@@ -294,6 +359,31 @@ TEST_F(GenerationTest, NamesTheFieldOfEveryBadParameter) {
          "`temperature` must be at least 0 and at most 2, got nan");
   expect([](auto* r) { r->top_p = 0; }, "`top_p` must be above 0 and at most 1, got 0");
   expect([](auto* r) { r->min_p = 1.5f; }, "`min_p` must be at least 0 and at most 1, got 1.5");
+  expect([](auto* r) { r->presence_penalty = 2.5f; },
+         "`presence_penalty` must be at least -2 and at most 2, got 2.5");
+  expect([](auto* r) { r->frequency_penalty = -3; },
+         "`frequency_penalty` must be at least -2 and at most 2, got -3");
+  expect([](auto* r) { r->repetition_penalty = 0; },
+         "`repetition_penalty` must be above 0 and at most 10, got 0");
+  expect([](auto* r) { r->min_tokens = -1; }, "`min_tokens` must be at least 0, got -1");
+  expect([](auto* r) { r->logprobs = 21; }, "`logprobs` must be at most 20, got 21");
+  expect(
+      [](auto* r) {
+        r->logit_bias = {{260, 1}};
+      },
+      "`logit_bias` has token id 260; the vocabulary has ids 0 to 259");
+  expect(
+      [](auto* r) {
+        r->logit_bias = {{1, 101}};
+      },
+      "`logit_bias` must be at least -100 and at most 100, got 101");
+  expect(
+      [](auto* r) {
+        r->logit_bias.assign(301, {1, 1});
+      },
+      "`logit_bias` may have at most 300 tokens, got 301");
+  expect([](auto* r) { r->stop_token_ids = {-1}; },
+         "`stop_token_ids` has token id -1; the vocabulary has ids 0 to 259");
   expect([](auto* r) { r->top_k = -2; }, "`top_k` must be at least 0, got -2");
   expect([](auto* r) { r->max_tokens = -4; }, "`max_tokens` must be at least 1, got -4");
   expect([](auto* r) { r->max_tokens = 0; }, "`max_tokens` must be at least 1, got 0");

@@ -108,7 +108,8 @@ TEST(HttpServerTest, RefusesBadRequestsWithTheRightStatus) {
       {R"({"prompt":"a","max_tokens":-4})", 400, "max_tokens", nullptr,
        "`max_tokens` must be at least 1, got -4"},
       {R"({"prompt":"a","temperature":9})", 400, "temperature", nullptr, "got 9"},
-      {R"({"prompt":"a","n":2})", 400, "n", "unsupported_parameter", "`n` is not supported"},
+      {R"({"prompt":"a","suffix":"b"})", 400, "suffix", "unsupported_parameter",
+       "`suffix` is not supported"},
       {R"({"prompt":"a","model":"x"})", 404, "model", "model_not_found", "`x` does not exist"},
       {R"({"prompt":[9999]})", 400, "prompt", nullptr, "9999"},
       {R"({"prompt":"a","stop":[""]})", 400, "stop", nullptr, "empty"},
@@ -314,7 +315,7 @@ TEST(HttpServerTest, MalformedHttpIs400) {
            "POST /v1/completions HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
            "POST /v1/completions HTTP/1.1\r\nContent-Length: 3\r\n"
            "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-           "POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+           "POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
        }) {
     RawClient client(server.port());
     client.Send(bytes);

@@ -99,6 +99,127 @@ TEST(HttpStreamTest, CompletionChunksOfTwoPrompts) {
   EXPECT_EQ(events.back(), "[DONE]");
 }
 
+// The client library takes the first chunk that it sees for choice 0, and adds strings up.
+TEST(HttpStreamTest, ChoicesOfOnePromptBeginInOrder) {
+  TestServer server;
+  const RawResponse response =
+      Post(server.port(), kChat,
+           R"({"messages":[{"role":"user","content":"hi"}],"max_tokens":3,"n":3,"stream":true,)"
+           R"("stream_options":{"include_usage":true}})");
+  const std::vector<std::string> events = Events(response.body);
+  std::vector<int> roles(3), finished(3);
+  for (size_t i = 0; i + 2 < events.size(); ++i) {
+    const json choice = json::parse(events[i]).at("choices").at(0);
+    const int index = choice.at("index");
+    if (i < 3) {
+      EXPECT_EQ(index, static_cast<int>(i));
+    }
+    roles[index] += choice.at("delta").count("role");
+    finished[index] += choice.at("finish_reason") == "length";
+  }
+  EXPECT_EQ(roles, std::vector<int>({1, 1, 1}));
+  EXPECT_EQ(finished, std::vector<int>({1, 1, 1}));
+  const json usage = json::parse(events[events.size() - 2]).at("usage");
+  EXPECT_EQ(usage.at("completion_tokens"), 9);
+  EXPECT_EQ(usage.at("total_tokens"), usage.at("prompt_tokens").get<int>() + 9)
+      << "the prompt counts once";
+}
+
+TEST(HttpStreamTest, CallsOfToolsAsTheClientLibraryAddsThemUp) {
+  TestServer server;
+  const std::string fields =
+      R"("messages":[{"role":"user","content":"hi"}],"max_tokens":200,"tools":[{"type":)"
+      R"("function","function":{"name":"f","parameters":{"type":"object","properties":)"
+      R"({"n":{"enum":[7]}},"required":["n"],"additionalProperties":false}}}],)"
+      R"("tool_choice":{"type":"function","function":{"name":"f"}})";
+  const RawResponse response =
+      Post(server.port(), kChat, absl::StrCat("{", fields, ",\"stream\":true}"));
+  ASSERT_EQ(response.status, 200) << response.body;
+  const std::vector<std::string> events = Events(response.body);
+  std::string arguments, finish;
+  int heads = 0;
+  for (size_t i = 0; i + 1 < events.size(); ++i) {
+    const json choice = json::parse(events[i]).at("choices").at(0);
+    if (!choice.at("finish_reason").is_null()) finish = choice.at("finish_reason");
+    const json& delta = choice.at("delta");
+    EXPECT_TRUE(delta.value("content", "").empty()) << delta;
+    if (delta.count("tool_calls") == 0) continue;
+    for (const json& call : delta.at("tool_calls")) {
+      EXPECT_EQ(call.at("index"), 0);
+      const bool head = heads == 0;
+      EXPECT_EQ(call.count("id"), head) << "once only";
+      EXPECT_EQ(call.count("type"), head);
+      EXPECT_EQ(call.at("function").count("name"), head);
+      heads += call.count("id");
+      arguments += call.at("function").at("arguments").get<std::string>();
+    }
+  }
+  EXPECT_EQ(heads, 1);
+  EXPECT_EQ(finish, "tool_calls");
+  EXPECT_EQ(json::parse(arguments), json::parse(R"({"n":7})"));
+  const RawResponse whole = Post(server.port(), kChat, absl::StrCat("{", fields, "}"));
+  const json message = json::parse(whole.body).at("choices").at(0).at("message");
+  EXPECT_TRUE(message.at("content").is_null());
+  EXPECT_EQ(
+      json::parse(message.at("tool_calls").at(0).at("function").at("arguments").get<std::string>()),
+      json::parse(R"({"n":7})"));
+}
+
+// lm-eval's local-completions: the logprobs of the prompt's tokens, given as ids.
+TEST(HttpStreamTest, EchoedPromptsTellTheirLogprobs) {
+  TestServer server;
+  for (const int max_tokens : {0, 1}) {
+    const RawResponse response =
+        Post(server.port(), kCompletion,
+             absl::StrCat(R"({"prompt":[[50,51,52],[60,61]],"max_tokens":)", max_tokens,
+                          R"(,"logprobs":1,"echo":true,"temperature":0,"seed":1234})"));
+    ASSERT_EQ(response.status, 200) << response.body;
+    const json choices = json::parse(response.body).at("choices");
+    ASSERT_EQ(choices.size(), 2u);
+    const size_t lengths[] = {3, 2};
+    for (size_t i = 0; i < 2; ++i) {
+      const json& logprobs = choices[i].at("logprobs");
+      for (const char* key : {"tokens", "token_logprobs", "top_logprobs", "text_offset"}) {
+        EXPECT_EQ(logprobs.at(key).size(), lengths[i] + max_tokens) << key;
+      }
+      EXPECT_TRUE(logprobs.at("token_logprobs")[0].is_null());
+      EXPECT_TRUE(logprobs.at("token_logprobs")[1].is_number());
+      EXPECT_EQ(logprobs.at("top_logprobs")[1].size(), 1u);
+    }
+  }
+}
+
+TEST(HttpStreamTest, LogprobsOfAStreamAddUpToTheWhole) {
+  TestServer server;
+  const std::string fields =
+      R"("messages":[{"role":"user","content":"hi"}],"max_tokens":5,"logprobs":true,)"
+      R"("top_logprobs":2)";
+  const json whole = json::parse(Post(server.port(), kChat, absl::StrCat("{", fields, "}")).body);
+  json content = json::array();
+  const RawResponse stream =
+      Post(server.port(), kChat, absl::StrCat("{", fields, ",\"stream\":true}"));
+  for (const std::string& event : Events(stream.body)) {
+    if (event == "[DONE]") continue;
+    const json logprobs = json::parse(event).at("choices").at(0).at("logprobs");
+    if (logprobs.is_null()) continue;
+    for (const json& token : logprobs.at("content")) content.push_back(token);
+  }
+  EXPECT_EQ(content.size(), 5u);
+  EXPECT_EQ(content, whole.at("choices").at(0).at("logprobs").at("content"));
+}
+
+TEST(HttpStreamTest, AFormatIsRefusedBeforeTheStreamBegins) {
+  TestServer server;
+  const RawResponse response =
+      Post(server.port(), kChat,
+           R"({"messages":[{"role":"user","content":"hi"}],"stream":true,"response_format":)"
+           R"({"type":"json_schema","json_schema":{"name":"n","schema":{"type":"nonsense"}}}})");
+  EXPECT_EQ(response.status, 400);
+  const json error = json::parse(response.body).at("error");
+  EXPECT_EQ(error.at("param"), "response_format");
+  EXPECT_EQ(error.at("type"), "invalid_request_error");
+}
+
 TEST(HttpStreamTest, ConnectionServesTheNextRequestAfterAStream) {
   TestServer server;
   RawClient client(server.port());

@@ -56,7 +56,8 @@ TestServer::TestServer(TestServerOptions options) {
                           .max_sequences = options.max_sequences,
                           .max_logit_rows = options.max_sequences,
                           .context_length = kTestContext,
-                          .num_kv_blocks = options.max_sequences * kTestContext / kKvBlockTokens};
+                          .num_kv_blocks = options.max_sequences * kTestContext / kKvBlockTokens,
+                          .vocab_size = config.vocab_size};
   engine_options.vocab_size = config.vocab_size;
   engine_options.hidden_size = config.hidden_size;
   engine_options.chunk_size = 32;
@@ -70,7 +71,14 @@ TestServer::TestServer(TestServerOptions options) {
   generation = std::make_unique<GenerationService>(kTestModel, &config, tokenizer.get(),
                                                    chat_template.get(), engine.get(), kTestContext,
                                                    /*max_new_tokens=*/0);
+  generation->set_metrics(&metrics);
   HttpApi api;
+  api.keys = options.keys;
+  api.metrics = [this] {
+    MetricsText text;
+    metrics.Write(&text);
+    return text.text();
+  };
   api.generation = generation.get();
   api.engine = engine.get();
   api.health = [this] {

@@ -13,6 +13,7 @@
 #include "coordinator/engine.h"
 #include "coordinator/generation.h"
 #include "coordinator/http/http_server.h"
+#include "coordinator/request_metrics.h"
 #include "model/chat_template/chat_template.h"
 #include "model/gguf/gguf_file.h"
 #include "model/model_config.h"
@@ -26,6 +27,7 @@ inline constexpr int kTestContext = 256;
 
 struct TestServerOptions {
   HttpServerOptions http;
+  ApiKeys keys;
   int max_queue = 256;
   int max_sequences = 16;
   bool with_pipeline = true;
@@ -58,6 +60,7 @@ class TestServer {
   std::unique_ptr<Engine> engine;
   std::unique_ptr<GenerationService> generation;
   std::atomic<bool> ready{true};
+  RequestMetrics metrics;
   std::unique_ptr<HttpServer> http;
 };
 

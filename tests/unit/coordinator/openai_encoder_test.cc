@@ -1,5 +1,7 @@
 #include "coordinator/http/openai_encoder.h"
 
+#include <cmath>
+
 #include "gtest/gtest.h"
 
 namespace dovetail::coordinator {
@@ -16,6 +18,21 @@ AnswerIdentity Identity(OpenAiEndpoint endpoint, bool include_usage = false) {
   return identity;
 }
 
+AnswerDelta Text(const std::string& text) {
+  AnswerDelta delta;
+  delta.text = text;
+  return delta;
+}
+
+TokenDetail Detail(const std::string& bytes, float logprob) {
+  TokenDetail detail;
+  detail.bytes = bytes;
+  detail.in_text = true;
+  detail.logprob = logprob;
+  detail.top = {{bytes, logprob}, {"\xe2", -HUGE_VALF}};
+  return detail;
+}
+
 constexpr RequestUsage kUsage = {.prompt_tokens = 5, .completion_tokens = 3, .cached_tokens = 2};
 
 #define USAGE                                                             \
@@ -30,7 +47,7 @@ constexpr RequestUsage kUsage = {.prompt_tokens = 5, .completion_tokens = 3, .ca
 
 TEST(OpenAiEncoderTest, WholeChat) {
   const OpenAiEncoder encoder(Identity(OpenAiEndpoint::kChat));
-  EXPECT_EQ(encoder.Completion({{"Paris \"é\"\n", FinishReason::kStop}}, kUsage),
+  EXPECT_EQ(encoder.Completion({{Text("Paris \"é\"\n"), FinishReason::kStop}}, kUsage),
             R"({"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"m",)"
             R"("system_fingerprint":"dovetail-cis1-f16","choices":[{"index":0,"message":)"
             R"({"role":"assistant","content":"Paris \"é\"\n","refusal":null},"logprobs":null,)"
@@ -39,19 +56,21 @@ TEST(OpenAiEncoderTest, WholeChat) {
 
 TEST(OpenAiEncoderTest, WholeCompletionWithSeveralChoices) {
   const OpenAiEncoder encoder(Identity(OpenAiEndpoint::kCompletion));
-  EXPECT_EQ(encoder.Completion({{"a", FinishReason::kLength}, {"", FinishReason::kStop}}, kUsage),
+  EXPECT_EQ(encoder.Completion(
+                {{Text("a"), FinishReason::kLength}, {Text(""), FinishReason::kStop}}, kUsage),
             TEXT_HEAD R"({"index":0,"text":"a","logprobs":null,"finish_reason":"length"},)"
                       R"({"index":1,"text":"","logprobs":null,"finish_reason":"stop"}],)" USAGE
                       "}");
 }
 
 TEST(OpenAiEncoderTest, ChatEvents) {
+  int offset = 0;
   const OpenAiEncoder encoder(Identity(OpenAiEndpoint::kChat));
   EXPECT_EQ(encoder.RoleEvent(0),
             CHUNK_HEAD R"({"index":0,"delta":{"role":"assistant","content":""},)"
                        R"("logprobs":null,"finish_reason":null}]})"
                        "\n\n");
-  EXPECT_EQ(encoder.TextEvent(0, "Hi"),
+  EXPECT_EQ(encoder.DeltaEvent(0, Text("Hi"), &offset),
             CHUNK_HEAD R"({"index":0,"delta":{"content":"Hi"},"logprobs":null,)"
                        R"("finish_reason":null}]})"
                        "\n\n");
@@ -61,8 +80,9 @@ TEST(OpenAiEncoderTest, ChatEvents) {
 }
 
 TEST(OpenAiEncoderTest, UsageIsNullUntilItsOwnEvent) {
+  int offset = 0;
   const OpenAiEncoder encoder(Identity(OpenAiEndpoint::kChat, /*include_usage=*/true));
-  EXPECT_EQ(encoder.TextEvent(0, "Hi"),
+  EXPECT_EQ(encoder.DeltaEvent(0, Text("Hi"), &offset),
             CHUNK_HEAD R"({"index":0,"delta":{"content":"Hi"},"logprobs":null,)"
                        R"("finish_reason":null}],"usage":null})"
                        "\n\n");
@@ -70,14 +90,88 @@ TEST(OpenAiEncoderTest, UsageIsNullUntilItsOwnEvent) {
 }
 
 TEST(OpenAiEncoderTest, CompletionEvents) {
+  int offset = 0;
   const OpenAiEncoder encoder(Identity(OpenAiEndpoint::kCompletion));
   EXPECT_EQ(encoder.RoleEvent(0), "");
-  EXPECT_EQ(encoder.TextEvent(1, "x"),
+  EXPECT_EQ(encoder.DeltaEvent(1, Text("x"), &offset),
             "data: " TEXT_HEAD R"({"index":1,"text":"x","logprobs":null,"finish_reason":null}]})"
             "\n\n");
   EXPECT_EQ(encoder.FinishEvent(1, FinishReason::kStop),
             "data: " TEXT_HEAD R"({"index":1,"text":"","logprobs":null,"finish_reason":"stop"}]})"
             "\n\n");
+}
+
+TEST(OpenAiEncoderTest, ChatLogprobsShowBytes) {
+  AnswerIdentity identity = Identity(OpenAiEndpoint::kChat);
+  identity.logprobs = true;
+  const OpenAiEncoder encoder(identity);
+  AnswerDelta delta = Text("é");
+  delta.details = {Detail("é", -0.5f)};
+  int offset = 0;
+  EXPECT_EQ(encoder.DeltaEvent(0, delta, &offset),
+            CHUNK_HEAD R"({"index":0,"delta":{"content":"é"},"logprobs":{"content":[)"
+                       R"({"token":"é","logprob":-0.5,"bytes":[195,169],"top_logprobs":[)"
+                       R"({"token":"é","logprob":-0.5,"bytes":[195,169]},)"
+                       "{\"token\":\"\xEF\xBF\xBD\",\"logprob\":-9999.0,\"bytes\":[226]}]}],"
+                       R"("refusal":null},"finish_reason":null}]})"
+                       "\n\n");
+  delta.text.clear();  // a token whose text is not complete yet
+  EXPECT_NE(encoder.DeltaEvent(0, delta, &offset).find(R"("delta":{"content":""})"),
+            std::string::npos);
+}
+
+TEST(OpenAiEncoderTest, CompletionLogprobsCountCharacters) {
+  AnswerIdentity identity = Identity(OpenAiEndpoint::kCompletion);
+  identity.logprobs = true;
+  AnswerDelta answer = Text("éab");
+  answer.details = {Detail("é", 0), Detail("a", -1), Detail("</s>", -2), Detail("b", -3)};
+  answer.details[0].logprob.reset();
+  answer.details[2].in_text = false;
+  for (size_t i : {1, 2, 3}) answer.details[i].top.resize(1);
+  EXPECT_EQ(OpenAiEncoder(identity).Completion({{answer, FinishReason::kStop}}, kUsage),
+            TEXT_HEAD R"({"index":0,"text":"éab","logprobs":{"tokens":["é","a","</s>","b"],)"
+                      R"("token_logprobs":[null,-1.0,-2.0,-3.0],)"
+                      R"("top_logprobs":[null,{"a":-1.0},{"</s>":-2.0},{"b":-3.0}],)"
+                      R"("text_offset":[0,1,2,2]},"finish_reason":"stop"}],)" USAGE "}");
+  // Pieces of a stream go on counting.
+  int offset = 0;
+  const OpenAiEncoder encoder(identity);
+  AnswerDelta piece = Text("éa");
+  piece.details = {Detail("éa", -1)};
+  EXPECT_NE(encoder.DeltaEvent(0, piece, &offset).find(R"("text_offset":[0])"), std::string::npos);
+  const std::string second = encoder.DeltaEvent(0, piece, &offset);
+  EXPECT_NE(second.find(R"("text_offset":[2])"), std::string::npos) << second;
+  EXPECT_NE(second.find(R"({"éa":-1.0,"bytes:\\xe2":-9999.0})"), std::string::npos) << second;
+}
+
+TEST(OpenAiEncoderTest, ReasoningAndCallsOfTools) {
+  const OpenAiEncoder encoder(Identity(OpenAiEndpoint::kChat));
+  AnswerDelta first;
+  first.reasoning = "hm";
+  first.tool_calls = {{.index = 0, .id = "call_1", .name = "f", .arguments = ""}};
+  AnswerDelta second;
+  second.tool_calls = {{.index = 0, .arguments = "{\"a\":1}"},
+                       {.index = 1, .id = "call_2", .name = "g", .arguments = "{}"}};
+  int offset = 0;
+  EXPECT_EQ(encoder.DeltaEvent(0, first, &offset),
+            CHUNK_HEAD R"({"index":0,"delta":{"reasoning_content":"hm","tool_calls":[)"
+                       R"({"index":0,"id":"call_1","type":"function",)"
+                       R"("function":{"name":"f","arguments":""}}]},"logprobs":null,)"
+                       R"("finish_reason":null}]})"
+                       "\n\n");
+  EXPECT_NE(encoder.DeltaEvent(0, second, &offset)
+                .find(R"([{"index":0,"function":{"arguments":"{\"a\":1}"}},{"index":1,"id")"),
+            std::string::npos);
+  AnswerDelta whole;
+  whole.Add(first);
+  whole.Add(second);
+  EXPECT_NE(encoder.Completion({{whole, FinishReason::kToolCalls}}, kUsage)
+                .find(R"("message":{"role":"assistant","content":null,"refusal":null,)"
+                      R"("reasoning_content":"hm","tool_calls":[{"id":"call_1","type":"function",)"
+                      R"("function":{"name":"f","arguments":"{\"a\":1}"}},{"id":"call_2",)"
+                      R"("type":"function","function":{"name":"g","arguments":"{}"}}]},)"
+                      R"("logprobs":null,"finish_reason":"tool_calls")"),
+            std::string::npos);
 }
 
 TEST(OpenAiEncoderTest, ErrorsAreTheSameInBodyAndEvent) {

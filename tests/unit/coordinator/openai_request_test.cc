@@ -128,13 +128,9 @@ TEST(OpenAiRequestTest, CompletionsHaveOpenAisDefaultLength) {
 }
 
 TEST(OpenAiRequestTest, RefusesUnsupportedFieldsByName) {
-  for (const char* field :
-       {R"("n":2)", R"("logprobs":true)", R"("top_logprobs":3)", R"("logit_bias":{"5":1})",
-        R"("presence_penalty":0.5)", R"("frequency_penalty":-1)", R"("audio":{"voice":"x"})",
-        R"("response_format":{"type":"json_object"})", R"("tools":[{"type":"function"}])",
-        R"("tool_choice":"required")", R"("functions":[{}])", R"("modalities":["text","audio"])",
-        R"("reasoning_effort":"low")", R"("grammar":"root ::= x")", R"("repeat_penalty":1.1)",
-        R"("guided_json":{})", R"("chat_template":"x")", R"("continue_final_message":true)"}) {
+  for (const char* field : {R"("audio":{"voice":"x"})", R"("typical_p":0.5)", R"("functions":[{}])",
+                            R"("modalities":["text","audio"])", R"("mirostat":2)",
+                            R"("chat_template":"x")", R"("continue_final_message":true)"}) {
     const ApiError error = ParseError(kChat, ChatBody(field));
     const std::string name(field + 1, std::string(field + 1).find('"'));
     EXPECT_EQ(error.status, 400) << field;
@@ -142,13 +138,12 @@ TEST(OpenAiRequestTest, RefusesUnsupportedFieldsByName) {
     EXPECT_EQ(error.param, name);
     EXPECT_THAT(error.message, HasSubstr(absl::StrCat("`", name, "` is not supported")));
   }
-  for (const char* field : {R"("best_of":3)", R"("echo":true)", R"("suffix":"end")",
-                            R"("logprobs":0)", R"("logprobs":5)", R"("n":0)"}) {
+  for (const char* field : {R"("best_of":3)", R"("n":2,"best_of":1)", R"("suffix":"end")"}) {
     EXPECT_EQ(ParseError(kCompletion, CompletionBody(field)).code, "unsupported_parameter")
         << field;
   }
-  EXPECT_EQ(ParseError(kChat, ChatBody(R"("n":2)")).message,
-            "`n` is not supported; leave it out or set it to 1");
+  EXPECT_EQ(ParseError(kChat, ChatBody(R"("typical_p":0.5)")).message,
+            "`typical_p` is not supported; leave it out or set it to 1");
   EXPECT_EQ(ParseError(kChat, ChatBody(R"("prediction":{})")).message,
             "`prediction` is not supported; leave it out");
   EXPECT_EQ(ParseError(kChat, ChatBody(R"("stream":true,)"
@@ -174,6 +169,72 @@ TEST(OpenAiRequestTest, ListsUnknownFields) {
   EXPECT_THAT(request.unknown_fields, ElementsAre("alpha", "zeta"));
 }
 
+TEST(OpenAiRequestTest, ReadsPenaltiesAndLogprobs) {
+  const GenerationRequest chat =
+      ParseOk(kChat, ChatBody(R"("presence_penalty":0.5,"frequency_penalty":-1,"min_tokens":3,)"
+                              R"("repetition_penalty":1.5,"logit_bias":{"5":-100,"77":2.5},)"
+                              R"("stop_token_ids":[4,5],"logprobs":true,"top_logprobs":3)"))
+          .generations.at(0);
+  EXPECT_EQ(chat.presence_penalty, 0.5f);
+  EXPECT_EQ(chat.frequency_penalty, -1.0f);
+  EXPECT_EQ(chat.repetition_penalty, 1.5f);
+  EXPECT_EQ(chat.min_tokens, 3);
+  EXPECT_THAT(chat.stop_token_ids, ElementsAre(4, 5));
+  EXPECT_THAT(chat.logit_bias,
+              ElementsAre(std::pair<int32_t, float>(5, -100), std::pair<int32_t, float>(77, 2.5f)));
+  EXPECT_EQ(chat.logprobs, 3);
+  EXPECT_EQ(ParseOk(kChat, ChatBody(R"("logprobs":true)")).generations.at(0).logprobs, 0);
+  const GenerationRequest completion =
+      ParseOk(kCompletion, CompletionBody(R"("echo":true,"max_tokens":0,"logprobs":1)"))
+          .generations.at(0);
+  EXPECT_TRUE(completion.echo);
+  EXPECT_EQ(completion.max_tokens, 0);
+  EXPECT_EQ(completion.logprobs, 1);
+}
+
+TEST(OpenAiRequestTest, NamesTheBadPenalty) {
+  const BadField kCases[] = {
+      {R"("logit_bias":[1])", "logit_bias",
+       "`logit_bias` must be an object from token ids to numbers, not an array"},
+      {R"("logit_bias":{"a":1})", "logit_bias", "`logit_bias` must have token ids as its keys"},
+      {R"("logit_bias":{"1":"x"})", "logit_bias.1",
+       "`logit_bias.1` must be a number, not a string"},
+      {R"("n":0)", "n", "`n` must be at least 1 and at most 16, got 0"},
+      {R"("n":17)", "n", "`n` must be at least 1 and at most 16, got 17"},
+      {R"("stop_token_ids":[-1])", "stop_token_ids", "`stop_token_ids[0]` must be a token id"},
+  };
+  for (const BadField& bad : kCases) {
+    for (const ApiError& error : {ParseError(kChat, ChatBody(bad.fields)),
+                                  ParseError(kCompletion, CompletionBody(bad.fields))}) {
+      EXPECT_EQ(error.status, 400);
+      EXPECT_EQ(error.param, bad.param);
+      EXPECT_EQ(error.message, bad.message);
+    }
+  }
+  EXPECT_EQ(ParseError(kChat, ChatBody(R"("top_logprobs":3)")).message,
+            "`top_logprobs` is only allowed with `logprobs`: true");
+  EXPECT_EQ(ParseError(kChat, ChatBody(R"("logprobs":true,"top_logprobs":21)")).message,
+            "`top_logprobs` must be at least 0 and at most 20, got 21");
+  EXPECT_EQ(ParseError(kChat, ChatBody(R"("logprobs":1)")).message,
+            "`logprobs` must be true or false, not a number");
+}
+
+TEST(OpenAiRequestTest, ChoicesOfEachPromptFollowEachOther) {
+  const OpenAiRequest request =
+      ParseOk(kCompletion, R"({"prompt":["a","b"],"n":2,"best_of":2,"seed":5})");
+  EXPECT_EQ(request.choices_per_prompt, 2);
+  ASSERT_EQ(request.generations.size(), 4u);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(std::get<std::string>(request.generations[i].input), i < 2 ? "a" : "b");
+    EXPECT_EQ(request.generations[i].choice, i % 2);
+    EXPECT_EQ(request.generations[i].seed, 5u);
+  }
+  std::string prompts = "\"a\"";
+  for (int i = 1; i < 20; ++i) prompts += ",\"a\"";
+  EXPECT_EQ(ParseError(kCompletion, absl::StrCat("{\"n\":8,\"prompt\":[", prompts, "]}")).message,
+            "`n` times the number of prompts may be at most 128, got 160");
+}
+
 TEST(OpenAiRequestTest, ReadsMessages) {
   const OpenAiRequest request = ParseOk(
       kChat, R"({"messages":[{"role":"developer","content":"be brief"},)"
@@ -185,6 +246,22 @@ TEST(OpenAiRequestTest, ReadsMessages) {
   EXPECT_EQ(messages[0].content, "be brief");
   EXPECT_EQ(messages[1].content, "a\nb");
   EXPECT_EQ(messages[2].role, "assistant");
+}
+
+TEST(OpenAiRequestTest, ReadsCallsOfToolsAndTheirResults) {
+  const OpenAiRequest request = ParseOk(
+      kChat, R"({"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":null,)"
+             R"("reasoning_content":"hm","tool_calls":[{"id":"call_1","type":"function",)"
+             R"("function":{"name":"f","arguments":"{\"a\":1}"}}]},)"
+             R"({"role":"tool","tool_call_id":"call_1","content":"42"}]})");
+  const auto& messages = std::get<std::vector<ChatMessage>>(request.generations.at(0).input);
+  ASSERT_EQ(messages.size(), 3u);
+  ASSERT_EQ(messages[1].tool_calls.size(), 1u);
+  EXPECT_EQ(messages[1].tool_calls[0].name, "f");
+  EXPECT_EQ(messages[1].tool_calls[0].arguments, R"({"a":1})");
+  EXPECT_EQ(messages[1].reasoning, "hm");
+  EXPECT_EQ(messages[2].role, "tool");
+  EXPECT_EQ(messages[2].tool_call_id, "call_1");
 }
 
 TEST(OpenAiRequestTest, NamesTheBadMessage) {
@@ -201,10 +278,13 @@ TEST(OpenAiRequestTest, NamesTheBadMessage) {
       {R"([{"role":3,"content":"x"}])", "messages[0].role",
        "`messages[0].role` must be a string, not a number"},
       {R"([{"role":"king","content":"x"}])", "messages[0].role",
-       "`messages[0].role`: unknown role \"king\"; use system, developer, user or assistant"},
-      {R"([{"role":"user","content":"x"},{"role":"tool","content":"x"}])", "messages[1].role",
-       "`messages[1].role`: the role \"tool\" is not supported; "
-       "use system, developer, user or assistant"},
+       "`messages[0].role`: unknown role \"king\"; "
+       "use system, developer, user, assistant or tool"},
+      {R"([{"role":"user","content":"x"},{"role":"function","content":"x"}])", "messages[1].role",
+       "`messages[1].role`: the role \"function\" is not supported; "
+       "use system, developer, user, assistant or tool"},
+      {R"([{"role":"tool","content":"x"}])", "messages[0].tool_call_id",
+       "`messages[0].tool_call_id` is required"},
       {R"([{"role":"user"}])", "messages[0].content", "`messages[0].content` is required"},
       {R"([{"role":"assistant","content":null}])", "messages[0].content",
        "`messages[0].content` must be a string or an array of parts, not null"},
@@ -219,8 +299,15 @@ TEST(OpenAiRequestTest, NamesTheBadMessage) {
       {R"([{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}])",
        "messages[0].content[0].type",
        "`messages[0].content[0].type`: content of type \"image_url\" is not supported; use text"},
-      {R"([{"role":"assistant","content":"","tool_calls":[{"id":"1"}]}])", "messages[0].tool_calls",
-       "`messages[0].tool_calls` is not supported; leave it out"},
+      {R"([{"role":"assistant","content":"","tool_calls":[{"id":"1"}]}])",
+       "messages[0].tool_calls[0].function", "`messages[0].tool_calls[0].function` is required"},
+      {R"([{"role":"user","content":"","tool_calls":[{"id":"1"}]}])", "messages[0].tool_calls",
+       "`messages[0].tool_calls` is only allowed for an assistant"},
+      {R"([{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":{}}}]}])",
+       "messages[0].tool_calls[0].function.arguments",
+       "`messages[0].tool_calls[0].function.arguments` must be a string of JSON, not an object"},
+      {R"([{"role":"assistant","content":"","audio":{"id":"1"}}])", "messages[0].audio",
+       "`messages[0].audio` is not supported; leave it out"},
   };
   for (const auto& bad : kCases) {
     const ApiError error = ParseError(kChat, absl::StrCat(R"({"messages":)", bad.messages, "}"));
@@ -258,9 +345,9 @@ TEST(OpenAiRequestTest, NamesTheBadPrompt) {
   EXPECT_EQ(ParseError(kCompletion, R"({"prompt":["a",true]})").message,
             "`prompt[1]` must be a string or an array of token ids, not a boolean");
   std::string prompts = "\"a\"";
-  for (int i = 0; i < kMaxPrompts; ++i) prompts += ",\"a\"";
+  for (size_t i = 0; i < kMaxPrompts; ++i) prompts += ",\"a\"";
   EXPECT_EQ(ParseError(kCompletion, absl::StrCat("{\"prompt\":[", prompts, "]}")).message,
-            "`prompt` may have at most 16 prompts, got 17");
+            "`prompt` may have at most 64 prompts, got 65");
 }
 
 TEST(OpenAiRequestTest, RefusesWhatIsNotJson) {

@@ -1,10 +1,12 @@
 // What each family's file says, on the golden models; and what is refused.
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
+#include "model/arch/registry.h"
 #include "model/model_config.h"
 #include "tests/testing/gguf_writer.h"
 #include "tests/testing/status_matchers.h"
@@ -196,6 +198,68 @@ TEST(Families, DeepSeekV3ChoosesGroupsByTheirTwoBest) {
   ASSERT_OK_AND_ASSIGN(const ModelConfig v2, LoadFile(v2_path));
   EXPECT_EQ(v2.experts.group_score, GroupScore::kMax);
   EXPECT_EQ(v2.experts.scale, 16.0f);
+}
+
+// What a family reads from metadata alone: published models that no golden has.
+template <typename Fill>
+ModelConfig ReadMetadata(const std::string& architecture, const Fill& fill) {
+  GgufWriter w;
+  const auto put = [&](const std::string& key, uint32_t value) {
+    w.AddUint32(absl::StrCat(architecture, ".", key), value);
+  };
+  w.AddString("general.architecture", architecture);
+  put("context_length", 4096);
+  put("feed_forward_length", 1024);
+  w.AddFloat32(architecture + ".attention.layer_norm_rms_epsilon", 1e-6f);
+  fill(put);
+  const std::string path = ::testing::TempDir() + "/family_reader_metadata.gguf";
+  w.Write(path);
+  const auto file = GgufFile::Open(path).value();
+  ModelConfig config;
+  config.architecture = architecture;
+  FamilyReader reader(*file, &config);
+  FindFamily(architecture)->read(reader);
+  return config;
+}
+
+TEST(Families, Gemma3ScalesScoresByHeadButIn27B) {
+  const auto gemma = [](uint32_t layers, uint32_t hidden, uint32_t heads, uint32_t head_dim) {
+    return ReadMetadata("gemma3", [&](const auto& put) {
+      put("block_count", layers);
+      put("embedding_length", hidden);
+      put("attention.head_count", heads);
+      put("attention.head_count_kv", heads / 2);
+      put("attention.key_length", head_dim);
+      put("attention.sliding_window", 1024);
+    });
+  };
+  EXPECT_FLOAT_EQ(gemma(34, 2560, 8, 256).attention_scale, 1 / std::sqrt(256.0f));
+  EXPECT_FLOAT_EQ(gemma(48, 3840, 16, 256).attention_scale, 1 / std::sqrt(256.0f));
+  EXPECT_FLOAT_EQ(gemma(62, 5376, 32, 128).attention_scale, 1 / std::sqrt(168.0f));
+}
+
+// Files from before late 2025 leave the groups out.
+TEST(Families, DeepSeekFilesWithoutGroupsGetThePublishedOnes) {
+  const auto groups = [](uint32_t experts, uint32_t gating) {
+    const ModelConfig config = ReadMetadata("deepseek2", [&](const auto& put) {
+      put("block_count", 61);
+      put("embedding_length", 7168);
+      put("attention.head_count", 128);
+      put("attention.key_length", 192);
+      put("attention.value_length", 128);
+      put("attention.kv_lora_rank", 512);
+      put("rope.dimension_count", 64);
+      put("expert_count", experts);
+      put("expert_used_count", 6);
+      if (gating > 0) put("expert_gating_func", gating);
+    });
+    return std::pair{config.experts.num_groups, config.experts.groups_used};
+  };
+  EXPECT_EQ(groups(256, 2), (std::pair{8, 4}));  // V3, R1
+  EXPECT_EQ(groups(160, 0), (std::pair{8, 3}));  // V2, V2.5
+  EXPECT_EQ(groups(64, 0), (std::pair{1, 1}));   // V2-Lite
+  EXPECT_EQ(groups(384, 2), (std::pair{1, 1}));  // Kimi-K2
+  EXPECT_EQ(groups(64, 2), (std::pair{1, 1}));   // Moonlight
 }
 
 // --- what is refused

@@ -231,6 +231,11 @@ TEST_F(GgufFileTest, RefusesTensorsInTwoShards) {
 TEST_F(GgufFileTest, ADirectoryHoldsExactlyOneModel) {
   EXPECT_THAT(GgufFile::Open(dir_),
               StatusIs(kNotFound, Eq(dir_ + ": no .gguf file in this directory")));
+  WriteFileOrDie(Path("model-00001-of-00002.safetensors"), "");
+  EXPECT_THAT(GgufFile::Open(dir_),
+              StatusIs(kNotFound, HasSubstr("its safetensors must be converted to GGUF")));
+  EXPECT_THAT(GgufFile::Open("meta-llama/Llama-3.1-8B"),
+              StatusIs(kNotFound, HasSubstr("not by its name on a hub")));
   GgufWriter().Write(Path("b.gguf"));
   WriteFileOrDie(Path("README.md"), "hello");
   EXPECT_OK(GgufFile::Open(dir_));

@@ -68,6 +68,8 @@ TEST(GgufParser, RefusesWrongMagic) {
                                     "\"PK\\x03\\x04\" instead of \"GGUF\"")));
   EXPECT_THAT(Parse("version https://git-lfs.github.com/spec/v1"),
               StatusIs(kInvalid, HasSubstr("a Git LFS pointer?")));
+  EXPECT_THAT(Parse(std::string("\x40\x01\0\0\0\0\0\0{\"__metadata__\":{}}", 26)),
+              StatusIs(kInvalid, HasSubstr("(a safetensors file? convert it to GGUF")));
   EXPECT_THAT(Parse("GG"), StatusIs(kInvalid, HasSubstr("begins with \"GG\"")));
 }
 

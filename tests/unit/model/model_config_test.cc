@@ -24,6 +24,7 @@ using ::dovetail::testing::StatusIs;
 using ::dovetail::testing::TinyLlamaOptions;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
+using ::testing::EndsWith;
 using ::testing::Eq;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -185,13 +186,26 @@ TEST(ModelConfig, RefusesOtherFamiliesByName) {
   EXPECT_THAT(Load(w), StatusIs(absl::StatusCode::kNotFound,
                                 HasSubstr("metadata key general.architecture is missing")));
   w.AddString("general.architecture", "starcoder2");
-  EXPECT_THAT(Load(w),
-              StatusIs(kInvalid, Eq(TempFile() +
-                                    ": architecture \"starcoder2\" is not supported (supported: "
-                                    "gemma3, glm4moe, gpt-oss, llama, minimax-m2, qwen2, qwen2moe, "
-                                    "qwen3, qwen3moe)")));
-  EXPECT_THAT(LoadWith([](GgufWriter& t) { t.AddString("general.type", "adapter"); }),
-              StatusIs(kInvalid, HasSubstr("general.type is \"adapter\", expected \"model\"")));
+  EXPECT_THAT(
+      Load(w),
+      StatusIs(kInvalid,
+               Eq(TempFile() +
+                  ": architecture \"starcoder2\" is not supported (supported: "
+                  "deepseek2, gemma3, glm4moe, gpt-oss, llama, minimax-m2, qwen2, qwen2moe, "
+                  "qwen3, qwen3moe)")));
+  EXPECT_THAT(
+      LoadWith([](GgufWriter& t) { t.AddString("general.type", "adapter"); }),
+      StatusIs(kInvalid, HasSubstr("general.type is \"adapter\", architecture \"llama\", expected "
+                                   "a language model; a LoRA adapter must be merged")));
+  EXPECT_THAT(LoadWith([](GgufWriter& t) { t.AddString("general.type", "mmproj"); }),
+              StatusIs(kInvalid, HasSubstr("this is the vision part of a model")));
+  EXPECT_THAT(LoadWith([](GgufWriter& t) { t.AddString("general.type", "dataset"); }),
+              StatusIs(kInvalid, EndsWith("expected a language model")));
+  EXPECT_THAT(LoadWith([](GgufWriter& t) {
+                t.AddTensor("blk.0.attn_q.scale", WeightType::kF32, {1}, std::string(4, 0));
+              }),
+              StatusIs(kInvalid, HasSubstr("factors of whole matrices are not supported; 1 scale "
+                                           "tensor: \"blk.0.attn_q.scale\"")));
   EXPECT_THAT(LoadWith([](GgufWriter& t) { t.AddUint32("llama.attention.sliding_window", 8); }),
               StatusIs(kInvalid, HasSubstr("llama.attention.sliding_window: is 8, which is not "
                                            "supported for this architecture")));
@@ -392,7 +406,7 @@ TEST(ModelConfigRope, Yarn) {
                     w.AddFloat32("llama.rope.scaling.yarn_log_multiplier", 0.1f);
                   },
                   kOneHead),
-              StatusIs(kInvalid, HasSubstr("yarn_log_multiplier: is not supported")));
+              StatusIs(kInvalid, HasSubstr("yarn_log_multiplier: is 0.1, which is not")));
 }
 
 TEST(ModelConfigRope, FrequencyFactorsDivide) {

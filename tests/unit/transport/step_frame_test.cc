@@ -7,6 +7,7 @@
 
 #include "gtest/gtest.h"
 #include "memory_channel.h"
+#include "model/memory_plan.h"
 #include "step_frame_testing.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/test_data.h"
@@ -50,6 +51,9 @@ void ExpectSame(const StepFrame& a, const StepFrame& b) {
   EXPECT_EQ(a.block_ids, b.block_ids);
   EXPECT_EQ(a.tokens, b.tokens);
   EXPECT_EQ(a.logit_rows, b.logit_rows);
+  EXPECT_EQ(a.targets, b.targets);
+  EXPECT_EQ(a.adjustments, b.adjustments);
+  EXPECT_EQ(a.masks, b.masks);
 }
 
 ExchangeSpec Loop(uint64_t ring_bytes) {
@@ -89,6 +93,7 @@ TEST(StepFrame, RoundTripsThroughARing) {
     EXPECT_OK(ReceiveOutput(*receiver, SmallShape(), kEpoch, kVocabSize, &got_output, kLong));
     EXPECT_EQ(got_output.header.step, sent_output.header.step);
     ExpectSameBytes(got_output.sequences, sent_output.sequences);
+    ExpectSameBytes(got_output.logprobs, sent_output.logprobs);
     ExpectSameBytes(got_output.logits, sent_output.logits);
   }
   sending.join();
@@ -99,7 +104,9 @@ TEST(StepFrame, ReturnsToItsBeginningWhenCleared) {
   made.frame.Clear();
   EXPECT_EQ(made.frame.header.num_rows, 0u);
   EXPECT_TRUE(made.frame.sequences.empty() && made.frame.block_ids.empty() &&
-              made.frame.tokens.empty() && made.frame.logit_rows.empty());
+              made.frame.tokens.empty() && made.frame.logit_rows.empty() &&
+              made.frame.targets.empty() && made.frame.adjustments.empty() &&
+              made.frame.masks.empty());
 }
 
 TEST(StepFrame, MaximaHoldEveryFrame) {
@@ -115,13 +122,31 @@ TEST(StepFrame, MaximaHoldEveryFrame) {
   }
 }
 
+TEST(StepFrame, MaximaAreThoseOfTheMemoryPlan) {
+  StepShape shape = SmallShape();
+  const auto bytes = [&] {
+    return static_cast<int64_t>(MaxStepBytes(shape, {}, false) + MaxOutputBytes(shape, 0));
+  };
+  EXPECT_EQ(bytes(), model::FrameBytes(shape));
+  shape.vocab_size = 129280;
+  shape.context_length = 1 << 17;
+  shape.max_sequences = 64;
+  EXPECT_EQ(bytes(), model::FrameBytes(shape));
+}
+
 TEST(StepOutput, RowsMayLieApart) {
   StepOutput output;
   output.header.epoch = kEpoch;
   output.header.num_sequences = 1;
   output.header.num_logit_rows = 3;
   output.header.vocab_size = kVocabSize;
-  output.sequences = {{.sequence_id = 4, .token = 2, .num_logit_rows = 3}};
+  output.header.num_logprobs = 2;
+  output.sequences = {{.sequence_id = 4,
+                       .token = 2,
+                       .num_logit_rows = 3,
+                       .num_logprob_rows = 1,
+                       .num_top_logprobs = 1}};
+  output.logprobs = {{2, -0.5f}, {7, -0.25f}};
   output.segment_us = {7, 8};
   output.header.num_segment_times = 2;
   for (int i = 0; i < 3 * kVocabSize; ++i) output.logits.push_back(static_cast<float>(i));
@@ -135,8 +160,8 @@ TEST(StepOutput, RowsMayLieApart) {
   }
   for (const std::vector<float>& row : rows) pointers.push_back(row.data());
   std::vector<ConstBytes> pieces;
-  ASSERT_OK(SendOutputRows(apart, output.header, output.sequences, output.segment_us, pointers,
-                           &pieces, kLong));
+  ASSERT_OK(SendOutputRows(apart, output.header, output.sequences, output.logprobs,
+                           output.segment_us, pointers, &pieces, kLong));
   EXPECT_EQ(apart.message(), together.message());
 }
 
@@ -149,6 +174,8 @@ class SpoiledFrame : public ::testing::Test {
     frame_.header.num_rows = 4;
     frame_.header.num_block_ids = 3;
     frame_.header.num_logit_rows = 2;
+    frame_.header.num_adjustments = 2;
+    frame_.header.num_masks = 1;
     frame_.header.num_copies = 2;
     frame_.header.num_segment_times = 1;
     frame_.copies = {{1, 2}, {2, 29}};
@@ -160,16 +187,21 @@ class SpoiledFrame : public ::testing::Test {
     a.position = 30;
     a.num_blocks = 2;
     a.num_logit_rows = 1;
-    a.flags = SequenceStep::kSample;
+    a.num_adjustments = 2;
+    a.flags = SequenceStep::kSample | SequenceStep::kMasked;
     SequenceStep b;
     b.num_rows = 1;
     b.num_blocks = 1;
     b.num_logit_rows = 1;
-    b.flags = SequenceStep::kReturnLogits;
+    b.flags = SequenceStep::kReturnLogits | SequenceStep::kLogprobs;
+    b.num_top_logprobs = 3;
     frame_.sequences = {a, b};
     frame_.block_ids = {0, 29, 5};
     frame_.tokens = {1, 2, 3, 4};
     frame_.logit_rows = {2, 3};
+    frame_.targets = {-1, 7};
+    frame_.adjustments = {{.token = 3, .bias = -1.0f}, {.token = 9, .bias = -HUGE_VALF}};
+    frame_.masks.assign(MaskWords(kVocabSize), 5);
     frame_.header.slot_rows = 4;
     frame_.header.partial_rows = 5;
     made_.hidden.resize(size_t{4} * kHiddenSize);
@@ -184,12 +216,12 @@ class SpoiledFrame : public ::testing::Test {
     EXPECT_OK(SendStep(sender, frame_, made_.rows(), kLong));
     return sender.message();
   }
-  absl::Status Receive(std::vector<uint8_t> bytes, const RowShape& row = kRow) {
+  absl::Status Receive(std::vector<uint8_t> bytes, const RowShape& row = kRow,
+                       const StepShape& shape = SmallShape()) {
     MemoryReceiver receiver(std::move(bytes));
     StepFrame got;
     RowsRoom room;
-    const absl::Status status =
-        ReceiveStep(receiver, SmallShape(), row, kEpoch, &got, room.span(), kLong);
+    const absl::Status status = ReceiveStep(receiver, shape, row, kEpoch, &got, room.span(), kLong);
     EXPECT_TRUE(receiver.ended());
     return status;
   }
@@ -282,9 +314,49 @@ TEST_F(SpoiledFrame, IsRefusedForASequence) {
   EXPECT_MALFORMED(with([](SequenceStep& s) { s.num_logit_rows = 4; }), "num_logit_rows is 4");
   EXPECT_MALFORMED(with([](SequenceStep& s) { s.num_logit_rows = 0; }), "lack the last row");
   EXPECT_MALFORMED(with([](SequenceStep& s) { s.num_logit_rows = 2; }), "logit row is 3");
-  EXPECT_MALFORMED(with([](SequenceStep& s) { s.flags = 4; }), "flags are 4");
+  EXPECT_MALFORMED(with([](SequenceStep& s) { s.flags = 16; }), "flags are 16");
   EXPECT_MALFORMED(with([](SequenceStep& s) { s.reserved = 1; }), "reserved");
   EXPECT_MALFORMED(with([](SequenceStep& s) { s.sampling.reserved = 1; }), "reserved");
+}
+
+TEST_F(SpoiledFrame, IsRefusedForItsDraw) {
+  for (const uint32_t count : {13u + 6u * 700u, 0xffffffffu}) {
+    EXPECT_MALFORMED(WithHeader([=](StepHeader& h) { h.num_adjustments = count; }),
+                     "num_adjustments");
+    EXPECT_MALFORMED(WithHeader([=](StepHeader& h) { h.num_masks = count; }), "num_masks");
+  }
+  EXPECT_MALFORMED(WithHeader([](StepHeader& h) { h.num_masks = 0; }), "message has");
+  StepShape without_masks = SmallShape();
+  without_masks.vocab_size = 0;
+  EXPECT_MALFORMED(Receive(Bytes(), kRow, without_masks), "num_masks is 1");
+  auto with = [this](int i, auto change) {
+    return WithFrame([&](StepFrame& f) { change(f.sequences[i]); });
+  };
+  EXPECT_MALFORMED(with(0, [](SequenceStep& s) { s.num_adjustments = 3; }), "num_adjustments is 3");
+  EXPECT_MALFORMED(with(0, [](SequenceStep& s) { s.num_adjustments = -1; }),
+                   "num_adjustments is -1");
+  EXPECT_MALFORMED(with(0, [](SequenceStep& s) { s.num_adjustments = 1; }), "add up to 1");
+  EXPECT_MALFORMED(with(0, [](SequenceStep& s) { s.flags = SequenceStep::kSample; }), "0 masks");
+  EXPECT_MALFORMED(with(0, [](SequenceStep& s) { s.flags |= SequenceStep::kReturnLogits; }),
+                   "logits of a sequence with adjustments");
+  EXPECT_MALFORMED(with(0, [](SequenceStep& s) { s.num_top_logprobs = 1; }),
+                   "num_top_logprobs is 1");
+  EXPECT_MALFORMED(with(1, [](SequenceStep& s) { s.num_top_logprobs = 21; }),
+                   "num_top_logprobs is 21");
+  EXPECT_MALFORMED(with(1,
+                        [](SequenceStep& s) {
+                          s.flags = SequenceStep::kMasked;
+                          s.num_top_logprobs = 0;
+                        }),
+                   "masks are too few");
+  EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.targets[0] = -2; }), "target is -2");
+  EXPECT_MALFORMED(WithFrame([](StepFrame& f) { f.adjustments[0].token = -2; }), "token is -2");
+  for (const float bad : {0.0f, -1.0f, std::nanf(""), HUGE_VALF}) {
+    EXPECT_MALFORMED(WithFrame([=](StepFrame& f) { f.adjustments[1].scale = bad; }), "scale");
+  }
+  for (const float bad : {std::nanf(""), HUGE_VALF}) {
+    EXPECT_MALFORMED(WithFrame([=](StepFrame& f) { f.adjustments[1].bias = bad; }), "bias");
+  }
 }
 
 TEST_F(SpoiledFrame, IsRefusedForSamplingOutOfRange) {

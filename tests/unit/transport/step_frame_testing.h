@@ -3,6 +3,7 @@
 #define DOVETAIL_TESTS_UNIT_TRANSPORT_STEP_FRAME_TESTING_H_
 
 #include <algorithm>
+#include <cmath>
 #include <random>
 #include <vector>
 
@@ -22,7 +23,8 @@ inline StepShape SmallShape() {
                    .max_logit_rows = 20,
                    .context_length = 200,
                    .num_kv_blocks = 30,
-                   .kv_type = KvType::kF16};
+                   .kv_type = KvType::kF16,
+                   .vocab_size = kVocabSize};
 }
 
 struct FrameAndRows {
@@ -73,6 +75,8 @@ class FrameMaker {
     h.num_rows = frame.tokens.size();
     h.num_block_ids = frame.block_ids.size();
     h.num_logit_rows = frame.logit_rows.size();
+    h.num_adjustments = frame.adjustments.size();
+    h.num_masks = frame.masks.size() / MaskWords(kVocabSize);
     for (int i = Between(0, shape.max_block_copies()); i > 0; --i) {
       const int from = Between(0, shape.num_blocks_in_all() - 2);
       frame.copies.push_back({from, from + 1});
@@ -103,8 +107,10 @@ class FrameMaker {
       sequence.num_logit_rows = Between(0, std::min(left, 5));
       left -= sequence.num_logit_rows;
       out.header.num_logit_rows += sequence.num_logit_rows;
+      AddLogprobs(&sequence, &out);
       out.sequences.push_back(sequence);
     }
+    out.header.num_logprobs = out.logprobs.size();
     for (int i = Between(0, 9); i > 0; --i) out.segment_us.push_back(Between(0, 1 << 30));
     out.header.num_segment_times = out.segment_us.size();
     out.logits.resize(size_t{out.header.num_logit_rows} * kVocabSize);
@@ -143,7 +149,12 @@ class FrameMaker {
     s.position = Between(0, shape.context_length - num_rows);
     const int needed = (s.position + num_rows + kKvBlockTokens - 1) / kKvBlockTokens;
     s.num_blocks = Between(needed, shape.max_blocks_per_sequence());
-    s.flags = Between(0, 3);
+    s.flags = Between(0, 15);
+    if ((s.flags & transport::SequenceStep::kReturnLogits) != 0) {
+      s.flags &= ~uint32_t{transport::SequenceStep::kMasked};
+    } else {
+      AddAdjustments(&s, frame);
+    }
     s.sampling.temperature = static_cast<float>(Between(0, 20)) / 10.0f;
     s.sampling.top_p = static_cast<float>(Between(1, 10)) / 10.0f;
     s.sampling.top_k = Between(0, 5);
@@ -157,6 +168,7 @@ class FrameMaker {
       // One is kept back for the last row of a sequence that is sampled.
       if (must || (!last && *logits_left > 1 && Between(0, 3) == 0)) {
         frame->logit_rows.push_back(first_row + row);
+        frame->targets.push_back(Between(-1, 1 << 20));
         ++s.num_logit_rows;
         --*logits_left;
       }
@@ -165,6 +177,34 @@ class FrameMaker {
       frame->block_ids.push_back(Between(0, shape.num_kv_blocks - 1));
     }
     frame->sequences.push_back(s);
+  }
+
+  void AddAdjustments(transport::SequenceStep* s, transport::StepFrame* frame) {
+    using transport::SequenceStep;
+    s->num_adjustments = Between(0, 6);
+    for (int i = 0; i < s->num_adjustments; ++i) {
+      const float bias = static_cast<float>(Between(-100, 100));
+      frame->adjustments.push_back({.token = Between(0, 1 << 20),
+                                    .bias = bias == 0 ? -INFINITY : bias,
+                                    .scale = static_cast<float>(Between(1, 20)) / 10.0f});
+    }
+    if ((s->flags & SequenceStep::kLogprobs) != 0) {
+      s->num_top_logprobs = Between(0, kMaxTopLogprobs);
+    }
+    if ((s->flags & SequenceStep::kMasked) == 0) return;
+    for (int i = 0; i < MaskWords(kVocabSize); ++i) {
+      frame->masks.push_back(static_cast<uint32_t>(random_()));
+    }
+  }
+
+  void AddLogprobs(transport::SequenceOutput* sequence, transport::StepOutput* out) {
+    sequence->num_logprob_rows = Between(0, 3);
+    sequence->num_top_logprobs = Between(0, kMaxTopLogprobs);
+    const int count = sequence->num_logprob_rows * (1 + sequence->num_top_logprobs);
+    for (int i = 0; i < count; ++i) {
+      out->logprobs.push_back(
+          {Between(-1, kVocabSize - 1), -static_cast<float>(Between(0, 1000)) / 7.0f});
+    }
   }
 
   std::mt19937_64 random_;

@@ -57,8 +57,16 @@ class SamplerTest : public ::testing::Test {
                  uint32_t position = 0) {
     probs_.resize(logits.size());
     ids_.resize(logits.size());
-    Sampler sampler(table_, static_cast<int32_t>(logits.size()), probs_.data(), ids_.data());
+    Sampler sampler(table_, static_cast<int32_t>(logits.size()), 16, probs_.data(), ids_.data());
     return sampler.Sample(logits.data(), params, position);
+  }
+  int32_t Draw(std::vector<float> logits, const std::vector<LogitAdjustment>& adjustments,
+               const uint32_t* mask = nullptr, const SamplingParams& params = {.temperature = 0},
+               uint32_t position = 0) {
+    probs_.resize(logits.size());
+    ids_.resize(logits.size());
+    Sampler sampler(table_, static_cast<int32_t>(logits.size()), 16, probs_.data(), ids_.data());
+    return sampler.Draw(logits.data(), {adjustments, mask}, params, position, {});
   }
   // The tokens that come up in many draws, with their shares.
   std::map<int32_t, double> Shares(const std::vector<float>& logits, const SamplingParams& params) {
@@ -131,6 +139,79 @@ TEST_F(SamplerTest, MinPIsRelativeToTheFirst) {
   EXPECT_EQ(Shares(logits, {.min_p = 0.5f}).size(), 1u);
   EXPECT_EQ(Shares(logits, {.min_p = 0.4f}).size(), 2u);
   EXPECT_EQ(Shares(logits, {.min_p = 1.0f}).size(), 1u);
+}
+
+TEST_F(SamplerTest, AdjustmentsApplyInOrder) {
+  // 2 / 2 + 0.5 = 1.5; -1 * 2 = -2; 1 + 1 - 3 = -1.
+  EXPECT_EQ(Draw({2, -1, 1, 1.4f}, {{0, 0.5f, 2}, {1, 0, 2}}), 0);
+  EXPECT_EQ(Draw({2, -1, 1, 1.6f}, {{0, 0.5f, 2}, {1, 0, 2}}), 3);
+  EXPECT_EQ(Draw({-9, -1, -9, -9}, {{1, 0, 2}}), 1) << "still the largest";
+  EXPECT_EQ(Draw({-9, -1, -1.9f, -9}, {{1, 0, 2}}), 2);
+  EXPECT_EQ(Draw({0, 1, 1.5f, 0}, {{2, 1, 1}, {2, -3, 1}}), 1);
+}
+
+TEST_F(SamplerTest, ExcludedTokensAreNeverDrawn) {
+  const std::vector<float> logits = LogsOf({0.1, 0.4, 0.2, 0.3});
+  const uint32_t mask = 0b1101;
+  std::map<int32_t, int> counts;
+  for (uint32_t i = 0; i < 2000; ++i) {
+    for (const SamplingParams& params :
+         {SamplingParams{}, SamplingParams{.top_p = 0.99f}, SamplingParams{.top_k = 3}}) {
+      ++counts[Draw(logits, {{3, -std::numeric_limits<float>::infinity(), 1}}, &mask, params, i)];
+    }
+  }
+  EXPECT_EQ(counts.size(), 2u);
+  EXPECT_NEAR(counts[0] / 6000.0, 1.0 / 3, 0.04);
+  EXPECT_NEAR(counts[2] / 6000.0, 2.0 / 3, 0.04);
+}
+
+TEST_F(SamplerTest, MasksHaveABitPerToken) {
+  std::vector<float> logits(70, 0.0f);
+  for (const int32_t only : {0, 31, 32, 63, 64, 69}) {
+    uint32_t mask[3] = {};
+    mask[only / 32] = uint32_t{1} << (only % 32);
+    EXPECT_EQ(Draw(logits, {}, mask), only);
+    EXPECT_EQ(Draw(logits, {}, mask, {.temperature = 1, .top_p = 0.9f}), only);
+  }
+}
+
+TEST_F(SamplerTest, LogprobsAreOfTheLogitsAsTheyWere) {
+  const std::vector<float> logits = LogsOf({0.1, 0.4, 0.2, 0.3});
+  probs_.resize(4);
+  ids_.resize(4);
+  Sampler sampler(table_, 4, 16, probs_.data(), ids_.data());
+  std::vector<TokenLogprob> out(4);
+  std::vector<float> row = logits;
+  const std::vector<LogitAdjustment> adjustments = {{2, 50, 1}, {2, 50, 1}};
+  EXPECT_EQ(sampler.Draw(row.data(), {adjustments}, {.temperature = 0.01f}, 0, absl::MakeSpan(out)),
+            2);
+  EXPECT_EQ(out[0].token, 2);
+  EXPECT_NEAR(out[0].logprob, std::log(0.2), 1e-6);
+  EXPECT_EQ(out[1].token, 1);
+  EXPECT_NEAR(out[1].logprob, std::log(0.4), 1e-6);
+  EXPECT_EQ(out[2].token, 3);
+  EXPECT_EQ(out[3].token, 2);
+  sampler.Logprobs(logits.data(), 0, absl::MakeSpan(out).subspan(0, 1));
+  EXPECT_EQ(out[0].token, 0);
+  EXPECT_NEAR(out[0].logprob, std::log(0.1), 1e-6);
+  sampler.Logprobs(logits.data(), -1, absl::MakeSpan(out).subspan(0, 1));
+  EXPECT_EQ(out[0].token, -1);
+}
+
+TEST_F(SamplerTest, TopLogprobsAreTheFirstOfTheRanking) {
+  std::mt19937_64 random(testing::TestSeed());
+  std::vector<float> logits(500);
+  for (float& x : logits) x = static_cast<float>(random() % 60);  // many ties
+  std::vector<int32_t> ranked(logits.size());
+  std::iota(ranked.begin(), ranked.end(), 0);
+  std::stable_sort(ranked.begin(), ranked.end(),
+                   [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
+  probs_.resize(logits.size());
+  ids_.resize(logits.size());
+  Sampler sampler(table_, 500, 16, probs_.data(), ids_.data());
+  std::vector<TokenLogprob> out(1 + kMaxTopLogprobs);
+  sampler.Logprobs(logits.data(), 7, absl::MakeSpan(out));
+  for (int i = 0; i < kMaxTopLogprobs; ++i) EXPECT_EQ(out[1 + i].token, ranked[i]);
 }
 
 TEST_F(SamplerTest, SeedChoiceAndPositionDecide) {

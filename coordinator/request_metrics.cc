@@ -1,0 +1,134 @@
+#include "coordinator/request_metrics.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+
+namespace dovetail::coordinator {
+namespace {
+
+constexpr double kFirstTokenBounds[] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
+                                        2.5,   5,    10,    20,   40,  80,   160, 320};
+constexpr double kTokenBounds[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1,
+                                   0.15,  0.2,    0.3,   0.5,  0.75,  1,    2.5,   5};
+constexpr double kWholeBounds[] = {0.05, 0.1, 0.25, 0.5, 1,   2.5, 5,   10,
+                                   20,   40,  80,   160, 320, 640, 1280};
+
+constexpr absl::string_view kOutcomes[] = {"stop", "length", "cancelled", "deadline", "error"};
+constexpr absl::string_view kRejections[] = {"invalid", "queue_full", "unavailable", "other"};
+
+}  // namespace
+
+// Events come on the engine's thread, one after the other.
+class RequestMetrics::Watcher : public EventSink {
+ public:
+  Watcher(RequestMetrics* metrics, std::shared_ptr<EventSink> sink, absl::Time start)
+      : metrics_(*metrics), sink_(std::move(sink)), start_(start) {}
+
+  void OnEvent(const GenerationEvent& event) override {
+    if (!event.tokens.empty()) AddTokens(event.tokens.size());
+    if (event.finished) Finish(event);
+    sink_->OnEvent(event);
+  }
+
+ private:
+  void AddTokens(size_t count) {
+    const absl::Time now = absl::Now();
+    if (num_tokens_ == 0) {
+      first_ = last_ = now;
+      metrics_.first_token_.Observe(absl::ToDoubleSeconds(now - start_));
+      --count;  // the others came with it
+      ++num_tokens_;
+    }
+    if (count > 0) {
+      const double gap = absl::ToDoubleSeconds(now - last_) / static_cast<double>(count);
+      metrics_.inter_token_.Observe(gap, count);
+      num_tokens_ += count;
+    }
+    last_ = now;
+  }
+
+  void Finish(const GenerationEvent& event) {
+    metrics_.finished_[OutcomeOf(event)].Add();
+    metrics_.prompt_tokens_.Add(static_cast<uint64_t>(event.usage.prompt_tokens));
+    metrics_.generated_tokens_.Add(num_tokens_);
+    metrics_.whole_.Observe(absl::ToDoubleSeconds(absl::Now() - start_));
+    if (num_tokens_ < 2) return;
+    metrics_.per_output_token_.Observe(absl::ToDoubleSeconds(last_ - first_) /
+                                       static_cast<double>(num_tokens_ - 1));
+  }
+
+  RequestMetrics& metrics_;
+  const std::shared_ptr<EventSink> sink_;
+  const absl::Time start_;
+  absl::Time first_;
+  absl::Time last_;
+  uint64_t num_tokens_ = 0;
+};
+
+RequestMetrics::RequestMetrics()
+    : first_token_(kFirstTokenBounds),
+      inter_token_(kTokenBounds),
+      per_output_token_(kTokenBounds),
+      whole_(kWholeBounds) {}
+
+std::shared_ptr<EventSink> RequestMetrics::Watch(std::shared_ptr<EventSink> sink,
+                                                 absl::Time start) {
+  return std::make_shared<Watcher>(this, std::move(sink), start);
+}
+
+void RequestMetrics::AddRejected(const absl::Status& reason) {
+  switch (reason.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kOutOfRange:
+    case absl::StatusCode::kUnimplemented:
+    case absl::StatusCode::kNotFound:
+      return rejected_[kInvalid].Add();
+    case absl::StatusCode::kResourceExhausted:
+      return rejected_[kQueueFull].Add();
+    case absl::StatusCode::kUnavailable:
+      return rejected_[kUnavailable].Add();
+    default:
+      return rejected_[kOther].Add();
+  }
+}
+
+RequestMetrics::Outcome RequestMetrics::OutcomeOf(const GenerationEvent& event) {
+  switch (event.reason) {
+    case FinishReason::kStop:
+      return kStop;
+    case FinishReason::kLength:
+      return kLength;
+    case FinishReason::kCancelled:
+      return kCancelled;
+    default:
+      return absl::IsDeadlineExceeded(event.status) ? kDeadline : kError;
+  }
+}
+
+void RequestMetrics::Write(MetricsText* text) const {
+  text->Family("dovetail_requests_total", "counter", "Generations that ended, by outcome.");
+  for (int i = 0; i < kNumOutcomes; ++i) {
+    text->Sample({{"outcome", kOutcomes[i]}}, finished_[i].value());
+  }
+  text->Family("dovetail_rejected_total", "counter", "Requests refused before they began.");
+  for (int i = 0; i < kNumRejections; ++i) {
+    text->Sample({{"reason", kRejections[i]}}, rejected_[i].value());
+  }
+  text->Family("dovetail_prompt_tokens_total", "counter", "Prompt tokens of requests that ended.");
+  text->Sample({}, prompt_tokens_.value());
+  text->Family("dovetail_generation_tokens_total", "counter",
+               "Tokens generated for requests that ended.");
+  text->Sample({}, generated_tokens_.value());
+  text->Single("dovetail_time_to_first_token_seconds",
+               "From a request's arrival to its first token.", first_token_);
+  text->Single("dovetail_inter_token_latency_seconds",
+               "Between two tokens of a request, each token counted.", inter_token_);
+  text->Single("dovetail_time_per_output_token_seconds",
+               "Mean time between the tokens of a request, each request counted.",
+               per_output_token_);
+  text->Single("dovetail_e2e_request_latency_seconds", "From a request's arrival to its end.",
+               whole_);
+}
+
+}  // namespace dovetail::coordinator

@@ -1,0 +1,100 @@
+"""/metrics of a running server, read by Prometheus's own parsers, before, during and after requests."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import urllib.request
+
+from prometheus_client.parser import text_string_to_metric_families
+
+import harness
+
+PROMTOOL = os.environ.get("DOVETAIL_PROMTOOL") or shutil.which("promtool")
+
+
+def scrape(address):
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as response:
+        assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4"), response.headers
+        return response.read().decode()
+
+
+def values(text):
+    """{(name, labels as sorted pairs): value} of all samples."""
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            key = (sample.name, tuple(sorted(sample.labels.items())))
+            assert key not in found, f"{key} is there twice"
+            found[key] = sample.value
+    return found
+
+
+def lint(text):
+    """What promtool complains about, for where it is not installed."""
+    types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
+    helps = re.findall(r"^# HELP (\S+) (.+)$", text, re.M)
+    assert len(dict(helps)) == len(helps) == len(types), "help and type once for each family"
+    for name, kind in types.items():
+        assert re.fullmatch(r"dovetail_[a-z0-9_]+", name), name
+        assert (kind == "counter") == name.endswith("_total"), (name, kind)
+        assert not re.search(r"_(milliseconds|ms|kb|mb|count|sum|bucket)$", name), name
+    if PROMTOOL:
+        done = subprocess.run([PROMTOOL, "check", "metrics"], input=text, text=True, capture_output=True)
+        assert done.returncode == 0 and not done.stderr.strip(), done.stdout + done.stderr
+
+
+def complete(address, tokens):
+    body = json.dumps({"prompt": "Once upon a time", "max_tokens": tokens, "temperature": 0, "ignore_eos": True}).encode()
+    request = urllib.request.Request(f"http://{address}/v1/completions", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as response:
+        return json.load(response)["usage"]
+
+
+def test_metrics():
+    with harness.Server("--workers", "cpu:0,cpu:1", "--threads", "1") as server:
+        before = scrape(server.http)
+        lint(before)
+        start = values(before)
+        assert start["dovetail_state", (("state", "ready"),)] == 1
+        used = [complete(server.http, n) for n in (1, 20)]
+        # Workers tell their figures with their heartbeats.
+        def done():
+            now = values(scrape(server.http))
+            return now if now["dovetail_worker_steps_total", (("worker", "cpu:1"),)] >= 21 else None
+        now = harness.wait_for(done, 20, "the workers' figures")
+        lint(scrape(server.http))
+        assert now["dovetail_requests_total", (("outcome", "length"),)] == 2
+        assert now["dovetail_generation_tokens_total", ()] == 21
+        assert now["dovetail_prompt_tokens_total", ()] == sum(u["prompt_tokens"] for u in used)
+        assert now["dovetail_time_to_first_token_seconds_count", ()] == 2
+        assert now["dovetail_inter_token_latency_seconds_count", ()] == 19
+        assert 0 < now["dovetail_inter_token_latency_seconds_sum", ()] <= now["dovetail_e2e_request_latency_seconds_sum", ()]
+        assert now["dovetail_requests_running", ()] == 0
+        for worker in ("cpu:0", "cpu:1"):
+            memory = {kind: now["dovetail_worker_memory_bytes", (("kind", kind), ("worker", worker))]
+                      for kind in ("used", "planned", "peak")}
+            assert 0 < memory["used"] <= memory["peak"] and memory["planned"] > 0, memory
+        segments = [(k, v) for k, v in now.items() if k[0] == "dovetail_segment_seconds_total"]
+        assert len(segments) >= 2 and all(v > 0 for _, v in segments), segments
+        for key, value in start.items():
+            if key[0].endswith(("_total", "_count", "_sum", "_bucket")):
+                assert now[key] >= value, f"{key} fell from {value} to {now[key]}"
+
+
+def test_figures_from_the_first_byte():
+    """A server that is still loading answers, and shows what is in use so far."""
+    with harness.Server("--port", str(harness.free_port()), wait=False) as server:
+        address = f"127.0.0.1:{server.args[server.args.index('--port', 4) + 1]}"
+        def answer():
+            try:
+                return scrape(address)
+            except OSError:
+                return None
+        text = harness.wait_for(answer, 30, "the first scrape")
+        lint(text)
+        assert "dovetail_worker_memory_bytes" in text and "dovetail_worker_loaded_bytes" in text
+
+
+if __name__ == "__main__":
+    harness.main(globals())

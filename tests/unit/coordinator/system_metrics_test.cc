@@ -1,0 +1,50 @@
+#include "coordinator/system_metrics.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace dovetail::coordinator {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(SystemMetricsTest, EveryWorkerAndSegmentHasItsSamples) {
+  StatusSnapshot status;
+  status.state = ServingState::kLoading;
+  status.model = "a \"model\"";
+  status.engine.kv_blocks_total = 10;
+  status.engine.kv_blocks_used = 4;
+  status.engine.waiting = 3;
+  WorkerSnapshot worker;
+  worker.name = "cpu:0";
+  worker.attached = true;
+  worker.resident_bytes = 100;
+  worker.planned_bytes = 300;
+  worker.peak_resident_bytes = 200;
+  worker.busy_microseconds = 1'500'000;
+  worker.segments.push_back({.index = 2, .steps = 9, .busy_microseconds = 250'000});
+  status.workers.push_back(worker);
+  worker.name = "cpu:1";
+  worker.attached = false;
+  worker.segments.clear();
+  status.workers.push_back(worker);
+
+  MetricsText out;
+  WriteSystemMetrics(status, &out);
+  const std::string& text = out.text();
+  EXPECT_THAT(text, HasSubstr("model=\"a \\\"model\\\"\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_state{state=\"loading\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_state{state=\"ready\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_kv_blocks{state=\"free\"} 6\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_requests_waiting 3\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_worker_up{worker=\"cpu:0\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_worker_up{worker=\"cpu:1\"} 0\n"));
+  EXPECT_THAT(text,
+              HasSubstr("dovetail_worker_memory_bytes{worker=\"cpu:0\",kind=\"peak\"} 200\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_worker_busy_seconds_total{worker=\"cpu:0\"} 1.5\n"));
+  EXPECT_THAT(text,
+              HasSubstr("dovetail_segment_seconds_total{worker=\"cpu:0\",segment=\"2\"} 0.25\n"));
+}
+
+}  // namespace
+}  // namespace dovetail::coordinator
