@@ -454,7 +454,8 @@ TEST_F(GrpcServicesTest, AdminShowsStateAndPlan) {
   EXPECT_EQ(admin->GetPlan(&context2, v1::GetPlanRequest(), &plan).error_code(),
             grpc::StatusCode::UNAVAILABLE);
   Plan made;
-  made.modules.push_back({{OpKind::kMlp, 3}, "model.layers.3.mlp", "cpu:1", "r.yaml:3:3", 77});
+  made.modules.push_back(
+      {{{OpKind::kMlp, 3}, "model.layers.3.mlp", "cpu:1", "", RuleRef{"r.yaml", 3, 3, 0}}, 77});
   made.route.push_back({"cpu:1", {{OpKind::kMlp, 3}}});
   made.shape.max_rows = 12;
   plan_ = made;
@@ -476,7 +477,8 @@ TEST_F(GrpcServicesTest, AdminExplainsPlacement) {
   EXPECT_EQ(admin->ExplainPlacement(&context, request, &response).error_code(),
             grpc::StatusCode::UNAVAILABLE);
   Plan made;
-  made.modules.push_back({{OpKind::kMlp, 3}, "model.layers.3.mlp", "cpu:1", "r.yaml:3:3", 77});
+  made.modules.push_back(
+      {{{OpKind::kMlp, 3}, "model.layers.3.mlp", "cpu:1", "", RuleRef{"r.yaml", 3, 3, 0}}, 77});
   plan_ = made;
   request.set_module("model.layers.3");
   grpc::ClientContext context2;

@@ -1,5 +1,8 @@
 #include "coordinator/placement/explain.h"
 
+#include <tuple>
+
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/status_matchers.h"
@@ -21,8 +24,14 @@ constexpr char kRules[] = R"(- match: {layers: 1}
 
 Plan TwoModules() {
   Plan plan;
-  plan.modules.push_back({{OpKind::kMlp, 1}, "model.layers.1.mlp", "cpu:0", "r.yaml:1:3", 7});
-  plan.modules.push_back({{OpKind::kMlp, 12}, "model.layers.12.mlp", "cpu:1", "r.yaml:3:3", 7});
+  for (const auto& [layer, device, rule] :
+       {std::tuple{1, "cpu:0", RuleRef{"r.yaml", 1, 3, 0}}, {12, "cpu:1", {"r.yaml", 3, 3, 1}}}) {
+    PlacedModule& module = plan.modules.emplace_back();
+    module.op = {OpKind::kMlp, layer};
+    module.module = absl::StrCat("model.layers.", layer, ".mlp");
+    module.device = device;
+    module.rule = rule;
+  }
   return plan;
 }
 
@@ -31,9 +40,10 @@ TEST(ExplainTest, LaterRulesThatMatchAreShadowed) {
   const auto all = ExplainPlan(TwoModules(), &rules, "");
   ASSERT_THAT(all, SizeIs(2));
   EXPECT_EQ(all[0].worker, "cpu:0");
-  EXPECT_EQ(all[0].rule, rules.rules[0].location);
-  EXPECT_THAT(all[0].shadowed, ElementsAre(rules.rules[1].location, rules.rules[2].location));
-  EXPECT_THAT(all[1].shadowed, ElementsAre(rules.rules[2].location));
+  EXPECT_EQ(all[0].rule, rules.rules[0].ref.location());
+  EXPECT_THAT(all[0].shadowed,
+              ElementsAre(rules.rules[1].ref.location(), rules.rules[2].ref.location()));
+  EXPECT_THAT(all[1].shadowed, ElementsAre(rules.rules[2].ref.location()));
 }
 
 TEST(ExplainTest, NamesEndAtABorder) {
