@@ -128,7 +128,7 @@ TEST_F(EngineDrawTest, LogprobsOfPromptAndAnswerSurvivePreemption) {
   EngineOptions options = Options();
   options.shape.num_kv_blocks = 7;
   Start(options);
-  std::vector<std::shared_ptr<RecordingSink>> others;
+  std::vector<std::shared_ptr<DrawSink>> others;
   for (int i = 0; i < 3; ++i) others.push_back(Submit(Request(Prompt(40, i), 60)));
   EngineRequest both = Request(Prompt(75), 4);
   both.logits = true;
