@@ -19,12 +19,12 @@ std::vector<ModuleExplanation> ExplainPlan(const Plan& plan, const RuleSet* rule
     if (!IsNamed(module.module, name)) continue;
     ModuleExplanation& explanation = explanations.emplace_back();
     explanation.module = module.module;
-    explanation.worker = module.worker;
-    explanation.rule = module.rule;
+    explanation.worker = module.device;
+    explanation.rule = module.rule ? module.rule->location() : "auto";
     if (rules == nullptr) continue;
     for (const Rule& rule : rules->rules) {
-      if (!rule.Matches(module.op) || rule.location == module.rule) continue;
-      explanation.shadowed.push_back(rule.location);
+      if (!rule.Matches(module.op) || rule.ref == module.rule) continue;
+      explanation.shadowed.push_back(rule.ref.location());
     }
   }
   return explanations;

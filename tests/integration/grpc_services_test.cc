@@ -475,8 +475,13 @@ TEST_F(GrpcServicesTest, AdminExplainsPlacement) {
   grpc::ClientContext context;
   EXPECT_EQ(admin->ExplainPlacement(&context, request, &response).error_code(),
             grpc::StatusCode::UNAVAILABLE);
+  PlacedModule module;
+  module.op = {OpKind::kMlp, 3};
+  module.module = "model.layers.3.mlp";
+  module.device = "cpu:1";
+  module.rule = RuleRef{.file = "r.yaml", .line = 3, .col = 3};
   Plan made;
-  made.modules.push_back({{OpKind::kMlp, 3}, "model.layers.3.mlp", "cpu:1", "r.yaml:3:3", 77});
+  made.modules.push_back(module);
   plan_ = made;
   request.set_module("model.layers.3");
   grpc::ClientContext context2;
