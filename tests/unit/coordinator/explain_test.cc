@@ -1,6 +1,6 @@
 #include "coordinator/placement/explain.h"
 
-#include <string>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
@@ -22,25 +22,22 @@ constexpr char kRules[] = R"(- match: {layers: 1}
   place: cpu:0
 )";
 
-PlacedModule Placed(int layer, const std::string& device, const RuleRef& rule) {
-  PlacedModule module;
-  module.op = {OpKind::kMlp, layer};
-  module.module = absl::StrCat("model.layers.", layer, ".mlp");
-  module.device = device;
-  module.rule = rule;
-  return module;
-}
-
-Plan TwoModules(const RuleSet& rules) {
+Plan TwoModules() {
   Plan plan;
-  plan.modules.push_back(Placed(1, "cpu:0", rules.rules[0].ref));
-  plan.modules.push_back(Placed(12, "cpu:1", rules.rules[1].ref));
+  for (const auto& [layer, device, rule] :
+       {std::tuple{1, "cpu:0", RuleRef{"r.yaml", 1, 3, 0}}, {12, "cpu:1", {"r.yaml", 3, 3, 1}}}) {
+    PlacedModule& module = plan.modules.emplace_back();
+    module.op = {OpKind::kMlp, layer};
+    module.module = absl::StrCat("model.layers.", layer, ".mlp");
+    module.device = device;
+    module.rule = rule;
+  }
   return plan;
 }
 
 TEST(ExplainTest, LaterRulesThatMatchAreShadowed) {
   ASSERT_OK_AND_ASSIGN(const RuleSet rules, ParseRules(kRules, "r.yaml"));
-  const auto all = ExplainPlan(TwoModules(rules), &rules, "");
+  const auto all = ExplainPlan(TwoModules(), &rules, "");
   ASSERT_THAT(all, SizeIs(2));
   EXPECT_EQ(all[0].worker, "cpu:0");
   EXPECT_EQ(all[0].rule, rules.rules[0].ref.location());
@@ -50,12 +47,10 @@ TEST(ExplainTest, LaterRulesThatMatchAreShadowed) {
 }
 
 TEST(ExplainTest, NamesEndAtABorder) {
-  ASSERT_OK_AND_ASSIGN(const RuleSet rules, ParseRules(kRules, "r.yaml"));
-  const Plan plan = TwoModules(rules);
-  EXPECT_THAT(ExplainPlan(plan, nullptr, "model.layers.1"), SizeIs(1));
-  EXPECT_THAT(ExplainPlan(plan, nullptr, "model"), SizeIs(2));
-  EXPECT_THAT(ExplainPlan(plan, nullptr, "model.layers.1.mlp.x"), IsEmpty());
-  EXPECT_THAT(ExplainPlan(plan, nullptr, "model.layers.2"), IsEmpty());
+  EXPECT_THAT(ExplainPlan(TwoModules(), nullptr, "model.layers.1"), SizeIs(1));
+  EXPECT_THAT(ExplainPlan(TwoModules(), nullptr, "model"), SizeIs(2));
+  EXPECT_THAT(ExplainPlan(TwoModules(), nullptr, "model.layers.1.mlp.x"), IsEmpty());
+  EXPECT_THAT(ExplainPlan(TwoModules(), nullptr, "model.layers.2"), IsEmpty());
 }
 
 }  // namespace
