@@ -476,6 +476,9 @@ class SpoiledOutput : public ::testing::Test {
     std::vector<uint8_t> bytes = sender.message();
     OutputHeader header;
     SequenceOutput sequences[2];
+    if (bytes.size() < sizeof(header) + sizeof(sequences)) {
+      return absl::InternalError("the message is too short to be spoiled");
+    }
     std::memcpy(&header, bytes.data(), sizeof(header));
     std::memcpy(sequences, bytes.data() + sizeof(header), sizeof(sequences));
     change(header, sequences);
