@@ -169,7 +169,7 @@ TEST_F(PlanTest, RefusesExpertsThatAreNotThere) {
       StatusIs(absl::StatusCode::kInvalidArgument,
                "r.yaml: no rule places model.layers.0-1.mlp.experts[0-1]; a last rule "
                "`match: {}` takes what is left\n"
-               "r.yaml:1:20: the rule names expert 4, but the model's layers have 4 (0-3)"));
+               "r.yaml:1:21: the rule names expert 4, but the model's layers have 4 (0-3)"));
 }
 
 TEST_F(PlanTest, CollapsesModulesThatNobodyOwns) {
