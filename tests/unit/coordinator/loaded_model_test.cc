@@ -60,7 +60,7 @@ TEST(LoadedModelTest, TheShapeFollowsConfigurationAndModel) {
   EXPECT_EQ(shape.num_kv_blocks, 2 * 8192 / kKvBlockTokens);
   EXPECT_EQ(shape.max_rows, 104) << "every decode fits beside a full chunk";
   EXPECT_EQ(shape.max_sequences, 4);
-  EXPECT_EQ(shape.max_logit_rows, 4);
+  EXPECT_EQ(shape.max_logit_rows, 64) << "logprobs of a prompt come in no fewer";
   // keys and values, 2 heads of 8, f16, 3 layers
   EXPECT_EQ(KvCacheBytes(model, shape), int64_t{2} * 8192 * 3 * 2 * (2 * 8 * 2));
 

@@ -14,7 +14,8 @@ using ::testing::IsEmpty;
 std::vector<LogitAdjustment> After(LogitAdjustments& adjustments,
                                    const std::vector<int32_t>& tokens) {
   std::vector<LogitAdjustment> out = {{.token = 999}};
-  EXPECT_EQ(adjustments.Append(tokens, &out), static_cast<int>(out.size()) - 1);
+  const int appended = adjustments.Append(tokens, &out);
+  EXPECT_EQ(appended, static_cast<int>(out.size()) - 1);
   EXPECT_EQ(out.front().token, 999) << "what was there stays";
   out.erase(out.begin());
   return out;
