@@ -134,7 +134,7 @@ TEST(HttpServerTest, PromptBeyondTheContextNamesBothLengths) {
       ErrorOf(Post(server.port(), "/v1/completions", absl::StrCat(R"({"prompt":[)", ids, "]}")));
   EXPECT_EQ(error.at("code"), "context_length_exceeded");
   EXPECT_THAT(error.at("message").get<std::string>(),
-              HasSubstr("maximum context length is 256 tokens"));
+              HasSubstr("maximum context length is 1024 tokens"));
   EXPECT_THAT(error.at("message").get<std::string>(), HasSubstr("300 tokens"));
 }
 

@@ -23,7 +23,7 @@
 namespace dovetail::coordinator {
 
 inline constexpr char kTestModel[] = "org/tiny";
-inline constexpr int kTestContext = 256;
+inline constexpr int kTestContext = 1024;
 
 struct TestServerOptions {
   HttpServerOptions http;

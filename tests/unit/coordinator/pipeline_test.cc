@@ -40,6 +40,7 @@ class PipelineTest : public ::testing::Test {
     frame_.tokens = {3, 4, 5};
     frame_.block_ids = {2};
     frame_.logit_rows = {2};
+    frame_.targets = {-1};
     transport::SequenceStep step;
     step.sequence_id = 9;
     step.num_rows = 3;

@@ -215,6 +215,7 @@ TEST_F(ClusterClientTest, LoadsConnectsAndComputes) {
     frame.block_ids = {0};
     frame.tokens = {1};
     frame.logit_rows = {0};
+    frame.targets = {-1};
     auto sender = exchange->Sender(transport::kCoordinator, "cpu:0");
     auto receiver = exchange->Receiver("cpu:0", transport::kCoordinator);
     EXPECT_OK(transport::SendStep(**sender, frame, {}, absl::Seconds(10)));
