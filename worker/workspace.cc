@@ -80,8 +80,9 @@ absl::StatusOr<std::unique_ptr<Workspace>> Workspace::Create(const model::ModelC
   std::unique_ptr<Workspace> ws(new Workspace());
   for (const model::WorkspaceBuffer& buffer : buffers) ws->bytes_ += buffer.bytes;
   ws->bytes_ = std::max<size_t>(ws->bytes_, 64);
+  // With its pages, so that nothing grows in a step.
   void* memory = mmap(nullptr, ws->bytes_, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   if (memory == MAP_FAILED) {
     return absl::ResourceExhaustedError(
         absl::StrCat("cannot reserve ", ws->bytes_, " bytes of workspace: ", strerror(errno)));

@@ -12,22 +12,25 @@ import harness
 MIB = 1 << 20
 
 
-def private_bytes(pid):
-    """(RssAnon + RssShmem + locked, RssShmem) of a process; zeros when it is gone."""
+def private_bytes(pid, segments):
+    """(RssAnon + shared memory + locked, RssShmem) of a process; zeros when it is gone. Segments are allocated whole,
+    whatever has been touched of them, so the larger of what they take and what is mapped counts."""
     try:
         status = pathlib.Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0, 0
     values = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     kib = {key: int(values[key].split()[0]) for key in ("RssAnon", "RssShmem", "VmLck") if key in values}
-    return sum(kib.values()) * 1024, kib.get("RssShmem", 0) * 1024
+    shared = kib.get("RssShmem", 0) * 1024
+    allocated = sum(path.stat().st_blocks * 512 for path in segments if path.exists())
+    return sum(kib.values()) * 1024 - shared + max(shared, allocated), shared
 
 
 class Peaks:
     """Watches the workers of a server: the most that each had since the last take()."""
 
-    def __init__(self, server, names):
-        self.server, self.names = server, names
+    def __init__(self, server, names, run_dir):
+        self.server, self.names, self.run_dir = server, names, pathlib.Path(run_dir)
         self.peak, self.stop = {}, False
         self.thread = threading.Thread(target=self.watch)
 
@@ -37,7 +40,8 @@ class Peaks:
             if len(workers) < len(self.names):
                 workers = self.server.workers()
             for name, pid in workers.items():
-                total, shared = private_bytes(pid)
+                stem = name.replace(":", "-")
+                total, shared = private_bytes(pid, [self.run_dir / f"{stem}.weights", self.run_dir / f"{stem}.kv"])
                 if shared:  # it has begun to load; before that it measured its bandwidth
                     self.peak[name] = max(self.peak.get(name, 0), total)
             time.sleep(0.004)
@@ -81,15 +85,18 @@ def fill(server, context, sequences):
 
 
 def check(model, context, sequences, *flags):
-    flags = [*flags, f"--context-length={context}", f"--kv-tokens={context * sequences}",
+    flags = [*flags, "--token-target=1h", f"--context-length={context}", f"--kv-tokens={context * sequences}",
              f"--max-batch-size={sequences}"]
     done = harness.run("dovetail", "plan", "--model", model, "--json", *flags)
     plan = {d["name"]: d for d in json.loads(done.stdout)["devices"]}
-    with harness.Server(*flags, model=model, wait=False) as server, Peaks(server, plan) as peaks:
-        server.wait_ready()
-        loading = peaks.take()
-        fill(server, context, sequences)
-        running = peaks.take()
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        run_dir = f"{folder}/run"
+        with harness.Server(*flags, "--run-dir", run_dir, model=model, wait=False) as server, \
+                Peaks(server, plan, run_dir) as peaks:
+            server.wait_ready()
+            loading = peaks.take()
+            fill(server, context, sequences)
+            running = peaks.take()
     wrong = []
     for name, planned in plan.items():
         load, run = loading[name], running[name]
