@@ -129,13 +129,14 @@ TEST(HttpServerTest, RefusesBadRequestsWithTheRightStatus) {
 TEST(HttpServerTest, PromptBeyondTheContextNamesBothLengths) {
   TestServer server;
   std::string ids = "7";
-  for (int i = 1; i < 300; ++i) ids += ",7";
+  for (int i = 1; i < kTestContext + 44; ++i) ids += ",7";
   const json error =
       ErrorOf(Post(server.port(), "/v1/completions", absl::StrCat(R"({"prompt":[)", ids, "]}")));
   EXPECT_EQ(error.at("code"), "context_length_exceeded");
   EXPECT_THAT(error.at("message").get<std::string>(),
-              HasSubstr("maximum context length is 1024 tokens"));
-  EXPECT_THAT(error.at("message").get<std::string>(), HasSubstr("300 tokens"));
+              HasSubstr(absl::StrCat("maximum context length is ", kTestContext, " tokens")));
+  EXPECT_THAT(error.at("message").get<std::string>(),
+              HasSubstr(absl::StrCat(kTestContext + 44, " tokens")));
 }
 
 TEST(HttpServerTest, LoadingIs503AndAFullQueueIs429) {

@@ -128,7 +128,7 @@ TEST(HttpStreamTest, ChoicesOfOnePromptBeginInOrder) {
 TEST(HttpStreamTest, CallsOfToolsAsTheClientLibraryAddsThemUp) {
   TestServer server;
   const std::string fields =
-      R"("messages":[{"role":"user","content":"hi"}],"max_tokens":200,"tools":[{"type":)"
+      R"("messages":[{"role":"user","content":"hi"}],"max_tokens":500,"tools":[{"type":)"
       R"("function","function":{"name":"f","parameters":{"type":"object","properties":)"
       R"({"n":{"enum":[7]}},"required":["n"],"additionalProperties":false}}}],)"
       R"("tool_choice":{"type":"function","function":{"name":"f"}})";
