@@ -96,7 +96,7 @@ def test_configuration_lists_all_mistakes():
 
 
 def test_too_little_memory():
-    refused(serve(harness.need(LLAMA), "--memory", "cpu:0=20MiB"), "cpu:0", "MiB", code=3)
+    refused(serve(harness.need(LLAMA), "--memory", "cpu:0=4MiB"), "cpu:0", "MiB", code=3)
 
 
 def test_port_in_use():
@@ -129,8 +129,9 @@ def test_http_requests():
                 ({"model": "nope"}, 404, ["nope"]),
                 ({"prompt": [5] * 300}, 400, ["256", "300"]),
                 ({"temperature": "hot"}, 400, ["temperature"]),
-                ({"n": 3}, 400, ["n"]),
-                ({"logprobs": 5}, 400, ["logprobs"]),
+                ({"n": 0}, 400, ["n"]),
+                ({"n": 2, "best_of": 3}, 400, ["best_of"]),
+                ({"logprobs": -1}, 400, ["logprobs"]),
         ):
             status, error = post(server, "/v1/completions", {**good, **change})
             assert status == code, (change, status, error)

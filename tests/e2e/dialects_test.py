@@ -111,7 +111,7 @@ TOOL = {"name": "get_weather", "description": "The weather of a city.", "input_s
 
 
 def test_anthropic_tools():
-    fields = {"model": model(), "max_tokens": 100, "temperature": 0, "tools": [TOOL],
+    fields = {"model": model(), "max_tokens": 100, "extra_body": {"temperature": 0}, "tools": [TOOL],
               "tool_choice": {"type": "tool", "name": "get_weather"},
               "messages": [{"role": "user", "content": "What is the weather in Paris?"}]}
     message = anthropic_client().messages.create(**fields)
