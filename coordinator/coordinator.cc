@@ -33,6 +33,7 @@
 #include "coordinator/system_metrics.h"
 #include "model/memory_plan.h"
 #include "transport/run_dir.h"
+#include "transport/step_frame.h"
 
 // Complete types for the services that the coordinator owns.
 #include <grpcpp/impl/service_type.h>
@@ -185,6 +186,10 @@ void Coordinator::Impl::StartEngine() {
   engine_options.max_queue = config.max_queue;
   engine_options.adaptive_lanes = config.lanes == 0;
   engine_options.lanes = config.lanes > 0 ? config.lanes : MostLanes(config);
+  const uint64_t largest_frame = transport::MaxStepBytes(shape, model::RowShapeOf(model.config),
+                                                         model.config.experts.count > 0);
+  engine_options.lanes_on_loops = static_cast<int>(
+      std::max<uint64_t>(1, static_cast<uint64_t>(model::kRingBytes) / largest_frame));
   engine_options.token_target = config.token_target;
   engine_options.preemption = config.preemption;
   engine_options.recovery_timeout = config.recovery_timeout;

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -96,6 +97,9 @@ struct EngineOptions {
   int chunk_size = 512;  // prefill tokens of one step
   int max_queue = 256;
   int lanes = 1;  // most steps in flight
+  // And where the route comes back to a worker: two workers that send to each other must never both
+  // wait for room, so what is on the way has to fit a ring.
+  int lanes_on_loops = std::numeric_limits<int>::max();
   bool adaptive_lanes = false;
   absl::Duration token_target = absl::Milliseconds(100);
   Preemption preemption = Preemption::kCheaper;

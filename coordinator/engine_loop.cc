@@ -18,6 +18,15 @@ constexpr double kPatience = 20;
 constexpr int kMostInterruptions = 4;
 constexpr double kHopeless = 2;  // times what is left until the deadline
 
+// Does a worker have more than one segment?
+bool ComesBack(absl::Span<const int> segment_workers) {
+  const auto end = segment_workers.end();
+  for (auto it = segment_workers.begin(); it != end; ++it) {
+    if (std::find(it + 1, end, *it) != end) return true;
+  }
+  return false;
+}
+
 SchedulerOptions OptionsOfScheduler(const EngineOptions& options) {
   SchedulerOptions result;
   result.shape = options.shape;
@@ -138,6 +147,11 @@ void EngineLoop::SetPipeline(std::shared_ptr<Pipeline> pipeline, absl::Time now)
   SuspendPipeline(absl::UnavailableError("the workers were replaced"), now);
   pipeline_ = std::move(pipeline);
   scheduler_.cost_model().SetRoute(pipeline_->segment_workers());
+  most_in_flight_ = options_.lanes;
+  if (ComesBack(pipeline_->segment_workers())) {
+    most_in_flight_ = std::clamp(options_.lanes_on_loops, 1, options_.lanes);
+  }
+  next_lane_ = 0;
   if (suspended_since_ == absl::InfiniteFuture()) return;
   ++num_recoveries_;
   recovery_time_ += now - suspended_since_;
@@ -376,9 +390,13 @@ void EngineLoop::ExpireRequests(absl::Time now) {
 void EngineLoop::ScheduleSteps(absl::Time now) {
   if (num_without_mask_ > 0) TakeMasks();
   if (pipeline_ == nullptr || scheduler_.idle()) return;
-  for (int lane = 0; lane < options_.lanes; ++lane) {
+  int in_flight = NumInFlight();
+  for (int i = 0, first = next_lane_; i < options_.lanes && in_flight < most_in_flight_; ++i) {
+    const int lane = (first + i) % options_.lanes;
     if (lanes_[lane].in_flight || !scheduler_.Schedule(lane, now, &frame_)) continue;
     NoteSent(lane, now);
+    ++in_flight;
+    if (most_in_flight_ < options_.lanes) next_lane_ = (lane + 1) % options_.lanes;
     frame_.header.epoch = pipeline_->epoch();
     frame_.header.step = num_steps_;
     if (absl::Status sent = pipeline_->Send(frame_); !sent.ok()) return Lose(sent, now);
@@ -433,8 +451,11 @@ absl::Duration EngineLoop::StepAllowance() const {
   return options_.step_timeout + (model.ready() ? std::min(most, known) : most);
 }
 
-bool EngineLoop::AnyInFlight() const {
-  return std::any_of(lanes_.begin(), lanes_.end(), [](const LaneStep& l) { return l.in_flight; });
+bool EngineLoop::AnyInFlight() const { return NumInFlight() > 0; }
+
+int EngineLoop::NumInFlight() const {
+  return static_cast<int>(std::count_if(lanes_.begin(), lanes_.end(),
+                                        [](const LaneStep& lane) { return lane.in_flight; }));
 }
 
 absl::Duration EngineLoop::UntilNextDeadline(absl::Time now) const {

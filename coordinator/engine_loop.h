@@ -106,6 +106,7 @@ class EngineLoop {
   void WaitForMask(Request* request);
   void TakeMasks();
   bool AnyInFlight() const;
+  int NumInFlight() const;
   absl::Duration StepAllowance() const;
 
   const EngineOptions options_;
@@ -116,6 +117,8 @@ class EngineLoop {
   absl::Time suspended_since_ = absl::InfiniteFuture();
   absl::Status suspend_reason_;
   std::vector<LaneStep> lanes_;
+  int most_in_flight_ = 0;  // steps, on this pipeline's route
+  int next_lane_ = 0;       // whose turn it is, where not all lanes may have one in flight
   transport::StepFrame frame_;
   transport::StepOutput output_;
   int num_without_mask_ = 0;  // requests that wait for one

@@ -38,6 +38,8 @@ class FakeWorkers : public std::enable_shared_from_this<FakeWorkers> {
   static float Logit(absl::Span<const int32_t> tokens, int token);
 
   void set_next_token(NextToken next) { next_token_ = std::move(next); }
+  // Of the pipelines that are made afterwards; before, there is one segment.
+  void set_segment_workers(std::vector<int> workers) { segment_workers_ = std::move(workers); }
 
   // The logprob of `token` after `tokens`, from the logits of all.
   float Logprob(absl::Span<const int32_t> tokens, int token) const;
@@ -93,7 +95,7 @@ class FakeWorkers : public std::enable_shared_from_this<FakeWorkers> {
   const int vocab_size_;
   const int hidden_size_;
   const uint64_t epoch_;
-  const std::vector<int> segment_workers_ = {0};
+  std::vector<int> segment_workers_ = {0};
   NextToken next_token_;
 
   mutable std::mutex mutex_;

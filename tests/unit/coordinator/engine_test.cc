@@ -40,6 +40,30 @@ TEST_F(EngineTest, ManyRequestsAtOnceEachGetTheirOwnTokens) {
   }
 }
 
+// Where the route comes back, as few steps are on the way as fit the rings, and every lane has its
+// turn.
+TEST_F(EngineTest, OnALoopFewStepsAreOnTheWay) {
+  EngineOptions options = Options();
+  options.lanes = 3;
+  options.lanes_on_loops = 1;
+  workers_ = std::make_shared<FakeWorkers>(options.shape, kVocab, options.hidden_size);
+  workers_->set_segment_workers({0, 1, 0});
+  workers_->Hold();
+  engine_ = std::make_unique<Engine>(options);
+  engine_->SetPipeline(workers_->MakePipeline());
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int i = 0; i < 6; ++i) sinks.push_back(Submit(Request(Prompt(20, i), 8)));
+  ASSERT_TRUE(workers_->WaitForSteps(1));
+  absl::SleepFor(absl::Milliseconds(50));
+  EXPECT_EQ(workers_->num_steps(), 1);
+  workers_->Release(1'000'000);
+  for (int i = 0; i < 6; ++i) {
+    ASSERT_TRUE(sinks[i]->WaitFinished());
+    EXPECT_EQ(sinks[i]->tokens(), FakeWorkers::Continue(Prompt(20, i), 8, kVocab));
+  }
+  ExpectAllFree();
+}
+
 TEST_F(EngineTest, PreemptionsChangeNoToken) {
   for (int lanes : {1, 2}) {
     EngineOptions options = Options();
