@@ -384,11 +384,12 @@ TEST(SchedulerPropertyTest, EverySequenceEndsWithTheRightTokens) {
             << " block copies, " << totals.found_tokens << " tokens found, up to "
             << totals.most_lanes << " lanes\n";
   // The caches must be tight enough, and the workers mortal enough, to test all of it.
-  EXPECT_GT(totals.swaps, 100u);
-  EXPECT_GT(totals.recomputes, 100u);
-  EXPECT_GT(totals.interrupted, 100u);
-  EXPECT_GT(totals.copies, 100u);
-  EXPECT_GT(totals.found_tokens, 1000u);
+  const uint64_t few = totals.steps / 10'000;
+  EXPECT_GT(totals.swaps, few);
+  EXPECT_GT(totals.recomputes, few);
+  EXPECT_GT(totals.interrupted, few);
+  EXPECT_GT(totals.copies, few);
+  EXPECT_GT(totals.found_tokens, 10 * few);
   EXPECT_GT(totals.most_lanes, 1);
 }
 
