@@ -52,8 +52,8 @@ struct QuantizeArgs {
   Activations x;
 };
 
-// y[r, n] (+)= sum_k w[n, k] * x[r, k] + bias[n]. Unit: panels of kPanelRows weight rows; all
-// activation rows.
+// y[r, n] (+)= scale * sum_k w[n, k] * x[r, k] + bias[n]. Unit: panels of kPanelRows weight rows;
+// all activation rows.
 struct MatmulArgs {
   const uint8_t* w;  // [n, k] as packed by this table's pack(), 64-byte aligned
   WeightType type;
@@ -63,8 +63,9 @@ struct MatmulArgs {
   int32_t rows;   // activation rows
   float* y;       // [rows, n]
   int64_t y_stride;
-  bool accumulate;    // y = y + product: one f32 add after the whole sum and its bias
-  const float* bias;  // [n], one f32 add after the whole sum; null: none
+  bool accumulate;     // y = y + product: one f32 add after the whole sum, its scale and its bias
+  const float* bias;   // [n], one f32 add after the whole sum and its scale; null: none
+  float scale = 1.0f;  // of the whole matrix: one f32 multiplication after the whole sum
 };
 
 // y[r, i] = act(gate[r, i]) * up[r, i]. Unit: rows. y may be gate. With g = gate, u = up:

@@ -6,10 +6,13 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "model/arch/family_reader.h"
 #include "model/arch/registry.h"
+#include "model/arch/weights.h"
 #include "model/gguf/gguf_parser.h"
 #include "model/gguf/shard_paths.h"
 
@@ -57,10 +60,16 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const GgufFile& file) {
   return config;
 }
 
+std::string ScaleTensor(absl::string_view tensor) {
+  return absl::StrCat(absl::StripSuffix(tensor, ".weight"), ".scale");
+}
+
 std::vector<WeightSpec> WeightsOf(const ModelConfig& config, const Op& op) {
   const Family* family = FindFamily(config.architecture);
   DT_CHECK(family != nullptr);
-  return family->weights_of(config, op);
+  std::vector<WeightSpec> specs = family->weights_of(config, op);
+  AddScales(config, op, &specs);
+  return specs;
 }
 
 std::vector<Op> OpsOf(const ModelConfig& config) {

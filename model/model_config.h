@@ -6,11 +6,13 @@
 #define DOVETAIL_MODEL_MODEL_CONFIG_H_
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "base/kv_cache.h"
 #include "base/route.h"
@@ -84,6 +86,10 @@ struct ModelConfig {
   bool post_norms = false;
   int32_t num_nextn_layers = 0;  // blocks after the last for multi-token prediction: not decoded
   ExpertConfig experts;
+
+  // Matrices with a factor of their own (NVFP4): "blk.0.attn_q.weight" if the file has
+  // "blk.0.attn_q.scale", one f32, or one per expert.
+  std::set<std::string> scaled_weights;
 
   bool qkv_bias = false;
   bool o_bias = false;
@@ -164,6 +170,7 @@ enum class WeightRole {
   kPostMlpNorm,
   kOutputNorm,
   kLmHead,
+  kScale,  // of the matrix that ScaleTensor names it for; an op may have several
 };
 
 // One weight that an op needs: where it is in the file and the shape it must have.
@@ -173,7 +180,7 @@ struct WeightSpec {
   std::string module;      // Hugging Face module: "model.layers.3.self_attn.q_proj"
   int64_t rows = 0;        // output features (1 for vectors)
   int64_t cols = 0;        // input features
-  bool is_vector = false;  // norms and biases: kept as f32
+  bool is_vector = false;  // norms, biases and scales: kept as f32
   // Of a layer's experts, or heads: so many of these, one after another, the first of them that of
   // expert `first_expert`.
   int64_t experts = 0;
@@ -190,6 +197,10 @@ struct WeightSpec {
   int64_t stored_rows() const { return transposed ? cols : rows; }
   int64_t stored_cols() const { return transposed ? rows : cols; }
 };
+
+// "blk.0.attn_q.scale" for "blk.0.attn_q.weight": an f32 that the whole product is multiplied by;
+// for a matrix of each expert, one f32 each.
+std::string ScaleTensor(absl::string_view tensor);
 
 // The weights of one op, in the order in which a worker stores them. With tied embeddings kLmHead's
 // weight names token_embd.weight.

@@ -28,10 +28,22 @@ const uint8_t* WeightStore::DataOf(const model::WeightSlot& slot) const {
 
 Linear WeightStore::LinearOf(const Op& op, model::WeightRole role) const {
   const model::WeightSlot& slot = SlotOf(op, role);
+  const float* scale = FindScale(slot);
   return {.weight = DataOf(slot),
           .type = slot.type,
           .out_features = static_cast<int32_t>(slot.spec.rows),
-          .in_features = static_cast<int32_t>(slot.spec.cols)};
+          .in_features = static_cast<int32_t>(slot.spec.cols),
+          .scale = scale == nullptr ? 1.0f : *scale};
+}
+
+const float* WeightStore::FindScale(const model::WeightSlot& matrix) const {
+  const std::string name = model::ScaleTensor(matrix.spec.tensor);
+  for (const model::WeightSlot& slot : slots) {
+    if (slot.op == matrix.op && slot.spec.tensor == name) {
+      return reinterpret_cast<const float*>(DataOf(slot));
+    }
+  }
+  return nullptr;
 }
 
 const float* WeightStore::VectorOf(const Op& op, model::WeightRole role) const {
@@ -52,7 +64,9 @@ Linear WeightStore::LinearOf(const Op& op, model::WeightRole role, model::Weight
 ExpertLinear WeightStore::ExpertsOf(const Op& op, model::WeightRole role,
                                     model::WeightRole bias) const {
   const model::WeightSlot& slot = SlotOf(op, role);
-  return {.first = LinearOf(op, role, bias), .bytes = slot.bytes / slot.spec.experts};
+  return {.first = LinearOf(op, role, bias),
+          .bytes = slot.bytes / slot.spec.experts,
+          .scales = FindScale(slot)};
 }
 
 ExpertLinear WeightStore::MatricesOf(const Op& op, model::WeightRole role) const {

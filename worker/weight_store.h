@@ -35,6 +35,8 @@ struct WeightStore {
   Linear LinearOf(const Op& op, model::WeightRole role, model::WeightRole bias) const;
   ExpertLinear ExpertsOf(const Op& op, model::WeightRole role, model::WeightRole bias) const;
   ExpertLinear MatricesOf(const Op& op, model::WeightRole role) const;  // of heads
+  // Of a matrix, or of each of an op's experts; nullptr where the file has none.
+  const float* FindScale(const model::WeightSlot& matrix) const;
   const model::WeightSlot* FindSlot(const Op& op, model::WeightRole role) const;
   const model::WeightSlot& SlotOf(const Op& op, model::WeightRole role) const;
   const uint8_t* DataOf(const model::WeightSlot& slot) const;

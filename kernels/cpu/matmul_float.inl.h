@@ -56,7 +56,7 @@ static inline void FloatTile(const MatmulArgs& args, int64_t row, int64_t token)
   for (int r = 0; r < kRows; ++r) {
     for (int t = 0; t < kTokens; ++t) {
       float* y = args.y + (token + t) * args.y_stride + row + r;
-      float total = TreeSum(Add(sum[r][t][0], sum[r][t][1]));
+      float total = TreeSum(Add(sum[r][t][0], sum[r][t][1])) * args.scale;
       if (args.bias != nullptr) total += args.bias[row + r];
       *y = args.accumulate ? *y + total : total;
     }

@@ -20,12 +20,14 @@ static inline void ZeroSums(TokenGroup* group) {
   for (int t = 0; t < group->count; ++t) Store(group->sum + 16 * t, Zero());
 }
 
-// y[token, 16 * panel ..] = or += the sums and the bias; the last panel may be narrower than 16.
+// y[token, 16 * panel ..] = or += the scaled sums and the bias; the last panel may be narrower
+// than 16.
 static inline void StoreSums(const MatmulArgs& args, const TokenGroup& group, int64_t panel) {
   const int lanes = static_cast<int>(args.n - panel * 16 < 16 ? args.n - panel * 16 : 16);
+  const F scale = Set1(args.scale);
   for (int t = 0; t < group.count; ++t) {
     float* y = args.y + (group.first + t) * args.y_stride + panel * 16;
-    F sum = Load(group.sum + 16 * t);
+    F sum = Mul(Load(group.sum + 16 * t), scale);
     if (args.bias != nullptr) sum = Add(sum, LoadUpTo(args.bias + panel * 16, lanes, 0.0f));
     if (args.accumulate) sum = Add(LoadUpTo(y, lanes, 0.0f), sum);
     StoreUpTo(y, lanes, sum);

@@ -81,6 +81,7 @@ void AddBlock(const QuantFormat& format, const CanonicalBlock& w, const int8_t* 
 
 void Store(const MatmulArgs& args, int64_t token, int64_t n, float sum) {
   float* y = args.y + token * args.y_stride + n;
+  sum *= args.scale;
   if (args.bias != nullptr) sum += args.bias[n];
   *y = args.accumulate ? *y + sum : sum;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -309,13 +310,36 @@ absl::StatusOr<ModelConfig> ReadFamilyConfig(const GgufFile& file, const Family&
   return config;
 }
 
-absl::StatusOr<ModelConfig> LoadFamily(const GgufFile& file, const Family& family) {
-  DT_ASSIGN_OR_RETURN(const ModelConfig config, ReadFamilyConfig(file, family));
+namespace {
+
+// All weights that the family names, with the scales that this file has for them. Scales of
+// activations ("blk.0.attn_q.input_scale"), which NVFP4 files may also have, go to `known`: ours
+// are made from the activations themselves (docs/numerics.md).
+std::vector<WeightSpec> FindWeights(const GgufFile& file, const Family& family, ModelConfig* config,
+                                    std::vector<std::string>* known) {
   std::vector<WeightSpec> specs;
-  for (const Op& op : OpsOf(config)) {
-    for (WeightSpec& spec : family.weights_of(config, op)) specs.push_back(std::move(spec));
+  for (const Op& op : OpsOf(*config)) {
+    std::vector<WeightSpec> of_op = family.weights_of(*config, op);
+    for (const WeightSpec& spec : of_op) {
+      if (spec.is_vector || spec.tensor == kTokenEmbedding) continue;
+      if (file.FindTensor(ScaleTensor(spec.tensor)) != nullptr) {
+        config->scaled_weights.insert(spec.tensor);
+      }
+      known->push_back(absl::StrCat(absl::StripSuffix(spec.tensor, ".weight"), ".input_scale"));
+    }
+    AddScales(*config, op, &of_op);
+    specs.insert(specs.end(), std::make_move_iterator(of_op.begin()),
+                 std::make_move_iterator(of_op.end()));
   }
+  return specs;
+}
+
+}  // namespace
+
+absl::StatusOr<ModelConfig> LoadFamily(const GgufFile& file, const Family& family) {
+  DT_ASSIGN_OR_RETURN(ModelConfig config, ReadFamilyConfig(file, family));
   std::vector<std::string> known = {kRopeFreqs};
+  const std::vector<WeightSpec> specs = FindWeights(file, family, &config, &known);
   if (config.HasLatentAttention() && !config.latent.merged_kv_b) {  // some files have both forms
     for (int32_t layer = 0; layer < config.num_hidden_layers; ++layer) {
       known.push_back(absl::StrCat("blk.", layer, ".attn_kv_b.weight"));

@@ -5,7 +5,6 @@
 #include <map>
 #include <set>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/check.h"
@@ -31,9 +30,10 @@ std::string Counted(absl::string_view what, const std::vector<std::string>& name
                       names.size() == 1 ? " tensor: " : " tensors: ", JoinNames(names));
 }
 
+// Dimensions of 1 are none.
 bool SameShape(std::vector<int64_t> a, std::vector<int64_t> b) {
-  while (a.size() > 1 && a.back() == 1) a.pop_back();
-  while (b.size() > 1 && b.back() == 1) b.pop_back();
+  std::erase(a, 1);
+  std::erase(b, 1);
   return a == b;
 }
 
@@ -55,7 +55,7 @@ std::vector<int64_t> StoredShape(const WeightSpec& spec) {
 
 std::vector<std::string> CheckTensors(const GgufFile& file, absl::Span<const WeightSpec> specs,
                                       absl::Span<const std::string> also_known) {
-  std::vector<std::string> missing, misshapen, unexpected, scales;
+  std::vector<std::string> missing, misshapen, unexpected;
   std::map<WeightType, std::vector<std::string>> unsupported, bad_vectors;
   std::set<std::string> known(also_known.begin(), also_known.end());
   for (const WeightSpec& spec : specs) {
@@ -79,9 +79,7 @@ std::vector<std::string> CheckTensors(const GgufFile& file, absl::Span<const Wei
   }
   for (const GgufTensor& tensor : file.tensors()) {
     if (known.count(tensor.name) > 0) continue;
-    // llama.cpp's NVFP4 files may have a factor for each matrix.
-    const bool scale = absl::EndsWith(tensor.name, ".scale");
-    (scale ? scales : unexpected).push_back(QuoteName(tensor.name));
+    unexpected.push_back(QuoteName(tensor.name));
   }
 
   std::vector<std::string> problems;
@@ -93,12 +91,8 @@ std::vector<std::string> CheckTensors(const GgufFile& file, absl::Span<const Wei
                                     Counted("such", names)));
   }
   for (const auto& [type, names] : bad_vectors) {
-    problems.push_back(absl::StrCat("norms and biases are F32, F16 or BF16, not ",
+    problems.push_back(absl::StrCat("norms, biases and scales are F32, F16 or BF16, not ",
                                     InfoOf(type).name, "; ", Counted("such", names)));
-  }
-  if (!scales.empty()) {
-    problems.push_back(
-        absl::StrCat("factors of whole matrices are not supported; ", Counted("scale", scales)));
   }
   if (!unexpected.empty()) problems.push_back(Counted("unexpected", unexpected));
   return problems;

@@ -1,5 +1,6 @@
 #include "model/arch/weights.h"
 
+#include <set>
 #include <string>
 #include <utility>
 
@@ -238,6 +239,22 @@ std::vector<WeightSpec> DecoderWeights(const ModelConfig& config, const Op& op,
 
 std::vector<WeightSpec> DecoderWeights(const ModelConfig& config, const Op& op) {
   return DecoderWeights(config, op, {});
+}
+
+void AddScales(const ModelConfig& config, const Op& op, std::vector<WeightSpec>* specs) {
+  if (config.scaled_weights.empty()) return;
+  std::set<std::string> added;  // two weights may be parts of one tensor
+  for (size_t i = 0, count = specs->size(); i < count; ++i) {
+    const WeightSpec& matrix = (*specs)[i];
+    const std::string name = ScaleTensor(matrix.tensor);
+    if (config.scaled_weights.count(matrix.tensor) == 0 || !added.insert(name).second) continue;
+    WeightSpec scale = {WeightRole::kScale, name, matrix.module, 1, 1, /*is_vector=*/true};
+    if (op.kind == OpKind::kExperts) {
+      scale.experts = matrix.experts;
+      scale.first_expert = matrix.first_expert;
+    }
+    specs->push_back(std::move(scale));
+  }
 }
 
 }  // namespace dovetail::model

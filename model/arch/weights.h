@@ -31,6 +31,9 @@ std::vector<WeightSpec> DecoderWeights(const ModelConfig& config, const Op& op,
                                        const TensorNames& names);
 std::vector<WeightSpec> DecoderWeights(const ModelConfig& config, const Op& op);
 
+// Adds the scales of those matrices of `op` that have one (ModelConfig::scaled_weights).
+void AddScales(const ModelConfig& config, const Op& op, std::vector<WeightSpec>* specs);
+
 }  // namespace dovetail::model
 
 #endif  // DOVETAIL_MODEL_ARCH_WEIGHTS_H_

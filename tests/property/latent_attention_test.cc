@@ -1,19 +1,18 @@
 // Latent attention on random models that no golden has: old files with one quantised attn_kv_b,
 // heads that are no power of two, and sequences longer than a split of attention and a tile of
 // rows.
-#include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <string>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
-#include "kernels/quant/format.h"
+#include "model/model_config.h"
 #include "tests/testing/gguf_writer.h"
 #include "tests/testing/local_pipeline.h"
+#include "tests/testing/logits.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/test_data.h"
 #include "tests/testing/tiny_llama.h"
@@ -21,10 +20,14 @@
 namespace dovetail {
 namespace {
 
+using testing::DequantiseTensor;
+using testing::EvaluateSequence;
 using testing::GgufWriter;
-using testing::LocalPipeline;
 using testing::LocalPipelineOptions;
 using testing::Logits;
+using testing::Rms;
+using testing::RmsOfDifference;
+using testing::SameBytes;
 
 constexpr int kTokens = 300;
 constexpr int kLayers = 2, kHidden = 256, kFfn = 512, kVocab = 320;
@@ -131,61 +134,19 @@ class ModelWriter {
   uint64_t seed_ = 5;
 };
 
-// Every weight as f32, the same numbers.
-void Dequantise(GgufWriter& writer) {
-  for (GgufWriter::Tensor& tensor : writer.tensors()) {
-    const auto type = static_cast<WeightType>(tensor.type_id);
-    int64_t elements = 1;
-    for (uint64_t n : tensor.shape) elements *= static_cast<int64_t>(n);
-    std::vector<float> weights(static_cast<size_t>(elements));
-    kernels::DequantizeRow(type, reinterpret_cast<const uint8_t*>(tensor.data.data()), elements,
-                           weights.data());
-    tensor.type_id = static_cast<uint32_t>(WeightType::kF32);
-    tensor.data.assign(reinterpret_cast<const char*>(weights.data()),
-                       weights.size() * sizeof(float));
-  }
-}
-
-absl::StatusOr<Logits> Evaluate(const LocalPipelineOptions& options, int chunk) {
-  std::vector<int32_t> tokens;
-  for (int i = 0; i < kTokens; ++i) tokens.push_back(i * 37 % kVocab);
-  auto pipeline = LocalPipeline::Start(options);
-  if (!pipeline.ok()) return pipeline.status();
-  auto logits = (*pipeline)->Evaluate({tokens}, chunk);
-  if (!logits.ok()) return logits.status();
-  return (*logits)[0];
-}
-
-double Rms(const Logits& a, const Logits* b) {
-  double sum = 0, count = 0;
-  for (size_t r = 0; r < a.size(); ++r) {
-    for (size_t i = 0; i < a[r].size(); ++i, ++count) {
-      sum += std::pow(double{a[r][i]} - (b == nullptr ? 0.0 : (*b)[r][i]), 2);
-    }
-  }
-  return std::sqrt(sum / count);
-}
-
-void ExpectSame(const Logits& a, const Logits& b, const std::string& what) {
-  for (size_t r = 0; r < a.size(); ++r) {
-    ASSERT_EQ(std::memcmp(a[r].data(), b[r].data(), a[r].size() * sizeof(float)), 0)
-        << what << ", row " << r;
-  }
-}
-
 void ExpectRightAndSameEverywhere(const Options& options, const std::string& name) {
   const std::string path = TempFile(name), exact_path = TempFile(name + "_f32");
   ModelWriter model(options);
   model.writer().Write(path);
-  Dequantise(model.writer());
+  for (GgufWriter::Tensor& tensor : model.writer().tensors()) DequantiseTensor(&tensor);
   model.writer().Write(exact_path);
 
   LocalPipelineOptions run;
   run.gguf = exact_path;
-  ASSERT_OK_AND_ASSIGN(const Logits exact, Evaluate(run, 512));
+  ASSERT_OK_AND_ASSIGN(const Logits exact, EvaluateSequence(run, kTokens, kVocab, 512));
   run.gguf = path;
-  ASSERT_OK_AND_ASSIGN(const Logits expected, Evaluate(run, 512));
-  const double size = Rms(exact, nullptr), error = Rms(exact, &expected);
+  ASSERT_OK_AND_ASSIGN(const Logits expected, EvaluateSequence(run, kTokens, kVocab, 512));
+  const double size = Rms(exact), error = RmsOfDifference(exact, expected);
   std::printf("%s: relative error %.4f\n", name.c_str(), error / size);
   EXPECT_GT(size, 0.01);
   // Eight-bit activations; a wrong slice or order of heads would be all of it.
@@ -195,8 +156,8 @@ void ExpectRightAndSameEverywhere(const Options& options, const std::string& nam
     run.kernels = table;
     run.cuts = {2, 4};
     run.num_threads = 3;
-    ASSERT_OK_AND_ASSIGN(const Logits actual, Evaluate(run, 70));
-    ExpectSame(expected, actual, absl::StrCat(name, ", ", table->name));
+    ASSERT_OK_AND_ASSIGN(const Logits actual, EvaluateSequence(run, kTokens, kVocab, 70));
+    ASSERT_TRUE(SameBytes(expected, actual)) << name << ", " << table->name;
   }
   std::remove(path.c_str());
   std::remove(exact_path.c_str());
@@ -213,6 +174,34 @@ TEST(LatentAttentionModels, OneQuantisedTensorOfKeysAndValues) {
   ExpectRightAndSameEverywhere({.type = WeightType::kQ4_K, .merged = true, .q_lora_rank = 256},
                                "merged_q4_k");
   ExpectRightAndSameEverywhere({.type = WeightType::kF16, .merged = true}, "merged_f16");
+}
+
+// A scale that is a power of two is exact wherever it is applied.
+TEST(LatentAttentionModels, ScalesOfMatrices) {
+  for (const bool merged : {false, true}) {
+    const Options options = {.merged = merged, .q_lora_rank = 256};
+    ModelWriter model(options), folded(options);
+    for (ModelWriter* writer : {&model, &folded}) {
+      for (GgufWriter::Tensor& tensor : writer->writer().tensors()) DequantiseTensor(&tensor);
+    }
+    float scale = 0.25f;
+    for (size_t i = 0, count = model.writer().tensors().size(); i < count; ++i) {
+      const GgufWriter::Tensor tensor = model.writer().tensors()[i];
+      if (tensor.shape.size() < 2 || tensor.name == "token_embd.weight") continue;
+      scale = scale >= 4 ? 0.25f : 2 * scale;
+      model.writer().AddTensor(model::ScaleTensor(tensor.name), WeightType::kF32, {1},
+                               GgufWriter::Bytes(scale));
+      testing::ScaleParts({scale}, &folded.writer().tensors()[i]);
+    }
+    LocalPipelineOptions run;
+    run.gguf = TempFile("scaled");
+    model.writer().Write(run.gguf);
+    ASSERT_OK_AND_ASSIGN(const Logits scaled, EvaluateSequence(run, kTokens, kVocab, 512));
+    folded.writer().Write(run.gguf);
+    ASSERT_OK_AND_ASSIGN(const Logits expected, EvaluateSequence(run, kTokens, kVocab, 512));
+    EXPECT_TRUE(SameBytes(expected, scaled)) << "merged " << merged;
+    std::remove(run.gguf.c_str());
+  }
 }
 
 }  // namespace

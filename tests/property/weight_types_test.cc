@@ -1,15 +1,15 @@
 // Models of one weight type, and of any mixture of types tensor by tensor: the worker computes the
 // same bytes with every kernel table, and nearly what it computes with the dequantised weights.
 #include <cmath>
-#include <cstring>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
-#include "kernels/quant/format.h"
+#include "model/model_config.h"
 #include "tests/testing/local_pipeline.h"
+#include "tests/testing/logits.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/test_data.h"
 #include "tests/testing/tiny_llama.h"
@@ -17,12 +17,16 @@
 namespace dovetail {
 namespace {
 
+using testing::EvaluateSequence;
 using testing::GgufWriter;
-using testing::LocalPipeline;
 using testing::LocalPipelineOptions;
 using testing::Logits;
+using testing::Rms;
+using testing::RmsOfDifference;
+using testing::SameBytes;
 
 constexpr int kTokens = 70;  // more than a token group of the kernels
+constexpr int kVocab = 320;
 
 std::string TempFile(const std::string& name) {
   return absl::StrCat(::testing::TempDir(), "/weight_types_", name, ".gguf");
@@ -42,34 +46,11 @@ void WriteModels(const std::vector<WeightType>& types, const std::string& quanti
     const WeightType type = types[next++ % types.size()];
     tensor.type_id = static_cast<uint32_t>(type);
     tensor.data = testing::RandomWeights(type, rows, cols, 1.0 / std::sqrt(cols), 77 + i);
-    std::vector<float> weights(static_cast<size_t>(rows * cols));
-    kernels::DequantizeRow(type, reinterpret_cast<const uint8_t*>(tensor.data.data()), rows * cols,
-                           weights.data());
-    copy.tensors()[i].data.assign(reinterpret_cast<const char*>(weights.data()),
-                                  weights.size() * sizeof(float));
+    copy.tensors()[i] = tensor;
+    testing::DequantiseTensor(&copy.tensors()[i]);
   }
   writer.Write(quantised);
   copy.Write(dequantised);
-}
-
-absl::StatusOr<Logits> Evaluate(const LocalPipelineOptions& options, int chunk) {
-  std::vector<int32_t> tokens;
-  for (int i = 0; i < kTokens; ++i) tokens.push_back(i * 37 % 320);
-  auto pipeline = LocalPipeline::Start(options);
-  if (!pipeline.ok()) return pipeline.status();
-  auto logits = (*pipeline)->Evaluate({tokens}, chunk);
-  if (!logits.ok()) return logits.status();
-  return (*logits)[0];
-}
-
-double Rms(const Logits& a, const Logits* b) {
-  double sum = 0, count = 0;
-  for (size_t r = 0; r < a.size(); ++r) {
-    for (size_t i = 0; i < a[r].size(); ++i, ++count) {
-      sum += std::pow(double{a[r][i]} - (b == nullptr ? 0.0 : (*b)[r][i]), 2);
-    }
-  }
-  return std::sqrt(sum / count);
 }
 
 void ExpectRightAndSameEverywhere(const std::vector<WeightType>& types, const std::string& name) {
@@ -77,12 +58,12 @@ void ExpectRightAndSameEverywhere(const std::vector<WeightType>& types, const st
   WriteModels(types, quantised, dequantised);
   LocalPipelineOptions exact;
   exact.gguf = dequantised;
-  ASSERT_OK_AND_ASSIGN(const Logits expected, Evaluate(exact, 512));
+  ASSERT_OK_AND_ASSIGN(const Logits expected, EvaluateSequence(exact, kTokens, kVocab, 512));
   LocalPipelineOptions options;
   options.gguf = quantised;
   options.kernels = kernels::FindTable(kernels::Isa::kScalar);
-  ASSERT_OK_AND_ASSIGN(const Logits scalar, Evaluate(options, 512));
-  const double size = Rms(expected, nullptr), error = Rms(expected, &scalar);
+  ASSERT_OK_AND_ASSIGN(const Logits scalar, EvaluateSequence(options, kTokens, kVocab, 512));
+  const double size = Rms(expected), error = RmsOfDifference(expected, scalar);
   std::printf("%s: relative error %.4f\n", name.c_str(), error / size);
   EXPECT_GT(size, 0.01);
   // Eight-bit activations cost about one percent; a wrong scale or a wrong form of the activations,
@@ -92,12 +73,8 @@ void ExpectRightAndSameEverywhere(const std::vector<WeightType>& types, const st
     options.kernels = table;
     options.cuts = {2, 4};
     options.num_threads = 2;
-    ASSERT_OK_AND_ASSIGN(const Logits actual, Evaluate(options, 33));
-    for (size_t r = 0; r < scalar.size(); ++r) {
-      ASSERT_EQ(std::memcmp(scalar[r].data(), actual[r].data(), scalar[r].size() * sizeof(float)),
-                0)
-          << name << ", " << table->name << ", row " << r;
-    }
+    ASSERT_OK_AND_ASSIGN(const Logits actual, EvaluateSequence(options, kTokens, kVocab, 33));
+    ASSERT_TRUE(SameBytes(scalar, actual)) << name << ", " << table->name;
   }
   std::remove(quantised.c_str());
   std::remove(dequantised.c_str());
@@ -121,6 +98,69 @@ TEST(WeightTypeMixtures, AnyTypesInOneFile) {
     std::vector<WeightType> types;
     for (int i = 0; i < 16; ++i) types.push_back(all[random() % all.size()]);
     ExpectRightAndSameEverywhere(types, absl::StrCat("mixture_", trial));
+  }
+}
+
+// A model whose matrices have scales, and the same with the scales in the weights. Powers of two,
+// so that both are exact.
+void WriteScaledModels(int experts, const std::string& scaled, const std::string& folded) {
+  const testing::TinyLlamaOptions options = {.experts = experts, .tokenizer = false};
+  GgufWriter writer = MakeTinyLlama(options), copy = MakeTinyLlama(options);
+  float scale = 0.25f;
+  for (size_t i = 0, count = writer.tensors().size(); i < count; ++i) {
+    const GgufWriter::Tensor tensor = writer.tensors()[i];
+    if (tensor.shape.size() < 2 || tensor.name == "token_embd.weight") continue;
+    std::vector<float> scales;
+    std::string data;
+    for (uint64_t e = 0; e < (tensor.shape.size() == 3 ? tensor.shape[2] : 1); ++e) {
+      scale = scale >= 4 ? 0.25f : 2 * scale;
+      scales.push_back(scale);
+      data += GgufWriter::Bytes(scale);
+    }
+    writer.AddTensor(model::ScaleTensor(tensor.name), WeightType::kF32, {scales.size()}, data);
+    testing::ScaleParts(scales, &copy.tensors()[i]);
+  }
+  // What NVFP4 files have besides, for other engines.
+  writer.AddTensor("blk.0.attn_q.input_scale", WeightType::kF32, {1}, GgufWriter::Bytes(3.0f));
+  writer.Write(scaled);
+  copy.Write(folded);
+}
+
+// All experts from the third on are apart.
+Route ExpertsApart(const model::ModelConfig& config) {
+  Route route;
+  for (const Op& op : model::OpsOf(config)) {
+    std::vector<Op> parts = {op};
+    if (op.kind == OpKind::kExperts) {
+      parts = {{op.kind, op.layer, 0, 2}, {op.kind, op.layer, 2, op.expert_end}};
+    }
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const std::string worker = absl::StrCat("cpu:", i);
+      if (route.empty() || route.back().worker != worker) route.push_back({worker, {}});
+      route.back().ops.push_back(parts[i]);
+    }
+  }
+  return route;
+}
+
+TEST(ScalesOfMatrices, MultiplyWhatTheMatrixMakes) {
+  for (const int experts : {0, 5}) {
+    const std::string scaled = TempFile("scaled"), folded = TempFile("folded");
+    WriteScaledModels(experts, scaled, folded);
+    LocalPipelineOptions options;
+    options.gguf = folded;
+    ASSERT_OK_AND_ASSIGN(const Logits expected, EvaluateSequence(options, kTokens, kVocab, 512));
+    options.gguf = scaled;
+    for (const kernels::KernelTable* table : kernels::AvailableTables()) {
+      options.kernels = table;
+      ASSERT_OK_AND_ASSIGN(const Logits actual, EvaluateSequence(options, kTokens, kVocab, 33));
+      EXPECT_TRUE(SameBytes(expected, actual)) << experts << " experts, " << table->name;
+    }
+    options.make_route = &ExpertsApart;
+    ASSERT_OK_AND_ASSIGN(const Logits apart, EvaluateSequence(options, kTokens, kVocab, 512));
+    EXPECT_TRUE(SameBytes(expected, apart)) << experts << " experts";
+    std::remove(scaled.c_str());
+    std::remove(folded.c_str());
   }
 }
 

@@ -25,6 +25,19 @@ kernels::Activations EveryNthRow(kernels::Activations a, int64_t first, int64_t 
   return a;
 }
 
+// What a product takes from its matrix.
+kernels::MatmulArgs ArgsOf(const Linear& linear, int32_t rows) {
+  kernels::MatmulArgs args = {};
+  args.w = linear.weight;
+  args.type = linear.type;
+  args.n = linear.out_features;
+  args.k = linear.in_features;
+  args.rows = rows;
+  args.bias = linear.bias;
+  args.scale = linear.scale;
+  return args;
+}
+
 // Rows of int8 begin at cache lines.
 int64_t QuantizedStride(int64_t cols) { return (cols + 63) / 64 * 64; }
 
@@ -38,6 +51,7 @@ Linear ExpertLinear::At(int32_t expert) const {
   Linear linear = first;
   linear.weight += expert * bytes;
   if (linear.bias != nullptr) linear.bias += int64_t{expert} * linear.out_features;
+  if (scales != nullptr) linear.scale = scales[expert];
   return linear;
 }
 
@@ -121,17 +135,11 @@ void LinearInput::Quantize(const kernels::KernelTable& kernels, int64_t begin, i
 Range RunProductSlice(StepContext& step, const Product& product, const LinearInput& input,
                       int32_t rows, int64_t begin, int64_t end) {
   const Linear& linear = *product.linear;
-  kernels::MatmulArgs args = {};
-  args.w = linear.weight;
-  args.type = linear.type;
-  args.n = linear.out_features;
-  args.k = linear.in_features;
+  kernels::MatmulArgs args = ArgsOf(linear, rows);
   args.x = input.For(linear.activation_block());
-  args.rows = rows;
   args.y = product.y;
   args.y_stride = linear.out_features;
   args.accumulate = product.accumulate;
-  args.bias = linear.bias;
   step.kernels.matmul(args, begin, end);
   return {begin * kPanelRows, std::min<int64_t>(end * kPanelRows, linear.out_features)};
 }
@@ -168,13 +176,8 @@ void RunHeadProducts(StepContext& step, const HeadProducts& products, const Line
       const int64_t head = at / panels;
       const int64_t end = std::min((head + 1) * panels, mine.end);
       const Linear linear = products.linear->At(static_cast<int32_t>(head));
-      kernels::MatmulArgs args = {};
-      args.w = linear.weight;
-      args.type = linear.type;
-      args.n = linear.out_features;
-      args.k = linear.in_features;
+      kernels::MatmulArgs args = ArgsOf(linear, rows);
       args.x = EveryNthRow(input.For(linear.activation_block()), head, heads);
-      args.rows = rows;
       args.y = products.y + head * products.y_stride;
       args.y_stride = heads * products.y_stride;
       step.kernels.matmul(args, at - head * panels, end - head * panels);

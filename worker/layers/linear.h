@@ -22,6 +22,7 @@ struct Linear {
   int32_t out_features = 0;
   int32_t in_features = 0;
   const float* bias = nullptr;  // [out_features], or none
+  float scale = 1.0f;           // of the product, before the bias
 
   int64_t panels() const;
   int32_t activation_block() const;  // 16, 32, 256, or 0: reads f32
@@ -30,7 +31,8 @@ struct Linear {
 // The same matrix of all experts of a layer, one after another.
 struct ExpertLinear {
   Linear first;
-  int64_t bytes = 0;  // of one
+  int64_t bytes = 0;              // of one
+  const float* scales = nullptr;  // of each, or none but first.scale
   Linear At(int32_t expert) const;
 };
 

@@ -84,12 +84,13 @@ struct Problem {
   int64_t rows;
   bool accumulate;
   bool bias = false;
+  float scale = 1.0f;
 };
 
 std::string Describe(const KernelTable& table, const Problem& p) {
   return absl::StrCat(table.name, " ", absl::string_view(InfoOf(p.type).name), " n=", p.n,
                       " k=", p.k, " rows=", p.rows, p.accumulate ? " accumulate" : "",
-                      p.bias ? " bias" : "");
+                      p.bias ? " bias" : "", " scale=", p.scale);
 }
 
 // y of `table` for the same weights and activations, in random slices of panels.
@@ -112,7 +113,8 @@ std::vector<float> Multiply(const KernelTable& table, Rng& rng, const Problem& p
                            p.n,           p.k,
                            x.view,        static_cast<int32_t>(p.rows),
                            y.data(),      stride,
-                           p.accumulate,  p.bias ? values.data() : nullptr};
+                           p.accumulate,  p.bias ? values.data() : nullptr,
+                           p.scale};
   ForRandomSlices(rng, (p.n + kPanelRows - 1) / kPanelRows,
                   [&](int64_t b, int64_t e) { table.matmul(args, b, e); });
   y.ExpectGuardsIntact();
@@ -147,6 +149,7 @@ TEST_P(MatmulTest, EveryTableGivesTheReferenceBytes) {
                                       : unit >= 32 ? Uniform(rng, 1, 41)
                                                    : Uniform(rng, 1, 300));
     p.bias = trial % 2 == 0 && p.n <= p.rows * p.k;  // any numbers do: the activations
+    if (trial % 5 == 1) p.scale = 0.3f;
     if (trial < 8) p.rows = trial + 1;
     if (trial == 8) p.rows = 130;  // several token groups
     ExpectTablesAgree(rng, p);

@@ -201,11 +201,6 @@ TEST(ModelConfig, RefusesOtherFamiliesByName) {
               StatusIs(kInvalid, HasSubstr("this is the vision part of a model")));
   EXPECT_THAT(LoadWith([](GgufWriter& t) { t.AddString("general.type", "dataset"); }),
               StatusIs(kInvalid, EndsWith("expected a language model")));
-  EXPECT_THAT(LoadWith([](GgufWriter& t) {
-                t.AddTensor("blk.0.attn_q.scale", WeightType::kF32, {1}, std::string(4, 0));
-              }),
-              StatusIs(kInvalid, HasSubstr("factors of whole matrices are not supported; 1 scale "
-                                           "tensor: \"blk.0.attn_q.scale\"")));
   EXPECT_THAT(LoadWith([](GgufWriter& t) { t.AddUint32("llama.attention.sliding_window", 8); }),
               StatusIs(kInvalid, HasSubstr("llama.attention.sliding_window: is 8, which is not "
                                            "supported for this architecture")));
@@ -306,9 +301,31 @@ TEST(ModelConfig, ListsAllBadTensors) {
                   "Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ2_XXS, IQ2_XS, IQ3_XXS, IQ1_S, "
                   "IQ4_NL, IQ3_S, IQ2_S, IQ4_XS, IQ1_M, BF16, TQ1_0, TQ2_0, MXFP4, NVFP4); 1 such "
                   "tensor: blk.0.ffn_gate.weight\n"
-                  "  norms and biases are F32, F16 or BF16, not Q8_0; 1 such tensor: "
+                  "  norms, biases and scales are F32, F16 or BF16, not Q8_0; 1 such tensor: "
                   "blk.0.attn_norm.weight\n"
                   "  2 unexpected tensors: \"blk.0.attn_q.bias\", \"blk.1.ffn_up.weight\"")));
+}
+
+TEST(ModelConfig, ScalesOfMatrices) {
+  const auto load = [](const std::string& name, std::vector<uint64_t> shape, WeightType type) {
+    return LoadWith([&](GgufWriter& t) {
+      t.AddTensor(name, type, shape, std::string(StoredBytes(type, shape[0]), 0));
+    });
+  };
+  ASSERT_OK_AND_ASSIGN(const ModelConfig config, load("blk.0.attn_q.scale", {1}, WeightType::kF32));
+  EXPECT_THAT(config.scaled_weights, ::testing::ElementsAre("blk.0.attn_q.weight"));
+  EXPECT_EQ(WeightsOf(config, {OpKind::kAttention, 0}).back().tensor, "blk.0.attn_q.scale");
+  EXPECT_EQ(WeightsOf(config, {OpKind::kAttention, 1}).back().role, WeightRole::kO);
+  ASSERT_OK(load("blk.0.attn_q.input_scale", {1}, WeightType::kF32).status());
+  EXPECT_THAT(
+      load("blk.0.attn_q.scale", {2}, WeightType::kF32),
+      StatusIs(kInvalid, HasSubstr("tensor blk.0.attn_q.scale has shape [2], expected [1]")));
+  EXPECT_THAT(load("blk.0.attn_q.scale", {32}, WeightType::kQ8_0),
+              StatusIs(kInvalid, HasSubstr("norms, biases and scales are F32, F16 or BF16")));
+  for (const char* name : {"token_embd.scale", "blk.0.attn_norm.scale", "blk.0.attn_x.scale"}) {
+    EXPECT_THAT(load(name, {1}, WeightType::kF32),
+                StatusIs(kInvalid, HasSubstr(absl::StrCat("1 unexpected tensor: \"", name, "\""))));
+  }
 }
 
 TEST(ModelConfig, ChecksTheVocabulary) {
