@@ -12,6 +12,7 @@
 #include "model/tokenizer/base_tokenizer.h"
 #include "model/tokenizer/byte_level.h"
 #include "model/tokenizer/pre_tokenizer.h"
+#include "model/tokenizer/unicode_nfc.h"
 #include "model/tokenizer/utf8.h"
 
 namespace dovetail::model {
@@ -46,12 +47,15 @@ class BpeTokenizer final : public BaseTokenizer {
   // vocabulary.
   int32_t SymbolId(absl::string_view text);
   absl::Status AddMerge(absl::string_view merge, int32_t rank);
+  absl::Status EncodeComposed(absl::string_view text, EncodeScratch* scratch,
+                              std::vector<TokenId>* ids) const;
   absl::Status EncodeWord(absl::string_view word, EncodeScratch* scratch,
                           std::vector<TokenId>* ids) const;
   absl::Status AppendBytes(absl::string_view bytes, std::vector<TokenId>* ids) const;
 
   std::unique_ptr<PreTokenizer> pre_tokenizer_;
   bool ignore_merges_ = false;
+  bool nfc_ = false;
   std::array<int32_t, 256> byte_symbols_{};
   absl::flat_hash_map<uint64_t, RankedMerge> merges_;  // left << 32 | right
   absl::flat_hash_map<std::string, int32_t> extra_symbols_;
@@ -64,6 +68,7 @@ uint64_t PairKey(int32_t left, int32_t right) {
 
 absl::Status BpeTokenizer::Init(const PreTokenizerSpec& spec) {
   DT_ASSIGN_OR_RETURN(pre_tokenizer_, PreTokenizer::Create(spec));
+  nfc_ = spec.nfc;
   ignore_merges_ = vocab().ignore_merges.value_or(spec.ignore_merges);
   bytes_.reserve(vocab().tokens.size());
   for (size_t i = 0; i < vocab().tokens.size(); ++i) {
@@ -154,6 +159,12 @@ absl::Status BpeTokenizer::EncodeWord(absl::string_view word, EncodeScratch* scr
 
 absl::Status BpeTokenizer::EncodePlain(absl::string_view text, bool /*starts_part*/,
                                        EncodeScratch* scratch, std::vector<TokenId>* ids) const {
+  if (!nfc_ || !MayNeedNfc(text)) return EncodeComposed(text, scratch, ids);
+  return EncodeComposed(ComposeNfc(text), scratch, ids);
+}
+
+absl::Status BpeTokenizer::EncodeComposed(absl::string_view text, EncodeScratch* scratch,
+                                          std::vector<TokenId>* ids) const {
   DT_RETURN_IF_ERROR(pre_tokenizer_->Split(text, &scratch->ends));
   WordCache cache;
   size_t begin = 0;

@@ -24,6 +24,7 @@ struct PreTokenizerSpec {
   std::vector<absl::string_view> patterns;  // PCRE2, or kGroupDigitsByThree
   bool ignore_merges = false;               // a piece that is a token is not merged
   bool add_bos = false;                     // unless the file says otherwise
+  bool nfc = false;                         // texts are composed first (unicode_nfc.h)
 };
 
 // In place of a pattern: runs of digits are cut into threes from the right ("12|345|678").

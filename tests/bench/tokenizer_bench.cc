@@ -4,11 +4,15 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <string>
+#include <utility>
 
+#include "base/status_macros.h"
 #include "benchmark/benchmark.h"
 #include "model/gguf/gguf_file.h"
 #include "model/tokenizer/tokenizer.h"
+#include "model/tokenizer/vocab_data.h"
 
 namespace dovetail::model {
 namespace {
@@ -18,18 +22,13 @@ std::string DataFile(const std::string& relative) {
   return (root == nullptr ? std::string("../shared/data") : std::string(root)) + "/" + relative;
 }
 
-void BM_Encode(benchmark::State& state, const char* vocabulary) {
+// Encodes the book in pieces of state.range(0) bytes.
+void EncodeBook(benchmark::State& state,
+                const absl::StatusOr<std::unique_ptr<Tokenizer>>& tokenizer) {
   std::ifstream in(DataFile("text/gutenberg-2701-moby-dick.txt"), std::ios::binary);
   const std::string text(std::istreambuf_iterator<char>(in), {});
-  const auto file = GgufFile::Open(
-      DataFile(std::string("tokenizers/gguf-vocab/ggml-vocab-") + vocabulary + ".gguf"));
-  if (!file.ok() || text.empty()) {
+  if (!tokenizer.ok() || text.empty()) {
     state.SkipWithError("no data: set DOVETAIL_DATA");
-    return;
-  }
-  const auto tokenizer = Tokenizer::Create(**file);
-  if (!tokenizer.ok()) {
-    state.SkipWithError(std::string(tokenizer.status().message()).c_str());
     return;
   }
   const auto piece_bytes = static_cast<size_t>(state.range(0));
@@ -46,10 +45,34 @@ void BM_Encode(benchmark::State& state, const char* vocabulary) {
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(text.size()));
 }
 
+// `pre`: in place of the file's own pre-tokenizer.
+absl::StatusOr<std::unique_ptr<Tokenizer>> Load(const std::string& path, const std::string& pre) {
+  DT_ASSIGN_OR_RETURN(const auto file, GgufFile::Open(DataFile(path)));
+  DT_ASSIGN_OR_RETURN(VocabData vocab, ReadVocabData(*file));
+  if (!pre.empty()) vocab.pre = pre;
+  return CreateTokenizer(std::move(vocab));
+}
+
+void BM_Encode(benchmark::State& state, const char* vocabulary) {
+  EncodeBook(state,
+             Load(std::string("tokenizers/gguf-vocab/ggml-vocab-") + vocabulary + ".gguf", ""));
+}
+
+// The patterns, with a vocabulary of 6000 tokens.
+void BM_PreTokenizer(benchmark::State& state, const char* pre) {
+  EncodeBook(state, Load("tokenizers/pre-tokenizers/vocab.gguf", pre));
+}
+
 BENCHMARK_CAPTURE(BM_Encode, gpt2, "gpt-2")->Arg(4 << 10)->Arg(1 << 20);
 BENCHMARK_CAPTURE(BM_Encode, starcoder, "starcoder")->Arg(4 << 10)->Arg(1 << 20);
 BENCHMARK_CAPTURE(BM_Encode, deepseek_llm, "deepseek-llm")->Arg(4 << 10)->Arg(1 << 20);
 BENCHMARK_CAPTURE(BM_Encode, llama_spm, "llama-spm")->Arg(4 << 10)->Arg(1 << 20);
+BENCHMARK_CAPTURE(BM_PreTokenizer, llama_bpe, "llama-bpe")->Arg(1 << 20);
+BENCHMARK_CAPTURE(BM_PreTokenizer, qwen2, "qwen2")->Arg(1 << 20);
+BENCHMARK_CAPTURE(BM_PreTokenizer, gpt_4o, "gpt-4o")->Arg(1 << 20);
+BENCHMARK_CAPTURE(BM_PreTokenizer, kimi_k2, "kimi-k2")->Arg(1 << 20);
+BENCHMARK_CAPTURE(BM_PreTokenizer, deepseek_v3, "deepseek-v3")->Arg(1 << 20);
+BENCHMARK_CAPTURE(BM_PreTokenizer, tekken, "tekken")->Arg(1 << 20);
 
 }  // namespace
 }  // namespace dovetail::model

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "model/tokenizer/pre_tokenizer.h"
+#include "model/tokenizer/unicode_nfc.h"
 #include "model/tokenizer/utf8.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/test_data.h"
@@ -139,6 +140,35 @@ TEST(BpeTokenizer, EndOfGeneration) {
               ElementsAre(7, *tokenizer->eos(), *tokenizer->FindToken("<|endoftext|>")));
 }
 
+TEST(UnicodeNfc, ComposesAndOrdersMarks) {
+  EXPECT_EQ(ComposeNfc("e\u0301"), "\u00e9");
+  EXPECT_EQ(ComposeNfc("a\u0301\u0323"), "\u1ea1\u0301");       // below before above
+  EXPECT_EQ(ComposeNfc("\u1112\u1161\u11ab"), "\ud55c");        // Hangul
+  EXPECT_EQ(ComposeNfc("\u212b\u0958"), "\u00c5\u0915\u093c");  // singleton; excluded
+  for (const char* same : {"", "plain", "\u00e9", "\u0301", "a\xf0\x9f\xa6\x99"}) {
+    EXPECT_EQ(ComposeNfc(same), same);
+  }
+  EXPECT_FALSE(MayNeedNfc("r\u00e9sum\u00e9 \u02ff"));
+  EXPECT_TRUE(MayNeedNfc("e\u0301"));
+}
+
+TEST(UnicodeNfc, LongRunsOfMarksTakeNoQuadraticTime) {
+  std::string text = "q", sorted = "q";
+  for (int i = 0; i < 1'000'000; ++i) text += "\u0301\u0323";  // would take hours
+  for (int i = 0; i < 1'000'000; ++i) sorted += "\u0323";
+  for (int i = 0; i < 1'000'000; ++i) sorted += "\u0301";
+  EXPECT_TRUE(ComposeNfc(text) == sorted);
+}
+
+TEST(BpeTokenizer, ComposesTextForQwen) {
+  VocabData vocab = SmallBpe({});
+  vocab.pre = "qwen2";
+  const auto qwen = Make(vocab);
+  EXPECT_THAT(Ids(*qwen, "e\u0301<tool>e\u0301"), ElementsAre(0xc3, 0xa9, 258, 0xc3, 0xa9));
+  vocab.pre = "llama-bpe";
+  EXPECT_THAT(Ids(*Make(vocab), "e\u0301"), ElementsAre('e', 0xcc, 0x81));
+}
+
 TEST(BpeTokenizer, RefusesTextThatIsNotUtf8) {
   const auto tokenizer = Make(SmallBpe({}));
   EXPECT_THAT(tokenizer->Encode("abc\xFF", {}),
@@ -263,12 +293,16 @@ TEST(Tokenizer, ControlTokensAreTextOnlyWhenAskedFor) {
 TEST(Tokenizer, RoundTripOfRandomUnicode) {
   std::mt19937_64 random(testing::TestSeed());
   VocabData bpe = SmallBpe({"a b", "Ġ a", "Ã ©", "ð Ł"});
-  std::vector<std::unique_ptr<Tokenizer>> tokenizers;
+  struct Case {
+    std::unique_ptr<Tokenizer> tokenizer;
+    bool nfc;
+  };
+  std::vector<Case> cases;
   for (absl::string_view pre : PreTokenizerNames()) {
     bpe.pre = std::string(pre);
-    tokenizers.push_back(Make(bpe));
+    cases.push_back({Make(bpe), FindPreTokenizer(pre).value()->nfc});
   }
-  tokenizers.push_back(Make(SmallSpm({"▁", "a", "▁a", "é"})));
+  cases.push_back({Make(SmallSpm({"▁", "a", "▁a", "é"})), false});
   for (int round = 0; round < 300; ++round) {
     std::string text;
     for (size_t i = 0; i < random() % 60; ++i) {
@@ -281,8 +315,8 @@ TEST(Tokenizer, RoundTripOfRandomUnicode) {
                                : U"abAB019'_.,"[random() % 11];
       AppendUtf8(c, &text);
     }
-    for (const auto& tokenizer : tokenizers) {
-      ASSERT_EQ(tokenizer->Decode(Ids(*tokenizer, text), false), text);
+    for (const auto& [tokenizer, nfc] : cases) {
+      ASSERT_EQ(tokenizer->Decode(Ids(*tokenizer, text), false), nfc ? ComposeNfc(text) : text);
     }
   }
 }
