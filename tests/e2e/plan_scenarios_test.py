@@ -125,7 +125,7 @@ def test_lint_of_our_own_rules_is_what_a_plan_would_say():
                 "r.yaml: note: only the text was judged; with --model or --model-config, and --device, this says what a plan "
                 "would [text-only]"], flags
         rules.write_text("- {match: {layer: 0-14}, place: cpu:0}\n")
-        assert lint(rules) == ["r.yaml:1:11: error: unknown key `layer`; did you mean `layers`? [bad-rules]"], lint(rules)
+        assert lint(rules) == ["r.yaml:1:12: error: unknown key `layer` in `match`; did you mean `layers`? [bad-rules]"], lint(rules)
 
 
 def test_one_card_of_16_gb():

@@ -13,40 +13,47 @@ ANSWER_TOKENS = 8
 
 
 def private_bytes(pid, segments):
-    """(RssAnon + shared memory + locked, RssShmem) of a process; zeros when it is gone. Segments are allocated whole,
-    whatever has been touched of them, so the larger of what they take and what is mapped counts."""
+    """RssAnon + shared memory + locked, of a process; 0 when it is gone. Segments are allocated whole, whatever has been
+    touched of them, so the larger of what they take and what is mapped counts. Before there are any, the most that there
+    was: the bandwidth is measured in a moment that is easily missed."""
     try:
         status = pathlib.Path(f"/proc/{pid}/status").read_text()
     except OSError:
-        return 0, 0
+        return 0
     values = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    kib = {key: int(values[key].split()[0]) for key in ("RssAnon", "RssShmem", "VmLck") if key in values}
-    shared = kib.get("RssShmem", 0) * 1024
+    anonymous, shared, locked, most, files = (
+        int(values[key].split()[0]) * 1024 if key in values else 0 for key in ("RssAnon", "RssShmem", "VmLck", "VmHWM", "RssFile"))
     allocated = sum(path.stat().st_blocks * 512 for path in segments if path.exists())
-    return sum(kib.values()) * 1024 - shared + max(shared, allocated), shared
+    if not shared and not allocated:
+        anonymous = max(anonymous, most - files)
+    return anonymous + locked + max(shared, allocated)
 
 
 class Peaks:
-    """Watches the workers of a server: the most that each had since the last take()."""
+    """Watches the workers of a server from their start: the most that each had since the last take()."""
 
     def __init__(self, server, names, run_dir):
         self.server, self.names, self.run_dir = server, names, pathlib.Path(run_dir)
-        self.peak, self.stop = {}, False
+        self.workers, self.peak, self.stop = {}, {}, False
         self.thread = threading.Thread(target=self.watch)
+        self.lock = threading.Lock()
+
+    def sample(self):
+        with self.lock:
+            if len(self.workers) < len(self.names):
+                self.workers = self.server.workers()
+            for name, pid in self.workers.items():
+                stem = name.replace(":", "-")
+                taken = private_bytes(pid, [self.run_dir / f"{stem}.weights", self.run_dir / f"{stem}.kv"])
+                self.peak[name] = max(self.peak.get(name, 0), taken)
 
     def watch(self):
-        workers = {}
         while not self.stop:
-            if len(workers) < len(self.names):
-                workers = self.server.workers()
-            for name, pid in workers.items():
-                stem = name.replace(":", "-")
-                total, shared = private_bytes(pid, [self.run_dir / f"{stem}.weights", self.run_dir / f"{stem}.kv"])
-                if shared:  # it has begun to load; before that it measured its bandwidth
-                    self.peak[name] = max(self.peak.get(name, 0), total)
+            self.sample()
             time.sleep(0.004)
 
     def take(self):
+        self.sample()
         taken, self.peak = self.peak, {}
         return taken
 
