@@ -100,7 +100,7 @@ def test_whatever_is_missing_of_a_model_is_one_message():
         for command in ("plan", "serve"):
             done = harness.run("dovetail", command, "--model", folder, check=False)
             assert done.returncode == 2, (command, done.stderr)
-            for words in ("shard 2 of 3 is missing", f"{shards[2]}: ", "missing tensors: ", "blk.2.ffn_down_exps.weight",
+            for words in ("shard 2 of 3 is missing", f"{shards[2]}: ", "missing tensors: ", "blk.1.ffn_down_exps.weight",
                           "output_norm.weight"):
                 assert words in done.stderr, (command, words, done.stderr)
             assert "token_embd.weight" not in done.stderr, "it is in the first shard"
@@ -152,6 +152,16 @@ def test_long_prompts():
             assert status == 400 and str(context) in error["message"] and str(length) in error["message"], (length, error)
         assert complete(server, [5, 6, 7])[0] == 200
         assert server.workers() == workers, "a worker was started again"
+
+
+def test_a_cache_of_one_or_two_tokens():
+    for tokens, prompt, expected in ((1, [5], 400), (2, [5], 200), (2, [5, 6], 400), (33, [5] * 32, 200)):
+        with harness.Server(f"--cache-lens={tokens}", "--max-batch-size=1", "--chunk-size=1", model=harness.need(LLAMA)) as server:
+            status, answer = complete(server, prompt, 1)
+            assert status == expected, (tokens, prompt, answer)
+            if status == 400:
+                assert answer["message"] == (f"`prompt` is too long: this model's maximum context length is {tokens} tokens; "
+                                             f"your prompt has {len(prompt)} tokens"), answer
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def test_published_rules_whose_order_hides_three():
     card = next(d for d in p["devices"] if d["name"] == "cuda:0")
     assert code == 3 and card["capacity"] == 23 << 30 and card["peak_run"] > 180 << 30, card
     offered = {s["message"]: s["settings"] for s in p["suggestions"]}
-    assert "the experts of layers 33-60 on cpu:0 instead of cuda:0" in offered, offered
+    assert "the experts of layers 30-58 on cpu:0 instead of cuda:0" in offered, offered
     said = [f"{d['line']}: {d['message']} [{d['code']}]" for d in p["diagnostics"] if d["severity"] != "note"
             or d["code"] == "better-order"]
     expected = [
