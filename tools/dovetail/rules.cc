@@ -13,7 +13,7 @@
 #include "coordinator/placement/ktransformers/module_tree.h"
 #include "coordinator/placement/ktransformers/rule_file.h"
 #include "coordinator/placement/ktransformers/rule_map.h"
-#include "coordinator/placement/placement.h"
+#include "coordinator/placement/plan.h"
 #include "coordinator/placement/rule_set.h"
 #include "model/gguf/gguf_file.h"
 #include "model/model_config.h"
@@ -72,10 +72,7 @@ absl::StatusOr<std::vector<Diagnostic>> LintOwn(
   } else {
     DT_ASSIGN_OR_RETURN(opened, OpenModelConfig(flags.model.config, "Q4_K"));
   }
-  std::vector<Diagnostic> diagnostics =
-      coordinator::Place(opened.config, *opened.file, &rules, devices, {}).diagnostics;
-  coordinator::SortDiagnostics(&diagnostics);
-  return diagnostics;
+  return coordinator::PlanByRules(opened.config, *opened.file, &rules, devices, {}).diagnostics;
 }
 
 absl::StatusOr<std::vector<Diagnostic>> Lint(const Flags& flags) {

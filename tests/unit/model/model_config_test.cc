@@ -331,9 +331,9 @@ TEST(ModelConfig, ShardsAndTensorsThatAreMissingAreOneMessage) {
   testing::WriteFileOrDie(dir + "m-00003-of-00003.gguf", "GGUF");
   const std::string rest =
       ": cannot be run:\n"
-      "  10 missing tensors: blk.0.attn_q.weight, blk.0.attn_k.weight, blk.0.attn_v.weight, "
+      "  9 missing tensors: blk.0.attn_q.weight, blk.0.attn_k.weight, blk.0.attn_v.weight, "
       "blk.0.attn_output.weight, blk.0.ffn_norm.weight, blk.0.ffn_gate.weight, "
-      "blk.0.ffn_up.weight, blk.0.ffn_down.weight, output_norm.weight, output.weight\n"
+      "blk.0.ffn_up.weight, blk.0.ffn_down.weight, output_norm.weight\n"
       "  tensor blk.0.attn_norm.weight has shape [16], expected [32]";
   EXPECT_THAT(
       OpenModelFile(dir),
