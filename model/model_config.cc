@@ -64,10 +64,9 @@ absl::StatusOr<ModelFile> OpenModelFile(const std::string& path) {
   absl::StatusOr<ModelConfig> config = LoadModelConfig(*opened.file);
   if (!incomplete.ok()) {
     if (config.ok()) return incomplete;
-    return absl::Status(
-        incomplete.code(),
-        absl::StrCat(incomplete.message(), "\nof what the other shards hold, ",
-                     config.status().message()));
+    return absl::Status(incomplete.code(),
+                        absl::StrCat(incomplete.message(), "\nof what the other shards hold, ",
+                                     config.status().message()));
   }
   if (!config.ok()) return config.status();
   opened.config = *std::move(config);

@@ -83,9 +83,8 @@ void PlanMemoryOfShape(const model::ModelConfig& config, Plan* plan) {
       memory.communication = 2 * HopBytes(config, plan->shape.max_rows);
       memory.runtime = kGpuRuntimeBytes;
     } else {
-      memory.communication =
-          CountSources(plan->route, device.name) * model::kRingBytes +
-          model::FrameBytes(plan->shape);
+      memory.communication = CountSources(plan->route, device.name) * model::kRingBytes +
+                             model::FrameBytes(plan->shape);
       memory.runtime = model::RuntimeBytes(device.num_threads);
     }
   }

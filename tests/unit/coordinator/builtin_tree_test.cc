@@ -102,8 +102,8 @@ TEST(BuiltinTree, OwnsEveryTensorOfTheRealModels) {
   }
 }
 
-// Families that KTransformers has no rules for: the modules of a layer as transformers names them, and
-// every tensor of a converted model in one of them.
+// Families that KTransformers has no rules for: the modules of a layer as transformers names them,
+// and every tensor of a converted model in one of them.
 struct Published {
   const char* family;
   const char* layer;  // what owns weights

@@ -100,9 +100,10 @@ TEST_F(SuggestionsTest, MovesTheFewestLayersToWhereThereIsRoom) {
 TEST_F(SuggestionsTest, MovesTheExpertsOfTheFewestLayers) {
   Open({.experts = 8});
   std::vector<DeviceInfo> devices = Devices(2);
-  const RuleSet rules = ParseRules("- {match: {role: embedding}, place: cpu:1}\n"
-                                   "- {match: {}, place: cpu:0}\n",
-                                   "r")
+  const RuleSet rules = ParseRules(
+                            "- {match: {role: embedding}, place: cpu:1}\n"
+                            "- {match: {}, place: cpu:0}\n",
+                            "r")
                             .value();
   const auto plan = [&] { return PlanByRules(config_, *file_, &rules, devices, shape_); };
   int64_t experts = 0;

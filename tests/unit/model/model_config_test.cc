@@ -335,20 +335,19 @@ TEST(ModelConfig, ShardsAndTensorsThatAreMissingAreOneMessage) {
       "blk.0.attn_output.weight, blk.0.ffn_norm.weight, blk.0.ffn_gate.weight, "
       "blk.0.ffn_up.weight, blk.0.ffn_down.weight, output_norm.weight\n"
       "  tensor blk.0.attn_norm.weight has shape [16], expected [32]";
-  EXPECT_THAT(
-      OpenModelFile(dir),
-      StatusIs(absl::StatusCode::kNotFound,
-               AllOf(HasSubstr(dir + "m-*.gguf: shard 2 of 3 is missing (named like "),
-                     HasSubstr("\n" + dir + "m-00003-of-00003.gguf: "),
-                     EndsWith("\nof what the other shards hold, " + dir + rest))));
+  EXPECT_THAT(OpenModelFile(dir),
+              StatusIs(absl::StatusCode::kNotFound,
+                       AllOf(HasSubstr(dir + "m-*.gguf: shard 2 of 3 is missing (named like "),
+                             HasSubstr("\n" + dir + "m-00003-of-00003.gguf: "),
+                             EndsWith("\nof what the other shards hold, " + dir + rest))));
   EXPECT_THAT(GgufFile::Open(dir),
               StatusIs(absl::StatusCode::kNotFound, Not(HasSubstr("missing tensors"))));
   // Without the first one there is nothing to compare with.
   std::filesystem::remove(dir + "m-00001-of-00003.gguf");
-  EXPECT_THAT(OpenModelFile(dir), StatusIs(absl::StatusCode::kNotFound,
-                                           AllOf(HasSubstr("shards 1, 2 of 3 are missing"),
-                                                 HasSubstr("m-00003-of-00003.gguf: "),
-                                                 Not(HasSubstr("missing tensors")))));
+  EXPECT_THAT(OpenModelFile(dir),
+              StatusIs(absl::StatusCode::kNotFound, AllOf(HasSubstr("shards 1, 2 of 3 are missing"),
+                                                          HasSubstr("m-00003-of-00003.gguf: "),
+                                                          Not(HasSubstr("missing tensors")))));
 }
 
 TEST(ModelConfig, ChecksTheVocabulary) {
