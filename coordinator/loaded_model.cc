@@ -68,8 +68,9 @@ absl::StatusOr<LoadedModel> OpenModel(const ServeConfig& config) {
   LoadedModel model;
   model.path = AbsolutePath(config.model);
   model.name = config.model_name.empty() ? DefaultName(model.path) : config.model_name;
-  DT_ASSIGN_OR_RETURN(model.file, model::GgufFile::Open(config.model));
-  DT_ASSIGN_OR_RETURN(model.config, model::LoadModelConfig(*model.file));
+  DT_ASSIGN_OR_RETURN(model::ModelFile opened, model::OpenModelFile(config.model));
+  model.file = std::move(opened.file);
+  model.config = std::move(opened.config);
   DT_ASSIGN_OR_RETURN(model.tokenizer, model::Tokenizer::Create(*model.file));
   if (config.chat_template.empty()) {
     model.chat_template = ParseChatTemplate(*model.file);

@@ -51,6 +51,22 @@ void ShareNodes(const PlanInputs& inputs, std::vector<DeviceInfo>* devices) {
   }
 }
 
+// CPU workers read from one machine's memory, and each measured while others did: what one got then
+// is chance, and would make another plan of every start. Threads share it evenly, as in `plan`.
+void ShareBandwidth(std::vector<DeviceInfo>* devices) {
+  double bandwidth = 0;
+  int threads = 0;
+  for (const DeviceInfo& device : *devices) {
+    if (device.kind != DeviceKind::kCpu) continue;
+    bandwidth += device.bandwidth;
+    threads += device.num_threads;
+  }
+  for (DeviceInfo& device : *devices) {
+    if (device.kind != DeviceKind::kCpu || threads == 0) continue;
+    device.bandwidth = bandwidth * device.num_threads / threads;
+  }
+}
+
 absl::StatusOr<Plan> PlanOver(const PlanInputs& inputs, const std::vector<DeviceInfo>& devices) {
   Plan plan = PlanByRules(*inputs.config, *inputs.file, inputs.rules, devices, inputs.shape);
   DT_RETURN_IF_ERROR(ErrorsToStatus(plan.diagnostics));
@@ -69,6 +85,7 @@ absl::StatusOr<Plan> PlanMembers(const PlanInputs& inputs,
     if (budget != inputs.memory.end()) device.memory_bytes = budget->second;
   }
   ShareNodes(inputs, &devices);
+  ShareBandwidth(&devices);
   return PlanOver(inputs, devices);
 }
 

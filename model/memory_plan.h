@@ -120,9 +120,11 @@ struct WorkerMemory {
   int64_t communication = 0;  // rings that end at this worker
   int64_t runtime = 0;        // what the process needs before any model, and frames
   int64_t total() const { return weights_packed + kv + workspace + communication + runtime; }
-  // Before anything is loaded bandwidth is measured; weights are packed before anything else is
-  // allocated.
-  int64_t peak_load() const { return runtime + std::max(weights_packed, kMeasureBytes); }
+  // Before anything is loaded bandwidth is measured. A worker has loaded when the KV cache and the
+  // workspace are there as well; rings it has only when it is connected.
+  int64_t peak_load() const {
+    return runtime + std::max(weights_packed + kv + workspace, kMeasureBytes);
+  }
 };
 absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const GgufFile& file,
                                               absl::Span<const Op> ops, const StepShape& shape,

@@ -64,6 +64,22 @@ std::string ScaleTensor(absl::string_view tensor) {
   return absl::StrCat(absl::StripSuffix(tensor, ".weight"), ".scale");
 }
 
+absl::StatusOr<ModelFile> OpenModelFile(const std::string& path) {
+  absl::Status incomplete;
+  ModelFile opened;
+  DT_ASSIGN_OR_RETURN(opened.file, GgufFile::Open(path, &incomplete));
+  absl::StatusOr<ModelConfig> config = LoadModelConfig(*opened.file);
+  if (!incomplete.ok()) {
+    if (config.ok()) return incomplete;
+    return absl::Status(incomplete.code(),
+                        absl::StrCat(incomplete.message(), "\nof what the other shards hold, ",
+                                     config.status().message()));
+  }
+  if (!config.ok()) return config.status();
+  opened.config = *std::move(config);
+  return opened;
+}
+
 std::vector<WeightSpec> WeightsOf(const ModelConfig& config, const Op& op) {
   const Family* family = FindFamily(config.architecture);
   DT_CHECK(family != nullptr);

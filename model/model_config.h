@@ -6,6 +6,7 @@
 #define DOVETAIL_MODEL_MODEL_CONFIG_H_
 
 #include <cstdint>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
@@ -130,6 +131,14 @@ struct ModelConfig {
 // mis-shaped, unsupported-type and unexpected tensors are listed in one InvalidArgument status. An
 // unsupported architecture is refused by name with the list of supported ones.
 absl::StatusOr<ModelConfig> LoadModelConfig(const GgufFile& file);
+
+struct ModelFile {
+  std::unique_ptr<GgufFile> file;
+  ModelConfig config;
+};
+// Opens a model and reads its configuration. Of a split one that is not all there, the missing and
+// unreadable shards and what is wrong with the rest are one status.
+absl::StatusOr<ModelFile> OpenModelFile(const std::string& path);
 
 // The role a tensor has in its module; with the module's Op it names a weight.
 enum class WeightRole {

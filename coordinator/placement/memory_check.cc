@@ -23,13 +23,6 @@ int CountSources(const Route& route, const std::string& worker) {
   return static_cast<int>(sources.size());
 }
 
-// The lists of one step, without its activations: positions, block tables, tokens.
-int64_t FrameBytes(const StepShape& shape) {
-  constexpr int64_t kSequenceBytes = 256;
-  return shape.max_sequences * (kSequenceBytes + int64_t{4} * shape.max_blocks_per_sequence()) +
-         int64_t{8} * shape.max_rows + int64_t{32} * shape.max_logit_rows;
-}
-
 // Workers that share one memory.
 struct Pool {
   std::string name;
@@ -90,8 +83,8 @@ void PlanMemoryOfShape(const model::ModelConfig& config, Plan* plan) {
       memory.communication = 2 * HopBytes(config, plan->shape.max_rows);
       memory.runtime = kGpuRuntimeBytes;
     } else {
-      memory.communication =
-          CountSources(plan->route, device.name) * model::kRingBytes + FrameBytes(plan->shape);
+      memory.communication = CountSources(plan->route, device.name) * model::kRingBytes +
+                             model::FrameBytes(plan->shape);
       memory.runtime = model::RuntimeBytes(device.num_threads);
     }
   }

@@ -55,6 +55,7 @@ void CheckHead(const model::ModelConfig& config, Placement* placement) {
     if (module.op.kind == OpKind::kLmHead) head = &module;
   }
   if (norm == nullptr || head == nullptr || norm->device == head->device) return;
+  if (norm->device.empty() || head->device.empty()) return;  // which has been said
   Diagnostic diagnostic{.code = "head-away-from-norm", .severity = Severity::kWarning};
   if (head->rule) {
     diagnostic.file = head->rule->file;

@@ -48,7 +48,8 @@ class Search {
     AddKvType(shape);
     AddChunk(shape);
     AddBatch(shape);
-    AddMovedLayers();
+    AddMoved(/*only_experts=*/false);
+    AddMoved(/*only_experts=*/true);
     if (found_.empty()) AddCombination(shape);
     if (found_.empty()) AddNothing();
     return std::move(found_);
@@ -142,9 +143,9 @@ class Search {
     return 0;
   }
 
-  // Whole layers from the only tight device to the one with the most room: the fewest that help,
-  // from the end that is next to the other device's.
-  void AddMovedLayers() {
+  // Layers, or their experts alone, from the only tight device to the one with the most room: the
+  // fewest that help, from the end that is next to the other device's.
+  void AddMoved(bool only_experts) {
     const PlacedWorker* tight = nullptr;
     const PlacedWorker* roomy = nullptr;
     for (const PlacedWorker& worker : plan_.workers) {
@@ -157,38 +158,47 @@ class Search {
       }
     }
     if (tight == nullptr || roomy == nullptr) return;
-    std::vector<int> layers = WholeLayersOf(tight->device.name);
-    const std::vector<int> others = WholeLayersOf(roomy->device.name);
+    std::vector<int> layers = LayersOf(tight->device.name, only_experts);
+    const std::vector<int> others = LayersOf(roomy->device.name, only_experts);
     const bool from_front = !layers.empty() && !others.empty() && others.back() < layers.front();
     if (!from_front) std::reverse(layers.begin(), layers.end());
     Plan moved = plan_;
     std::vector<int> taken;
     for (const int layer : layers) {
       taken.push_back(layer);
-      Move(layer, tight->device.name, roomy->device, &moved);
+      Move(layer, only_experts, tight->device.name, roomy->device, &moved);
       if (!Fits(moved)) continue;
       std::sort(taken.begin(), taken.end());
       const std::string ranges = FormatRanges(ToRanges(taken));
-      Add({{"layers", ranges}, {"from", tight->device.name}, {"to", roomy->device.name}},
-          absl::StrCat(taken.size() == 1 ? "layer " : "layers ", ranges, " on ", roomy->device.name,
+      Add({{only_experts ? "experts" : "layers", ranges},
+           {"from", tight->device.name},
+           {"to", roomy->device.name}},
+          absl::StrCat(only_experts ? "the experts of " : "",
+                       taken.size() == 1 ? "layer " : "layers ", ranges, " on ", roomy->device.name,
                        " instead of ", tight->device.name));
       return;
     }
   }
 
-  // Layers of which this device has anything.
-  std::vector<int> WholeLayersOf(const std::string& device) const {
+  static bool Counts(const Op& op, bool only_experts) {
+    return op.layer >= 0 && (!only_experts || op.kind == OpKind::kExperts);
+  }
+
+  // Layers of which this device has anything, or experts.
+  std::vector<int> LayersOf(const std::string& device, bool only_experts) const {
     std::vector<int> layers;
     for (const PlacedModule& module : plan_.modules) {
-      if (module.device != device || module.op.layer < 0) continue;
+      if (module.device != device || !Counts(module.op, only_experts)) continue;
       if (layers.empty() || layers.back() != module.op.layer) layers.push_back(module.op.layer);
     }
     return layers;
   }
 
-  void Move(int layer, const std::string& from, const DeviceInfo& to, Plan* plan) const {
+  void Move(int layer, bool only_experts, const std::string& from, const DeviceInfo& to,
+            Plan* plan) const {
     for (PlacedModule& module : plan->modules) {
       if (module.op.layer != layer || module.device != from) continue;
+      if (!Counts(module.op, only_experts)) continue;
       module.device = to.name;
       module.packed_bytes = PackedBytesOf(config_, file_, module.op, to.layout);
     }

@@ -85,24 +85,28 @@ void HashShard(XXH3_state_t* state, const GgufShard& shard, absl::Span<const uin
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(const std::string& path,
+                                                         absl::Status* incomplete) {
   std::unique_ptr<GgufFile> file(new GgufFile());
   Impl& impl = *file->impl_;
   impl.path = path;
-  DT_ASSIGN_OR_RETURN(impl.shard_paths, FindShards(path));
+  std::string missing;
+  DT_ASSIGN_OR_RETURN(impl.shard_paths, FindShards(path, &missing));
   const int count = static_cast<int>(impl.shard_paths.size());
+  impl.maps.resize(count);
   const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> hash(XXH3_createState(),
                                                                              XXH3_freeState);
   XXH3_64bits_reset(hash.get());
   int64_t total_tensors = -1;
   std::vector<std::string> duplicates;
   std::vector<absl::Status> problems;  // of shards that cannot be read: all of them are named
+  if (!missing.empty()) problems.push_back(absl::NotFoundError(missing));
   for (int i = 0; i < count; ++i) {
     const std::string& shard_path = impl.shard_paths[i];
-    std::unique_ptr<MappedFile> map;
+    std::unique_ptr<MappedFile>& map = impl.maps[i];
     GgufShard shard;
     if (const absl::Status s = OpenShard(shard_path, i, count, &map, &shard); !s.ok()) {
-      problems.push_back(s);
+      if (missing.empty() || !absl::IsNotFound(s)) problems.push_back(s);
       continue;
     }
     HashShard(hash.get(), shard, map->bytes());
@@ -120,14 +124,15 @@ absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(const std::string& path
       impl.version = shard.version;
       impl.metadata = std::move(shard.metadata);
     }
-    impl.maps.push_back(std::move(map));
   }
-  if (!problems.empty()) return Join(problems);
+  if (!problems.empty() && (incomplete == nullptr || impl.version == 0)) return Join(problems);
   if (!duplicates.empty()) {
     return absl::InvalidArgumentError(
         ListProblems(absl::StrCat(path, ": shards repeat tensors"), duplicates, kListedDuplicates));
   }
-  if (count > 1 && total_tensors != static_cast<int64_t>(impl.tensors.size())) {
+  if (!problems.empty()) {
+    *incomplete = Join(problems);
+  } else if (count > 1 && total_tensors != static_cast<int64_t>(impl.tensors.size())) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": the ", count, " shards hold ", impl.tensors.size(),
                      " tensors, split.tensors.count of the first says ", total_tensors));

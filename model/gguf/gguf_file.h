@@ -70,7 +70,11 @@ class GgufFile {
   // `path` is a file, any shard of a split model, or a directory that holds exactly one model.
   // Errors name the file, the byte offset or key, what was found and what was expected; all missing
   // shards are listed by number, and all tensors with problems by name.
-  static absl::StatusOr<std::unique_ptr<GgufFile>> Open(const std::string& path);
+  //
+  // With `incomplete`, the first shard is enough: what is missing or cannot be read is said there,
+  // and the file has what the other shards hold, for more to be said about it.
+  static absl::StatusOr<std::unique_ptr<GgufFile>> Open(const std::string& path,
+                                                        absl::Status* incomplete = nullptr);
   // A header without data, of a file that does not exist; Data() is not for its tensors.
   static std::unique_ptr<GgufFile> FromHeader(
       std::string name, std::vector<std::pair<std::string, GgufValue>> metadata,

@@ -112,7 +112,8 @@ std::string ShardPath(const ShardName& name, int index) {
   return absl::StrFormat("%s-%05d-of-%05d.gguf", name.stem, index + 1, name.count);
 }
 
-absl::StatusOr<std::vector<std::string>> FindShards(const std::string& path) {
+absl::StatusOr<std::vector<std::string>> FindShards(const std::string& path, std::string* missing) {
+  missing->clear();
   std::error_code error;
   std::string file = path;
   if (fs::is_directory(path, error)) {
@@ -131,10 +132,10 @@ absl::StatusOr<std::vector<std::string>> FindShards(const std::string& path) {
     paths.push_back(ShardPath(name, i));
     any |= fs::exists(paths.back(), error);
   }
-  const std::string missing = MissingShards(name);
-  if (missing.empty()) return paths;
   if (!any) return absl::ErrnoToStatus(ENOENT, file);
-  return absl::NotFoundError(absl::StrCat(name.stem, "-*.gguf: ", missing));
+  const std::string list = MissingShards(name);
+  if (!list.empty()) *missing = absl::StrCat(name.stem, "-*.gguf: ", list);
+  return paths;
 }
 
 }  // namespace dovetail::model

@@ -22,9 +22,9 @@ bool ParseShardName(absl::string_view path, ShardName* name);
 std::string ShardPath(const ShardName& name, int index);
 
 // All files of the model at `path`: itself, all shards beside it, or the only model of a directory.
-// NotFound lists the missing shards by number; a directory with several models is refused with the
-// list of them.
-absl::StatusOr<std::vector<std::string>> FindShards(const std::string& path);
+// A directory with several models is refused with the list of them. Shards that are missing are
+// among the paths; `missing` lists them by number, and is empty where none is.
+absl::StatusOr<std::vector<std::string>> FindShards(const std::string& path, std::string* missing);
 
 }  // namespace dovetail::model
 

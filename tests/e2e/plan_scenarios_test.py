@@ -39,6 +39,95 @@ def devices_of(p, what):
     return {m["device"] for m in p["modules"] if what in m["name"]}
 
 
+def lint(path, *flags):
+    """Lines about the file, without its folder."""
+    done = harness.run("dovetail", "rules", "lint", path, *flags, check=False)
+    assert done.returncode in (0, 2), done.stderr
+    return [line.replace(str(path), path.name) for line in done.stdout.splitlines()]
+
+
+def test_published_rules_whose_order_hides_three():
+    """DeepSeek-R1 on one 24 GB card and much memory: in the printed order the card would have all experts of 31 layers."""
+    article = pathlib.Path(harness.need(harness.DATA / "placement/articles/hybrid-r1.yaml"))
+    devices = ["cuda:0:24GiB:sm89", "cpu:0:512GiB"]
+    code, p = plan(DEEPSEEK, devices, "--rules", article)
+    card = next(d for d in p["devices"] if d["name"] == "cuda:0")
+    assert code == 3 and card["capacity"] == 23 << 30 and card["peak_run"] > 180 << 30, card
+    offered = {s["message"]: s["settings"] for s in p["suggestions"]}
+    assert "the experts of layers 30-58 on cpu:0 instead of cuda:0" in offered, offered
+    said = [f"{d['line']}: {d['message']} [{d['code']}]" for d in p["diagnostics"] if d["severity"] != "note"
+            or d["code"] == "better-order"]
+    expected = [
+        "8: all experts of layers 30-60 (31 layers, 183.09 GiB) go to cuda:0 by rule 1 (line 8), which does not name experts; "
+        "a rule for `\\.mlp\\.experts$` before the others keeps them on the CPU [experts-on-gpu]",
+        "22: rule 3 (line 22) never matches: all 30 modules that it names are taken by the earlier rule 0 (line 1) "
+        "[shadowed-rule]",
+        "22: in the order 3, 5, 0, 4, 1, 2 every rule matches (0 is the first of the file); put narrow rules before broad ones "
+        "[better-order]",
+        "30: rule 4 (line 30) never matches: all 31 modules that it names are taken by the earlier rule 1 (line 8) "
+        "[shadowed-rule]",
+        "37: rule 5 (line 37) never matches: all 27 modules that it names are taken by the earlier rule 0 (line 1) "
+        "[shadowed-rule]"]
+    assert said == expected, said
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = pathlib.Path(folder) / "config.json"
+        config.write_text(json.dumps(DEEPSEEK))
+        linted = lint(article, "--model-config", config, *(w for d in devices for w in ("--device", d)))
+        for line in expected:
+            line = line.replace(", 183.09 GiB", "")  # a configuration has no bytes
+            number, message = line.split(": ", 1)
+            assert any(l.startswith(f"hybrid-r1.yaml:{number}:3: ") and l.endswith(message) for l in linted), (line, linted)
+        # What is offered does what was meant: the order, and the rule for the experts before the others.
+        rules = article.read_text().split("- match:")[1:]
+        order = [int(n) for n in linted[2].split("in the order ")[1].split(" every")[0].split(", ")]
+        better = pathlib.Path(folder) / "better.yaml"
+        experts = rules[5].replace(rules[5].splitlines()[1].split('"')[1], r"\\.mlp\\.experts$")
+        better.write_text("".join("- match:" + rule for rule in [experts, *(rules[i] for i in order)]))
+        code, p = plan(DEEPSEEK, devices, "--rules", better)
+        assert code == 0 and devices_of(p, "mlp.experts") == {"cpu:0"}, p["suggestions"]
+        assert {m["name"] for m in p["modules"] if m["device"] == "cuda:0" and m["name"].endswith("self_attn")} == {
+            f"model.layers.{n}.self_attn" for n in range(30, 61)}
+        assert not [l for l in lint(better, "--model-config", config) if "[experts-on-gpu]" in l]
+    for shipped in ("deepseek-r1-one-card.yaml", "deepseek-r1-one-card.ktransformers.yaml"):
+        code, p = plan(DEEPSEEK, devices, "--rules", RULES / shipped)
+        assert code == 0 and devices_of(p, "mlp.experts") == {"cpu:0"}, shipped
+
+
+def test_lint_of_our_own_rules_is_what_a_plan_would_say():
+    with tempfile.TemporaryDirectory() as folder:
+        rules = pathlib.Path(folder) / "r.yaml"
+        rules.write_text("- {match: {layers: 0-40}, place: cpu:0}\n- {match: {layers: 2, role: mlp}, place: cpu:1}\n"
+                         "- {match: {role: norm}, place: cpu:0}\n- {match: {role: lm_head}, place: cuda:7}\n")
+        devices = ["--device", "cpu:0:400GiB", "--device", "cpu:1:400GiB"]
+        config = pathlib.Path(folder) / "config.json"
+        config.write_text(json.dumps(QWEN25_7B))
+        models = {30: ["--model", harness.need(harness.SMOLLM2)], 28: ["--model-config", config]}
+        for layers, model in models.items():
+            assert lint(rules, *model, *devices) == [
+                "r.yaml: error: no rule places model.embed_tokens; a last rule `match: {}` takes what is left [unplaced]",
+                f"r.yaml:1:20: error: the rule names layer 40, but the model has {layers} layers (0-{layers - 1}) "
+                "[no-such-layer]",
+                "r.yaml:2:3: warning: the rule never decides: all that it matches is taken by the earlier rule at line 1 "
+                "[shadowed-rule]",
+                "r.yaml:4:35: error: unknown worker `cuda:7`; known: cpu:0, cpu:1 [unknown-device]"]
+        rules.write_text("- {match: {layers: 0-14}, place: cpu:0}\n- {match: {layers: 10-29}, place: cpu:1}\n"
+                         "- {match: {role: lm_head}, place: cpu:1, op: imma}\n- {match: {role: experts}, place: cpu:1}\n"
+                         "- {match: {}, place: cpu:0}\n")
+        assert lint(rules, *models[30], *devices) == [
+            "r.yaml:2:20: warning: layers 10-14 belong to the earlier rule at line 1 as well, which decides [layer-overlap]",
+            "r.yaml:3:3: warning: lm_head is on cpu:1 and model.norm on cpu:0: one hop more for each step, with 2304 bytes for "
+            "each sequence [head-away-from-norm]",
+            "r.yaml:3:46: warning: cpu:1 cannot run `imma`; it takes `p16`, with the same results [op-fallback]",
+            "r.yaml:4:3: warning: the rule matches no module of the model [never-matches]"], lint(rules, *models[30], *devices)
+        for flags in ([], models[30], devices):
+            assert lint(rules, *flags) == [
+                "r.yaml: note: only the text was judged; with --model or --model-config, and --device, this says what a plan "
+                "would [text-only]"], flags
+        rules.write_text("- {match: {layer: 0-14}, place: cpu:0}\n")
+        assert lint(rules) == ["r.yaml:1:12: error: unknown key `layer` in `match`; did you mean `layers`? [bad-rules]"], lint(rules)
+
+
 def test_one_card_of_16_gb():
     rules = ["--rules", RULES / "deepseek-one-card-16gb.yaml"]
     devices = ["cuda:0:16GiB:sm89", "cpu:0:512GiB"]

@@ -4,7 +4,6 @@
 #include <fstream>
 #include <memory>
 #include <optional>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,10 +22,10 @@
 #include "coordinator/placement/plan_text.h"
 #include "coordinator/placement/rules_text.h"
 #include "kernels/bandwidth.h"
-#include "model/hf_config.h"
 #include "model/memory_plan.h"
 #include "tools/dovetail/commands.h"
 #include "tools/dovetail/local_job.h"
+#include "tools/dovetail/rule_model.h"
 
 namespace dovetail::tools {
 namespace {
@@ -65,20 +64,6 @@ void MeasureBandwidth(std::vector<DeviceInfo>* devices) {
   for (DeviceInfo& device : *devices) device.bandwidth = all * device.num_threads / threads;
 }
 
-absl::StatusOr<std::unique_ptr<model::GgufFile>> OpenModelConfig(const Flags& flags) {
-  std::ifstream in(flags.model_config, std::ios::binary);
-  std::ostringstream text;
-  if (!(text << in.rdbuf())) {
-    return absl::NotFoundError(absl::StrCat(flags.model_config, ": cannot be read"));
-  }
-  for (const WeightType type : SupportedWeightTypes()) {
-    if (InfoOf(type).name != flags.weight_type) continue;
-    return model::HeaderFromHfConfig(text.str(), flags.model_config, type);
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("--weight-type ", flags.weight_type, ": not a weight type such as Q4_K or F16"));
-}
-
 absl::StatusOr<PlanInput> ReadInput(const Flags& flags) {
   DT_ASSIGN_OR_RETURN(const coordinator::ServeConfig config,
                       flags.config.Load(/*needs_model=*/flags.model_config.empty()));
@@ -89,9 +74,14 @@ absl::StatusOr<PlanInput> ReadInput(const Flags& flags) {
   } else {
     DT_ASSIGN_OR_RETURN(input.devices, coordinator::ParseDeviceSpecs(flags.devices));
   }
-  DT_ASSIGN_OR_RETURN(input.file, flags.model_config.empty() ? model::GgufFile::Open(config.model)
-                                                             : OpenModelConfig(flags));
-  DT_ASSIGN_OR_RETURN(input.config, model::LoadModelConfig(*input.file));
+  model::ModelFile opened;
+  if (flags.model_config.empty()) {
+    DT_ASSIGN_OR_RETURN(opened, model::OpenModelFile(config.model));
+  } else {
+    DT_ASSIGN_OR_RETURN(opened, OpenModelConfig(flags.model_config, flags.weight_type));
+  }
+  input.file = std::move(opened.file);
+  input.config = std::move(opened.config);
   DT_ASSIGN_OR_RETURN(input.rules, coordinator::LoadConfiguredRules(config));
   DT_ASSIGN_OR_RETURN(input.shape, coordinator::MakeStepShape(config, input.config));
   if (input.rules) {

@@ -4,11 +4,13 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/gzip.h"
 #include "base/status_macros.h"
+#include "base/weight_type.h"
 #include "coordinator/placement/ktransformers/builtin_tree.h"
 #include "model/gguf/gguf_file.h"
-#include "model/model_config.h"
+#include "model/hf_config.h"
 
 namespace dovetail::tools {
 namespace {
@@ -18,8 +20,8 @@ namespace kt = coordinator::ktransformers;
 constexpr uint64_t kMostBytes = 256 << 20;
 
 absl::StatusOr<RuleModel> FromGguf(const std::string& path) {
-  DT_ASSIGN_OR_RETURN(const std::unique_ptr<model::GgufFile> file, model::GgufFile::Open(path));
-  DT_ASSIGN_OR_RETURN(const model::ModelConfig config, model::LoadModelConfig(*file));
+  DT_ASSIGN_OR_RETURN(const model::ModelFile opened, model::OpenModelFile(path));
+  const auto& [file, config] = opened;
   RuleModel model;
   DT_ASSIGN_OR_RETURN(model.shape, kt::ShapeFromModel(config));
   model.hidden_size = config.hidden_size;
@@ -70,6 +72,20 @@ absl::StatusOr<RuleModel> ReadRuleModel(const RuleModelFlags& flags) {
   }
   if (model.shape) model.tree = kt::BuildTree(*model.shape);
   return model;
+}
+
+absl::StatusOr<model::ModelFile> OpenModelConfig(const std::string& path,
+                                                 const std::string& weight_type) {
+  DT_ASSIGN_OR_RETURN(const std::string text, ReadMaybeGzipped(path, kMostBytes));
+  for (const WeightType type : SupportedWeightTypes()) {
+    if (InfoOf(type).name != weight_type) continue;
+    model::ModelFile opened;
+    DT_ASSIGN_OR_RETURN(opened.file, model::HeaderFromHfConfig(text, path, type));
+    DT_ASSIGN_OR_RETURN(opened.config, model::LoadModelConfig(*opened.file));
+    return opened;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--weight-type ", weight_type, ": not a weight type such as Q4_K or F16"));
 }
 
 }  // namespace dovetail::tools

@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "coordinator/placement/ktransformers/module_tree.h"
 #include "coordinator/placement/ktransformers/tree_shape.h"
+#include "model/model_config.h"
 
 namespace CLI {
 class App;
@@ -38,6 +39,11 @@ struct RuleModel {
 
 // InvalidArgument: more than one of the flags, or a file that is not what it should be.
 absl::StatusOr<RuleModel> ReadRuleModel(const RuleModelFlags& flags);
+
+// A Hugging Face configuration in place of a model: its header, without data. `weight_type` is that
+// of its matrices.
+absl::StatusOr<model::ModelFile> OpenModelConfig(const std::string& path,
+                                                 const std::string& weight_type);
 
 }  // namespace dovetail::tools
 

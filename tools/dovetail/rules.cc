@@ -13,7 +13,7 @@
 #include "coordinator/placement/ktransformers/module_tree.h"
 #include "coordinator/placement/ktransformers/rule_file.h"
 #include "coordinator/placement/ktransformers/rule_map.h"
-#include "coordinator/placement/placement.h"
+#include "coordinator/placement/plan.h"
 #include "coordinator/placement/rule_set.h"
 #include "model/gguf/gguf_file.h"
 #include "model/model_config.h"
@@ -53,17 +53,26 @@ absl::StatusOr<std::string> Map(const Flags& flags) {
   return kt::RuleMapJson(map, file) + "\n";
 }
 
-// A file of our own form, against a model and devices: what a plan would say of it.
-absl::StatusOr<std::vector<Diagnostic>> LintAsPlan(
+// A file of our own form: against a model and devices, what a plan would say of it.
+absl::StatusOr<std::vector<Diagnostic>> LintOwn(
     const Flags& flags, const coordinator::DeviceMap& map,
     const std::vector<coordinator::DeviceInfo>& devices) {
   DT_ASSIGN_OR_RETURN(const coordinator::RuleSet rules, coordinator::LoadRules(flags.rules, map));
-  DT_ASSIGN_OR_RETURN(const auto file, model::GgufFile::Open(flags.model.model));
-  DT_ASSIGN_OR_RETURN(const model::ModelConfig config, model::LoadModelConfig(*file));
-  std::vector<Diagnostic> diagnostics =
-      coordinator::Place(config, *file, &rules, devices, {}).diagnostics;
-  coordinator::SortDiagnostics(&diagnostics);
-  return diagnostics;
+  if (devices.empty() || (flags.model.model.empty() && flags.model.config.empty())) {
+    return std::vector<Diagnostic>{
+        {.code = "text-only",
+         .severity = coordinator::Severity::kNote,
+         .file = flags.rules,
+         .message = "only the text was judged; with --model or --model-config, and --device, this "
+                    "says what a plan would"}};
+  }
+  model::ModelFile opened;
+  if (flags.model.config.empty()) {
+    DT_ASSIGN_OR_RETURN(opened, model::OpenModelFile(flags.model.model));
+  } else {
+    DT_ASSIGN_OR_RETURN(opened, OpenModelConfig(flags.model.config, "Q4_K"));
+  }
+  return coordinator::PlanByRules(opened.config, *opened.file, &rules, devices, {}).diagnostics;
 }
 
 absl::StatusOr<std::vector<Diagnostic>> Lint(const Flags& flags) {
@@ -75,9 +84,7 @@ absl::StatusOr<std::vector<Diagnostic>> Lint(const Flags& flags) {
     DT_ASSIGN_OR_RETURN(devices, coordinator::ParseDeviceSpecs(flags.devices));
   }
   const absl::StatusOr<coordinator::RuleSet> own = coordinator::ParseRules(text, flags.rules);
-  if (own.ok() && own->ktransformers == nullptr && !flags.model.model.empty() && !devices.empty()) {
-    return LintAsPlan(flags, map, devices);
-  }
+  if (own.ok() && own->ktransformers == nullptr) return LintOwn(flags, map, devices);
   return kt::LintText(text, flags.rules,
                       {model.tree.modules.empty() ? nullptr : &model.tree, map, devices,
                        model.hidden_size, model.bytes_of()});

@@ -36,7 +36,7 @@ class ModuleLint {
       : context_(context), out_(*out) {
     for (const Module& module : context.tree.modules) {
       if (!module.owns_weights) continue;
-      Owner owner{&module, context.map.Find(module.name), "", LayerOf(module.name),
+      Owner owner{&module, context.map.FindOwner(module.name), "", LayerOf(module.name),
                   absl::StrContains(module.name, ".experts")};
       owner.device = context.device_map.Apply(DeviceOf(context.file, *owner.entry));
       owners_.push_back(std::move(owner));

@@ -90,7 +90,7 @@ class Placer {
     for (const model::WeightSpec& spec : model::WeightsOf(config_, module->op)) {
       if (spec.is_copy) continue;  // another op decides where it is
       const std::string name = ModuleOf(shape, module->op, spec);
-      const MapEntry* entry = map_.Find(name);
+      const MapEntry* entry = map_.FindOwner(name);
       const std::string device = device_map_.Apply(DeviceOf(rules_, *entry));
       if (device.empty()) continue;  // Lint has said so
       const int64_t bytes = BytesOf(spec.tensor);

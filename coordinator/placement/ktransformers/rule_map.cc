@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "coordinator/placement/ktransformers/op_names.h"
 #include "coordinator/placement/ktransformers/yaml11.h"
 
 namespace dovetail::coordinator::ktransformers {
@@ -31,7 +32,10 @@ class Walk {
   void Visit(int number, const std::string& name, std::vector<MapEntry>* out) {
     const Module& module = tree_.modules[number];
     MapEntry entry{name, number, FindRule(module, name), true};
-    if (entry.rule >= 0) entry.recursive = file_.rules[entry.rule].recursive;
+    if (entry.rule >= 0) {
+      entry.recursive = file_.rules[entry.rule].recursive;
+      entry.owns_experts = ClassifyOp(file_.rules[entry.rule].op) == OpClass::kExperts;
+    }
     const bool recursive = entry.recursive;
     out->push_back(std::move(entry));
     if (!recursive) return;
@@ -183,6 +187,16 @@ const MapEntry* RuleMap::Find(absl::string_view name) const {
     const size_t dot = name.rfind('.');
     name = dot == absl::string_view::npos ? absl::string_view() : name.substr(0, dot);
   }
+}
+
+const MapEntry* RuleMap::FindOwner(absl::string_view name) const {
+  constexpr absl::string_view kExperts = ".experts";
+  const size_t list = name.rfind(absl::StrCat(kExperts, "."));
+  if (list != absl::string_view::npos) {
+    const MapEntry* entry = Find(name.substr(0, list + kExperts.size()));
+    if (entry != nullptr && entry->owns_experts) return entry;
+  }
+  return Find(name);
 }
 
 bool Fits(const ModuleTree& tree, const Module& module, const Rule& rule) {

@@ -23,6 +23,7 @@ struct MapEntry {
   int module = 0;  // in the tree; of an expert after the first, the first one's
   int rule = -1;   // -1: none fits
   bool recursive = true;
+  bool owns_experts = false;  // its op has the weights of all experts below it, recursive or not
 };
 
 struct RuleMap {
@@ -34,6 +35,9 @@ struct RuleMap {
   // The entry of this module, or of the nearest module above it that has one: below a rule that is
   // not recursive, that rule's op owns everything. nullptr for a name outside the tree.
   const MapEntry* Find(absl::string_view name) const;
+  // The entry that decides where this module's weights are: that of the op that has the experts
+  // above it, or else Find().
+  const MapEntry* FindOwner(absl::string_view name) const;
 
   std::vector<int> by_name;  // entries sorted by name, for Find
 };

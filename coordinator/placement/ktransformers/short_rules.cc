@@ -185,7 +185,7 @@ std::vector<RolePlace> RolesOf(const TreeShape& shape, const ModuleTree& tree,
 std::function<std::string(absl::string_view)> DevicesBy(const RuleFile& rules, const RuleMap& map,
                                                         const DeviceMap& device_map) {
   return [&rules, &map, &device_map](absl::string_view module) {
-    return device_map.Apply(DeviceOf(rules, *map.Find(module)));
+    return device_map.Apply(DeviceOf(rules, *map.FindOwner(module)));
   };
 }
 

@@ -4,9 +4,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
+#include <string>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "coordinator/placement/ktransformers/rule_map.h"
+#include "model/model_config.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/test_data.h"
 #include "tests/unit/coordinator/ktransformers_golden.h"
 
 namespace dovetail::coordinator::ktransformers {
@@ -94,6 +101,69 @@ TEST(BuiltinTree, OwnsEveryTensorOfTheRealModels) {
     }
   }
 }
+
+// Families that KTransformers has no rules for: the modules of a layer as transformers names them,
+// and every tensor of a converted model in one of them.
+struct Published {
+  const char* family;
+  const char* layer;  // what owns weights
+};
+
+class PublishedTree : public ::testing::TestWithParam<Published> {};
+
+TEST_P(PublishedTree, HasTheModulesAndOwnsTheTensors) {
+  DT_REQUIRE_DATA(path, absl::StrCat("golden/", GetParam().family, "/model-bf16.gguf"));
+  ASSERT_OK_AND_ASSIGN(const model::ModelFile opened, model::OpenModelFile(path));
+  ASSERT_OK_AND_ASSIGN(const TreeShape shape, ShapeFromModel(opened.config));
+  const ModuleTree tree = BuildTree(shape);
+  std::set<std::string> owners;
+  std::string first_layer;
+  for (const Module& module : tree.modules) {
+    if (!module.owns_weights) continue;
+    owners.insert(module.name);
+    absl::string_view name = module.name;
+    if (absl::ConsumePrefix(&name, "model.layers.0.")) absl::StrAppend(&first_layer, name, " ");
+  }
+  EXPECT_EQ(first_layer, GetParam().layer);
+  std::set<std::string> used = {"lm_head"};  // tied to the embedding in some
+  for (const model::GgufTensor& tensor : opened.file->tensors()) {
+    const std::string owner = ModuleOfTensor(shape, tensor.name);
+    EXPECT_TRUE(owners.count(owner)) << tensor.name << " is of `" << owner << "`";
+    used.insert(owner);
+  }
+  EXPECT_EQ(used, owners);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Families, PublishedTree,
+    ::testing::Values(
+        Published{"qwen2",
+                  "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj "
+                  "mlp.gate_proj mlp.up_proj mlp.down_proj input_layernorm "
+                  "post_attention_layernorm "},
+        Published{"qwen3",
+                  "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj "
+                  "self_attn.q_norm self_attn.k_norm mlp.gate_proj mlp.up_proj mlp.down_proj "
+                  "input_layernorm post_attention_layernorm "},
+        Published{"gemma3",
+                  "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj "
+                  "self_attn.q_norm self_attn.k_norm mlp.gate_proj mlp.up_proj mlp.down_proj "
+                  "input_layernorm post_attention_layernorm pre_feedforward_layernorm "
+                  "post_feedforward_layernorm "},
+        // The sinks are a parameter of the attention itself.
+        Published{"gpt-oss",
+                  "self_attn self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj "
+                  "mlp.router mlp.experts input_layernorm post_attention_layernorm "},
+        Published{"minimax-m2",
+                  "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj "
+                  "self_attn.q_norm self_attn.k_norm block_sparse_moe.gate "
+                  "block_sparse_moe.experts.0.w1 block_sparse_moe.experts.0.w2 "
+                  "block_sparse_moe.experts.0.w3 input_layernorm post_attention_layernorm "}),
+    [](const auto& info) {
+      std::string name = info.param.family;
+      name.erase(std::remove(name.begin(), name.end(), '-'), name.end());
+      return name;
+    });
 
 TEST(TreeShape, ExpertsLieInOneTensorThatTheFirstStandsFor) {
   const TreeShape v3 =

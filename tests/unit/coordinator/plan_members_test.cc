@@ -68,6 +68,26 @@ TEST_F(PlanMembersTest, PlansOverTheRegisteredWorkers) {
   EXPECT_EQ(plan.route.size(), 2u);
 }
 
+TEST_F(PlanMembersTest, WhatABandwidthWasByChanceDoesNotChangeThePlan) {
+  testing::WriteTinyLlama(dir_ + "/deep.gguf", {.layers = 12});
+  ASSERT_OK_AND_ASSIGN(const model::ModelFile deep, model::OpenModelFile(dir_ + "/deep.gguf"));
+  inputs_.config = &deep.config;
+  inputs_.file = deep.file.get();
+  std::vector<ClusterMember> members = Members(1000 * kMiB);
+  for (ClusterMember& member : members) member.device.num_threads = 2;
+  const auto route = [&](double first, double second) {
+    members[0].device.bandwidth = first;
+    members[1].device.bandwidth = second;
+    return PlanMembers(inputs_, members).value().route;
+  };
+  const Route even = route(10e9, 10e9);
+  EXPECT_EQ(route(17e9, 3e9), even);
+  EXPECT_EQ(route(3e9, 17e9), even);
+  // Threads are no chance.
+  members[0].device.num_threads = 6;
+  EXPECT_GT(route(10e9, 10e9).front().ops.size(), even.front().ops.size());
+}
+
 TEST_F(PlanMembersTest, AConfiguredBudgetReplacesWhatIsAvailable) {
   inputs_.memory["cpu:1"] = kMiB;
   EXPECT_THAT(PlanMembers(inputs_, Members(1000 * kMiB)),

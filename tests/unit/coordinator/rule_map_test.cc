@@ -208,5 +208,21 @@ TEST(RuleMap, FindsWhoOwnsWhatIsBelowARuleThatIsNotRecursive) {
   EXPECT_EQ(map.Find("lm_head")->name, "lm_head");
 }
 
+TEST(RuleMap, AnOpOfExpertsHasTheirWeightsWhateverRulesTheyGet) {
+  const std::string rules = R"(
+- match: {name: 'experts$'}
+  replace: {class: ktransformers.operators.experts.KTransformersExperts}
+- {match: {name: '.'}, replace: {}}
+)";
+  const RuleMap map = MapOf(rules);
+  const std::string expert = "model.layers.1.mlp.experts.0.up_proj";
+  EXPECT_EQ(map.Find(expert)->rule, 1) << "the walk goes on below";
+  EXPECT_EQ(map.FindOwner(expert)->name, "model.layers.1.mlp.experts");
+  EXPECT_EQ(map.FindOwner("model.layers.1.mlp.experts")->rule, 0);
+  EXPECT_EQ(map.FindOwner("lm_head")->name, "lm_head");
+  // A rule that only places the list has no weights to place.
+  EXPECT_EQ(MapOf("- {match: {name: 'experts$'}, replace: {}}\n").FindOwner(expert)->rule, -1);
+}
+
 }  // namespace
 }  // namespace dovetail::coordinator::ktransformers

@@ -97,6 +97,31 @@ TEST_F(SuggestionsTest, MovesTheFewestLayersToWhereThereIsRoom) {
   EXPECT_THAT(messages, Contains("layer 3 on cpu:1 instead of cpu:0"));
 }
 
+TEST_F(SuggestionsTest, MovesTheExpertsOfTheFewestLayers) {
+  Open({.experts = 8});
+  std::vector<DeviceInfo> devices = Devices(2);
+  const RuleSet rules = ParseRules(
+                            "- {match: {role: embedding}, place: cpu:1}\n"
+                            "- {match: {}, place: cpu:0}\n",
+                            "r")
+                            .value();
+  const auto plan = [&] { return PlanByRules(config_, *file_, &rules, devices, shape_); };
+  int64_t experts = 0;
+  for (const PlacedModule& module : plan().modules) {
+    if (module.op.kind == OpKind::kExperts && module.op.layer == 0) experts = module.packed_bytes;
+  }
+  for (PlacedWorker& worker : plan().workers) {
+    if (worker.device.name == "cpu:0") {
+      devices[0].memory_bytes = worker.memory.total() - 3 * experts / 2;
+    }
+  }
+  const std::vector<Suggestion> suggestions = NearestFits(config_, *file_, plan());
+  EXPECT_EQ(Value(suggestions, "experts"), "6-7");
+  std::vector<std::string> messages;
+  for (const Suggestion& suggestion : suggestions) messages.push_back(suggestion.message);
+  EXPECT_THAT(messages, Contains("the experts of layers 6-7 on cpu:1 instead of cpu:0"));
+}
+
 TEST_F(SuggestionsTest, TogetherWhereNothingHelpsAlone) {
   shape_.max_rows = 1024 + 64;
   shape_.max_sequences = shape_.max_logit_rows = 64;

@@ -320,5 +320,16 @@ TEST(MemoryPlan, AddsUp) {
                                 memory.communication + memory.runtime);
 }
 
+TEST(MemoryPlan, WhatIsAllocatedBeforeAWorkerIsReadyBelongsToLoading) {
+  WorkerMemory memory = {.weights_packed = kMeasureBytes,
+                         .kv = 300,
+                         .workspace = 20,
+                         .communication = 1000,
+                         .runtime = 7};
+  EXPECT_EQ(memory.peak_load(), kMeasureBytes + 327);
+  memory.weights_packed = 5;
+  EXPECT_EQ(memory.peak_load(), kMeasureBytes + 7) << "the bandwidth was measured before";
+}
+
 }  // namespace
 }  // namespace dovetail::model

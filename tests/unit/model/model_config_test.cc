@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <string>
 
@@ -326,6 +327,44 @@ TEST(ModelConfig, ScalesOfMatrices) {
     EXPECT_THAT(load(name, {1}, WeightType::kF32),
                 StatusIs(kInvalid, HasSubstr(absl::StrCat("1 unexpected tensor: \"", name, "\""))));
   }
+}
+
+// A split model of three shards: the second is missing, the third is cut off, and the first lacks a
+// tensor that no other has.
+TEST(ModelConfig, ShardsAndTensorsThatAreMissingAreOneMessage) {
+  const std::string dir = ::testing::TempDir() + "/model_config_test_split/";
+  std::filesystem::remove_all(dir);
+  std::filesystem::create_directory(dir);
+  GgufWriter first = WithKeys({});
+  const auto number = [](GgufWriter& w, int no) {
+    w.AddUint16("split.no", no);
+    w.AddUint16("split.count", 3);
+    w.AddInt32("split.tensors.count", 11);
+  };
+  number(first, 0);
+  first.AddTensor("token_embd.weight", WeightType::kF32, {32, 50}, std::string(32 * 50 * 4, '\0'));
+  first.AddTensor("blk.0.attn_norm.weight", WeightType::kF32, {16}, std::string(64, '\0'));
+  first.Write(dir + "m-00001-of-00003.gguf");
+  testing::WriteFileOrDie(dir + "m-00003-of-00003.gguf", "GGUF");
+  const std::string rest =
+      ": cannot be run:\n"
+      "  9 missing tensors: blk.0.attn_q.weight, blk.0.attn_k.weight, blk.0.attn_v.weight, "
+      "blk.0.attn_output.weight, blk.0.ffn_norm.weight, blk.0.ffn_gate.weight, "
+      "blk.0.ffn_up.weight, blk.0.ffn_down.weight, output_norm.weight\n"
+      "  tensor blk.0.attn_norm.weight has shape [16], expected [32]";
+  EXPECT_THAT(OpenModelFile(dir),
+              StatusIs(absl::StatusCode::kNotFound,
+                       AllOf(HasSubstr(dir + "m-*.gguf: shard 2 of 3 is missing (named like "),
+                             HasSubstr("\n" + dir + "m-00003-of-00003.gguf: "),
+                             EndsWith("\nof what the other shards hold, " + dir + rest))));
+  EXPECT_THAT(GgufFile::Open(dir),
+              StatusIs(absl::StatusCode::kNotFound, Not(HasSubstr("missing tensors"))));
+  // Without the first one there is nothing to compare with.
+  std::filesystem::remove(dir + "m-00001-of-00003.gguf");
+  EXPECT_THAT(OpenModelFile(dir),
+              StatusIs(absl::StatusCode::kNotFound, AllOf(HasSubstr("shards 1, 2 of 3 are missing"),
+                                                          HasSubstr("m-00003-of-00003.gguf: "),
+                                                          Not(HasSubstr("missing tensors")))));
 }
 
 TEST(ModelConfig, ChecksTheVocabulary) {
