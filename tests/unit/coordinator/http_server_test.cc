@@ -177,6 +177,8 @@ TEST(HttpServerTest, LostPipelineAndDeadline) {
   const RawResponse response = client.ReadResponse();
   EXPECT_EQ(response.status, 503);
   EXPECT_EQ(ErrorOf(response).at("message"), "worker cpu:1 died");
+  EXPECT_EQ(response.headers.at("retry-after"), "2");
+  EXPECT_EQ(response.headers.count("x-should-retry"), 0u);
 
   TestServerOptions options;
   options.http.request_timeout = absl::Milliseconds(100);
@@ -190,6 +192,7 @@ TEST(HttpServerTest, LostPipelineAndDeadline) {
   const RawResponse timeout = late.ReadResponse();
   EXPECT_EQ(timeout.status, 504);
   EXPECT_EQ(ErrorOf(timeout).at("type"), "timeout");
+  EXPECT_EQ(timeout.headers.at("x-should-retry"), "false");
 }
 
 TEST(HttpServerTest, UnknownRoutesAndMethods) {
