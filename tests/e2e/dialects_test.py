@@ -198,6 +198,10 @@ def test_tokenize():
     assert status == 200 and back["prompt"] == back["content"] == "Hello, world!", back
     status, chat = post("/tokenize", {"messages": QUESTION})
     assert status == 200 and chat["count"] == openai_answer(max_tokens=1).usage.prompt_tokens, chat
+    with urllib.request.urlopen(f"http://{address()}/tokenizer_info", timeout=20) as response:
+        info = json.load(response)
+    assert info["eos_token"] == "<|im_end|>" and info["vocab_size"] == 49152 and "{%" in info["chat_template"], info
+    assert len(post("/tokenize", {"prompt": info["eos_token"], "add_special_tokens": False})[1]["tokens"]) == 1
     for path, body, word in (("/tokenize", {}, "prompt"), ("/tokenize", {"prompt": 7}, "prompt"),
                              ("/tokenize", {"prompt": "x", "model": "none"}, "none"),
                              ("/detokenize", {"tokens": [10**9]}, "tokens[0]"), ("/detokenize", {"tokens": "x"}, "tokens")):

@@ -58,6 +58,20 @@ TEST(HttpServerTest, ListsModels) {
   EXPECT_EQ(ErrorOf(missing).at("code"), "model_not_found");
 }
 
+TEST(HttpServerTest, TellsWhatATokenizerElsewhereMustKnow) {
+  TestServer server;
+  const RawResponse response = Get(server.port(), "/tokenizer_info");
+  EXPECT_EQ(response.status, 200);
+  const json info = json::parse(response.body);
+  const auto id = server.tokenizer->eos();
+  ASSERT_TRUE(id.has_value());
+  EXPECT_EQ(info.at("eos_token"), server.tokenizer->TokenBytes(*id, true));
+  EXPECT_EQ(info.at("vocab_size"), server.tokenizer->vocab_size());
+  EXPECT_EQ(info.at("model_max_length"), kTestContext);
+  EXPECT_EQ(info.at("chat_template"), server.chat_template->source());
+  EXPECT_EQ(Post(server.port(), "/tokenizer_info", "{}").status, 405);
+}
+
 TEST(HttpServerTest, AnswersAChat) {
   TestServer server;
   const RawResponse response =
