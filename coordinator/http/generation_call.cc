@@ -158,6 +158,7 @@ void GenerationCall::OnEvent(int index, const GenerationEvent& event) {
   if (!event.finished) return;
   choice.finished = true;
   choice.completed.reason = event.reason;
+  choice.completed.stop = event.stop;
   choice.usage = event.usage;
   for (const Choice& other : choices_) {
     if (!other.finished) return;

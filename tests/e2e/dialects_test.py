@@ -89,6 +89,11 @@ def test_anthropic_system_blocks_and_stop():
         model=model(), max_tokens=24, extra_body=GREEDY, stop_sequences=[stop],
         messages=[{"role": "user", "content": [{"type": "text", "text": "Name the capital of France."}]}])
     assert "".join(b.text for b in message.content) == whole[:whole.index(stop)], (whole, stop, message)
+    assert message.stop_reason == "stop_sequence" and message.stop_sequence == stop, message
+    with anthropic_client().messages.stream(model=model(), max_tokens=24, messages=QUESTION, extra_body=GREEDY,
+                                            stop_sequences=["\n\n\n", stop]) as stream:
+        streamed = stream.get_final_message()
+    assert streamed.stop_reason == "stop_sequence" and streamed.stop_sequence == stop, streamed
     with_system = anthropic_client().messages.count_tokens(model=model(), messages=QUESTION, system="You are brief.")
     assert with_system.input_tokens != anthropic_client().messages.count_tokens(model=model(), messages=QUESTION).input_tokens
 

@@ -181,6 +181,29 @@ TEST(HttpServerTest, LoadingIs503AndAFullQueueIs429) {
   EXPECT_TRUE(server.WaitIdle());
 }
 
+TEST(HttpServerTest, TheLowerPriorityIsServedFirst) {
+  TestServer server({.max_sequences = 1});
+  server.workers->Hold();
+  RawClient first(server.port());
+  first.Send(PostBytes("/v1/completions", R"({"prompt":[50],"max_tokens":1})"));
+  ASSERT_TRUE(server.WaitRequests(1));
+  RawClient later(server.port());
+  later.Send(PostBytes("/v1/completions", R"({"prompt":[51],"max_tokens":200,"priority":5})"));
+  ASSERT_TRUE(server.WaitRequests(2));
+  RawClient urgent(server.port());
+  urgent.Send(PostBytes("/v1/completions", R"({"prompt":[52],"max_tokens":1,"priority":-5})"));
+  ASSERT_TRUE(server.WaitRequests(3));
+  // Steps enough for the first and the urgent one, and few of the two hundred tokens.
+  server.workers->Release(10);
+  EXPECT_EQ(first.ReadResponse().status, 200);
+  EXPECT_EQ(urgent.ReadResponse().status, 200);
+  EXPECT_EQ(later.ReadResponse(absl::Milliseconds(50)).status, 0);
+  const RawResponse refused =
+      Post(server.port(), "/v1/completions", R"({"prompt":[50],"priority":101})");
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_EQ(ErrorOf(refused).at("param"), "priority");
+}
+
 TEST(HttpServerTest, LostPipelineAndDeadline) {
   TestServer server;
   server.workers->Hold();
