@@ -318,7 +318,7 @@ absl::Status Coordinator::Impl::StartHttp() {
   api.facts.file_bytes = model.file->file_bytes();
   api.facts.fingerprint = model.file->fingerprint();
   api.facts.quantization = MainWeightType(*model.file);
-  api.facts.chat_template = model.file->GetString("tokenizer.chat_template").value_or("");
+  if (model.chat_template != nullptr) api.facts.chat_template = model.chat_template->source();
   api.context_length = shape.context_length;
   api.system_fingerprint = absl::StrCat("dovetail-cis1-", KvTypesText(model.config, shape));
   DT_ASSIGN_OR_RETURN(http_server, HttpServer::Start(http_options, std::move(api)));

@@ -43,6 +43,7 @@ struct RequestUsage {
   int completion_tokens = 0;
   int cached_tokens = 0;     // of the prompt, found in the KV cache
   int reasoning_tokens = 0;  // among the completion's; GenerationService counts them
+  absl::Time admitted = absl::InfiniteFuture();  // began to run; known in the end, if it ever did
 };
 
 // Receives one request's results. Called on the engine's thread; must not block and must not call

@@ -206,6 +206,7 @@ void EngineLoop::Finish(RequestId id, FinishReason reason, const absl::Status& s
   usage.prompt_tokens = request.sequence->num_prompt_tokens;
   usage.completion_tokens = request.sequence->num_tokens() - request.sequence->num_prompt_tokens;
   usage.cached_tokens = std::max(0, request.sequence->num_cached_tokens);
+  usage.admitted = request.sequence->admitted;
   scheduler_.Remove(request.sequence);
   request.sink->OnFinish(reason, status, usage);
 }

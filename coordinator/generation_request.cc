@@ -12,6 +12,7 @@ namespace {
 constexpr size_t kMaxStops = 16;
 constexpr size_t kMaxStopBytes = 1024;
 constexpr float kMaxBias = 100;
+constexpr int64_t kMaxPriority = 100;  // and -100; waiting makes up for it in time
 
 // Above `lowest` where it is not allowed itself.
 struct FloatRange {
@@ -140,6 +141,7 @@ absl::Status CheckRequest(const GenerationRequest& request, int vocab_size, Engi
   DT_RETURN_IF_ERROR(CheckSampling(request, &engine->sampling));
   DT_RETURN_IF_ERROR(CheckAdjustments(request, vocab_size, &engine->adjustments));
   DT_RETURN_IF_ERROR(CheckStops(request, vocab_size));
+  DT_RETURN_IF_ERROR(CheckInt("priority", request.priority, -kMaxPriority, kMaxPriority));
   DT_RETURN_IF_ERROR(CheckInt("logprobs", request.logprobs, 0, kMaxTopLogprobs));
   DT_RETURN_IF_ERROR(CheckInt("max_tokens", request.max_tokens, request.echo ? 0 : 1, INT64_MAX));
   engine->end_tokens = request.stop_token_ids;
@@ -151,6 +153,7 @@ absl::Status CheckRequest(const GenerationRequest& request, int vocab_size, Engi
   engine->logits = request.echo && (request.logprobs.has_value() || request.max_tokens == 0);
   if (engine->logits) engine->num_top_logprobs = std::max(engine->num_top_logprobs, 0);
   engine->cache_salt = request.cache_salt;
+  engine->priority = static_cast<int>(request.priority.value_or(0));
   engine->deadline = request.deadline;
   return absl::OkStatus();
 }

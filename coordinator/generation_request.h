@@ -66,6 +66,7 @@ struct GenerationRequest {
   std::optional<GrammarSpec> format;  // what the answer must look like
   std::optional<int64_t> logprobs;    // of every token, and this many others (0 to 20)
   std::string cache_salt;             // equal beginnings are shared within one salt alone
+  std::optional<int64_t> priority;    // -100 to 100, the lower number first; default: 0
   absl::Time deadline = absl::InfiniteFuture();
   std::string tenant;  // the name of the API key; "" where none is needed
 };
@@ -103,6 +104,7 @@ struct GenerationEvent : AnswerDelta {
   std::vector<int32_t> tokens;
   bool finished = false;
   FinishReason reason = FinishReason::kStop;
+  std::string stop;     // of kStop: the stop string that was found; "": there was none
   absl::Status status;  // of kError and kCancelled
   RequestUsage usage;   // in the first (prompt_tokens) and the last event
   uint64_t seed = 0;

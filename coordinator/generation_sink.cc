@@ -114,6 +114,7 @@ void GenerationSink::OnFinish(FinishReason reason, const absl::Status& status,
   if (stops_.stopped()) {
     reason = FinishReason::kStop;
     usage_.cached_tokens = usage.cached_tokens;
+    usage_.admitted = usage.admitted;
   } else {
     const int reasoning_tokens = usage_.reasoning_tokens;
     usage_ = usage;
@@ -133,6 +134,7 @@ void GenerationSink::OnFinish(FinishReason reason, const absl::Status& status,
   if (reason == FinishReason::kStop && calls) reason = FinishReason::kToolCalls;
   event.finished = true;
   event.reason = reason;
+  event.stop = stops_.stop();
   event.seed = options_.seed;
   event.usage = usage_;
   events_->OnEvent(event);

@@ -1,5 +1,6 @@
 #include "coordinator/request_metrics.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -14,6 +15,9 @@ constexpr double kTokenBounds[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.07
 constexpr double kWholeBounds[] = {0.05, 0.1, 0.25, 0.5, 1,   2.5, 5,   10,
                                    20,   40,  80,   160, 320, 640, 1280};
 
+constexpr double kPhaseBounds[] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,  2.5,
+                                   5,     10,   20,    40,   80,  160,  320, 640};
+
 constexpr absl::string_view kOutcomes[] = {"stop", "length", "cancelled", "deadline", "error"};
 constexpr absl::string_view kRejections[] = {"invalid", "queue_full", "unavailable", "other"};
 
@@ -26,13 +30,15 @@ class RequestMetrics::Watcher : public EventSink {
       : metrics_(*metrics), sink_(std::move(sink)), start_(start) {}
 
   void OnEvent(const GenerationEvent& event) override {
-    if (!event.tokens.empty()) AddTokens(event.tokens.size());
+    // Not event.tokens: those of an echoed prompt were not generated.
+    const uint64_t generated = static_cast<uint64_t>(event.usage.completion_tokens);
+    if (!event.finished && generated > num_tokens_) AddTokens(generated - num_tokens_);
     if (event.finished) Finish(event);
     sink_->OnEvent(event);
   }
 
  private:
-  void AddTokens(size_t count) {
+  void AddTokens(uint64_t count) {
     const absl::Time now = absl::Now();
     if (num_tokens_ == 0) {
       first_ = last_ = now;
@@ -52,7 +58,15 @@ class RequestMetrics::Watcher : public EventSink {
     metrics_.finished_[OutcomeOf(event)].Add();
     metrics_.prompt_tokens_.Add(static_cast<uint64_t>(event.usage.prompt_tokens));
     metrics_.generated_tokens_.Add(num_tokens_);
-    metrics_.whole_.Observe(absl::ToDoubleSeconds(absl::Now() - start_));
+    const absl::Time now = absl::Now();
+    metrics_.whole_.Observe(absl::ToDoubleSeconds(now - start_));
+    // A request that gave up waiting waited too.
+    const absl::Time admitted = std::max(start_, std::min(event.usage.admitted, now));
+    metrics_.queue_.Observe(absl::ToDoubleSeconds(admitted - start_));
+    if (num_tokens_ > 0) {
+      metrics_.prefill_.Observe(absl::ToDoubleSeconds(std::max(admitted, first_) - admitted));
+      metrics_.decode_.Observe(absl::ToDoubleSeconds(last_ - first_));
+    }
     if (num_tokens_ < 2) return;
     metrics_.per_output_token_.Observe(absl::ToDoubleSeconds(last_ - first_) /
                                        static_cast<double>(num_tokens_ - 1));
@@ -70,7 +84,10 @@ RequestMetrics::RequestMetrics()
     : first_token_(kFirstTokenBounds),
       inter_token_(kTokenBounds),
       per_output_token_(kTokenBounds),
-      whole_(kWholeBounds) {}
+      whole_(kWholeBounds),
+      queue_(kPhaseBounds),
+      prefill_(kPhaseBounds),
+      decode_(kWholeBounds) {}
 
 std::shared_ptr<EventSink> RequestMetrics::Watch(std::shared_ptr<EventSink> sink,
                                                  absl::Time start) {
@@ -129,6 +146,12 @@ void RequestMetrics::Write(MetricsText* text) const {
                per_output_token_);
   text->Single("dovetail_e2e_request_latency_seconds", "From a request's arrival to its end.",
                whole_);
+  text->Single("dovetail_request_queue_seconds",
+               "From a request's arrival to its first step, or to its end if it had none.", queue_);
+  text->Single("dovetail_request_prefill_seconds",
+               "From a request's first step to its first token.", prefill_);
+  text->Single("dovetail_request_decode_seconds", "From a request's first token to its last.",
+               decode_);
 }
 
 }  // namespace dovetail::coordinator

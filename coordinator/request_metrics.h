@@ -1,5 +1,5 @@
 // RequestMetrics: what clients experience, counted and timed where every API's events pass:
-// requests by outcome, tokens, time to first token, between tokens, and in all.
+// requests by outcome, tokens, time to first token, between tokens, in each phase and in all.
 //
 // Thread-safe and lock-free. Outlives the sinks that it made.
 #ifndef DOVETAIL_COORDINATOR_REQUEST_METRICS_H_
@@ -40,6 +40,9 @@ class RequestMetrics {
   Histogram inter_token_;
   Histogram per_output_token_;
   Histogram whole_;
+  Histogram queue_;
+  Histogram prefill_;
+  Histogram decode_;
 };
 
 }  // namespace dovetail::coordinator

@@ -105,6 +105,7 @@ Sequence* Scheduler::Admit(absl::Time now) {
     DT_CHECK(kv_.Begin(sequence, 0, running_));
   }
   if (is_new) {
+    sequence->admitted = now;
     sequence->tenant->service += sequence->num_prompt_tokens - sequence->num_cached_tokens;
   }
   queue_.Remove(sequence);

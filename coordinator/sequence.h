@@ -34,10 +34,11 @@ struct Sequence {
   // being computed. Until then no token can be drawn.
   const std::vector<uint32_t>* mask = nullptr;
   bool waits_for_mask = false;
-  CacheSalt salt;           // only sequences with the same one share blocks
-  std::string tenant_name;  // whose turn it is is decided between tenants
-  int priority = 0;         // the lower number first
-  absl::Time arrival;       // set by the scheduler
+  CacheSalt salt;                                // only sequences with the same one share blocks
+  std::string tenant_name;                       // whose turn it is is decided between tenants
+  int priority = 0;                              // the lower number first
+  absl::Time arrival;                            // set by the scheduler
+  absl::Time admitted = absl::InfiniteFuture();  // the first time
 
   int num_computed_tokens = 0;
   int num_confirmed_tokens = 0;

@@ -41,6 +41,7 @@ std::string StopMatcher::Push(absl::string_view text) {
     if (stop_bytes == 0) continue;
     stopped_ = true;
     std::string before = held_.substr(0, i + 1 - stop_bytes);
+    stop_ = held_.substr(i + 1 - stop_bytes, stop_bytes);
     held_.clear();
     return before;
   }

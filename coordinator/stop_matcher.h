@@ -24,6 +24,8 @@ class StopMatcher {
   // The text has ended: what was held back.
   std::string Finish();
   bool stopped() const { return stopped_; }
+  // The stop string that was found; "" before.
+  const std::string& stop() const { return stop_; }
 
  private:
   // Knuth-Morris-Pratt: `matched` bytes of the stop string are the end of the text so far.
@@ -37,6 +39,7 @@ class StopMatcher {
   std::vector<Pattern> patterns_;
   std::string held_;
   bool stopped_ = false;
+  std::string stop_;
 };
 
 }  // namespace dovetail::coordinator

@@ -21,6 +21,7 @@ namespace dovetail::coordinator {
 struct CompletedChoice {
   AnswerDelta answer;
   FinishReason reason = FinishReason::kStop;
+  std::string stop;  // the stop string that ended it
 };
 
 struct AnswerTotals {

@@ -20,11 +20,6 @@ std::string NamedEvent(const Json& data) {
                       "\n\n");
 }
 
-const char* StopReason(FinishReason reason) {
-  if (reason == FinishReason::kToolCalls) return "tool_use";
-  return reason == FinishReason::kLength ? "max_tokens" : "end_turn";
-}
-
 // Anthropic counts what was read from the cache apart.
 Json UsageJson(const RequestUsage& usage) {
   return {{"input_tokens", usage.prompt_tokens - usage.cached_tokens},
@@ -58,7 +53,13 @@ const char* ErrorType(int status) {
 
 AnthropicEncoder::AnthropicEncoder(MessageIdentity identity) : identity_(std::move(identity)) {}
 
-Json AnthropicEncoder::Message(Json content, const char* stop_reason,
+AnthropicEncoder::Ending AnthropicEncoder::EndingOf(FinishReason reason, const std::string& stop) {
+  if (reason == FinishReason::kToolCalls) return {"tool_use", nullptr};
+  if (reason == FinishReason::kLength) return {"max_tokens", nullptr};
+  return stop.empty() ? Ending{"end_turn", nullptr} : Ending{"stop_sequence", stop};
+}
+
+Json AnthropicEncoder::Message(Json content, const Ending& ending,
                                const RequestUsage& usage) const {
   Json message;
   message["id"] = identity_.id;
@@ -66,8 +67,8 @@ Json AnthropicEncoder::Message(Json content, const char* stop_reason,
   message["role"] = "assistant";
   message["model"] = identity_.model;
   message["content"] = std::move(content);
-  message["stop_reason"] = stop_reason != nullptr ? Json(stop_reason) : Json(nullptr);
-  message["stop_sequence"] = nullptr;
+  message["stop_reason"] = ending.reason;
+  message["stop_sequence"] = ending.sequence;
   message["usage"] = UsageJson(usage);
   return message;
 }
@@ -79,8 +80,7 @@ HttpHeaders AnthropicEncoder::StreamHeaders() const {
 }
 
 std::string AnthropicEncoder::Begin(int, const RequestUsage& prompt) {
-  return NamedEvent(
-      {{"type", "message_start"}, {"message", Message(Json::array(), nullptr, prompt)}});
+  return NamedEvent({{"type", "message_start"}, {"message", Message(Json::array(), {}, prompt)}});
 }
 
 std::string AnthropicEncoder::OpenBlock(const std::string& type, Json start) {
@@ -129,7 +129,7 @@ std::string AnthropicEncoder::Event(int, const GenerationEvent& event) {
   }
   if (event.finished) {
     absl::StrAppend(&events, CloseBlock());
-    stop_reason_ = StopReason(event.reason);
+    ending_ = EndingOf(event.reason, event.stop);
   }
   return events;
 }
@@ -137,7 +137,7 @@ std::string AnthropicEncoder::Event(int, const GenerationEvent& event) {
 std::string AnthropicEncoder::End(const AnswerTotals& totals) {
   return absl::StrCat(
       NamedEvent({{"type", "message_delta"},
-                  {"delta", {{"stop_reason", stop_reason_}, {"stop_sequence", nullptr}}},
+                  {"delta", {{"stop_reason", ending_.reason}, {"stop_sequence", ending_.sequence}}},
                   {"usage", UsageJson(totals.usage)}}),
       NamedEvent({{"type", "message_stop"}}));
 }
@@ -164,8 +164,9 @@ HttpResponse AnthropicEncoder::Whole(absl::Span<const CompletedChoice> choices,
                        {"name", call.name},
                        {"input", input.is_object() ? std::move(input) : Json::object()}});
   }
-  HttpResponse response = JsonResponse(
-      200, Dump(Message(std::move(content), StopReason(choices[0].reason), totals.usage)));
+  HttpResponse response =
+      JsonResponse(200, Dump(Message(std::move(content),
+                                     EndingOf(choices[0].reason, choices[0].stop), totals.usage)));
   response.headers.emplace_back("request-id", identity_.request_id);
   return response;
 }

@@ -34,7 +34,12 @@ class AnthropicEncoder : public AnswerEncoder {
                      const AnswerTotals& totals) override;
 
  private:
-  nlohmann::ordered_json Message(nlohmann::ordered_json content, const char* stop_reason,
+  // Why a message ended; nulls while it has not.
+  struct Ending {
+    nlohmann::ordered_json reason, sequence;
+  };
+  static Ending EndingOf(FinishReason reason, const std::string& stop);
+  nlohmann::ordered_json Message(nlohmann::ordered_json content, const Ending& ending,
                                  const RequestUsage& usage) const;
   // Opens a block of `type` unless one is open.
   std::string OpenBlock(const std::string& type, nlohmann::ordered_json start);
@@ -44,7 +49,7 @@ class AnthropicEncoder : public AnswerEncoder {
   const MessageIdentity identity_;
   int block_ = -1;         // index of the block that is open or was open last
   std::string open_type_;  // "": none is open
-  const char* stop_reason_ = "end_turn";
+  Ending ending_;
 };
 
 // {"type":"error","error":{"type":...,"message":...}}, with the status that goes with it.

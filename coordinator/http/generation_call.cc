@@ -158,6 +158,7 @@ void GenerationCall::OnEvent(int index, const GenerationEvent& event) {
   if (!event.finished) return;
   choice.finished = true;
   choice.completed.reason = event.reason;
+  choice.completed.stop = event.stop;
   choice.usage = event.usage;
   for (const Choice& other : choices_) {
     if (!other.finished) return;
@@ -210,9 +211,10 @@ void GenerationCall::Fail(const ApiError& error) {
     return;
   }
   HttpResponse response = dialect_->Error(error);
-  // The official clients repeat what failed with 5xx; what failed after minutes of work should not
-  // be.
-  if (first_event_ != absl::InfiniteFuture() && error.retry_after_seconds == 0) {
+  // The official clients repeat what failed with 5xx; what failed after minutes of work, or took
+  // all the time that it had, should not be.
+  const bool tried = first_event_ != absl::InfiniteFuture() || error.status == 504;
+  if (tried && error.retry_after_seconds == 0) {
     response.headers.emplace_back("x-should-retry", "false");
   }
   reply->Send(std::move(response));

@@ -56,7 +56,7 @@ struct ModelFacts {
   int64_t file_bytes = 0;
   uint64_t fingerprint = 0;
   std::string quantization;   // "Q4_K": the type that most of its bytes have
-  std::string chat_template;  // as the file has it
+  std::string chat_template;  // the one that is used; "": none
 };
 
 struct HttpApi {

@@ -43,6 +43,7 @@ constexpr HonouredField kHonoured[] = {
     {"stop_token_ids", kBoth},
     {"echo", kCompletionOnly},
     {"cache_salt", kBoth},
+    {"priority", kBoth},
     {"response_format", kBoth},
     {"tools", kChatOnly},
     {"tool_choice", kChatOnly},
@@ -105,7 +106,6 @@ constexpr RefusedField kRefused[] = {
     {"continue_final_message", kChatOnly, "false"},
     {"chat_template", kChatOnly, ""},
     {"documents", kChatOnly, "[]"},
-    {"priority", kBoth, "0"},
 };
 
 bool Applies(Where where, OpenAiEndpoint endpoint) {

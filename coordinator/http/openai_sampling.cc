@@ -155,6 +155,7 @@ MaybeError ReadSampling(OpenAiEndpoint endpoint, const Json& body, GenerationReq
   if (MaybeError error = ReadDraw(body, request)) return error;
   if (MaybeError error = ReadPenalties(body, request)) return error;
   if (MaybeError error = ReadString(body, "cache_salt", &request->cache_salt)) return error;
+  if (MaybeError error = ReadInt(body, "priority", &request->priority)) return error;
   if (MaybeError error = ReadLogprobs(endpoint, body, request)) return error;
   return ReadChoices(body, n);
 }

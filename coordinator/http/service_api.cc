@@ -20,6 +20,7 @@ using Json = nlohmann::ordered_json;
 constexpr absl::string_view kMetricsPath = "/metrics";
 constexpr absl::string_view kTokenizePath = "/tokenize";
 constexpr absl::string_view kDetokenizePath = "/detokenize";
+constexpr absl::string_view kTokenizerInfoPath = "/tokenizer_info";
 
 std::string Dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -117,18 +118,43 @@ HttpResponse DetokenizeResponse(const CallContext& context, const HttpRequest& r
   return JsonResponse(200, Dump(json));
 }
 
+// vLLM's, with the names of Hugging Face's tokenizer_config.json.
+HttpResponse TokenizerInfo(const HttpApi& api) {
+  if (api.generation == nullptr || !api.generation->tokenizer().has_vocab()) {
+    return ErrorResponse(ErrorFromStatus(
+        absl::NotFoundError("this model has no vocabulary: it cannot serve text"), 0));
+  }
+  const model::Tokenizer& tokenizer = api.generation->tokenizer();
+  const auto text = [&](std::optional<int32_t> id) {
+    return id.has_value() ? Json(tokenizer.TokenBytes(*id, /*special=*/true)) : Json(nullptr);
+  };
+  Json json;
+  json["bos_token"] = text(tokenizer.bos());
+  json["eos_token"] = text(tokenizer.eos());
+  json["add_bos_token"] = tokenizer.add_bos();
+  json["vocab_size"] = tokenizer.vocab_size();
+  json["model_max_length"] = api.generation->context_length();
+  const std::string& chat_template = api.facts.chat_template;
+  json["chat_template"] = chat_template.empty() ? Json(nullptr) : Json(chat_template);
+  return JsonResponse(200, Dump(json));
+}
+
 }  // namespace
 
 absl::string_view ServiceApi::AllowedMethods(absl::string_view path) const {
-  if (path == kHealthPath || path == kMetricsPath) return "GET, HEAD, OPTIONS";
+  if (path == kHealthPath || path == kMetricsPath || path == kTokenizerInfoPath) {
+    return "GET, HEAD, OPTIONS";
+  }
   if (path == kTokenizePath || path == kDetokenizePath) return "POST, OPTIONS";
   return "";
 }
 
 std::shared_ptr<HttpCall> ServiceApi::Handle(HttpRequest request,
                                              std::shared_ptr<HttpReply> reply) {
-  if (request.path == kHealthPath || request.path == kMetricsPath) {
-    reply->Send(request.path == kHealthPath ? Health() : Metrics());
+  if (request.method != "POST") {
+    reply->Send(request.path == kHealthPath    ? Health()
+                : request.path == kMetricsPath ? Metrics()
+                                               : TokenizerInfo(context_->api));
     return nullptr;
   }
   auto answer = request.path == kTokenizePath ? TokenizeResponse : DetokenizeResponse;

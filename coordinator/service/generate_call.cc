@@ -175,7 +175,9 @@ void GenerateCall::Merge(const GenerationEvent& event, Choice* choice) {
   if (choice->first || event.finished) FillUsage(event.usage, pending.mutable_usage());
   choice->first = false;
   choice->has_pending = true;
-  if (event.finished) pending.set_finish_reason(ReasonOf(event.reason));
+  if (!event.finished) return;
+  pending.set_finish_reason(ReasonOf(event.reason));
+  pending.set_stop(event.stop);
 }
 
 size_t GenerateCall::UnreadBytes() const {

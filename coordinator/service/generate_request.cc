@@ -147,6 +147,7 @@ absl::StatusOr<GenerationRequest> FromProto(const v1::GenerateRequest& proto) {
   request.ignore_eos = proto.ignore_eos();
   request.echo = proto.echo();
   request.cache_salt = proto.cache_salt();
+  request.priority = proto.priority();
   if (request.echo && proto.has_chat()) return FieldError("echo", "is not for chats");
   if (proto.has_logprobs()) request.logprobs = proto.logprobs();
   return request;

@@ -89,6 +89,11 @@ def test_anthropic_system_blocks_and_stop():
         model=model(), max_tokens=24, extra_body=GREEDY, stop_sequences=[stop],
         messages=[{"role": "user", "content": [{"type": "text", "text": "Name the capital of France."}]}])
     assert "".join(b.text for b in message.content) == whole[:whole.index(stop)], (whole, stop, message)
+    assert message.stop_reason == "stop_sequence" and message.stop_sequence == stop, message
+    with anthropic_client().messages.stream(model=model(), max_tokens=24, messages=QUESTION, extra_body=GREEDY,
+                                            stop_sequences=["\n\n\n", stop]) as stream:
+        streamed = stream.get_final_message()
+    assert streamed.stop_reason == "stop_sequence" and streamed.stop_sequence == stop, streamed
     with_system = anthropic_client().messages.count_tokens(model=model(), messages=QUESTION, system="You are brief.")
     assert with_system.input_tokens != anthropic_client().messages.count_tokens(model=model(), messages=QUESTION).input_tokens
 
@@ -198,6 +203,10 @@ def test_tokenize():
     assert status == 200 and back["prompt"] == back["content"] == "Hello, world!", back
     status, chat = post("/tokenize", {"messages": QUESTION})
     assert status == 200 and chat["count"] == openai_answer(max_tokens=1).usage.prompt_tokens, chat
+    with urllib.request.urlopen(f"http://{address()}/tokenizer_info", timeout=20) as response:
+        info = json.load(response)
+    assert info["eos_token"] == "<|im_end|>" and info["vocab_size"] == 49152 and "{%" in info["chat_template"], info
+    assert len(post("/tokenize", {"prompt": info["eos_token"], "add_special_tokens": False})[1]["tokens"]) == 1
     for path, body, word in (("/tokenize", {}, "prompt"), ("/tokenize", {"prompt": 7}, "prompt"),
                              ("/tokenize", {"prompt": "x", "model": "none"}, "none"),
                              ("/detokenize", {"tokens": [10**9]}, "tokens[0]"), ("/detokenize", {"tokens": "x"}, "tokens")):

@@ -70,6 +70,10 @@ def test_metrics():
         assert now["dovetail_time_to_first_token_seconds_count", ()] == 2
         assert now["dovetail_inter_token_latency_seconds_count", ()] == 19
         assert 0 < now["dovetail_inter_token_latency_seconds_sum", ()] <= now["dovetail_e2e_request_latency_seconds_sum", ()]
+        for phase in ("queue", "prefill", "decode"):
+            assert now[f"dovetail_request_{phase}_seconds_count", ()] == 2, phase
+        assert now["dovetail_request_queue_seconds_sum", ()] + now["dovetail_request_prefill_seconds_sum", ()] <= now[
+            "dovetail_time_to_first_token_seconds_sum", ()] + 0.01
         assert now["dovetail_requests_running", ()] == 0
         for worker in ("cpu:0", "cpu:1"):
             memory = {kind: now["dovetail_worker_memory_bytes", (("kind", kind), ("worker", worker))]

@@ -107,6 +107,22 @@ class Checks:
         assert final.choices[0].message.role == "assistant", final
         assert "Paris" in final.choices[0].message.content, final
 
+    def check_strict_shapes(self):
+        """Every answer is what the client's own types say, to the last member."""
+        strict = openai.OpenAI(base_url=self.base_url, api_key="unused", max_retries=0, timeout=120,
+                               _strict_response_validation=True)
+        chat = {"model": self.model, "messages": QUESTION, "temperature": 0, "max_tokens": 6}
+        text = {"model": self.model, "prompt": "One, two,", "temperature": 0, "max_tokens": 6}
+        tools = {"messages": self.WEATHER, "tools": self.TOOLS, "tool_choice": "required", "max_tokens": 200}
+        usage = {"stream": True, "stream_options": {"include_usage": True}}
+        for extra in ({}, {"n": 2}, {"logprobs": True, "top_logprobs": 2}, tools):
+            assert strict.chat.completions.create(**{**chat, **extra}).usage.total_tokens > 0
+            assert len(list(strict.chat.completions.create(**{**chat, **extra}, **usage))) > 2
+        for extra in ({}, {"logprobs": 2}, {"echo": True}):
+            # Not streamed: its type has no room for the `finish_reason: null` that OpenAI itself sends.
+            assert strict.completions.create(**text, **extra).usage.total_tokens > 0
+        assert strict.models.retrieve(strict.models.list().data[0].id).created
+
     def check_message_forms(self):
         parts = [{"role": "developer", "content": "You are brief."},
                  {"role": "user", "content": [{"type": "text", "text": "Name the capital of France."}]}]
@@ -268,6 +284,19 @@ class Checks:
         parse = getattr(self.client.chat.completions, "parse", None) or self.client.beta.chat.completions.parse
         answer = parse(model=self.model, messages=QUESTION, temperature=0, max_tokens=300, response_format=City)
         assert isinstance(answer.choices[0].message.parsed, City), answer
+
+    def check_cut_off_answers(self):
+        """An answer that ends too early is an exception of its own for who wants it parsed."""
+        parse = getattr(self.client.chat.completions, "parse", None) or self.client.beta.chat.completions.parse
+        for extra in ({"tools": self.TOOLS, "tool_choice": "required"}, {"response_format": {
+                "type": "json_schema", "json_schema": {"name": "s", "strict": True, "schema": {
+                    "type": "object", "properties": {"s": {"enum": ["x" * 50]}}, "required": ["s"],
+                    "additionalProperties": False}}}}):
+            try:
+                parse(model=self.model, messages=QUESTION, temperature=0, max_tokens=3, **extra)
+                raise AssertionError("an answer of three tokens was whole")
+            except openai.LengthFinishReasonError as error:
+                assert "length" in str(error), error
 
     TOOLS = [{"type": "function", "function": {
         "name": "get_weather", "description": "The weather of a city.", "strict": True,

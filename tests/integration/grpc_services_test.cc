@@ -71,6 +71,8 @@ TEST_F(GrpcServicesTest, GenerateRefusesWhatIsWrong) {
   zero.set_max_tokens(0);
   v1::GenerateRequest hot = IdsRequest({1}, 1);
   hot.mutable_sampling()->set_temperature(-1);
+  v1::GenerateRequest urgent = IdsRequest({1}, 1);
+  urgent.set_priority(-101);
   v1::GenerateRequest chat;
   chat.mutable_chat()->add_messages()->set_role("user");
   const std::vector<Case> cases = {
@@ -78,6 +80,7 @@ TEST_F(GrpcServicesTest, GenerateRefusesWhatIsWrong) {
       {other_model, grpc::StatusCode::NOT_FOUND, "`gpt-9` does not exist"},
       {zero, grpc::StatusCode::INVALID_ARGUMENT, "`max_tokens` must be at least 1, got 0"},
       {hot, grpc::StatusCode::INVALID_ARGUMENT, "`temperature`"},
+      {urgent, grpc::StatusCode::INVALID_ARGUMENT, "`priority` must be at least -100, got -101"},
       {chat, grpc::StatusCode::INVALID_ARGUMENT, "no chat template"},
       {IdsRequest(std::vector<int32_t>(kContext + 5, 1), 1), grpc::StatusCode::INVALID_ARGUMENT,
        absl::StrCat(kContext + 5, " tokens")},
@@ -135,6 +138,24 @@ TEST_F(GrpcServicesTest, AFormatIsEnforced) {
   status = Generate(request, &responses);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(), HasSubstr("`format.json_schema`"));
+}
+
+TEST_F(GrpcServicesTest, TheStopStringIsNamed) {
+  v1::GenerateRequest request;
+  request.set_prompt("x");
+  request.set_max_tokens(40);
+  request.set_priority(-3);
+  request.mutable_format()->set_regex("ab!cd");
+  request.add_stop("never");
+  request.add_stop("!c");
+  std::vector<v1::GenerateResponse> responses;
+  const grpc::Status status = Generate(request, &responses);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  std::string text;
+  for (const v1::GenerateResponse& r : responses) text += r.text();
+  EXPECT_EQ(text, "ab");
+  EXPECT_EQ(responses.back().stop(), "!c");
+  EXPECT_EQ(responses.back().finish_reason(), v1::FINISH_REASON_STOP);
 }
 
 TEST_F(GrpcServicesTest, LostWorkersEndAStreamWithTheReason) {

@@ -52,6 +52,27 @@ TEST(AnthropicEncoderTest, TheBytesOfAStream) {
             "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
 }
 
+TEST(AnthropicEncoderTest, AStopSequenceIsNamed) {
+  AnthropicEncoder encoder = Encoder();
+  GenerationEvent event = Text("", true);
+  event.reason = FinishReason::kStop;
+  event.stop = "END";
+  encoder.Event(0, event);
+  EXPECT_NE(encoder.End(Totals()).find(
+                R"("delta":{"stop_reason":"stop_sequence","stop_sequence":"END"})"),
+            std::string::npos);
+  CompletedChoice choice;
+  choice.stop = "END";
+  const json whole = json::parse(Encoder().Whole({choice}, Totals()).body);
+  EXPECT_EQ(whole.at("stop_reason"), "stop_sequence");
+  EXPECT_EQ(whole.at("stop_sequence"), "END");
+  // A call of a tool is the reason, whatever came after it.
+  choice.reason = FinishReason::kToolCalls;
+  const json calls = json::parse(Encoder().Whole({choice}, Totals()).body);
+  EXPECT_EQ(calls.at("stop_reason"), "tool_use");
+  EXPECT_TRUE(calls.at("stop_sequence").is_null());
+}
+
 TEST(AnthropicEncoderTest, AnEmptyAnswerHasNoBlocks) {
   AnthropicEncoder encoder = Encoder();
   EXPECT_EQ(encoder.Event(0, Text("", true)), "");

@@ -176,6 +176,8 @@ TEST_F(GenerationTest, StopStringsAcrossTokensEndAtOnce) {
   const std::vector<GenerationEvent> events = Run(request);
   EXPECT_EQ(TextOf(events), "one ");
   EXPECT_EQ(events.back().reason, FinishReason::kStop);
+  EXPECT_EQ(events.back().stop, "END");
+  EXPECT_LE(events.back().usage.admitted, absl::Now());
   EXPECT_EQ(events.back().usage.completion_tokens, 7);
   EXPECT_EQ(events.back().usage.prompt_tokens, 2);
   EXPECT_EQ(engine_->WaitIdle(absl::Seconds(10)), 0);
@@ -366,6 +368,8 @@ TEST_F(GenerationTest, NamesTheFieldOfEveryBadParameter) {
   expect([](auto* r) { r->repetition_penalty = 0; },
          "`repetition_penalty` must be above 0 and at most 10, got 0");
   expect([](auto* r) { r->min_tokens = -1; }, "`min_tokens` must be at least 0, got -1");
+  expect([](auto* r) { r->priority = 101; }, "`priority` must be at most 100, got 101");
+  expect([](auto* r) { r->priority = -101; }, "`priority` must be at least -100, got -101");
   expect([](auto* r) { r->logprobs = 21; }, "`logprobs` must be at most 20, got 21");
   expect(
       [](auto* r) {

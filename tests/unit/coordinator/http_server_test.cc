@@ -58,6 +58,20 @@ TEST(HttpServerTest, ListsModels) {
   EXPECT_EQ(ErrorOf(missing).at("code"), "model_not_found");
 }
 
+TEST(HttpServerTest, TellsWhatATokenizerElsewhereMustKnow) {
+  TestServer server;
+  const RawResponse response = Get(server.port(), "/tokenizer_info");
+  EXPECT_EQ(response.status, 200);
+  const json info = json::parse(response.body);
+  const auto id = server.tokenizer->eos();
+  ASSERT_TRUE(id.has_value());
+  EXPECT_EQ(info.at("eos_token"), server.tokenizer->TokenBytes(*id, true));
+  EXPECT_EQ(info.at("vocab_size"), server.tokenizer->vocab_size());
+  EXPECT_EQ(info.at("model_max_length"), kTestContext);
+  EXPECT_EQ(info.at("chat_template"), server.chat_template->source());
+  EXPECT_EQ(Post(server.port(), "/tokenizer_info", "{}").status, 405);
+}
+
 TEST(HttpServerTest, AnswersAChat) {
   TestServer server;
   const RawResponse response =
@@ -167,6 +181,29 @@ TEST(HttpServerTest, LoadingIs503AndAFullQueueIs429) {
   EXPECT_TRUE(server.WaitIdle());
 }
 
+TEST(HttpServerTest, TheLowerPriorityIsServedFirst) {
+  TestServer server({.max_sequences = 1});
+  server.workers->Hold();
+  RawClient first(server.port());
+  first.Send(PostBytes("/v1/completions", R"({"prompt":[50],"max_tokens":1})"));
+  ASSERT_TRUE(server.WaitRequests(1));
+  RawClient later(server.port());
+  later.Send(PostBytes("/v1/completions", R"({"prompt":[51],"max_tokens":200,"priority":5})"));
+  ASSERT_TRUE(server.WaitRequests(2));
+  RawClient urgent(server.port());
+  urgent.Send(PostBytes("/v1/completions", R"({"prompt":[52],"max_tokens":1,"priority":-5})"));
+  ASSERT_TRUE(server.WaitRequests(3));
+  // Steps enough for the first and the urgent one, and few of the two hundred tokens.
+  server.workers->Release(10);
+  EXPECT_EQ(first.ReadResponse().status, 200);
+  EXPECT_EQ(urgent.ReadResponse().status, 200);
+  EXPECT_EQ(later.ReadResponse(absl::Milliseconds(50)).status, 0);
+  const RawResponse refused =
+      Post(server.port(), "/v1/completions", R"({"prompt":[50],"priority":101})");
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_EQ(ErrorOf(refused).at("param"), "priority");
+}
+
 TEST(HttpServerTest, LostPipelineAndDeadline) {
   TestServer server;
   server.workers->Hold();
@@ -177,6 +214,8 @@ TEST(HttpServerTest, LostPipelineAndDeadline) {
   const RawResponse response = client.ReadResponse();
   EXPECT_EQ(response.status, 503);
   EXPECT_EQ(ErrorOf(response).at("message"), "worker cpu:1 died");
+  EXPECT_EQ(response.headers.at("retry-after"), "2");
+  EXPECT_EQ(response.headers.count("x-should-retry"), 0u);
 
   TestServerOptions options;
   options.http.request_timeout = absl::Milliseconds(100);
@@ -190,6 +229,7 @@ TEST(HttpServerTest, LostPipelineAndDeadline) {
   const RawResponse timeout = late.ReadResponse();
   EXPECT_EQ(timeout.status, 504);
   EXPECT_EQ(ErrorOf(timeout).at("type"), "timeout");
+  EXPECT_EQ(timeout.headers.at("x-should-retry"), "false");
 }
 
 TEST(HttpServerTest, UnknownRoutesAndMethods) {

@@ -87,6 +87,7 @@ TestServer::TestServer(TestServerOptions options) {
   api.model_name = kTestModel;
   api.model_created = 7;
   api.context_length = kTestContext;
+  api.facts.chat_template = chat_template->source();
   api.system_fingerprint = "dovetail-cis1-f16";
   http = Require(HttpServer::Start(options.http, std::move(api)));
 }

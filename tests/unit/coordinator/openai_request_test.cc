@@ -49,6 +49,7 @@ TEST(OpenAiRequestTest, ReadsEverySamplingField) {
   const OpenAiRequest request = ParseOk(
       kChat, ChatBody(R"("model":"m","temperature":0.5,"top_p":0.25,"min_p":0.125,"top_k":7,)"
                       R"("seed":-3,"stop":["a","b"],"max_tokens":9,"ignore_eos":true,)"
+                      R"("priority":-5,)"
                       R"("stream":true,"stream_options":{"include_usage":true})"));
   EXPECT_EQ(request.model, "m");
   EXPECT_TRUE(request.stream);
@@ -62,6 +63,7 @@ TEST(OpenAiRequestTest, ReadsEverySamplingField) {
   EXPECT_EQ(generation.seed, static_cast<uint64_t>(-3));
   EXPECT_EQ(generation.max_tokens, 9);
   EXPECT_TRUE(generation.ignore_eos);
+  EXPECT_EQ(generation.priority, -5);
   EXPECT_THAT(generation.stop, ElementsAre("a", "b"));
 }
 

@@ -19,9 +19,11 @@ class CountingSink : public EventSink {
   size_t tokens = 0;
 };
 
-GenerationEvent Tokens(int count) {
+// `so_far`: those before it.
+GenerationEvent Tokens(int count, int so_far = 0) {
   GenerationEvent event;
   event.tokens.resize(static_cast<size_t>(count));
+  event.usage.completion_tokens = so_far + count;
   return event;
 }
 
@@ -47,7 +49,7 @@ TEST(RequestMetricsTest, CountsTokensAndTimes) {
   auto sink = metrics.Watch(inner, absl::Now() - absl::Seconds(3));
   sink->OnEvent(GenerationEvent());  // the first one, without a token
   sink->OnEvent(Tokens(1));
-  sink->OnEvent(Tokens(2));
+  sink->OnEvent(Tokens(2, 1));
   sink->OnEvent(Finished(FinishReason::kLength));
   EXPECT_EQ(inner->events, 4);
   EXPECT_EQ(inner->tokens, 3u);
@@ -62,6 +64,44 @@ TEST(RequestMetricsTest, CountsTokensAndTimes) {
   EXPECT_THAT(text, HasSubstr("dovetail_inter_token_latency_seconds_count 2\n"));
   EXPECT_THAT(text, HasSubstr("dovetail_time_per_output_token_seconds_count 1\n"));
   EXPECT_THAT(text, HasSubstr("dovetail_e2e_request_latency_seconds_count 1\n"));
+}
+
+TEST(RequestMetricsTest, PhasesAddUp) {
+  RequestMetrics metrics;
+  auto sink =
+      metrics.Watch(std::make_shared<CountingSink>(), absl::Now() - absl::Milliseconds(3300));
+  sink->OnEvent(Tokens(1));
+  GenerationEvent last = Finished(FinishReason::kStop);
+  last.usage.admitted = absl::Now() - absl::Milliseconds(1300);
+  sink->OnEvent(last);
+  const std::string text = TextOf(metrics);
+  // Two seconds in the queue, a little more than one of prefill, nothing after the first token.
+  EXPECT_THAT(text, HasSubstr("dovetail_request_queue_seconds_bucket{le=\"1\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_request_queue_seconds_bucket{le=\"2.5\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_request_prefill_seconds_bucket{le=\"1\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_request_prefill_seconds_bucket{le=\"2.5\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_request_decode_seconds_bucket{le=\"0.05\"} 1\n"));
+}
+
+TEST(RequestMetricsTest, WhoGivesUpInTheQueueHasWaitedToo) {
+  RequestMetrics metrics;
+  metrics.Watch(std::make_shared<CountingSink>(), absl::Now() - absl::Seconds(3))
+      ->OnEvent(Finished(FinishReason::kError, absl::DeadlineExceededError("")));
+  const std::string text = TextOf(metrics);
+  EXPECT_THAT(text, HasSubstr("dovetail_request_queue_seconds_bucket{le=\"2.5\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_request_queue_seconds_count 1\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_request_prefill_seconds_count 0\n"));
+}
+
+TEST(RequestMetricsTest, AnEchoedPromptWasNotGenerated) {
+  RequestMetrics metrics;
+  auto sink = metrics.Watch(std::make_shared<CountingSink>(), absl::Now());
+  GenerationEvent echo = Tokens(50);
+  echo.usage.completion_tokens = 0;
+  sink->OnEvent(echo);
+  sink->OnEvent(Tokens(1));
+  sink->OnEvent(Finished(FinishReason::kLength));
+  EXPECT_THAT(TextOf(metrics), HasSubstr("dovetail_generation_tokens_total 1\n"));
 }
 
 TEST(RequestMetricsTest, OutcomesAndRejections) {

@@ -38,6 +38,14 @@ TEST(StopMatcherTest, HoldsBackOnlyWhatMayBecomeAStop) {
   EXPECT_EQ(matcher.Push("G"), "ENG");
   EXPECT_EQ(matcher.Push("lishEN"), "lish");
   EXPECT_EQ(matcher.Finish(), "EN");
+  EXPECT_EQ(matcher.stop(), "");
+}
+
+TEST(StopMatcherTest, TellsWhichStopItWas) {
+  StopMatcher matcher({"one", "two", "wo"});
+  EXPECT_EQ(matcher.Push("a tw"), "a ");
+  EXPECT_EQ(matcher.Push("o b"), "");
+  EXPECT_EQ(matcher.stop(), "two");
 }
 
 TEST(StopMatcherTest, StopsBeforeTheStopString) {
