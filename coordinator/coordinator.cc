@@ -112,6 +112,7 @@ struct Coordinator::Impl {
   RequestMetrics metrics;
   std::unique_ptr<Engine> engine;
   std::unique_ptr<GenerationService> generation;
+  std::unique_ptr<EmbeddingService> embeddings;
   std::unique_ptr<HealthService> health;
   std::unique_ptr<Cluster> cluster;
   std::unique_ptr<grpc::Service> cluster_service;
@@ -212,6 +213,8 @@ void Coordinator::Impl::StartEngine() {
       model.name, &model.config, model.tokenizer.get(), model.chat_template.get(), engine.get(),
       shape.context_length, config.max_new_tokens, parsers);
   generation->set_metrics(&metrics);
+  embeddings = std::make_unique<EmbeddingService>(&model.config, model.tokenizer.get(),
+                                                  engine.get(), shape.context_length);
 }
 
 void Coordinator::Impl::StartCluster() {
@@ -233,7 +236,7 @@ void Coordinator::Impl::StartCluster() {
   cluster_options.make_pipeline = [this](std::shared_ptr<transport::Exchange> exchange,
                                          const Plan& plan) {
     return MakeExchangePipeline(std::move(exchange), plan.route, plan.shape,
-                                model.config.vocab_size);
+                                model.config.vocab_size, model.config.hidden_size);
   };
   cluster_options.set_pipeline = [this](std::unique_ptr<Pipeline> pipeline) {
     engine->SetPipeline(std::move(pipeline));
@@ -257,6 +260,7 @@ absl::Status Coordinator::Impl::StartGrpc() {
   if (options.serve_clients) {
     InferenceOptions inference;
     inference.generation = generation.get();
+    inference.embeddings = embeddings.get();
     inference.keys = &keys;
     inference.file_bytes = model.file->file_bytes();
     inference.request_timeout = config.request_timeout;
@@ -309,6 +313,7 @@ absl::Status Coordinator::Impl::StartHttp() {
   }
   HttpApi api;
   api.generation = generation.get();
+  api.embeddings = embeddings.get();
   api.engine = engine.get();
   api.health = [this] { return Health(); };
   api.metrics = [this] { return MetricsPage(); };
@@ -396,6 +401,7 @@ int Coordinator::Impl::Drain(absl::Duration timeout) {
     health->SetServing(false);
   }
   generation->StopAccepting();
+  embeddings->StopAccepting();
   return engine->WaitIdle(timeout);
 }
 

@@ -57,6 +57,8 @@ class TokenSink {
   virtual void OnLogprobs(int position, absl::Span<const TokenLogprob> logprobs) {}
   // Logits of prompt rows, in order; only with EngineRequest::logits and without logprobs.
   virtual void OnLogits(int first_row, absl::Span<const float> rows, int vocab_size) {}
+  // What the last norm made of prompt rows, in order; only with EngineRequest::hidden.
+  virtual void OnHidden(int first_row, absl::Span<const float> rows, int hidden_size) {}
   virtual void OnFinish(FinishReason reason, const absl::Status& status,
                         const RequestUsage& usage) = 0;
 };
@@ -66,10 +68,13 @@ struct EngineRequest {
   SamplingParams sampling;
   AdjustmentOptions adjustments;                // end_tokens is filled in by the engine
   std::shared_ptr<TokenConstraint> constraint;  // null: none; needs shape.vocab_size
-  int max_tokens = 0;                           // > 0, or 0 with `logits`
+  int max_tokens = 0;                           // > 0; or 0, with `logits` or `hidden`
   std::vector<int32_t> end_tokens;  // generation ends at these (not emitted); empty: ignore_eos
   bool logits = false;              // send the logits of every prompt row (needs max_logit_rows)
   int num_top_logprobs = -1;        // send logprobs instead, and of every generated token
+  // Send what the last norm makes instead: of every prompt row with `logits`, else of the last one.
+  // Nothing is generated then.
+  bool hidden = false;
   // Requests share the KV blocks of equal beginnings only with the same salt: separates tenants.
   std::string cache_salt;
   std::string tenant;  // whose share of the machine it uses; one for all who give none

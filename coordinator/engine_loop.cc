@@ -46,14 +46,15 @@ EngineLoop::EngineLoop(const EngineOptions& options)
     : options_(options), scheduler_(OptionsOfScheduler(options)), lanes_(options.lanes) {
   DT_CHECK_GT(options.vocab_size, 0);
   frame_.Reserve(options.shape);
-  output_.Reserve(options.shape, options.vocab_size);
+  output_.Reserve(options.shape, options.vocab_size, options.hidden_size);
 }
 
 absl::StatusOr<NewRequest> EngineLoop::Check(EngineRequest request,
                                              std::shared_ptr<TokenSink> sink) const {
   const int64_t num_prompt_tokens = static_cast<int64_t>(request.prompt.size());
   if (num_prompt_tokens == 0) return absl::InvalidArgumentError("the prompt has no tokens");
-  if (request.max_tokens < 0 || (request.max_tokens == 0 && !request.logits)) {
+  const bool generates = !request.logits && !request.hidden;
+  if (request.max_tokens < 0 || (request.max_tokens == 0 && generates)) {
     return absl::InvalidArgumentError(
         absl::StrCat("max_tokens must be at least 1, got ", request.max_tokens));
   }
@@ -73,7 +74,9 @@ absl::StatusOr<NewRequest> EngineLoop::Check(EngineRequest request,
   sequence.sampling = request.sampling;
   sequence.num_prompt_tokens = num_prompt;
   sequence.max_total_tokens = scheduler_.MaxTotalTokens(num_prompt, request.max_tokens);
-  sequence.wants_logits = request.logits;
+  sequence.wants_logits = request.logits || request.hidden;
+  sequence.wants_hidden = request.hidden;
+  if (request.hidden && !request.logits) sequence.num_logit_rows_sent = num_prompt - 1;
   sequence.num_top_logprobs = request.num_top_logprobs;
   if (request.adjustments.any()) {
     if (request.logits && request.num_top_logprobs < 0) {
@@ -103,6 +106,10 @@ absl::Status EngineLoop::CheckDraw(const EngineRequest& request) const {
   if (request.adjustments.logit_bias.size() > AdjustmentOptions::kMaxBiases ||
       request.end_tokens.size() > AdjustmentOptions::kMaxEndTokens) {
     return absl::InvalidArgumentError("too many biases or end tokens");
+  }
+  if (request.hidden && (request.max_tokens > 0 || request.num_top_logprobs >= 0 ||
+                         request.adjustments.any() || request.constraint != nullptr)) {
+    return absl::InvalidArgumentError("nothing is generated where hidden states are asked for");
   }
   if (request.constraint != nullptr && options_.shape.vocab_size == 0) {
     return absl::InvalidArgumentError("the workers take no masks");
@@ -274,12 +281,16 @@ absl::Status EngineLoop::HandleRows(const ScheduledRows& rows, OutputCursor* cur
   }
   const Sequence& sequence = *rows.sequence;
   const bool as_logprobs = sequence.num_top_logprobs >= 0;
-  const int logit_rows = as_logprobs ? 0 : rows.num_logit_rows;
+  const int hidden_rows = sequence.wants_hidden ? rows.num_logit_rows : 0;
+  const int logit_rows = as_logprobs || sequence.wants_hidden ? 0 : rows.num_logit_rows;
   const int logprob_rows = as_logprobs ? std::max(rows.num_logit_rows, rows.samples ? 1 : 0) : 0;
   const size_t num_logits = static_cast<size_t>(output.num_logit_rows) * options_.vocab_size;
+  const size_t num_hidden = static_cast<size_t>(output.num_hidden_rows) * options_.hidden_size;
   const size_t num_logprobs =
       static_cast<size_t>(output.num_logprob_rows) * (1 + output.num_top_logprobs);
   if (output.num_logit_rows != logit_rows || output.num_logprob_rows != logprob_rows ||
+      output.num_hidden_rows != hidden_rows ||
+      cursor->hidden + num_hidden > output_.hidden.size() ||
       (logprob_rows > 0 && output.num_top_logprobs != sequence.num_top_logprobs) ||
       cursor->logits + num_logits > output_.logits.size() ||
       cursor->logprobs + num_logprobs > output_.logprobs.size() ||
@@ -292,7 +303,9 @@ absl::Status EngineLoop::HandleRows(const ScheduledRows& rows, OutputCursor* cur
   result.token = output.token;
   result.logits = absl::MakeConstSpan(output_.logits).subspan(cursor->logits, num_logits);
   result.logprobs = absl::MakeConstSpan(output_.logprobs).subspan(cursor->logprobs, num_logprobs);
+  result.hidden = absl::MakeConstSpan(output_.hidden).subspan(cursor->hidden, num_hidden);
   cursor->logits += num_logits;
+  cursor->hidden += num_hidden;
   cursor->logprobs += num_logprobs;
   if (!sequence.removed) Deliver(rows, result);
   return absl::OkStatus();
@@ -326,6 +339,8 @@ void EngineLoop::Deliver(const ScheduledRows& rows, const RowsOutput& output) {
                                               token) != request.end_tokens.end();
   if (!output.logprobs.empty()) {
     DeliverLogprobs(rows, rows.samples && !ends, output.logprobs, request.sink.get());
+  } else if (sequence.wants_hidden && rows.num_logit_rows > 0) {
+    request.sink->OnHidden(rows.first_logit_row, output.hidden, options_.hidden_size);
   } else if (rows.num_logit_rows > 0) {
     request.sink->OnLogits(rows.first_logit_row, output.logits, options_.vocab_size);
   }

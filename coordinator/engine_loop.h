@@ -84,11 +84,13 @@ class EngineLoop {
   struct OutputCursor {  // what of output_ was handed out
     size_t sequence = 0;
     size_t logits = 0;
+    size_t hidden = 0;
     size_t logprobs = 0;
   };
   struct RowsOutput {  // what came back for one sequence
     int32_t token = -1;
     absl::Span<const float> logits;
+    absl::Span<const float> hidden;
     absl::Span<const TokenLogprob> logprobs;
   };
 

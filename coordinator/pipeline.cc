@@ -23,7 +23,7 @@ class ExchangePipeline : public Pipeline {
                    std::unique_ptr<transport::TensorSender> sender,
                    std::unique_ptr<transport::TensorReceiver> receiver,
                    std::unique_ptr<transport::Doorbell> doorbell, std::vector<int> segment_workers,
-                   const StepShape& shape, int vocab_size)
+                   const StepShape& shape, int vocab_size, int hidden_size)
       : exchange_(std::move(exchange)),
         sender_(std::move(sender)),
         receiver_(std::move(receiver)),
@@ -31,6 +31,7 @@ class ExchangePipeline : public Pipeline {
         segment_workers_(std::move(segment_workers)),
         shape_(shape),
         vocab_size_(vocab_size),
+        hidden_size_(hidden_size),
         seen_(doorbell_->Sequence()) {}
 
   uint64_t epoch() const override { return exchange_->epoch(); }
@@ -44,7 +45,7 @@ class ExchangePipeline : public Pipeline {
     if (exchange_->aborted()) return absl::AbortedError("the connection to the workers was ended");
     if (!receiver_->Ready()) return false;
     DT_RETURN_IF_ERROR(transport::ReceiveOutput(*receiver_, shape_, exchange_->epoch(), vocab_size_,
-                                                output, kMessageTimeout));
+                                                hidden_size_, output, kMessageTimeout));
     return true;
   }
 
@@ -64,6 +65,7 @@ class ExchangePipeline : public Pipeline {
   const std::vector<int> segment_workers_;
   const StepShape shape_;
   const int vocab_size_;
+  const int hidden_size_;
   uint32_t seen_;
 };
 
@@ -82,7 +84,7 @@ std::vector<int> NumberWorkers(const Route& route) {
 
 absl::StatusOr<std::unique_ptr<Pipeline>> MakeExchangePipeline(
     std::shared_ptr<transport::Exchange> exchange, const Route& route, const StepShape& shape,
-    int vocab_size) {
+    int vocab_size, int hidden_size) {
   DT_CHECK(exchange != nullptr && !route.empty());
   DT_ASSIGN_OR_RETURN(auto sender, exchange->Sender(transport::kCoordinator, route.front().worker));
   DT_ASSIGN_OR_RETURN(auto receiver,
@@ -90,7 +92,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeExchangePipeline(
   DT_ASSIGN_OR_RETURN(auto doorbell, exchange->DoorbellOf(transport::kCoordinator));
   return std::make_unique<ExchangePipeline>(std::move(exchange), std::move(sender),
                                             std::move(receiver), std::move(doorbell),
-                                            NumberWorkers(route), shape, vocab_size);
+                                            NumberWorkers(route), shape, vocab_size, hidden_size);
 }
 
 }  // namespace dovetail::coordinator

@@ -36,7 +36,7 @@ class Pipeline {
 // The pipeline over `exchange`. `shape`, `hidden_size` and `vocab_size` size its buffers.
 absl::StatusOr<std::unique_ptr<Pipeline>> MakeExchangePipeline(
     std::shared_ptr<transport::Exchange> exchange, const Route& route, const StepShape& shape,
-    int vocab_size);
+    int vocab_size, int hidden_size);
 
 }  // namespace dovetail::coordinator
 

@@ -236,7 +236,11 @@ void Scheduler::AppendRows(Sequence* sequence, int num_rows, int lane, Budget* b
   step.sampling = sequence->sampling;
   if (rows.samples) step.flags |= transport::SequenceStep::kSample;
   if (rows.num_logit_rows > 0) {
-    if (sequence->num_top_logprobs < 0) step.flags |= transport::SequenceStep::kReturnLogits;
+    if (sequence->wants_hidden) {
+      step.flags |= transport::SequenceStep::kReturnHidden;
+    } else if (sequence->num_top_logprobs < 0) {
+      step.flags |= transport::SequenceStep::kReturnLogits;
+    }
     step.num_logit_rows = rows.num_logit_rows;
     for (int row = rows.first_logit_row - rows.position; row < num_rows; ++row) {
       frame->logit_rows.push_back(first_row + row);

@@ -26,8 +26,10 @@ struct Sequence {
   SamplingParams sampling;
   std::vector<int32_t> tokens;  // prompt, then what was generated
   int num_prompt_tokens = 0;
-  int max_total_tokens = 0;   // prompt and generated; reached: the sequence is done
-  bool wants_logits = false;  // of every prompt row; as logprobs with num_top_logprobs >= 0
+  int max_total_tokens = 0;  // prompt and generated; reached: the sequence is done
+  // Of every prompt row that was not sent; as logprobs with num_top_logprobs >= 0.
+  bool wants_logits = false;
+  bool wants_hidden = false;  // in place of those logits: what the last norm makes
   int num_top_logprobs = -1;  // of every token, beside its own logprob; -1: no logprobs
   std::unique_ptr<LogitAdjustments> adjustments;  // null: none
   // With a grammar: what it allows next (null or empty: everything), and whether that is still

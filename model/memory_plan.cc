@@ -228,7 +228,7 @@ int64_t KvBytesPerBlockPerLayer(const ModelConfig& config, KvType type) {
 
 int64_t FrameBytes(const StepShape& shape) {
   constexpr int64_t kStepHeader = 80, kSequenceStep = 72, kAdjustment = 12, kCopy = 8;
-  constexpr int64_t kOutputHeader = 48, kSequenceOutput = 24, kLogprob = 8;
+  constexpr int64_t kOutputHeader = 56, kSequenceOutput = 32, kLogprob = 8;
   const int64_t per_sequence =
       kSequenceStep + int64_t{4} * shape.max_blocks_per_sequence() +
       kAdjustment * (int64_t{shape.context_length} + kMaxExtraAdjustments) +

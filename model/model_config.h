@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -33,6 +34,9 @@ enum class QkNorm { kNone, kPerHead, kWholeRow };
 // How an expert's score comes from the router's logits. kSoftmaxOfChosen: experts are chosen by
 // their logits and the softmax is over the chosen ones alone.
 enum class RouterScore { kSoftmax, kSigmoid, kSoftmaxOfChosen };
+// What makes one vector of a text's: none of them, the mean of all tokens', the first's, the
+// last's; kRank: none, the model scores pairs of texts. GGUF's numbers.
+enum class Pooling { kNone = 0, kMean = 1, kCls = 2, kLast = 3, kRank = 4 };
 // What stands for a group of experts where groups are chosen first: its best score (DeepSeek-V2),
 // or the sum of its two best (V3).
 enum class GroupScore { kMax, kSumOfTwo };
@@ -85,7 +89,8 @@ struct ModelConfig {
   float embedding_scale = 1.0f;      // embeddings are multiplied by it
   // Norms of what attention and mlp make, before it is added to the residual stream.
   bool post_norms = false;
-  int32_t num_nextn_layers = 0;  // blocks after the last for multi-token prediction: not decoded
+  std::optional<Pooling> pooling;  // of models that were made for embeddings
+  int32_t num_nextn_layers = 0;    // blocks after the last for multi-token prediction: not decoded
   ExpertConfig experts;
 
   // Matrices with a factor of their own (NVFP4): "blk.0.attn_q.weight" if the file has

@@ -72,17 +72,19 @@ absl::Status ReadStepBody(TensorReceiver& receiver, size_t message_bytes, const 
 }
 
 absl::Status ReadOutputBody(TensorReceiver& receiver, size_t message_bytes, const StepShape& shape,
-                            uint64_t epoch, int vocab_size, StepOutput* output,
+                            uint64_t epoch, int vocab_size, int hidden_size, StepOutput* output,
                             const Deadline& deadline) {
   OutputHeader& h = output->header;
   DT_RETURN_IF_ERROR(ReadHeader(receiver, message_bytes, &h, deadline));
-  DT_RETURN_IF_ERROR(CheckOutputHeader(h, shape, epoch, vocab_size, message_bytes));
+  DT_RETURN_IF_ERROR(CheckOutputHeader(h, shape, epoch, vocab_size, hidden_size, message_bytes));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_sequences, &output->sequences, deadline));
   DT_RETURN_IF_ERROR(CheckOutputSequences(*output, vocab_size));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_logprobs, &output->logprobs, deadline));
   DT_RETURN_IF_ERROR(CheckLogprobs(*output, vocab_size));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_segment_times, &output->segment_us, deadline));
-  return ReadArray(receiver, size_t{h.num_logit_rows} * h.vocab_size, &output->logits, deadline);
+  const size_t logits = size_t{h.num_logit_rows} * h.vocab_size;
+  DT_RETURN_IF_ERROR(ReadArray(receiver, logits, &output->logits, deadline));
+  return ReadArray(receiver, size_t{h.num_hidden_rows} * h.hidden_size, &output->hidden, deadline);
 }
 
 // Takes the rest of the message out of the channel. What went wrong before says more than what the
@@ -121,11 +123,12 @@ void StepFrame::Clear() {
   segment_us.clear();
 }
 
-void StepOutput::Reserve(const StepShape& shape, int vocab_size) {
+void StepOutput::Reserve(const StepShape& shape, int vocab_size, int hidden_size) {
   sequences.reserve(shape.max_sequences);
   logprobs.reserve(MaxLogprobs(shape));
   segment_us.reserve(kMaxRouteSegments);
   logits.reserve(static_cast<size_t>(shape.max_logit_rows) * vocab_size);
+  hidden.reserve(static_cast<size_t>(shape.max_logit_rows) * hidden_size);
 }
 
 uint64_t MaxStepBytes(const StepShape& shape, const RowShape& row, bool between_experts) {
@@ -147,12 +150,13 @@ uint64_t MaxStepBytes(const StepShape& shape, const RowShape& row, bool between_
   return StepBytes(h, shape, row);
 }
 
-uint64_t MaxOutputBytes(const StepShape& shape, int vocab_size) {
+uint64_t MaxOutputBytes(const StepShape& shape, int vocab_size, int hidden_size) {
   OutputHeader h;
   h.num_sequences = shape.max_sequences;
   h.num_segment_times = kMaxRouteSegments;
+  // A logit row comes back as one or the other.
   h.num_logit_rows = shape.max_logit_rows;
-  h.vocab_size = vocab_size;
+  h.vocab_size = std::max(vocab_size, hidden_size);
   h.num_logprobs = static_cast<uint32_t>(MaxLogprobs(shape));
   return OutputBytes(h);
 }
@@ -207,12 +211,14 @@ absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Du
   DT_CHECK_EQ(output.logprobs.size(), h.num_logprobs);
   DT_CHECK_EQ(output.segment_us.size(), h.num_segment_times);
   DT_CHECK_EQ(output.logits.size(), size_t{h.num_logit_rows} * h.vocab_size);
-  const std::array<ConstBytes, 5> pieces = {
+  DT_CHECK_EQ(output.hidden.size(), size_t{h.num_hidden_rows} * h.hidden_size);
+  const std::array<ConstBytes, 6> pieces = {
       ConstBytes{&h, sizeof(h)},
       BytesOf(absl::MakeConstSpan(output.sequences)),
       BytesOf(absl::MakeConstSpan(output.logprobs)),
       BytesOf(absl::MakeConstSpan(output.segment_us)),
       BytesOf(absl::MakeConstSpan(output.logits)),
+      BytesOf(absl::MakeConstSpan(output.hidden)),
   };
   return sender.Send(pieces, timeout);
 }
@@ -221,32 +227,38 @@ absl::Status SendOutputRows(TensorSender& sender, const OutputHeader& header,
                             absl::Span<const SequenceOutput> sequences,
                             absl::Span<const TokenLogprob> logprobs,
                             absl::Span<const uint32_t> segment_us,
-                            absl::Span<const float* const> logits, std::vector<ConstBytes>* pieces,
+                            absl::Span<const float* const> logits,
+                            absl::Span<const float* const> hidden, std::vector<ConstBytes>* pieces,
                             absl::Duration timeout) {
   DT_CHECK_EQ(sequences.size(), header.num_sequences);
   DT_CHECK_EQ(logprobs.size(), header.num_logprobs);
   DT_CHECK_EQ(segment_us.size(), header.num_segment_times);
   DT_CHECK_EQ(logits.size(), header.num_logit_rows);
+  DT_CHECK_EQ(hidden.size(), header.num_hidden_rows);
   pieces->clear();
   pieces->push_back({&header, sizeof(header)});
   pieces->push_back(BytesOf(sequences));
   pieces->push_back(BytesOf(logprobs));
   pieces->push_back(BytesOf(segment_us));
   for (const float* row : logits) pieces->push_back({row, header.vocab_size * sizeof(float)});
+  for (const float* row : hidden) pieces->push_back({row, header.hidden_size * sizeof(float)});
   return sender.Send(*pieces, timeout);
 }
 
 absl::Status ReceiveOutput(TensorReceiver& receiver, const StepShape& shape, uint64_t epoch,
-                           int vocab_size, StepOutput* output, absl::Duration timeout) {
+                           int vocab_size, int hidden_size, StepOutput* output,
+                           absl::Duration timeout) {
   const Deadline deadline(timeout);
   output->sequences.clear();
   output->logprobs.clear();
   output->logits.clear();
+  output->hidden.clear();
   output->segment_us.clear();
   DT_ASSIGN_OR_RETURN(const size_t message_bytes, receiver.Begin(timeout));
-  return EndMessage(
-      receiver, ReadOutputBody(receiver, message_bytes, shape, epoch, vocab_size, output, deadline),
-      deadline);
+  return EndMessage(receiver,
+                    ReadOutputBody(receiver, message_bytes, shape, epoch, vocab_size, hidden_size,
+                                   output, deadline),
+                    deadline);
 }
 
 }  // namespace dovetail::transport

@@ -67,10 +67,11 @@ struct BlockCopy {
 // What a sequence contributes to a step.
 struct SequenceStep {
   enum Flags : uint32_t {
-    kSample = 1,        // draw one token from the logits of its last row
-    kReturnLogits = 2,  // send back the logits of its logit rows
-    kLogprobs = 4,      // send back logprobs for each of its logit rows
-    kMasked = 8,        // one of the masks is for the token that is drawn
+    kSample = 1,         // draw one token from the logits of its last row
+    kReturnLogits = 2,   // send back the logits of its logit rows
+    kLogprobs = 4,       // send back logprobs for each of its logit rows
+    kMasked = 8,         // one of the masks is for the token that is drawn
+    kReturnHidden = 16,  // alone: send back what the last norm makes of its logit rows, instead
   };
   uint64_t sequence_id = 0;
   int32_t num_rows = 0;        // tokens of this step
@@ -112,8 +113,10 @@ struct OutputHeader {
   uint32_t error_layer = 0;   // as above
   uint32_t num_logprobs = 0;  // entries, of all sequences
   uint32_t num_segment_times = 0;
+  uint32_t num_hidden_rows = 0;  // of kReturnHidden sequences
+  uint32_t hidden_size = 0;
 };
-static_assert(sizeof(OutputHeader) == 48);
+static_assert(sizeof(OutputHeader) == 56);
 
 struct SequenceOutput {
   uint64_t sequence_id = 0;
@@ -121,7 +124,10 @@ struct SequenceOutput {
   int32_t num_logit_rows = 0;    // rows of logits of this sequence
   int32_t num_logprob_rows = 0;  // rows of logprobs: the target's, then num_top_logprobs
   int32_t num_top_logprobs = 0;  // others, most likely first
+  int32_t num_hidden_rows = 0;
+  uint32_t reserved = 0;
 };
+static_assert(sizeof(SequenceOutput) == 32);
 
 // The end of a step, back at the coordinator.
 struct StepOutput {
@@ -130,7 +136,8 @@ struct StepOutput {
   std::vector<TokenLogprob> logprobs;  // the sequences' rows one after the other
   std::vector<uint32_t> segment_us;
   std::vector<float> logits;  // [num_logit_rows, vocab_size]
-  void Reserve(const StepShape& shape, int vocab_size);
+  std::vector<float> hidden;  // [num_hidden_rows, hidden_size]
+  void Reserve(const StepShape& shape, int vocab_size, int hidden_size);
 };
 
 // The rows behind a frame, where they lie: as many as its header says.
@@ -154,7 +161,7 @@ struct StepRoom {
 // Bytes of the largest frame and the largest output of a shape, for sizing rings.
 // `between_experts`: of frames that travel between the parts of a layer with experts.
 uint64_t MaxStepBytes(const StepShape& shape, const RowShape& row, bool between_experts);
-uint64_t MaxOutputBytes(const StepShape& shape, int vocab_size);
+uint64_t MaxOutputBytes(const StepShape& shape, int vocab_size, int hidden_size);
 
 // Sends the frame with its rows, as many as its header says.
 absl::Status SendStep(TensorSender& sender, const StepFrame& frame, const StepRows& rows,
@@ -165,7 +172,7 @@ absl::Status ReceiveStep(TensorReceiver& receiver, const StepShape& shape, const
                          absl::Duration timeout);
 
 absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Duration timeout);
-// As SendOutput, with the logits taken from rows that lie apart: `logits` has one pointer per row.
+// As SendOutput, with rows that lie apart: `logits` and `hidden` have one pointer per row.
 // `pieces` is a list to work with; with room for OutputPieces() it never grows.
 inline size_t OutputPieces(const StepShape& shape) {
   return 4 + static_cast<size_t>(shape.max_logit_rows);
@@ -174,10 +181,12 @@ absl::Status SendOutputRows(TensorSender& sender, const OutputHeader& header,
                             absl::Span<const SequenceOutput> sequences,
                             absl::Span<const TokenLogprob> logprobs,
                             absl::Span<const uint32_t> segment_us,
-                            absl::Span<const float* const> logits, std::vector<ConstBytes>* pieces,
+                            absl::Span<const float* const> logits,
+                            absl::Span<const float* const> hidden, std::vector<ConstBytes>* pieces,
                             absl::Duration timeout);
 absl::Status ReceiveOutput(TensorReceiver& receiver, const StepShape& shape, uint64_t epoch,
-                           int vocab_size, StepOutput* output, absl::Duration timeout);
+                           int vocab_size, int hidden_size, StepOutput* output,
+                           absl::Duration timeout);
 
 }  // namespace dovetail::transport
 

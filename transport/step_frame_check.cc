@@ -105,9 +105,13 @@ absl::Status CheckLogitRows(const SequenceStep& s, const StepFrame& frame, const
 
 absl::Status CheckDraw(const SequenceStep& s, const StepHeader& header, const StepShape& shape,
                        const Used& used) {
-  constexpr uint32_t kKnownFlags = SequenceStep::kSample | SequenceStep::kReturnLogits |
-                                   SequenceStep::kLogprobs | SequenceStep::kMasked;
-  if ((s.flags & ~kKnownFlags) != 0) return Bad("flags", absl::StrCat("are ", s.flags));
+  constexpr uint32_t kFlagsOfLogits = SequenceStep::kSample | SequenceStep::kReturnLogits |
+                                      SequenceStep::kLogprobs | SequenceStep::kMasked;
+  const bool of_hidden = (s.flags & SequenceStep::kReturnHidden) != 0;
+  if (of_hidden ? s.flags != SequenceStep::kReturnHidden || s.num_adjustments != 0
+                : (s.flags & ~kFlagsOfLogits) != 0) {
+    return Bad("flags", absl::StrCat("are ", s.flags));
+  }
   if (s.reserved != 0 || s.sampling.reserved != 0) return Bad("reserved", "is not zero");
   const int most_logprobs = (s.flags & SequenceStep::kLogprobs) != 0 ? kMaxTopLogprobs : 0;
   DT_RETURN_IF_ERROR(CheckRange("num_top_logprobs", s.num_top_logprobs, 0, most_logprobs));
@@ -167,7 +171,8 @@ uint64_t OutputBytes(const OutputHeader& h) {
   return sizeof(OutputHeader) + uint64_t{h.num_sequences} * sizeof(SequenceOutput) +
          sizeof(TokenLogprob) * uint64_t{h.num_logprobs} +
          uint64_t{h.num_segment_times} * sizeof(uint32_t) +
-         sizeof(float) * uint64_t{h.num_logit_rows} * h.vocab_size;
+         sizeof(float) * uint64_t{h.num_logit_rows} * h.vocab_size +
+         sizeof(float) * uint64_t{h.num_hidden_rows} * h.hidden_size;
 }
 
 absl::Status CheckStepHeader(const StepHeader& h, const StepShape& shape, const RowShape& row,
@@ -259,7 +264,7 @@ absl::Status CheckSlotExperts(absl::Span<const int32_t> slot_experts, const RowS
 }
 
 absl::Status CheckOutputHeader(const OutputHeader& h, const StepShape& shape, uint64_t epoch,
-                               int vocab_size, uint64_t message_bytes) {
+                               int vocab_size, int hidden_size, uint64_t message_bytes) {
   if (h.magic != kOutputMagic) return Bad("magic", absl::StrCat("is ", h.magic));
   DT_RETURN_IF_ERROR(CheckEpoch(h.epoch, epoch));
   DT_RETURN_IF_ERROR(CheckRange("num_sequences", h.num_sequences, 0, shape.max_sequences));
@@ -270,11 +275,17 @@ absl::Status CheckOutputHeader(const OutputHeader& h, const StepShape& shape, ui
   if (h.num_logit_rows != 0) {
     DT_RETURN_IF_ERROR(CheckRange("vocab_size", h.vocab_size, vocab_size, vocab_size));
   }
+  DT_RETURN_IF_ERROR(CheckRange("num_hidden_rows", h.num_hidden_rows, 0,
+                                int64_t{shape.max_logit_rows} - h.num_logit_rows));
+  if (h.num_hidden_rows != 0) {
+    DT_RETURN_IF_ERROR(CheckRange("hidden_size", h.hidden_size, hidden_size, hidden_size));
+  }
   return CheckSize(OutputBytes(h), message_bytes);
 }
 
 absl::Status CheckOutputSequences(const StepOutput& output, int vocab_size) {
   int64_t rows = 0;
+  int64_t hidden_rows = 0;
   int64_t logprobs = 0;
   for (const SequenceOutput& s : output.sequences) {
     const int64_t left = int64_t{output.header.num_logprobs} - logprobs;
@@ -286,7 +297,12 @@ absl::Status CheckOutputSequences(const StepOutput& output, int vocab_size) {
     DT_RETURN_IF_ERROR(CheckRange("num_logit_rows", s.num_logit_rows, 0,
                                   int64_t{output.header.num_logit_rows} - rows));
     rows += s.num_logit_rows;
+    DT_RETURN_IF_ERROR(CheckRange("num_hidden_rows", s.num_hidden_rows, 0,
+                                  int64_t{output.header.num_hidden_rows} - hidden_rows));
+    hidden_rows += s.num_hidden_rows;
   }
+  DT_RETURN_IF_ERROR(CheckRange("sum of num_hidden_rows", hidden_rows,
+                                output.header.num_hidden_rows, output.header.num_hidden_rows));
   DT_RETURN_IF_ERROR(CheckRange("sum of num_logprob_rows", logprobs, output.header.num_logprobs,
                                 output.header.num_logprobs));
   return CheckRange("sum of num_logit_rows", rows, output.header.num_logit_rows,

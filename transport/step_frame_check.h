@@ -31,7 +31,7 @@ absl::Status CheckStepBody(const StepFrame& frame, const StepShape& shape);
 absl::Status CheckSlotExperts(absl::Span<const int32_t> slot_experts, const RowShape& row);
 
 absl::Status CheckOutputHeader(const OutputHeader& header, const StepShape& shape, uint64_t epoch,
-                               int vocab_size, uint64_t message_bytes);
+                               int vocab_size, int hidden_size, uint64_t message_bytes);
 absl::Status CheckOutputSequences(const StepOutput& output, int vocab_size);
 absl::Status CheckLogprobs(const StepOutput& output, int vocab_size);
 

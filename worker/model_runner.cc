@@ -80,6 +80,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(
                       Workspace::Create(runner->store_->config, runner->store_->ops,
                                         plan.step_shape, pool->num_threads()));
   runner->sequences_.reserve(plan.step_shape.max_sequences);
+  runner->head_rows_.reserve(plan.step_shape.max_sequences);
   runner->segments_.resize(plan.route.size());
   bool after_norm = false;
   for (size_t i = 0; i < plan.route.size(); ++i) {
@@ -294,13 +295,21 @@ absl::Status ModelRunner::Validate(const StepFrame& frame) const {
 
 void ModelRunner::FillSequences(const StepFrame& frame) {
   sequences_.clear();
+  head_rows_.clear();
   int32_t row = 0;
+  int64_t logit_row = 0;
   const int32_t* blocks = frame.block_ids.data();
   for (const SequenceStep& s : frame.sequences) {
     sequences_.push_back(
         {.row_begin = row, .num_rows = s.num_rows, .position = s.position, .blocks = blocks});
     row += s.num_rows;
     blocks += s.num_blocks;
+    if ((s.flags & SequenceStep::kReturnHidden) == 0 && s.num_logit_rows > 0) {
+      const bool follows = !head_rows_.empty() && head_rows_.back().end == logit_row;
+      if (!follows) head_rows_.push_back({logit_row, logit_row});
+      head_rows_.back().end += s.num_logit_rows;
+    }
+    logit_row += s.num_logit_rows;
   }
 }
 
@@ -326,6 +335,7 @@ void ModelRunner::Compute(const BoundSegment& segment, StepFrame* frame) {
   step.sequences = sequences_;
   step.tokens = frame->tokens;
   step.logit_rows = frame->logit_rows;
+  step.head_rows = head_rows_;
   step.x = workspace_->x;
   step.x_rows = static_cast<int32_t>(header.hidden_rows);
 
@@ -367,6 +377,10 @@ transport::StepRows ModelRunner::rows(const StepFrame& frame) const {
           .slot_weights =
               absl::MakeConstSpan(experts.slot_weights, size_t{h.slot_rows} * row_shape_.slots()),
           .partials = absl::MakeConstSpan(experts.y, h.partial_rows * hidden)};
+}
+
+const float* ModelRunner::hidden(int row) const {
+  return workspace_->x + static_cast<int64_t>(row) * row_shape_.hidden_size;
 }
 
 float* ModelRunner::logits(int row) const {

@@ -54,7 +54,8 @@ class ModelRunner {
   // afterwards.
   void Run(transport::StepFrame* frame);
   transport::StepRows rows(const transport::StepFrame& frame) const;
-  float* logits(int row) const;  // of the last Run with an lm_head
+  float* logits(int row) const;        // of the last Run with an lm_head
+  const float* hidden(int row) const;  // what lm_head reads, of the same Run
 
  private:
   struct BoundLayer {
@@ -100,6 +101,7 @@ class ModelRunner {
   std::vector<KvRegion>* kv_of_segment_ = nullptr;  // of the one that is being bound
 
   std::vector<kernels::SequenceRows> sequences_;  // of the current step
+  std::vector<Range> head_rows_;                  // of the current step
 };
 
 }  // namespace dovetail::worker

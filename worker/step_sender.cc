@@ -26,6 +26,7 @@ StepSender::StepSender(ModelRunner* runner, const kernels::KernelTable* kernels,
   outputs_.reserve(shape.max_sequences);
   logprobs_.reserve(transport::MaxLogprobs(shape));
   logits_.reserve(shape.max_logit_rows);
+  hidden_.reserve(shape.max_logit_rows);
   pieces_.reserve(transport::OutputPieces(shape));
   segment_us_.reserve(kMaxRouteSegments);
 }
@@ -34,6 +35,7 @@ absl::Status StepSender::Send(const StepFrame& frame, transport::TensorSender& s
                               absl::Duration timeout) {
   outputs_.clear();
   logits_.clear();
+  hidden_.clear();
   logprobs_.clear();
   jobs_.clear();
   // After a value that is not finite there are no logits: nothing is drawn from them.
@@ -62,13 +64,22 @@ absl::Status StepSender::Send(const StepFrame& frame, transport::TensorSender& s
   header.vocab_size = static_cast<uint32_t>(runner_->vocab_size());
   header.error_layer = frame.header.error_layer;
   header.num_segment_times = static_cast<uint32_t>(segment_us_.size());
+  header.num_hidden_rows = static_cast<uint32_t>(hidden_.size());
+  header.hidden_size = static_cast<uint32_t>(runner_->row_shape().hidden_size);
   return transport::SendOutputRows(sender, header, outputs_, logprobs_, segment_us_, logits_,
-                                   &pieces_, timeout);
+                                   hidden_, &pieces_, timeout);
 }
 
 void StepSender::AddSequence(const StepFrame& frame, const SequenceStep& sequence,
                              const Used& used) {
   SequenceOutput& output = outputs_.back();
+  if ((sequence.flags & SequenceStep::kReturnHidden) != 0) {
+    output.num_hidden_rows = sequence.num_logit_rows;
+    for (int i = 0; i < sequence.num_logit_rows; ++i) {
+      hidden_.push_back(runner_->hidden(used.logit_rows + i));
+    }
+    return;
+  }
   const bool samples = (sequence.flags & SequenceStep::kSample) != 0;
   const bool logprobs = (sequence.flags & SequenceStep::kLogprobs) != 0;
   Job job = {};

@@ -55,6 +55,7 @@ class StepSender {
   std::vector<TokenLogprob> logprobs_;
   std::vector<uint32_t> segment_us_;
   std::vector<const float*> logits_;
+  std::vector<const float*> hidden_;
   std::vector<transport::ConstBytes> pieces_;
 };
 

@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "coordinator/api_keys.h"
+#include "coordinator/embedding.h"
 #include "coordinator/engine.h"
 #include "coordinator/generation.h"
 #include "coordinator/tls_identity.h"
@@ -62,7 +63,8 @@ struct ModelFacts {
 struct HttpApi {
   // Null: generation is refused (the model has no vocabulary); model_name is still listed.
   GenerationService* generation = nullptr;
-  const Engine* engine = nullptr;  // for Retry-After; may be null
+  EmbeddingService* embeddings = nullptr;  // null: embeddings are refused
+  const Engine* engine = nullptr;          // for Retry-After; may be null
   // Called on the I/O thread: must not wait. Null: always ready.
   std::function<HealthReport()> health;
   // The text of /metrics, made on the I/O thread: must not wait. Null: nothing.

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "coordinator/http/embeddings.h"
 #include "coordinator/http/ollama_encoder.h"
 #include "coordinator/http/ollama_request.h"
 #include "coordinator/http/openai_request.h"
@@ -18,6 +19,8 @@ using Json = nlohmann::ordered_json;
 
 constexpr absl::string_view kChatPath = "/api/chat";
 constexpr absl::string_view kGeneratePath = "/api/generate";
+constexpr absl::string_view kEmbedPath = "/api/embed";
+constexpr absl::string_view kEmbeddingsPath = "/api/embeddings";  // as it was before
 constexpr absl::string_view kShowPath = "/api/show";
 constexpr absl::string_view kTagsPath = "/api/tags";
 constexpr absl::string_view kPsPath = "/api/ps";
@@ -31,13 +34,8 @@ struct RefusedPath {
 constexpr absl::string_view kNoManaging =
     "models are not managed over this API: the configuration names the one that is served";
 constexpr RefusedPath kRefusedPaths[] = {
-    {"/api/embed", "POST, OPTIONS", "embeddings are not there; use /v1/embeddings where it is"},
-    {"/api/embeddings", "POST, OPTIONS",
-     "embeddings are not there; use /v1/embeddings where it is"},
-    {"/api/pull", "POST, OPTIONS", kNoManaging},
-    {"/api/push", "POST, OPTIONS", kNoManaging},
-    {"/api/create", "POST, OPTIONS", kNoManaging},
-    {"/api/copy", "POST, OPTIONS", kNoManaging},
+    {"/api/pull", "POST, OPTIONS", kNoManaging},     {"/api/push", "POST, OPTIONS", kNoManaging},
+    {"/api/create", "POST, OPTIONS", kNoManaging},   {"/api/copy", "POST, OPTIONS", kNoManaging},
     {"/api/delete", "DELETE, OPTIONS", kNoManaging},
 };
 
@@ -127,7 +125,10 @@ MaybeError ParseCall(const CallContext& context, OllamaEndpoint endpoint, const 
 }  // namespace
 
 absl::string_view OllamaApi::AllowedMethods(absl::string_view path) const {
-  if (path == kChatPath || path == kGeneratePath || path == kShowPath) return "POST, OPTIONS";
+  if (path == kChatPath || path == kGeneratePath || path == kShowPath || path == kEmbedPath ||
+      path == kEmbeddingsPath) {
+    return "POST, OPTIONS";
+  }
   if (path == kTagsPath || path == kPsPath || path == kVersionPath) return "GET, HEAD, OPTIONS";
   const RefusedPath* refused = FindRefused(path);
   return refused != nullptr ? refused->methods : "";
@@ -136,6 +137,12 @@ absl::string_view OllamaApi::AllowedMethods(absl::string_view path) const {
 std::shared_ptr<HttpCall> OllamaApi::Handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
   if (request.path == kChatPath || request.path == kGeneratePath) {
     return Generate(std::move(request), std::move(reply));
+  }
+  if (request.path == kEmbedPath || request.path == kEmbeddingsPath) {
+    const EmbeddingEndpoint endpoint = request.path == kEmbedPath
+                                           ? EmbeddingEndpoint::kOllamaEmbed
+                                           : EmbeddingEndpoint::kOllamaEmbeddings;
+    return AnswerEmbedding(context_, this, endpoint, std::move(request), std::move(reply));
   }
   const HttpApi& api = context_->api;
   if (const RefusedPath* refused = FindRefused(request.path)) {
@@ -195,7 +202,7 @@ HttpResponse OllamaApi::Show(const HttpRequest& request) const {
     info[config.architecture + ".embedding_length"] = config.hidden_size;
     info[config.architecture + ".block_count"] = config.num_hidden_layers;
   }
-  json["capabilities"] = Json::array({"completion"});
+  json["capabilities"] = Json::array({"completion", "embedding"});
   json["modified_at"] = OllamaTime(absl::FromUnixSeconds(api.model_created));
   return JsonResponse(200, Dump(json));
 }

@@ -1,7 +1,8 @@
 // OllamaApi: Ollama's routes, for the clients that speak only those.
 //
-//   POST /api/chat, /api/generate, /api/show    GET /api/tags, /api/ps, /api/version
-// What manages models or computes embeddings there is refused by name. I/O thread only.
+//   POST /api/chat, /api/generate, /api/embed, /api/embeddings, /api/show
+//   GET /api/tags, /api/ps, /api/version
+// What manages models there is refused by name. I/O thread only.
 #ifndef DOVETAIL_COORDINATOR_HTTP_OLLAMA_API_H_
 #define DOVETAIL_COORDINATOR_HTTP_OLLAMA_API_H_
 

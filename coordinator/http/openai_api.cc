@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "coordinator/http/embeddings.h"
 #include "coordinator/http/openai_encoder.h"
 #include "coordinator/http/openai_request.h"
 #include "coordinator/http/random_id.h"
@@ -15,6 +16,7 @@ namespace {
 
 constexpr absl::string_view kChatPath = "/v1/chat/completions";
 constexpr absl::string_view kCompletionPath = "/v1/completions";
+constexpr absl::string_view kEmbeddingsPath = "/v1/embeddings";
 constexpr absl::string_view kModelsPath = "/v1/models";
 constexpr absl::string_view kModelPrefix = "/v1/models/";
 
@@ -45,7 +47,9 @@ std::optional<ApiError> ParseCall(const CallContext& context, OpenAiEndpoint end
 }  // namespace
 
 absl::string_view OpenAiApi::AllowedMethods(absl::string_view path) const {
-  if (path == kChatPath || path == kCompletionPath) return "POST, OPTIONS";
+  if (path == kChatPath || path == kCompletionPath || path == kEmbeddingsPath) {
+    return "POST, OPTIONS";
+  }
   if (path == kModelsPath || absl::StartsWith(path, kModelPrefix)) return "GET, HEAD, OPTIONS";
   return "";
 }
@@ -60,6 +64,10 @@ std::shared_ptr<HttpCall> OpenAiApi::Handle(HttpRequest request, std::shared_ptr
   if (absl::StartsWith(request.path, kModelPrefix)) {
     reply->Send(Model(absl::StripPrefix(request.path, kModelPrefix)));
     return nullptr;
+  }
+  if (request.path == kEmbeddingsPath) {
+    return AnswerEmbedding(context_, this, EmbeddingEndpoint::kOpenAi, std::move(request),
+                           std::move(reply));
   }
   const OpenAiEndpoint endpoint =
       request.path == kChatPath ? OpenAiEndpoint::kChat : OpenAiEndpoint::kCompletion;

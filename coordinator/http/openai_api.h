@@ -1,6 +1,7 @@
 // OpenAiApi: OpenAI's routes.
 //
-//   POST /v1/chat/completions, /v1/completions    GET /v1/models, /v1/models/{id}
+//   POST /v1/chat/completions, /v1/completions, /v1/embeddings
+//   GET /v1/models, /v1/models/{id}
 // I/O thread only.
 #ifndef DOVETAIL_COORDINATOR_HTTP_OPENAI_API_H_
 #define DOVETAIL_COORDINATOR_HTTP_OPENAI_API_H_

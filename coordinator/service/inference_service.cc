@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "coordinator/service/call_auth.h"
+#include "coordinator/service/embed_call.h"
 #include "coordinator/service/generate_call.h"
 #include "dovetail/v1/inference.grpc.pb.h"
 #include "transport/status_convert.h"
@@ -22,6 +23,20 @@ class InferenceServiceImpl final : public v1::InferenceService::CallbackService 
     auto call = std::make_shared<GenerateCall>(options_);
     call->Begin(*request, absl::FromChrono(context->deadline()), TenantOf(*context, options_.keys));
     return call.get();
+  }
+
+  grpc::ServerUnaryReactor* Embed(grpc::CallbackServerContext* context,
+                                  const v1::EmbedRequest* request,
+                                  v1::EmbedResponse* response) override {
+    const absl::StatusOr<std::string> tenant = TenantOf(*context, options_.keys);
+    absl::Status status = tenant.status();
+    if (status.ok()) status = options_.generation->CheckModel(request->model());
+    if (status.ok() && options_.embeddings == nullptr) {
+      status = absl::UnimplementedError("this server makes no embeddings");
+    }
+    if (!status.ok()) return Reply(context, status);
+    return StartEmbedding(options_, *request, *tenant, absl::FromChrono(context->deadline()),
+                          response);
   }
 
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,

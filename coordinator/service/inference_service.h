@@ -1,4 +1,4 @@
-// InferenceService: the gRPC door of clients: Generate, Tokenize, Detokenize, ListModels.
+// InferenceService: the gRPC door of clients: Generate, Embed, Tokenize, Detokenize, ListModels.
 #ifndef DOVETAIL_COORDINATOR_SERVICE_INFERENCE_SERVICE_H_
 #define DOVETAIL_COORDINATOR_SERVICE_INFERENCE_SERVICE_H_
 
@@ -9,6 +9,7 @@
 
 #include "absl/time/time.h"
 #include "coordinator/api_keys.h"
+#include "coordinator/embedding.h"
 #include "coordinator/generation.h"
 #include "coordinator/http/retry_estimator.h"
 
@@ -31,6 +32,7 @@ class CallTimes {
 
 struct InferenceOptions {
   GenerationService* generation = nullptr;             // borrowed, outlives the server
+  EmbeddingService* embeddings = nullptr;              // the same; null: embeddings are refused
   const ApiKeys* keys = nullptr;                       // borrowed; null: everybody may call
   int64_t file_bytes = 0;                              // of the model, for ListModels
   absl::Duration request_timeout = absl::Minutes(10);  // for calls with a later deadline, or none

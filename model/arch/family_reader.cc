@@ -104,6 +104,10 @@ void FamilyReader::ReadDimensions() {
   config_.rope_dim = keys_.Dimension("rope.dimension_count", kMaxHeadDim, config_.head_dim);
   config_.attention_scale = static_cast<float>(1.0 / std::sqrt(config_.head_dim));
   config_.tie_word_embeddings = !HasTensor(kOutput);
+  if (keys_.Has("pooling_type")) {
+    config_.pooling =
+        static_cast<Pooling>(keys_.Count("pooling_type", static_cast<int32_t>(Pooling::kRank)));
+  }
 }
 
 // Newer files give the lengths of whole heads under names of their own, because key_length and

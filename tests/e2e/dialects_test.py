@@ -193,7 +193,6 @@ def test_ollama_errors():
     expect(ollama.ResponseError, "num_predict", lambda: client.chat(model=model(), messages=QUESTION, options={"num_predict": -4}))
     expect(ollama.ResponseError, "images", lambda: client.chat(model=model(), messages=[{**QUESTION[0], "images": [b"x"]}]))
     assert expect(ollama.ResponseError, "not managed", lambda: client.pull("x")).status_code == 501
-    assert expect(ollama.ResponseError, "embeddings", lambda: client.embed(model=model(), input="x")).status_code == 501
 
 
 def test_tokenize():

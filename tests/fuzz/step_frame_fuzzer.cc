@@ -54,8 +54,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
   dovetail::testing::MemoryReceiver back({data, data + size});
   StepOutput output;
-  if (ReceiveOutput(back, shape, epoch, kVocabSize, &output, absl::ZeroDuration()).ok()) {
+  if (ReceiveOutput(back, shape, epoch, kVocabSize, kRow.hidden_size, &output, absl::ZeroDuration())
+          .ok()) {
     DT_CHECK_EQ(output.logits.size(), size_t{output.header.num_logit_rows} * kVocabSize);
+    DT_CHECK_EQ(output.hidden.size(),
+                output.header.num_hidden_rows * static_cast<size_t>(kRow.hidden_size));
   }
   return 0;
 }

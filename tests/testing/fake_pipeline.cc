@@ -136,10 +136,14 @@ StepOutput FakeWorkers::ComputeLocked(const StepFrame& frame) {
     output.sequences.clear();
     output.logprobs.clear();
     output.logits.clear();
+    output.hidden.clear();
   }
   output.header.num_logprobs = static_cast<uint32_t>(output.logprobs.size());
   output.header.num_sequences = static_cast<uint32_t>(output.sequences.size());
   output.header.num_logit_rows = static_cast<uint32_t>(output.logits.size()) / vocab_size_;
+  output.header.hidden_size = static_cast<uint32_t>(hidden_size_);
+  output.header.num_hidden_rows =
+      hidden_size_ == 0 ? 0 : static_cast<uint32_t>(output.hidden.size()) / hidden_size_;
   changed_.notify_all();
   return output;
 }
@@ -213,6 +217,10 @@ void FakeWorkers::ComputeSequence(const StepFrame& frame, const SequenceStep& st
       const bool last = row == step.num_rows - 1;
       AppendLogprobs(prefix, target < 0 && last ? result.token : target, step.num_top_logprobs,
                      &output->logprobs);
+    }
+    if ((step.flags & SequenceStep::kReturnHidden) != 0) {
+      ++result.num_hidden_rows;
+      for (int i = 0; i < hidden_size_; ++i) output->hidden.push_back(Logit(prefix, i));
     }
     if ((step.flags & SequenceStep::kReturnLogits) == 0) continue;
     ++result.num_logit_rows;

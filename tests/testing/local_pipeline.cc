@@ -213,9 +213,9 @@ absl::Status LocalPipeline::Send(const StepFrame& frame, const transport::StepRo
 
 absl::StatusOr<StepOutput> LocalPipeline::Receive() {
   StepOutput output;
-  output.Reserve(shape_, config_.vocab_size);
-  DT_RETURN_IF_ERROR(
-      transport::ReceiveOutput(*receiver_, shape_, epoch_, config_.vocab_size, &output, kTimeout));
+  output.Reserve(shape_, config_.vocab_size, config_.hidden_size);
+  DT_RETURN_IF_ERROR(transport::ReceiveOutput(*receiver_, shape_, epoch_, config_.vocab_size,
+                                              config_.hidden_size, &output, kTimeout));
   return output;
 }
 

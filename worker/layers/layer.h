@@ -27,6 +27,9 @@ struct StepContext {
   absl::Span<const int32_t> tokens;
   absl::Span<const int32_t> logit_rows;  // rows whose logits are wanted, ascending
 
+  // Of those rows, in the order of logit_rows, the ranges that lm_head is computed for.
+  absl::Span<const Range> head_rows;
+
   // The residual stream, in ws.x; the last norm leaves the rows whose logits are wanted.
   float* x = nullptr;
   int32_t x_rows = 0;

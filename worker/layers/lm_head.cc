@@ -8,10 +8,15 @@ LmHead::LmHead(const Linear& lm_head) : lm_head_(lm_head) {
 
 void LmHead::Forward(StepContext& step) const {
   if (step.x_rows == 0) return;
-  const LinearInput input(step.x, lm_head_.in_features, forms_, step.ws.normed_act);
-  ForRows(step, step.x_rows, lm_head_.in_features,
-          [&](int64_t begin, int64_t end) { input.Quantize(step.kernels, begin, end); });
-  RunProducts(step, {{&lm_head_, step.ws.logits}}, input, step.x_rows, /*check_finite=*/true);
+  const LinearInput all(step.x, lm_head_.in_features, forms_, step.ws.normed_act);
+  for (const Range& range : step.head_rows) {
+    const LinearInput input = all.From(range.begin);
+    const auto rows = static_cast<int32_t>(range.end - range.begin);
+    ForRows(step, rows, lm_head_.in_features,
+            [&](int64_t begin, int64_t end) { input.Quantize(step.kernels, begin, end); });
+    float* logits = step.ws.logits + range.begin * lm_head_.out_features;
+    RunProducts(step, {{&lm_head_, logits}}, input, rows, /*check_finite=*/true);
+  }
 }
 
 }  // namespace dovetail::worker

@@ -1,4 +1,4 @@
-// LmHead: logits = lm_head(x), for the rows that the last norm left.
+// LmHead: logits = lm_head(x), for those of the rows that the last norm left whose logits are used.
 #ifndef DOVETAIL_WORKER_LAYERS_LM_HEAD_H_
 #define DOVETAIL_WORKER_LAYERS_LM_HEAD_H_
 

@@ -19,6 +19,7 @@ using transport::StepFrame;
 using transport::StepOutput;
 
 constexpr int kVocab = 31;
+constexpr int kHidden = 8;
 
 class PipelineTest : public ::testing::Test {
  protected:
@@ -30,9 +31,10 @@ class PipelineTest : public ::testing::Test {
     shape_.num_kv_blocks = 4;
     route_ = {{"cpu:0", {Op{OpKind::kEmbedding}}}, {"cpu:1", {Op{OpKind::kLmHead}}}};
     exchange_ = Exchange::CreateInProcess(ExchangeSpec::ForRoute(route_, 5, 1 << 16));
-    ASSERT_OK_AND_ASSIGN(pipeline_, MakeExchangePipeline(exchange_, route_, shape_, kVocab));
+    ASSERT_OK_AND_ASSIGN(pipeline_,
+                         MakeExchangePipeline(exchange_, route_, shape_, kVocab, kHidden));
     frame_.Reserve(shape_);
-    output_.Reserve(shape_, kVocab);
+    output_.Reserve(shape_, kVocab, kHidden);
   }
   // A frame with one sequence of three tokens.
   void FillFrame() {
@@ -122,7 +124,7 @@ TEST_F(PipelineTest, AnAbortEndsTheWaitAndThePoll) {
 
 TEST_F(PipelineTest, NamesAMissingEdge) {
   const Route other = {{"cpu:7", {Op{OpKind::kEmbedding}}}};
-  EXPECT_THAT(MakeExchangePipeline(exchange_, other, shape_, kVocab),
+  EXPECT_THAT(MakeExchangePipeline(exchange_, other, shape_, kVocab, kHidden),
               StatusIs(absl::StatusCode::kNotFound, ::testing::HasSubstr("cpu:7")));
 }
 

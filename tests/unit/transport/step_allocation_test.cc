@@ -46,7 +46,7 @@ TEST(Step, AllocatesNothingAfterReserve) {
   StepFrame frame;
   frame.Reserve(shape);
   StepOutput output;
-  output.Reserve(shape, testing::kVocabSize);
+  output.Reserve(shape, testing::kVocabSize, testing::kHiddenSize);
   testing::RowsRoom room;
   bool ok = true;
   const int before = num_allocations.load();
@@ -55,8 +55,9 @@ TEST(Step, AllocatesNothingAfterReserve) {
     ok &= ReceiveStep(*receiver, shape, testing::kRow, testing::kEpoch, &frame, room.span(), kLong)
               .ok();
     ok &= SendOutput(*sender, outputs[i], kLong).ok();
-    ok &=
-        ReceiveOutput(*receiver, shape, testing::kEpoch, testing::kVocabSize, &output, kLong).ok();
+    ok &= ReceiveOutput(*receiver, shape, testing::kEpoch, testing::kVocabSize,
+                        testing::kHiddenSize, &output, kLong)
+              .ok();
   }
   EXPECT_EQ(num_allocations.load() - before, 0);
   EXPECT_TRUE(ok);

@@ -90,11 +90,13 @@ TEST(StepFrame, RoundTripsThroughARing) {
     ExpectBeginsWith(room.slot_weights, sent.slot_weights);
     ExpectBeginsWith(room.partials, sent.partials);
     const StepOutput sent_output = maker.NextOutput();
-    EXPECT_OK(ReceiveOutput(*receiver, SmallShape(), kEpoch, kVocabSize, &got_output, kLong));
+    EXPECT_OK(ReceiveOutput(*receiver, SmallShape(), kEpoch, kVocabSize, kHiddenSize, &got_output,
+                            kLong));
     EXPECT_EQ(got_output.header.step, sent_output.header.step);
     ExpectSameBytes(got_output.sequences, sent_output.sequences);
     ExpectSameBytes(got_output.logprobs, sent_output.logprobs);
     ExpectSameBytes(got_output.logits, sent_output.logits);
+    ExpectSameBytes(got_output.hidden, sent_output.hidden);
   }
   sending.join();
 }
@@ -118,14 +120,14 @@ TEST(StepFrame, MaximaHoldEveryFrame) {
     EXPECT_LE(sender.message().size(),
               MaxStepBytes(SmallShape(), kRow, made.frame.header.slot_rows > 0));
     ASSERT_OK(SendOutput(sender, maker.NextOutput(), kLong));
-    EXPECT_LE(sender.message().size(), MaxOutputBytes(SmallShape(), kVocabSize));
+    EXPECT_LE(sender.message().size(), MaxOutputBytes(SmallShape(), kVocabSize, kHiddenSize));
   }
 }
 
 TEST(StepFrame, MaximaAreThoseOfTheMemoryPlan) {
   StepShape shape = SmallShape();
   const auto bytes = [&] {
-    return static_cast<int64_t>(MaxStepBytes(shape, {}, false) + MaxOutputBytes(shape, 0));
+    return static_cast<int64_t>(MaxStepBytes(shape, {}, false) + MaxOutputBytes(shape, 0, 0));
   };
   EXPECT_EQ(bytes(), model::FrameBytes(shape));
   shape.vocab_size = 129280;
@@ -161,7 +163,7 @@ TEST(StepOutput, RowsMayLieApart) {
   for (const std::vector<float>& row : rows) pointers.push_back(row.data());
   std::vector<ConstBytes> pieces;
   ASSERT_OK(SendOutputRows(apart, output.header, output.sequences, output.logprobs,
-                           output.segment_us, pointers, &pieces, kLong));
+                           output.segment_us, pointers, {}, &pieces, kLong));
   EXPECT_EQ(apart.message(), together.message());
 }
 
@@ -452,7 +454,8 @@ TEST(StepFrame, SurvivesRandomDamage) {
     bytes = sender.message();
     bytes[random() % bytes.size()] = random();
     MemoryReceiver output_receiver(bytes);
-    (void)ReceiveOutput(output_receiver, SmallShape(), kEpoch, kVocabSize, &got_output, kLong);
+    (void)ReceiveOutput(output_receiver, SmallShape(), kEpoch, kVocabSize, kHiddenSize, &got_output,
+                        kLong);
   }
   // Much of a frame is free to be anything (ids, seeds, tokens), much is not.
   EXPECT_GT(refused, 1000);
@@ -487,7 +490,7 @@ class SpoiledOutput : public ::testing::Test {
     MemoryReceiver receiver(bytes);
     StepOutput got;
     const absl::Status status =
-        ReceiveOutput(receiver, SmallShape(), kEpoch, kVocabSize, &got, kLong);
+        ReceiveOutput(receiver, SmallShape(), kEpoch, kVocabSize, kHiddenSize, &got, kLong);
     EXPECT_TRUE(receiver.ended());
     return status;
   }
@@ -515,6 +518,12 @@ TEST_F(SpoiledOutput, IsRefused) {
   EXPECT_MALFORMED(With([](H&, S* s) { s[0].num_logit_rows = -1; }), "num_logit_rows is -1");
   EXPECT_MALFORMED(With([](H&, S* s) { s[1].num_logit_rows = 3; }), "num_logit_rows is 3");
   EXPECT_MALFORMED(With([](H&, S* s) { s[1].num_logit_rows = 1; }), "sum of num_logit_rows");
+  EXPECT_MALFORMED(With([](H& h, S*) { h.num_hidden_rows = 18; }), "num_hidden_rows is 18");
+  EXPECT_MALFORMED(With([](H& h, S*) { h.num_hidden_rows = 1, h.hidden_size = 13; }),
+                   "hidden_size is 13");
+  EXPECT_MALFORMED(With([](H& h, S*) { h.num_hidden_rows = 1, h.hidden_size = 12; }),
+                   "message has");
+  EXPECT_MALFORMED(With([](H&, S* s) { s[0].num_hidden_rows = 1; }), "num_hidden_rows is 1");
 }
 
 }  // namespace

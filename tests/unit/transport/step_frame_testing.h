@@ -107,6 +107,9 @@ class FrameMaker {
       sequence.num_logit_rows = Between(0, std::min(left, 5));
       left -= sequence.num_logit_rows;
       out.header.num_logit_rows += sequence.num_logit_rows;
+      sequence.num_hidden_rows = Between(0, std::min(left, 2));
+      left -= sequence.num_hidden_rows;
+      out.header.num_hidden_rows += sequence.num_hidden_rows;
       AddLogprobs(&sequence, &out);
       out.sequences.push_back(sequence);
     }
@@ -115,6 +118,8 @@ class FrameMaker {
     out.header.num_segment_times = out.segment_us.size();
     out.logits.resize(size_t{out.header.num_logit_rows} * kVocabSize);
     for (float& value : out.logits) value = static_cast<float>(Between(-1000, 1000)) / 3.0f;
+    out.header.hidden_size = kHiddenSize;
+    Fill(size_t{out.header.num_hidden_rows} * kHiddenSize, &out.hidden);
     return out;
   }
 
@@ -149,8 +154,10 @@ class FrameMaker {
     s.position = Between(0, shape.context_length - num_rows);
     const int needed = (s.position + num_rows + kKvBlockTokens - 1) / kKvBlockTokens;
     s.num_blocks = Between(needed, shape.max_blocks_per_sequence());
-    s.flags = Between(0, 15);
-    if ((s.flags & transport::SequenceStep::kReturnLogits) != 0) {
+    s.flags = Between(0, 16);  // hidden states are asked for alone
+    if (s.flags == transport::SequenceStep::kReturnHidden) {
+      // nothing is drawn
+    } else if ((s.flags & transport::SequenceStep::kReturnLogits) != 0) {
       s.flags &= ~uint32_t{transport::SequenceStep::kMasked};
     } else {
       AddAdjustments(&s, frame);

@@ -220,8 +220,8 @@ TEST_F(ClusterClientTest, LoadsConnectsAndComputes) {
     auto receiver = exchange->Receiver("cpu:0", transport::kCoordinator);
     EXPECT_OK(transport::SendStep(**sender, frame, {}, absl::Seconds(10)));
     output.Reserve(plan.step_shape, 320);
-    EXPECT_OK(
-        transport::ReceiveOutput(**receiver, plan.step_shape, 9, 320, &output, absl::Seconds(10)));
+    EXPECT_OK(transport::ReceiveOutput(**receiver, plan.step_shape, 9, 320, 64, &output,
+                                       absl::Seconds(10)));
     return ShutDown(stream);
   });
   Worker worker(address(), dir_, facts_);

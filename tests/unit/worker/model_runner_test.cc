@@ -73,6 +73,39 @@ TEST_F(ModelRunnerTest, AnswersWithTokenAndLogits) {
   EXPECT_EQ(output.sequences[0].token, std::max_element(last, last + 320) - last);
 }
 
+// Hidden states come back in place of logits, and change nothing for the others of the step.
+TEST_F(ModelRunnerTest, AnswersWithHiddenStates) {
+  testing::WriteTinyLlama(options_.gguf, {.tied = true});
+  for (const std::vector<int>& cuts : {std::vector<int>{}, {2, 6}}) {
+    options_.cuts = cuts;  // the second: lm_head is another worker's than the norm
+    ASSERT_OK_AND_ASSIGN(auto pipeline, LocalPipeline::Start(options_));
+    StepFrame frame = pipeline->NewFrame();
+    for (int i = 0; i < 3; ++i) {
+      const auto flag = i == 1 ? SequenceStep::kReturnHidden : SequenceStep::kReturnLogits;
+      LocalPipeline::AddRows(kTokens, 0, 5, i, 3, flag, {}, &frame);
+    }
+    ASSERT_OK_AND_ASSIGN(const auto output, pipeline->RunStep(frame));
+    ASSERT_EQ(output.header.num_logit_rows, 6u);
+    ASSERT_EQ(output.header.num_hidden_rows, 3u);
+    EXPECT_EQ(output.sequences[1].num_hidden_rows, 3);
+    const auto first = output.logits.begin();
+    EXPECT_TRUE(std::equal(first, first + 3 * 320, first + 3 * 320));
+    // The logits of the same rows are lm_head times them: of a tied model, the embedding.
+    auto file = model::GgufFile::Open(options_.gguf);
+    ASSERT_OK(file);
+    const auto* weights = reinterpret_cast<const float*>(
+        (*file)->Data(*(*file)->FindTensor("token_embd.weight")).data());
+    for (int row = 0; row < 3; ++row) {
+      for (int token = 0; token < 320; token += 37) {
+        double sum = 0;
+        for (int i = 0; i < 64; ++i)
+          sum += double{weights[token * 64 + i]} * output.hidden[row * 64 + i];
+        EXPECT_NEAR(sum, output.logits[row * 320 + token], 1e-4);
+      }
+    }
+  }
+}
+
 TEST_F(ModelRunnerTest, NamesTheOpWhereAValueStoppedBeingFinite) {
   Spoil("blk.1.ffn_down.weight", std::numeric_limits<float>::quiet_NaN());
   // Ops: embedding, attention 0, mlp 0, attention 1, mlp 1: the fifth. The frame still reaches the
