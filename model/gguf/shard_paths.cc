@@ -80,6 +80,7 @@ absl::StatusOr<std::string> OnlyModelIn(const std::string& directory) {
 
 // "meta-llama/Llama-3.1-8B": two words and no file of that name.
 bool LooksLikeHubName(const std::string& path) {
+  if (absl::StrContains(path, "://")) return true;  // hf://, https://
   const size_t slash = path.find('/');
   return slash != std::string::npos && slash > 0 && slash + 1 < path.size() &&
          path.find('/', slash + 1) == std::string::npos && path[0] != '.' && path[0] != '~' &&

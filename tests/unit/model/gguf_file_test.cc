@@ -234,8 +234,9 @@ TEST_F(GgufFileTest, ADirectoryHoldsExactlyOneModel) {
   WriteFileOrDie(Path("model-00001-of-00002.safetensors"), "");
   EXPECT_THAT(GgufFile::Open(dir_),
               StatusIs(kNotFound, HasSubstr("its safetensors must be converted to GGUF")));
-  EXPECT_THAT(GgufFile::Open("meta-llama/Llama-3.1-8B"),
-              StatusIs(kNotFound, HasSubstr("not by its name on a hub")));
+  for (const char* name : {"meta-llama/Llama-3.1-8B", "hf://Qwen/Qwen3-8B/m.gguf"}) {
+    EXPECT_THAT(GgufFile::Open(name), StatusIs(kNotFound, HasSubstr("not by its name on a hub")));
+  }
   GgufWriter().Write(Path("b.gguf"));
   WriteFileOrDie(Path("README.md"), "hello");
   EXPECT_OK(GgufFile::Open(dir_));
