@@ -217,7 +217,7 @@ void ReadKvType(const YamlNode& node, absl::string_view name, ConfigDraft* draft
 
 void ReadPreemption(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                     Mistakes* mistakes) {
-  const absl::string_view text = node.kind == YamlKind::kScalar ? node.scalar : "";
+  const std::string text = node.kind == YamlKind::kScalar ? node.scalar : "";
   if (text == "auto") {
     draft->config.preemption = Preemption::kCheaper;
   } else if (text == "swap") {
