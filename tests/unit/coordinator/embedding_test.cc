@@ -13,6 +13,7 @@ namespace dovetail::coordinator {
 namespace {
 
 using ::dovetail::testing::ByteTokenizer;
+using ::testing::_;
 using ::testing::Each;
 using ::testing::FloatNear;
 using ::testing::SizeIs;
@@ -145,7 +146,7 @@ TEST_F(EmbeddingTest, MistakesNameTheInput) {
                       "it has 201 tokens"));
   EXPECT_OK(Embed({.inputs = {std::string(200, 'x')}, .truncate = true}).status());
   service_->StopAccepting();
-  EXPECT_THAT(error({.inputs = {std::string("a")}}), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(error({.inputs = {std::string("a")}}), StatusIs(absl::StatusCode::kUnavailable, _));
   service_.reset();
   ExpectAllFree();
   TearDown();
@@ -167,7 +168,7 @@ TEST_F(EmbeddingTest, ACancelledCallFreesItsBlocks) {
   });
   ASSERT_TRUE(workers_->WaitForSteps(1));
   service_->Cancel(id);
-  EXPECT_THAT(ended.get_future().get(), StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_THAT(ended.get_future().get(), StatusIs(absl::StatusCode::kCancelled, _));
   workers_->Release(1000);
   ExpectAllFree();
   service_->Cancel(id);  // has ended: nothing happens
@@ -182,7 +183,7 @@ TEST_F(EmbeddingTest, EndsWithTheService) {
                   [&](absl::StatusOr<Embeddings> result) { ended.set_value(result.status()); });
   ASSERT_TRUE(workers_->WaitForSteps(1));
   service_.reset();
-  EXPECT_THAT(ended.get_future().get(), StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_THAT(ended.get_future().get(), StatusIs(absl::StatusCode::kCancelled, _));
   workers_->Release(1000);
 }
 

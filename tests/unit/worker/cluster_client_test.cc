@@ -219,7 +219,7 @@ TEST_F(ClusterClientTest, LoadsConnectsAndComputes) {
     auto sender = exchange->Sender(transport::kCoordinator, "cpu:0");
     auto receiver = exchange->Receiver("cpu:0", transport::kCoordinator);
     EXPECT_OK(transport::SendStep(**sender, frame, {}, absl::Seconds(10)));
-    output.Reserve(plan.step_shape, 320);
+    output.Reserve(plan.step_shape, 320, 64);
     EXPECT_OK(transport::ReceiveOutput(**receiver, plan.step_shape, 9, 320, 64, &output,
                                        absl::Seconds(10)));
     return ShutDown(stream);
