@@ -55,7 +55,7 @@ def reference(**fields):
     """The answer as it is on the wire."""
     body = {"messages": QUESTION, "temperature": 0, "max_tokens": 24, **fields}
     request = urllib.request.Request(url("/v1/chat/completions"), json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request, timeout=120) as response:
         return json.load(response)
 
 
@@ -72,7 +72,7 @@ def expect(error_type, words, call):
 
 def chat(**fields):
     return langchain_openai.ChatOpenAI(**{"model": STATE["model"], "base_url": url(), "api_key": "none", "temperature": 0,
-                                          "max_tokens": 24, "max_retries": 0, "timeout": 60, **fields})
+                                          "max_tokens": 24, "max_retries": 0, "timeout": 120, **fields})
 
 
 def test_langchain_invoke():
@@ -156,7 +156,7 @@ def test_langchain_errors():
 
 def complete(**fields):
     return litellm.completion(**{"model": f"openai/{STATE['model']}", "api_base": url(), "api_key": "none", "num_retries": 0,
-                                 "temperature": 0, "max_tokens": 24, "messages": QUESTION, "timeout": 60, **fields})
+                                 "temperature": 0, "max_tokens": 24, "messages": QUESTION, "timeout": 120, **fields})
 
 
 def test_litellm_completion():

@@ -121,7 +121,7 @@ def test_01_streams_are_chunked_and_end_with_done():
 
 def test_01_late_error_is_an_event_and_early_one_a_status():
     long = {**PROMPT, "max_tokens": 8000, "ignore_eos": True}
-    with harness.Server("--workers", "cpu:0", "--threads", "2", "--request-timeout", "2s") as server:
+    with harness.Server("--workers", "cpu:0", "--threads", "2", "--request-timeout", "4s") as server:
         response = ask(server.http, "POST", COMPLETIONS, {**long, "stream": True})
         assert response.status == 200 and len(response.chunks) > 2
         *chunks, last = response.events()
