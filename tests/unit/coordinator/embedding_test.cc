@@ -140,7 +140,7 @@ TEST_F(EmbeddingTest, MistakesNameTheInput) {
               invalid("`input[1]` must not be empty"));
   EXPECT_THAT(error({.inputs = {std::vector<int32_t>{1, 260}}}),
               invalid("`input` has token id 260; the vocabulary has ids 0 to 259"));
-  EXPECT_THAT(error({.inputs = {std::string("\xff")}}), invalid("`input` "));
+  EXPECT_THAT(error({.inputs = {std::string("\xff")}}), invalid("`input`: byte 0 is not UTF-8"));
   EXPECT_THAT(error({.inputs = {std::string("a"), std::string(200, 'x')}}),
               invalid("`input[1]` is too long: this model's maximum context length is 200 tokens; "
                       "it has 201 tokens"));
