@@ -99,6 +99,7 @@ void CheckTogether(const std::string& source, bool needs_model, ConfigDraft* dra
   }
   if (draft->total_threads > 0 && !config.workers.empty()) {
     config.threads = std::max(1, draft->total_threads / static_cast<int>(config.workers.size()));
+    config.own_cores = true;
   }
 }
 

@@ -29,8 +29,9 @@ struct ServeConfig {
   std::vector<std::string> override_tensor;      // llama.cpp's, in place of `rules`
   std::vector<std::string> workers = {"cpu:0"};  // names of the workers the plan is for
   bool spawn_workers = true;                     // serve: start and supervise them on this machine
-  int threads = 0;      // per local worker; 0: cores / workers    (alias cpu_infer: total)
-  std::string run_dir;  // empty: RunDir::DefaultPath()
+  int threads = 0;                               // per local worker; 0: cores / workers
+  bool own_cores = false;  // each local worker has cores of its own: `cpu_infer` was given
+  std::string run_dir;     // empty: RunDir::DefaultPath()
   std::map<std::string, int64_t>
       memory;  // budget per worker in bytes ("cpu:0=8GiB"); default: what is available
 

@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
 #include "base/cpu_topology.h"
@@ -340,11 +341,18 @@ absl::Status Coordinator::Impl::StartSupervisor() {
                                   ? absl::StrCat(DialHost(config.listen), ":", grpc_port)
                                   : absl::StrCat("unix:", run_dir->SocketPath());
   const int threads = LocalThreads(config);
-  supervisor_options.arguments = [this, address, threads](const std::string& worker) {
-    return std::vector<std::string>{
+  std::map<std::string, std::string> cpus;
+  const std::vector<std::vector<int>> own = LocalCpus(config, UsableCpus(ReadCpuTopology(), -1));
+  for (size_t i = 0; i < own.size(); ++i) cpus[config.workers[i]] = absl::StrJoin(own[i], ",");
+  supervisor_options.arguments = [this, address, threads, cpus](const std::string& worker) {
+    std::vector<std::string> arguments = {
         "--name",      worker,           "--coordinator",    address,
         "--run-dir",   run_dir->path(),  "--threads",        absl::StrCat(threads),
         "--log-level", config.log_level, "--die-with-parent"};
+    if (const auto it = cpus.find(worker); it != cpus.end() && !it->second.empty()) {
+      arguments.insert(arguments.end(), {"--cpus", it->second});
+    }
+    return arguments;
   };
   supervisor_options.on_give_up = [this](const absl::Status& reason) { cluster->Fail(reason); };
   DT_ASSIGN_OR_RETURN(auto started, Supervisor::Start(std::move(supervisor_options)));

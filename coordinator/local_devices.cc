@@ -13,6 +13,17 @@ int LocalThreads(const ServeConfig& config) {
   return std::max<int>(1, static_cast<int>(cores / config.workers.size()));
 }
 
+std::vector<std::vector<int>> LocalCpus(const ServeConfig& config, const std::vector<int>& usable) {
+  std::vector<std::vector<int>> cpus(config.workers.size());
+  const auto threads = static_cast<size_t>(LocalThreads(config));
+  if (!config.own_cores || threads * cpus.size() > usable.size()) return cpus;
+  for (size_t i = 0; i < cpus.size(); ++i) {
+    const auto first = usable.begin() + static_cast<std::ptrdiff_t>(i * threads);
+    cpus[i].assign(first, first + static_cast<std::ptrdiff_t>(threads));
+  }
+  return cpus;
+}
+
 std::vector<DeviceInfo> LocalDevices(const ServeConfig& config) {
   const auto available = static_cast<int64_t>(ReadMemoryInfo().available_bytes);
   std::vector<DeviceInfo> devices;

@@ -1,6 +1,8 @@
-"""How a server ends: draining on the first signal, quick on the second."""
+"""How a server begins, with cores for its workers, and how it ends: draining on the first signal, quick on the second."""
 import http.client
 import json
+import os
+import pathlib
 import signal
 import threading
 import time
@@ -48,6 +50,24 @@ def status_of(address, path, body=None):
             return response.status
     except urllib.error.HTTPError as error:
         return error.code
+
+
+def pinned_to(pid):
+    """The processors that single threads of a process are pinned to."""
+    lists = [line.split()[1] for status in pathlib.Path(f"/proc/{pid}/task").glob("*/status")
+             for line in status.read_text().splitlines() if line.startswith("Cpus_allowed_list:")]
+    return {int(cpus) for cpus in lists if cpus.isdigit()}
+
+
+def test_cpu_infer_gives_workers_cores_of_their_own():
+    if len(os.sched_getaffinity(0)) < 2:
+        raise harness.Skip("this machine has one processor")
+    with harness.Server("--workers", "cpu:0,cpu:1", "--cpu_infer", "2") as server:
+        first, second = (pinned_to(pid) for pid in server.workers().values())
+        print(f"  cpu:0 on {first}, cpu:1 on {second}")
+        assert len(first) == len(second) == 1 and not first & second, (first, second)
+    with harness.Server("--workers", "cpu:0,cpu:1", "--threads", "1") as server:
+        assert [pinned_to(pid) for pid in server.workers().values()] == [set(), set()]
 
 
 def test_the_first_signal_drains():

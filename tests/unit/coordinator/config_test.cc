@@ -117,6 +117,7 @@ max_new_tokens: 500
   EXPECT_EQ(config.context_length, 0);
   EXPECT_EQ(config.chunk_size, 64);
   EXPECT_EQ(config.threads, 1);
+  EXPECT_TRUE(config.own_cores);
   EXPECT_EQ(config.max_batch_size, 3);
   EXPECT_EQ(config.max_new_tokens, 500);
 }
