@@ -79,7 +79,8 @@ class Writer {
   // Roles with the same layers and device become one rule.
   void AddApart() {
     for (const auto& [key, layers] : apart_) {
-      const auto& [role, device] = key;
+      const Role role = key.first;
+      const std::string& device = key.second;
       const bool all = layers.size() == layers_of_[role].size();
       const std::string text = all ? "" : Layers(layers);
       const auto same = std::find_if(rules_.begin(), rules_.end(), [&](const ShortRule& rule) {
