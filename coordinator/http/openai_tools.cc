@@ -330,8 +330,9 @@ MaybeError ReadFormat(const Json& body, std::optional<GrammarSpec>* format) {
   if (const Json* outer = FindMember(body, "structured_outputs"); outer != nullptr) {
     if (!outer->is_object()) return WrongType("structured_outputs", "an object", *outer);
     for (const auto& [name, value] : outer->items()) {
-      const auto* field = std::find_if(std::begin(kStructured), std::end(kStructured),
-                                       [&](const GuideField& f) { return name == f.name; });
+      const auto* field =
+          std::find_if(std::begin(kStructured), std::end(kStructured),
+                       [&name = name](const GuideField& f) { return name == f.name; });
       if (value.is_null()) continue;
       const std::string full = absl::StrCat("structured_outputs.", name);
       if (field == std::end(kStructured)) {
