@@ -86,18 +86,24 @@ def test_metrics():
                 assert now[key] >= value, f"{key} fell from {value} to {now[key]}"
 
 
-def test_figures_from_the_first_byte():
-    """A server that is still loading answers, and shows what is in use so far."""
-    with harness.Server("--port", str(harness.free_port()), wait=False) as server:
-        address = f"127.0.0.1:{server.args[server.args.index('--port', 4) + 1]}"
+def first_scrape():
+    """Of a server that has just been started; None where its ports were taken by somebody else meanwhile."""
+    http, grpc = harness.free_port(), harness.free_port()
+    with harness.Server("--port", str(http), "--grpc-port", str(grpc), wait=False) as server:
         def answer():
             try:
-                return scrape(address)
+                return scrape(f"127.0.0.1:{http}")
             except OSError:
-                return None
+                return "" if server.process.poll() is None else "ended"
         text = harness.wait_for(answer, 30, "the first scrape")
-        lint(text)
-        assert "dovetail_worker_memory_bytes" in text and "dovetail_worker_loaded_bytes" in text
+    return None if text == "ended" else text
+
+
+def test_figures_from_the_first_byte():
+    """A server that is still loading answers, and shows what is in use so far."""
+    text = first_scrape() or first_scrape() or first_scrape()
+    lint(text)
+    assert "dovetail_worker_memory_bytes" in text and "dovetail_worker_loaded_bytes" in text
 
 
 if __name__ == "__main__":
