@@ -193,6 +193,21 @@ def test_small_cards_and_experts_in_memory():
     assert code == 0 and len(p["route"]) == 2 + 2 * 48, "embedding, then card and memory once per layer, then the head"
 
 
+def test_both_forms_place_alike():
+    """NUMA nodes and "what fits into each card" cannot be said in KTransformers' form; everything else is shipped in both."""
+    cards = lambda count, size: [*(f"cuda:{n}:{size}GiB:sm89" for n in range(count)), "cpu:0:1TiB"]
+    for name, config, devices in (("deepseek-four-cards", DEEPSEEK, cards(4, 24)),
+                                  ("deepseek-one-card-16gb", DEEPSEEK, cards(1, 16)),
+                                  ("qwen2.5-7b-two-small-cards", QWEN25_7B, cards(2, 6)),
+                                  ("qwen3-30b-experts-on-cpu", QWEN3_30B, cards(1, 8))):
+        flags = ("--context-length", "1024", "--kv-tokens", "1024", "--max-batch-size", "3")
+        ours, theirs = (plan(config, devices, "--rules", RULES / f"{name}{form}.yaml", *flags) for form in ("", ".ktransformers"))
+        assert ours[0] == theirs[0] == 0, (name, ours[1]["suggestions"], theirs[1]["suggestions"])
+        place = lambda p: {m["name"]: m["device"] for m in p["modules"]}
+        assert place(ours[1]) == place(theirs[1]), (name, set(place(ours[1]).items()) ^ set(place(theirs[1]).items()))
+        assert not [d for d in theirs[1]["diagnostics"] if d["severity"] not in ("note",)], theirs[1]["diagnostics"]
+
+
 def test_numa_nodes_and_eight_cards():
     code, p = plan(QWEN3_30B, ["cpu:0:256GiB:numa0", "cpu:1:256GiB:numa1"], "--rules", RULES / "two-numa-nodes.yaml")
     assert code == 0 and [r["device"] for r in p["route"]] == ["cpu:0", "cpu:1"]

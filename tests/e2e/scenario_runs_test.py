@@ -198,7 +198,8 @@ def test_deepseek_r1_on_one_card():
     for kind in (gguf.GGMLQuantizationType.Q2_K, gguf.GGMLQuantizationType.IQ1_S):
         for rules in ("deepseek-r1-one-card.yaml", "deepseek-r1-one-card.ktransformers.yaml"):
             run(deepseek_r1(kind), RULES / rules, 1)
-    for rules in ("deepseek-one-card-16gb.yaml", "t4.yaml", "t4.ktransformers.yaml"):
+    for rules in ("deepseek-one-card-16gb.yaml", "deepseek-one-card-16gb.ktransformers.yaml", "t4.yaml",
+                  "t4.ktransformers.yaml"):
         run(deepseek_r1(gguf.GGMLQuantizationType.Q2_K), RULES / rules, 1)
 
 
@@ -209,7 +210,8 @@ def test_deepseek_r1_as_the_article_printed_it():
 
 def test_deepseek_r1_on_four_and_eight_cards():
     for kind in (gguf.GGMLQuantizationType.Q2_K, gguf.GGMLQuantizationType.IQ1_S):
-        run(deepseek_r1(kind), RULES / "deepseek-four-cards.yaml", 4)
+        for rules in ("deepseek-four-cards.yaml", "deepseek-four-cards.ktransformers.yaml"):
+            run(deepseek_r1(kind), RULES / rules, 4)
     run(deepseek_r1(gguf.GGMLQuantizationType.IQ1_S), RULES / "eight-cards.yaml", 1, maps="cuda:*=cpu:1")
 
 
@@ -219,8 +221,9 @@ def test_deepseek_v25_on_three_cards():
 
 
 def test_qwen_on_small_cards_and_numa_nodes():
-    run(qwen25_7b(), RULES / "qwen2.5-7b-two-small-cards.yaml", 2)
-    run(qwen3_30b(), RULES / "qwen3-30b-experts-on-cpu.yaml", 1)
+    for form in ("", ".ktransformers"):
+        run(qwen25_7b(), RULES / f"qwen2.5-7b-two-small-cards{form}.yaml", 2)
+        run(qwen3_30b(), RULES / f"qwen3-30b-experts-on-cpu{form}.yaml", 1)
     run(qwen3_30b(), RULES / "two-numa-nodes.yaml", 1, maps="numa:*=cpu:1")
 
 
