@@ -43,15 +43,6 @@ def anthropic_client():
     return anthropic.Anthropic(base_url=f"http://{address()}", api_key="none", max_retries=0)
 
 
-def expect(error_type, words, call):
-    try:
-        call()
-    except error_type as error:
-        assert words in str(error), (words, str(error))
-        return error
-    raise AssertionError(f"no {error_type.__name__} with `{words}`")
-
-
 def test_anthropic_message():
     fields = {"model": model(), "max_tokens": 24, "messages": QUESTION, "extra_body": GREEDY}
     message = anthropic_client().messages.create(**fields)
@@ -101,14 +92,14 @@ def test_anthropic_system_blocks_and_stop():
 def test_anthropic_errors():
     create = anthropic_client().messages.create
     good = {"model": model(), "max_tokens": 4, "messages": QUESTION}
-    expect(anthropic.NotFoundError, "does not exist", lambda: create(**{**good, "model": "no-such-model"}))
-    expect(anthropic.BadRequestError, "messages", lambda: create(**{**good, "messages": []}))
-    expect(anthropic.BadRequestError, "temperature", lambda: create(**good, extra_body={"temperature": 5.0}))
-    error = expect(anthropic.BadRequestError, "thinking",
+    harness.expect(anthropic.NotFoundError, "does not exist", lambda: create(**{**good, "model": "no-such-model"}))
+    harness.expect(anthropic.BadRequestError, "messages", lambda: create(**{**good, "messages": []}))
+    harness.expect(anthropic.BadRequestError, "temperature", lambda: create(**good, extra_body={"temperature": 5.0}))
+    error = harness.expect(anthropic.BadRequestError, "thinking",
                    lambda: create(**good, thinking={"type": "enabled", "budget_tokens": 1024}))
     assert error.body["type"] == "error" and error.body["error"]["type"] == "invalid_request_error", error.body
     # The same before a stream: a status and not an event.
-    expect(anthropic.BadRequestError, "max_tokens", lambda: create(**{**good, "max_tokens": -1}, stream=True))
+    harness.expect(anthropic.BadRequestError, "max_tokens", lambda: create(**{**good, "max_tokens": -1}, stream=True))
 
 
 TOOL = {"name": "get_weather", "description": "The weather of a city.", "input_schema": {
@@ -187,12 +178,12 @@ def test_ollama_models():
 
 def test_ollama_errors():
     client = ollama.Client(host=f"http://{address()}")
-    error = expect(ollama.ResponseError, "does not exist", lambda: client.chat(model="none", messages=QUESTION))
+    error = harness.expect(ollama.ResponseError, "does not exist", lambda: client.chat(model="none", messages=QUESTION))
     assert error.status_code == 404, error
-    expect(ollama.ResponseError, "num_ctx", lambda: client.chat(model=model(), messages=QUESTION, options={"num_ctx": 10**6}))
-    expect(ollama.ResponseError, "num_predict", lambda: client.chat(model=model(), messages=QUESTION, options={"num_predict": -4}))
-    expect(ollama.ResponseError, "images", lambda: client.chat(model=model(), messages=[{**QUESTION[0], "images": [b"x"]}]))
-    assert expect(ollama.ResponseError, "not managed", lambda: client.pull("x")).status_code == 501
+    harness.expect(ollama.ResponseError, "num_ctx", lambda: client.chat(model=model(), messages=QUESTION, options={"num_ctx": 10**6}))
+    harness.expect(ollama.ResponseError, "num_predict", lambda: client.chat(model=model(), messages=QUESTION, options={"num_predict": -4}))
+    harness.expect(ollama.ResponseError, "images", lambda: client.chat(model=model(), messages=[{**QUESTION[0], "images": [b"x"]}]))
+    assert harness.expect(ollama.ResponseError, "not managed", lambda: client.pull("x")).status_code == 501
 
 
 def test_tokenize():

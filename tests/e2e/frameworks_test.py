@@ -59,15 +59,6 @@ def reference(**fields):
         return json.load(response)
 
 
-def expect(error_type, words, call):
-    try:
-        call()
-    except error_type as error:
-        assert words in str(error), (words, str(error))
-        return error
-    raise AssertionError(f"no {error_type.__name__} with `{words}`")
-
-
 # LangChain.
 
 def chat(**fields):
@@ -146,10 +137,10 @@ def test_langchain_completions():
 
 
 def test_langchain_errors():
-    expect(openai.NotFoundError, "no-such-model", lambda: chat(model="no-such-model").invoke(TEXT))
-    expect(openai.BadRequestError, "temperature", lambda: chat(temperature=9).invoke(TEXT))
-    expect(openai.BadRequestError, "temperature", lambda: list(chat(temperature=9).stream(TEXT)))
-    expect(openai.BadRequestError, "maximum context length", lambda: chat().invoke("word " * 20000))
+    harness.expect(openai.NotFoundError, "no-such-model", lambda: chat(model="no-such-model").invoke(TEXT))
+    harness.expect(openai.BadRequestError, "temperature", lambda: chat(temperature=9).invoke(TEXT))
+    harness.expect(openai.BadRequestError, "temperature", lambda: list(chat(temperature=9).stream(TEXT)))
+    harness.expect(openai.BadRequestError, "maximum context length", lambda: chat().invoke("word " * 20000))
 
 
 # LiteLLM.
@@ -199,14 +190,14 @@ def test_litellm_tools_and_formats():
 
 
 def test_litellm_errors():
-    expect(litellm.NotFoundError, "no-such-model", lambda: complete(model="openai/no-such-model"))
-    expect(litellm.BadRequestError, "temperature", lambda: complete(temperature=9))
+    harness.expect(litellm.NotFoundError, "no-such-model", lambda: complete(model="openai/no-such-model"))
+    harness.expect(litellm.BadRequestError, "temperature", lambda: complete(temperature=9))
     long = [{"role": "user", "content": "word " * 20000}]  # LiteLLM knows it by the words of the message
-    expect(litellm.ContextWindowExceededError, "maximum context length", lambda: complete(messages=long))
-    expect(litellm.ContextWindowExceededError, "maximum context length", lambda: list(complete(messages=long, stream=True)))
+    harness.expect(litellm.ContextWindowExceededError, "maximum context length", lambda: complete(messages=long))
+    harness.expect(litellm.ContextWindowExceededError, "maximum context length", lambda: list(complete(messages=long, stream=True)))
     with harness.Server("--workers", "cpu:0", "--api-keys", "alice=sk-alice-0123456789") as server:
         base = f"http://{server.http}/v1"
-        expect(litellm.AuthenticationError, "API key", lambda: complete(api_base=base, api_key="sk-wrong-0123456789"))
+        harness.expect(litellm.AuthenticationError, "API key", lambda: complete(api_base=base, api_key="sk-wrong-0123456789"))
         assert complete(api_base=base, api_key="sk-alice-0123456789").choices[0].message.content
 
 

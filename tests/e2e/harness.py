@@ -57,6 +57,16 @@ def wait_for(condition, timeout, what):
     raise AssertionError(f"timed out after {timeout} s: {what}")
 
 
+def expect(error_type, words, call):
+    """The error of that type that `call` must raise, with these words in it."""
+    try:
+        call()
+    except error_type as error:
+        assert words in str(error), (words, str(error))
+        return error
+    raise AssertionError(f"no {error_type.__name__} with `{words}`")
+
+
 def eval_logits(model, lists, vocab, **flags):
     """Rows of logits of every list, [rows, vocab] f32, through `dovetail eval logits`."""
     import numpy
