@@ -29,7 +29,7 @@ int main(int argc, char** argv) {
       {"--layers", &options.layers},     {"--hidden", &options.hidden}, {"--heads", &options.heads},
       {"--kv-heads", &options.kv_heads}, {"--ffn", &options.ffn},       {"--vocab", &options.vocab},
       {"--context", &options.context}};
-  bool ok = argc >= 2;
+  bool ok = argc >= 2 && argv[1][0] != '-';
   for (int i = 2; ok && i < argc; ++i) {
     const std::string flag = argv[i];
     if (flag == "--tied") {
