@@ -115,7 +115,7 @@ struct EmbeddingService::Impl {
   void Take(Ended ended);
   // Submits what may be submitted; ends the call when there is nothing left.
   void Advance(uint64_t id);
-  void End(uint64_t id, const absl::Status& status);
+  void End(uint64_t id, absl::Status status);
   absl::StatusOr<RequestId> Submit(uint64_t id, const Call& call) const;
   absl::StatusOr<std::vector<int32_t>> Tokenize(const Call& call, const std::string& field) const;
   Pooling pooling() const { return config->pooling.value_or(Pooling::kLast); }
@@ -196,7 +196,7 @@ void EmbeddingService::Impl::Take(Ended ended) {
   if (it == calls.end()) return;  // it failed before, or was cancelled
   Call& call = it->second;
   call.running.erase(ended.input);
-  if (!ended.status.ok()) return End(ended.call, ended.status);
+  if (!ended.status.ok()) return End(ended.call, std::move(ended.status));
   call.result.vectors.resize(call.request.inputs.size());
   call.result.vectors[ended.input] = std::move(ended.vector);
   call.result.prompt_tokens += ended.prompt_tokens;
@@ -206,16 +206,16 @@ void EmbeddingService::Impl::Take(Ended ended) {
 void EmbeddingService::Impl::Advance(uint64_t id) {
   Call& call = calls.at(id);
   while (call.next < call.request.inputs.size() && call.running.size() < kMostInFlight) {
-    const absl::StatusOr<RequestId> request = Submit(id, call);
+    absl::StatusOr<RequestId> request = Submit(id, call);
     // A full queue is waited out by those that have something in it.
     if (absl::IsResourceExhausted(request.status()) && !call.running.empty()) return;
-    if (!request.ok()) return End(id, request.status());
+    if (!request.ok()) return End(id, std::move(request).status());
     call.running[call.next++] = *request;
   }
   if (call.running.empty()) End(id, absl::OkStatus());
 }
 
-void EmbeddingService::Impl::End(uint64_t id, const absl::Status& status) {
+void EmbeddingService::Impl::End(uint64_t id, absl::Status status) {
   const auto it = calls.find(id);
   if (it == calls.end()) return;
   Call call = std::move(it->second);
@@ -224,7 +224,7 @@ void EmbeddingService::Impl::End(uint64_t id, const absl::Status& status) {
   if (status.ok()) {
     call.done(std::move(call.result));
   } else {
-    call.done(status);
+    call.done(std::move(status));
   }
 }
 
