@@ -42,6 +42,7 @@ namespace {
 #include "kernels/cpu/attention.inl.h"
 #include "kernels/cpu/matmul_float.inl.h"
 #include "kernels/cpu/matmul_quant.inl.h"
+#include "kernels/cpu/matmul_tile.inl.h"
 //
 #include "kernels/cpu/table.inl.h"
 

@@ -20,14 +20,16 @@ static inline void ZeroSums(TokenGroup* group) {
   for (int t = 0; t < group->count; ++t) Store(group->sum + 16 * t, Zero());
 }
 
-// y[token, 16 * panel ..] = or += the scaled sums and the bias; the last panel may be narrower
+// y[token, 16 * panel ..] = or += the scaled sums and the bias, for `count` tokens from `first` on;
+// a token's sums are `stride` floats after those of the one before. The last panel may be narrower
 // than 16.
-static inline void StoreSums(const MatmulArgs& args, const TokenGroup& group, int64_t panel) {
+static inline void StoreSums(const MatmulArgs& args, int64_t first, int count, const float* sums,
+                             int stride, int64_t panel) {
   const int lanes = static_cast<int>(args.n - panel * 16 < 16 ? args.n - panel * 16 : 16);
   const F scale = Set1(args.scale);
-  for (int t = 0; t < group.count; ++t) {
-    float* y = args.y + (group.first + t) * args.y_stride + panel * 16;
-    F sum = Mul(Load(group.sum + 16 * t), scale);
+  for (int t = 0; t < count; ++t) {
+    float* y = args.y + (first + t) * args.y_stride + panel * 16;
+    F sum = Mul(Load(sums + stride * t), scale);
     if (args.bias != nullptr) sum = Add(sum, LoadUpTo(args.bias + panel * 16, lanes, 0.0f));
     if (args.accumulate) sum = Add(LoadUpTo(y, lanes, 0.0f), sum);
     StoreUpTo(y, lanes, sum);
@@ -52,12 +54,12 @@ struct BlockSums {
 };
 
 template <typename Format>
-static inline void PrepareSums(const MatmulArgs& args, const TokenGroup& group, int64_t block,
+static inline void PrepareSums(const MatmulArgs& args, int64_t first, int tokens, int64_t block,
                                int count, BlockSums* out) {
   if constexpr (Format::kHasMin || Format::kOffset != 0) {
-    for (int t = 0; t < group.count; ++t) {
+    for (int t = 0; t < tokens; ++t) {
       constexpr int kSums = Format::kBlock / 16;  // sums of 16 activations per block
-      const int16_t* from = args.x.bsum + (group.first + t) * args.x.bsum_stride + kSums * block;
+      const int16_t* from = args.x.bsum + (first + t) * args.x.bsum_stride + kSums * block;
       int32_t* correction = out->correction + t * kBlocksPerPrep;
       float* sum = out->sum + t * kBlocksPerPrep;
       for (int i = 0; i < count; i += 16) {
@@ -127,7 +129,7 @@ static void PanelTimesGroupSmall(const MatmulArgs& args, const uint8_t* panel, T
   for (int64_t first = 0; first < num_blocks; first += kBlocksPerPrep) {
     const int count =
         static_cast<int>(num_blocks - first < kBlocksPerPrep ? num_blocks - first : kBlocksPerPrep);
-    PrepareSums<Format>(args, *group, first, count, &sums);
+    PrepareSums<Format>(args, group->first, group->count, first, count, &sums);
     int i = 0;
     for (; i + kBlocksPerStep <= count; i += kBlocksPerStep) {
       AddSmallBlocks<Format, kBlocksPerStep>(args, panel + (first + i) * Format::P16::kBytes,
@@ -276,7 +278,7 @@ static void QuantMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
       } else {
         PanelTimesGroup256<Format>(args, args.w + panel * panel_bytes, &group);
       }
-      StoreSums(args, group, panel);
+      StoreSums(args, group.first, group.count, group.sum, 16, panel);
     }
   }
 }

@@ -11,7 +11,12 @@ struct I {
 };
 using B = I;  // 64 bytes: lanes 0..7 in a, 8..15 in b
 
+#define DT_UNROLL _Pragma("GCC unroll 16")
+
 constexpr int kBlocksPerStep = 1;
+constexpr int kTileTokens = 2;
+constexpr int kTilePanels = 1;
+constexpr int kTileMinRows = 2;
 constexpr int kFloatTokens = 3;
 constexpr int kFloatRows = 1;
 constexpr int kQueryTile = 2;
@@ -169,6 +174,12 @@ static inline __m256i BroadcastDword256(const void* p) {
   __builtin_memcpy(&v, p, sizeof(v));
   return _mm256_set1_epi32(v);
 }
+static inline void StorePairSums(int16_t* to, const int16_t* from) {
+  const __m256i sums = _mm256_madd_epi16(
+      _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(from)), _mm256_set1_epi16(1));
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(sums, sums), 0x08);
+  _mm_store_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
+}
 static inline I BroadcastDword(const void* p) {
   return {BroadcastDword256(p), BroadcastDword256(p)};
 }
@@ -225,6 +236,10 @@ static inline F RotatePairs(F x, const float* c, const float* s) {
 // Signed bytes stay signed: the product moves their sign to the activations.
 constexpr int kSignedOffset = 0;
 static inline B LoadB(const uint8_t* p) { return {Load256(p), Load256(p + 32)}; }
+static inline void StoreB(uint8_t* p, B v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(p), v.a);
+  _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(p + 32), v.b);
+}
 static inline B FromSigned(B v) { return v; }
 static inline B OrB(B x, B y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
 template <int kShift, int kMask>
@@ -301,6 +316,37 @@ static inline I DotGroups(const B* w, const int8_t* activations, I init) {
     init.b = _mm256_add_epi32(init.b, _mm256_madd_epi16(b, ones));
   }
   return init;
+}
+
+// By how many pair sums fit.
+template <int kMaxWeight>
+static constexpr int DotClass() {
+  return kMaxWeight <= 15 ? 15 : kMaxWeight <= 31 ? 31 : kMaxWeight <= 127 ? kMaxWeight : 255;
+}
+template <int kMaxWeight, int kGroups, int kTokens>
+static inline void TileDots(const uint8_t (*w)[kTilePanels][64], const int8_t* activations,
+                            int64_t stride, I (*dot)[kTilePanels]) {
+  constexpr int kFit = 32767 / (2 * 127 * (kMaxWeight > 127 ? 128 : kMaxWeight));
+  constexpr int kChain = kFit < kGroups ? kFit : kGroups;
+  static_assert(kGroups % kChain == 0 && kTilePanels == 1);
+  const __m256i ones = _mm256_set1_epi16(1);
+  DT_UNROLL for (int g = 0; g < kGroups; g += kChain) {
+    I pairs[kTokens];
+    DT_UNROLL for (int i = 0; i < kChain; ++i) {
+      const B weights = LoadB(w[g + i][0]);
+      DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+        const __m256i x = BroadcastDword256(activations + t * stride + 4 * (g + i));
+        const I product = {PairProducts<kMaxWeight>(weights.a, x),
+                           PairProducts<kMaxWeight>(weights.b, x)};
+        pairs[t].a = i == 0 ? product.a : _mm256_add_epi16(pairs[t].a, product.a);
+        pairs[t].b = i == 0 ? product.b : _mm256_add_epi16(pairs[t].b, product.b);
+      }
+    }
+    DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+      dot[t][0].a = _mm256_add_epi32(dot[t][0].a, _mm256_madd_epi16(pairs[t].a, ones));
+      dot[t][0].b = _mm256_add_epi32(dot[t][0].b, _mm256_madd_epi16(pairs[t].b, ones));
+    }
+  }
 }
 
 static inline uint64_t XorStream(const uint8_t* data, int64_t bytes) {

@@ -7,8 +7,14 @@ using F = __m512;   // 16 x f32
 using I = __m512i;  // 16 x i32
 using B = __m512i;  // 64 bytes: 16 lanes x 4 consecutive k
 
+// Before loops over registers: only unrolled do arrays become registers.
+#define DT_UNROLL _Pragma("GCC unroll 16")
+
 // Tile sizes that fit 32 registers.
 constexpr int kBlocksPerStep = 2;  // 32-k chunks of weights held in registers
+constexpr int kTileTokens = 6;     // products of several rows: activation rows per tile
+constexpr int kTilePanels = 2;     //   and panels
+constexpr int kTileMinRows = 4;    //   for fewer rows it is not worth it
 constexpr int kFloatTokens = 4;    // matmul with float weights: activation rows per tile
 constexpr int kFloatRows = 2;      //   and weight rows
 constexpr int kQueryTile = 6;      // attention: queries per tile
@@ -104,6 +110,13 @@ static inline void StoreLow16(uint16_t* p, I v) {
 static inline I PairSums(const int16_t* p) {
   return _mm512_madd_epi16(_mm512_loadu_si512(p), _mm512_set1_epi16(1));
 }
+// Of 16 int16 the 8 sums of neighbours, which fit.
+static inline void StorePairSums(int16_t* to, const int16_t* from) {
+  const __m256i sums = _mm256_madd_epi16(
+      _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(from)), _mm256_set1_epi16(1));
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(sums, sums), 0x08);
+  _mm_store_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
+}
 static inline I BroadcastDword(const void* p) {
   int32_t v;
   __builtin_memcpy(&v, p, sizeof(v));
@@ -154,6 +167,7 @@ static inline F RotatePairs(F x, const float* c, const float* s) {
 // the activations.
 constexpr int kSignedOffset = 128;
 static inline B LoadB(const uint8_t* p) { return _mm512_loadu_si512(p); }
+static inline void StoreB(uint8_t* p, B v) { _mm512_storeu_si512(p, v); }
 static inline B FromSigned(B v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
 static inline B OrB(B a, B b) { return _mm512_or_si512(a, b); }
 // (byte >> kShift) & kMask for every byte.
@@ -203,6 +217,28 @@ static inline I DotGroups(const B* w, const int8_t* activations, I init) {
     init = _mm512_dpbusd_epi32(init, w[g], BroadcastDword(activations + 4 * g));
   }
   return init;
+}
+
+// Weights of different kMaxWeight share the code of TileDots.
+template <int kMaxWeight>
+static constexpr int DotClass() {
+  return 255;
+}
+// dot[t][p] += the dot products of kGroups x 4 weights of panel p with as many activations of token
+// t; those of the next token are `stride` bytes further.
+template <int kMaxWeight, int kGroups, int kTokens>
+static inline void TileDots(const uint8_t (*w)[kTilePanels][64], const int8_t* activations,
+                            int64_t stride, I (*dot)[kTilePanels]) {
+  DT_UNROLL for (int g = 0; g < kGroups; ++g) {
+    B weights[kTilePanels];
+    DT_UNROLL for (int p = 0; p < kTilePanels; ++p) weights[p] = LoadB(w[g][p]);
+    DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+      const B x = BroadcastDword(activations + t * stride + 4 * g);
+      DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
+        dot[t][p] = _mm512_dpbusd_epi32(dot[t][p], weights[p], x);
+      }
+    }
+  }
 }
 
 static inline uint64_t XorStream(const uint8_t* data, int64_t bytes) {

@@ -9,50 +9,50 @@ static void Matmul(const MatmulArgs& args, int64_t begin, int64_t end) {
     case WeightType::kBF16:
       return FloatMatmul<LoadBf16Weights>(args, begin, end);
     case WeightType::kQ4_0:
-      return QuantMatmul<FormatQ4_0>(args, begin, end);
+      return AnyMatmul<FormatQ4_0>(args, begin, end);
     case WeightType::kQ4_1:
-      return QuantMatmul<FormatQ4_1>(args, begin, end);
+      return AnyMatmul<FormatQ4_1>(args, begin, end);
     case WeightType::kQ5_0:
-      return QuantMatmul<FormatQ5_0>(args, begin, end);
+      return AnyMatmul<FormatQ5_0>(args, begin, end);
     case WeightType::kQ5_1:
-      return QuantMatmul<FormatQ5_1>(args, begin, end);
+      return AnyMatmul<FormatQ5_1>(args, begin, end);
     case WeightType::kQ8_0:
-      return QuantMatmul<FormatQ8_0>(args, begin, end);
+      return AnyMatmul<FormatQ8_0>(args, begin, end);
     case WeightType::kIQ4_NL:
-      return QuantMatmul<FormatIQ4_NL>(args, begin, end);
+      return AnyMatmul<FormatIQ4_NL>(args, begin, end);
     case WeightType::kMXFP4:
-      return QuantMatmul<FormatMXFP4>(args, begin, end);
+      return AnyMatmul<FormatMXFP4>(args, begin, end);
     case WeightType::kNVFP4:
-      return QuantMatmul<FormatNVFP4>(args, begin, end);
+      return AnyMatmul<FormatNVFP4>(args, begin, end);
     case WeightType::kQ2_K:
-      return QuantMatmul<FormatQ2_K>(args, begin, end);
+      return AnyMatmul<FormatQ2_K>(args, begin, end);
     case WeightType::kQ3_K:
-      return QuantMatmul<FormatQ3_K>(args, begin, end);
+      return AnyMatmul<FormatQ3_K>(args, begin, end);
     case WeightType::kQ4_K:
-      return QuantMatmul<FormatQ4_K>(args, begin, end);
+      return AnyMatmul<FormatQ4_K>(args, begin, end);
     case WeightType::kQ5_K:
-      return QuantMatmul<FormatQ5_K>(args, begin, end);
+      return AnyMatmul<FormatQ5_K>(args, begin, end);
     case WeightType::kQ6_K:
-      return QuantMatmul<FormatQ6_K>(args, begin, end);
+      return AnyMatmul<FormatQ6_K>(args, begin, end);
     case WeightType::kIQ4_XS:
-      return QuantMatmul<FormatIQ4_XS>(args, begin, end);
+      return AnyMatmul<FormatIQ4_XS>(args, begin, end);
     case WeightType::kTQ1_0:
     case WeightType::kTQ2_0:
-      return QuantMatmul<FormatTQ>(args, begin, end);
+      return AnyMatmul<FormatTQ>(args, begin, end);
     case WeightType::kIQ1_S:
-      return QuantMatmul<FormatIQ1_S>(args, begin, end);
+      return AnyMatmul<FormatIQ1_S>(args, begin, end);
     case WeightType::kIQ1_M:
-      return QuantMatmul<FormatIQ1_M>(args, begin, end);
+      return AnyMatmul<FormatIQ1_M>(args, begin, end);
     case WeightType::kIQ2_XXS:
-      return QuantMatmul<FormatIQ2_XXS>(args, begin, end);
+      return AnyMatmul<FormatIQ2_XXS>(args, begin, end);
     case WeightType::kIQ2_XS:
-      return QuantMatmul<FormatIQ2_XS>(args, begin, end);
+      return AnyMatmul<FormatIQ2_XS>(args, begin, end);
     case WeightType::kIQ2_S:
-      return QuantMatmul<FormatIQ2_S>(args, begin, end);
+      return AnyMatmul<FormatIQ2_S>(args, begin, end);
     case WeightType::kIQ3_XXS:
-      return QuantMatmul<FormatIQ3_XXS>(args, begin, end);
+      return AnyMatmul<FormatIQ3_XXS>(args, begin, end);
     case WeightType::kIQ3_S:
-      return QuantMatmul<FormatIQ3_S>(args, begin, end);
+      return AnyMatmul<FormatIQ3_S>(args, begin, end);
     default:
       __builtin_trap();  // callers bind plans against ActivationBlock and SupportedWeightTypes
   }

@@ -132,7 +132,7 @@ static inline void UnpackIq1(const uint8_t* block, B* w) {
 }
 
 struct FormatIQ1_S : NibbleScaled<P16IQ1_S, 8> {
-  static constexpr int kSubBlock = 32, kMaxWeight = 31, kOffset = 9;
+  static constexpr int kSubBlock = 32, kMaxWeight = 31, kOffset = 9, kMaxScale = 31;
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
     UnpackIq1<P16, kChunk>(block, w);
@@ -140,7 +140,7 @@ struct FormatIQ1_S : NibbleScaled<P16IQ1_S, 8> {
 };
 
 struct FormatIQ1_M : NibbleScaled<P16IQ1_M, 8> {
-  static constexpr int kSubBlock = 16, kMaxWeight = 31, kOffset = 9;
+  static constexpr int kSubBlock = 16, kMaxWeight = 31, kOffset = 9, kMaxScale = 31;
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
     UnpackIq1<P16, kChunk>(block, w);

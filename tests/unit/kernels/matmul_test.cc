@@ -161,8 +161,10 @@ TEST_P(MatmulTest, ExtremeWeightsStayExact) {
   // Every quant, scale and activation at its largest magnitude: no intermediate may saturate.
   const WeightType type = GetParam();
   if (IsFloat(type)) GTEST_SKIP() << "only integer products can saturate";
-  const int32_t k = 512, n = 16, rows = 3;
-  for (uint8_t fill : {0x00, 0xff, 0x80, 0x7f, 0x88}) {
+  const int32_t k = 512, n = 48;
+  for (int fill_and_rows : {0x003, 0xff3, 0x803, 0x7f3, 0x883, 0x00d, 0xffd, 0x80d, 0x7fd, 0x88d}) {
+    const uint8_t fill = static_cast<uint8_t>(fill_and_rows >> 4);
+    const int32_t rows = fill_and_rows & 15;  // few and several: they have kernels of their own
     std::vector<uint8_t> weights(n * StoredBytes(type, k), fill);
     const uint16_t one = F32ToF16(1.0f);
     const int64_t block_bytes = InfoOf(type).block_bytes;

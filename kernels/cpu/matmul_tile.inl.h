@@ -1,0 +1,381 @@
+// Products of quantised weights in P16 with int8 activations, for several rows.
+// Included once, inside the instruction set's namespace, after matmul_quant.inl.h.
+//
+// 256 k of kTilePanels panels are unpacked once into an image in the first-level cache, which the
+// rows ("tokens") of a group meet in tiles of up to kTileTokens: a register holds the sums of one
+// token and one panel, so an operand that is loaded serves several products and no product waits
+// for the one before it. What is computed, and in which order, is that of matmul_quant.inl.h: the
+// integer sums are exact however they are grouped, and each float sum takes its blocks in the same
+// order.
+
+constexpr int kTileChunks = 8;                // chunks of 32 k in an image
+constexpr int kTileGroup = 10 * kTileTokens;  // tokens whose sums and activations stay close
+
+// Of kTilePanels panels: what Unpack gives, and the factors of each block or sub-block.
+struct TileImage {
+  alignas(64) uint8_t weights[kTileChunks][8][kTilePanels][64];
+  alignas(64) int32_t scale[2 * kTileChunks][kTilePanels][16];  // floats if summed as floats
+  alignas(64) int32_t pairs[kTileChunks][kTilePanels][16];      // kSumPairs
+  alignas(64) float d[2 * kTileChunks][kTilePanels][16];
+  alignas(64) float min[kTileChunks][kTilePanels][16];  // with its sign, if blocks are of 256
+};
+
+struct TileSums {
+  alignas(64) float sum[kTileGroup][kTilePanels][16];
+};
+
+// Tokens [first, first + count) of the step.
+struct TileTokens {
+  int64_t first;
+  int count;
+};
+
+// What the next image will be made of: a tile asks for a share of it at each chunk, so that memory
+// delivers while the tiles compute.
+struct Ahead {
+  const uint8_t* panels[kTilePanels];  // what this tile asks for begins here
+  int lines;                           // of each panel at each chunk
+};
+static inline void Prefetch(const Ahead& ahead, int chunk) {
+  for (int i = chunk * ahead.lines; i < (chunk + 1) * ahead.lines; ++i) {
+    DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
+      __builtin_prefetch(ahead.panels[p] + 64 * i, 0, 3);
+    }
+  }
+}
+// For tile `tile` of `tiles`, if the next image is made of `bytes` of each panel, kTileChunks
+// chunks a tile.
+static inline Ahead AheadOf(const uint8_t* const* panels, int64_t bytes, int tile, int tiles) {
+  Ahead ahead;
+  const int chunks = tiles * kTileChunks;
+  ahead.lines = (static_cast<int>(bytes / 64) + chunks) / chunks;
+  const int64_t begin = int64_t{64} * ahead.lines * kTileChunks * tile;
+  if (begin >= bytes) ahead.lines = 0;
+  for (int p = 0; p < kTilePanels; ++p) ahead.panels[p] = panels[p] + begin;
+  return ahead;
+}
+
+// Calls body.template operator()<kTokens>(first, ahead) for tiles of about the same size that cover
+// [0, count).
+template <int kTokens, typename Body>
+static inline void RunTile(int tokens, int first, const Ahead& ahead, const Body& body) {
+  if constexpr (kTokens > 0) {
+    if (tokens == kTokens) return body.template operator()<kTokens>(first, ahead);
+    RunTile<kTokens - 1>(tokens, first, ahead, body);
+  }
+}
+template <typename Body>
+static inline void ForTiles(int count, const uint8_t* const* next_panels, int64_t next_bytes,
+                            const Body& body) {
+  const int tiles = (count + kTileTokens - 1) / kTileTokens;
+  for (int i = 0, first = 0; i < tiles; ++i) {
+    const int next = count * (i + 1) / tiles;
+    RunTile<kTileTokens>(next - first, first, AheadOf(next_panels, next_bytes, i, tiles), body);
+    first = next;
+  }
+}
+
+// --- blocks of 256
+
+// How many chunks of 32 k can be summed as floats, each sub-block times its scale, without
+// rounding: below 2^24 in magnitude. 0: none, the sums are integers.
+template <typename Format>
+static constexpr int ExactChunks() {
+  constexpr int64_t kLargest = int64_t{32} * 127 * Format::kMaxWeight * Format::kMaxScale;
+  if constexpr (kLargest > 0) {
+    for (int chunks = kTileChunks; chunks > 1; chunks /= 2) {
+      if (chunks * kLargest <= 1 << 24) return chunks;
+    }
+  }
+  return 0;
+}
+
+static inline F AddScaled(F sum, I dot, const int32_t* scale) {
+  return Fma(ToFloat(dot), FloatOf(LoadI(scale)), sum);
+}
+static inline I AddScaled(I sum, I dot, const int32_t* scale) {
+  return AddI(sum, MulI(dot, LoadI(scale)));
+}
+static inline void SetZero(F* v) { *v = Zero(); }
+static inline void SetZero(I* v) { *v = ZeroI(); }
+static inline I AsInt(F v) { return ToNearestInt(v); }
+static inline I AsInt(I v) { return v; }
+
+template <bool kFloat>
+struct SumType {
+  using Type = I;
+};
+template <>
+struct SumType<true> {
+  using Type = F;
+};
+
+// product[t][p] = sum over the image's sub-blocks of scale * dot.
+template <int kMaxWeight, int kSubBlock, int kExactChunks, int kTokens>
+[[gnu::noinline]] static void TileProducts(const TileImage& image, const int8_t* q,
+                                           int64_t q_stride, const Ahead& ahead,
+                                           int32_t (*product)[kTilePanels][16]) {
+  using Sum = typename SumType<(kExactChunks > 0)>::Type;
+  constexpr int kSubs = 32 / kSubBlock, kGroups = 8 / kSubs;
+  constexpr int kChunks = kExactChunks > 0 ? kExactChunks : kTileChunks;
+  for (int begin = 0; begin < kTileChunks; begin += kChunks) {
+    Sum sum[kTokens][kTilePanels];
+    DT_UNROLL for (auto& of_token : sum) { DT_UNROLL for (Sum& s : of_token) SetZero(&s); }
+    for (int c = begin; c < begin + kChunks; ++c) {
+      Prefetch(ahead, c);
+      DT_UNROLL for (int s = 0; s < kSubs; ++s) {
+        I dot[kTokens][kTilePanels];
+        DT_UNROLL for (auto& of_token : dot) { DT_UNROLL for (I& d : of_token) d = ZeroI(); }
+        TileDots<kMaxWeight, kGroups, kTokens>(image.weights[c] + kGroups * s,
+                                               q + 32 * c + kSubBlock * s, q_stride, dot);
+        DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
+          DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+            sum[t][p] = AddScaled(sum[t][p], dot[t][p], image.scale[c * kSubs + s][p]);
+          }
+        }
+      }
+    }
+    DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+      DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
+        I whole = AsInt(sum[t][p]);
+        if (begin > 0) whole = AddI(whole, LoadI(product[t][p]));
+        StoreI(product[t][p], whole);
+      }
+    }
+  }
+}
+
+// Pairs of int16 per row and token whose products FinishTile adds up: a sub-block's factor
+// (SumFactor) and the sum of its activations, for two sub-blocks.
+template <typename Format>
+constexpr int kSumPairs = Format::kHasMin || Format::kOffset != 0 ? 128 / Format::kSubBlock : 0;
+
+// What FinishBlock256 does, for kTokens tokens of which `first` is the first.
+template <typename Format, int kTokens>
+static inline void FinishTile(const MatmulArgs& args, const TileImage& image, int64_t block,
+                              int64_t first, const int32_t (*products)[kTilePanels][16],
+                              float (*sums)[kTilePanels][16]) {
+  constexpr int kPairs = kSumPairs<Format>;
+  I pairs[kPairs + 1][kTilePanels];
+  DT_UNROLL for (int i = 0; i < kPairs; ++i) {
+    DT_UNROLL for (int p = 0; p < kTilePanels; ++p) pairs[i][p] = LoadI(image.pairs[i][p]);
+  }
+  for (int t = 0; t < kTokens; ++t) {
+    const int16_t* bsum = args.x.bsum + (first + t) * args.x.bsum_stride + 16 * block;
+    alignas(16) int16_t sums_of_32[8];
+    if constexpr (kPairs == 4) {
+      StorePairSums(sums_of_32, bsum);
+      bsum = sums_of_32;
+    }
+    const F scale = Set1(args.x.d[(first + t) * args.x.d_stride + block]);
+    I weighted[kTilePanels];
+    DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
+      weighted[p] = Format::kHasMin ? ZeroI() : LoadI(products[t][p]);
+    }
+    DT_UNROLL for (int i = 0; i < kPairs; ++i) {
+      const I two = BroadcastDword(bsum + 2 * i);
+      DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
+        weighted[p] = DotI16(weighted[p], two, pairs[i][p]);
+      }
+    }
+    DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
+      const I whole = Format::kHasMin ? LoadI(products[t][p]) : weighted[p];
+      F sum = Fma(ToFloat(whole), Mul(Load(image.d[0][p]), scale), Load(sums[t][p]));
+      if constexpr (Format::kHasMin) {
+        sum = Fma(ToFloat(weighted[p]), Mul(Load(image.min[0][p]), scale), sum);
+      }
+      Store(sums[t][p], sum);
+    }
+  }
+}
+
+template <typename Format>
+static inline void FillImage256(const uint8_t* panel_block, int p, TileImage* image) {
+  const auto fill_chunk = [&](auto chunk) {
+    constexpr int kChunk = decltype(chunk)::kValue;
+    B w[8];
+    Format::template Unpack<kChunk>(panel_block, w);
+    DT_UNROLL for (int g = 0; g < 8; ++g) StoreB(image->weights[kChunk][g][p], w[g]);
+  };
+  ForFour([&](auto half) {
+    fill_chunk(Constant<2 * decltype(half)::kValue>());
+    fill_chunk(Constant<2 * decltype(half)::kValue + 1>());
+  });
+  for (int s = 0; s < 256 / Format::kSubBlock; ++s) {
+    const I scale = Format::Scale(panel_block, s);
+    StoreI(image->scale[s][p], ExactChunks<Format>() > 0 ? BitsOf(ToFloat(scale)) : scale);
+  }
+  for (int i = 0; i < kSumPairs<Format>; ++i) {
+    const I low = SumFactor<Format>(panel_block, 2 * i);
+    const I high = SumFactor<Format>(panel_block, 2 * i + 1);
+    StoreI(image->pairs[i][p], AddI(AndI(low, SetI1(0xffff)), ShiftLeftI<16>(high)));
+  }
+  Store(image->d[0][p], Format::D(panel_block));
+  if constexpr (Format::kHasMin) {
+    Store(image->min[0][p],
+          Mul(LoadHalves(panel_block + Format::P16::kMin), Set1(Format::kMinSign)));
+  }
+}
+
+// Adds all of k to the sums of the tokens; `panels` are where each panel begins, and each of the
+// next kTilePanels ones.
+template <typename Format>
+static inline void PanelsTimesTokens256(const MatmulArgs& args, const uint8_t* const* panels,
+                                        const TileTokens& tokens, TileImage* image,
+                                        TileSums* sums) {
+  const int64_t q_stride = args.x.q_stride;
+  for (int64_t block = 0; block < args.k / 256; ++block) {
+    for (int p = 0; p < kTilePanels; ++p) {
+      FillImage256<Format>(panels[p] + block * Format::P16::kBytes, p, image);
+    }
+    const int8_t* q = args.x.q + tokens.first * q_stride + 256 * block;
+    const bool last = block + 1 == args.k / 256;
+    const uint8_t* next[kTilePanels];
+    for (int p = 0; p < kTilePanels; ++p) {
+      next[p] = last ? panels[kTilePanels + p] : panels[p] + (block + 1) * Format::P16::kBytes;
+    }
+    ForTiles(tokens.count, next, Format::P16::kBytes, [&]<int kTokens>(int t, const Ahead& ahead) {
+      alignas(64) int32_t product[kTileTokens][kTilePanels][16];
+      TileProducts<DotClass<Format::kMaxWeight>(), Format::kSubBlock, ExactChunks<Format>(),
+                   kTokens>(*image, q + t * q_stride, q_stride, ahead, product);
+      FinishTile<Format, kTokens>(args, *image, block, tokens.first + t, product, sums->sum + t);
+    });
+  }
+}
+
+// --- blocks of 32 (NVFP4: 16)
+
+template <typename Format>
+static inline void FillImageSmall(const uint8_t* panel_block, int chunks, int p, TileImage* image) {
+  constexpr int kBlocks = 32 / Format::kBlock, kGroups = Format::kBlock / 4;
+  for (int i = 0; i < chunks * kBlocks; ++i) {
+    B w[kGroups];
+    Format::template Unpack<0>(panel_block, w);
+    DT_UNROLL for (int g = 0; g < kGroups; ++g) {
+      StoreB(image->weights[i / kBlocks][i % kBlocks * kGroups + g][p], w[g]);
+    }
+    Store(image->d[i][p], Format::D(panel_block));
+    if constexpr (Format::kHasMin) {
+      Store(image->min[i][p], LoadHalves(panel_block + Format::P16::kMin));
+    }
+    panel_block += Format::P16::kBytes;
+  }
+}
+
+// Adds `chunks` chunks to the sums of kTokens tokens from `first` on; `block` is the first block,
+// `prep` its index among those of `prepared`, whose tokens begin at t.
+template <typename Format, int kTokens>
+[[gnu::noinline]] static void TileSmallBlocks(const MatmulArgs& args, const TileImage& image,
+                                              const BlockSums& prepared, int t, int prep,
+                                              int64_t first, int64_t block, int chunks,
+                                              const Ahead& ahead, float (*sums)[kTilePanels][16]) {
+  constexpr int kBlocks = 32 / Format::kBlock, kGroups = Format::kBlock / 4;
+  const int8_t* q = args.x.q + first * args.x.q_stride + Format::kBlock * block;
+  const float* dx = args.x.d + first * args.x.d_stride + block;
+  const int at = t * kBlocksPerPrep + prep;
+  F sum[kTokens][kTilePanels];
+  DT_UNROLL for (int i = 0; i < kTokens; ++i) {
+    DT_UNROLL for (int p = 0; p < kTilePanels; ++p) sum[i][p] = Load(sums[i][p]);
+  }
+  for (int c = 0; c < chunks; ++c) {
+    Prefetch(ahead, c);
+    DT_UNROLL for (int b = 0; b < kBlocks; ++b) {
+      const int index = c * kBlocks + b;
+      I dot[kTokens][kTilePanels];
+      DT_UNROLL for (int i = 0; i < kTokens; ++i) {
+        I start = ZeroI();
+        if constexpr (Format::kOffset != 0) {
+          start = BroadcastDword(prepared.correction + at + i * kBlocksPerPrep + index);
+        }
+        DT_UNROLL for (int p = 0; p < kTilePanels; ++p) dot[i][p] = start;
+      }
+      TileDots<DotClass<Format::kMaxWeight>(), kGroups, kTokens>(
+          image.weights[c] + kGroups * b, q + Format::kBlock * index, args.x.q_stride, dot);
+      DT_UNROLL for (int i = 0; i < kTokens; ++i) {
+        const F scale = Set1(dx[i * args.x.d_stride + index]);
+        DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
+          sum[i][p] = Fma(ToFloat(dot[i][p]), Mul(Load(image.d[index][p]), scale), sum[i][p]);
+          if constexpr (Format::kHasMin) {
+            const float x = Format::kMinSign * prepared.sum[at + i * kBlocksPerPrep + index];
+            sum[i][p] = Fma(Set1(x), Mul(Load(image.min[index][p]), scale), sum[i][p]);
+          }
+        }
+      }
+    }
+  }
+  DT_UNROLL for (int i = 0; i < kTokens; ++i) {
+    DT_UNROLL for (int p = 0; p < kTilePanels; ++p) Store(sums[i][p], sum[i][p]);
+  }
+}
+
+template <typename Format>
+static inline void PanelsTimesTokensSmall(const MatmulArgs& args, const uint8_t* const* panels,
+                                          const TileTokens& tokens, TileImage* image,
+                                          TileSums* sums) {
+  constexpr int kBlocks = 32 / Format::kBlock;  // of a chunk
+  constexpr int kImageBlocks = kTileChunks * kBlocks;
+  const int64_t num_blocks = args.k / Format::kBlock;
+  BlockSums prepared;
+  for (int64_t block = 0; block < num_blocks; block += kImageBlocks) {
+    const int64_t left = num_blocks - block;
+    const int prep = static_cast<int>(block % kBlocksPerPrep);
+    if (prep == 0) {
+      PrepareSums<Format>(args, tokens.first, tokens.count, block,
+                          static_cast<int>(left < kBlocksPerPrep ? left : kBlocksPerPrep),
+                          &prepared);
+    }
+    const int chunks = static_cast<int>(left < kImageBlocks ? left / kBlocks : kTileChunks);
+    for (int p = 0; p < kTilePanels; ++p) {
+      FillImageSmall<Format>(panels[p] + block * Format::P16::kBytes, chunks, p, image);
+    }
+    const bool last = left <= kImageBlocks;
+    const uint8_t* next[kTilePanels];
+    for (int p = 0; p < kTilePanels; ++p) {
+      next[p] =
+          last ? panels[kTilePanels + p] : panels[p] + (block + kImageBlocks) * Format::P16::kBytes;
+    }
+    ForTiles(tokens.count, next, kImageBlocks * Format::P16::kBytes,
+             [&]<int kTokens>(int t, const Ahead& ahead) {
+               TileSmallBlocks<Format, kTokens>(args, *image, prepared, t, prep, tokens.first + t,
+                                                block, chunks, ahead, sums->sum + t);
+             });
+  }
+}
+
+// --- all panels of a slice
+
+template <typename Format>
+static void TileMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
+  static_assert(kTileGroup <= kTokenGroup);
+  const int64_t panel_bytes = args.k / Format::kBlock * Format::P16::kBytes;
+  TileImage image;
+  TileSums sums;
+  for (int64_t first = 0; first < args.rows; first += kTileGroup) {
+    const int64_t left = args.rows - first;
+    const TileTokens tokens = {first, static_cast<int>(left < kTileGroup ? left : kTileGroup)};
+    for (int64_t panel = begin; panel < end; panel += kTilePanels) {
+      const uint8_t* panels[2 * kTilePanels];
+      for (int p = 0; p < 2 * kTilePanels; ++p) {
+        const int64_t index = panel + p < end ? panel + p : panel;  // twice rather than not full
+        panels[p] = args.w + index * panel_bytes;
+      }
+      for (int t = 0; t < tokens.count; ++t) {
+        for (float(&sum)[16] : sums.sum[t]) Store(sum, Zero());
+      }
+      if constexpr (Format::kBlock <= 32) {
+        PanelsTimesTokensSmall<Format>(args, panels, tokens, &image, &sums);
+      } else {
+        PanelsTimesTokens256<Format>(args, panels, tokens, &image, &sums);
+      }
+      for (int p = 0; p < kTilePanels && panel + p < end; ++p) {
+        StoreSums(args, tokens.first, tokens.count, sums.sum[0][p], 16 * kTilePanels, panel + p);
+      }
+    }
+  }
+}
+
+template <typename Format>
+static void AnyMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
+  if (args.rows < kTileMinRows) return QuantMatmul<Format>(args, begin, end);
+  TileMatmul<Format>(args, begin, end);
+}
