@@ -376,6 +376,8 @@ static void TileMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
 
 template <typename Format>
 static void AnyMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
-  if (args.rows < kTileMinRows) return QuantMatmul<Format>(args, begin, end);
-  TileMatmul<Format>(args, begin, end);
+  if constexpr (TilesPay(Format::kBlock, Format::kMaxWeight)) {
+    if (args.rows >= kTileMinRows) return TileMatmul<Format>(args, begin, end);
+  }
+  QuantMatmul<Format>(args, begin, end);
 }

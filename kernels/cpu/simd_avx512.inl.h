@@ -15,10 +15,11 @@ constexpr int kBlocksPerStep = 2;  // 32-k chunks of weights held in registers
 constexpr int kTileTokens = 6;     // products of several rows: activation rows per tile
 constexpr int kTilePanels = 2;     //   and panels
 constexpr int kTileMinRows = 4;    //   for fewer rows it is not worth it
-constexpr int kFloatTokens = 4;    // matmul with float weights: activation rows per tile
-constexpr int kFloatRows = 2;      //   and weight rows
-constexpr int kQueryTile = 6;      // attention: queries per tile
-constexpr int kValueVectors = 4;   //   and vectors of the value dimension
+static constexpr bool TilesPay(int /*block*/, int /*max_weight*/) { return true; }
+constexpr int kFloatTokens = 4;   // matmul with float weights: activation rows per tile
+constexpr int kFloatRows = 2;     //   and weight rows
+constexpr int kQueryTile = 6;     // attention: queries per tile
+constexpr int kValueVectors = 4;  //   and vectors of the value dimension
 
 static inline F Zero() { return _mm512_setzero_ps(); }
 static inline F Set1(float v) { return _mm512_set1_ps(v); }
