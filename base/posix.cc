@@ -94,6 +94,29 @@ absl::StatusOr<MemoryMap> MemoryMap::MapAnonymous(uint64_t bytes) {
   return Map(-1, bytes, MAP_SHARED | MAP_ANONYMOUS, "anonymous memory");
 }
 
+absl::StatusOr<MemoryMap> MemoryMap::MapHuge(uint64_t bytes) {
+  constexpr uint64_t kHugePage = uint64_t{2} << 20;
+  DT_ASSIGN_OR_RETURN(MemoryMap map, Map(-1, bytes + kHugePage, MAP_PRIVATE | MAP_ANONYMOUS,
+                                         "memory of this process"));
+  // What lies before the first huge page, and after the last byte, is given back.
+  uint8_t* const first = map.data();
+  const uint64_t before = (kHugePage - reinterpret_cast<uintptr_t>(first) % kHugePage) % kHugePage;
+  const uint64_t page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  const uint64_t used = (bytes + page - 1) / page * page;
+  const uint64_t after = map.size_ / page * page - before - used;
+  if (before > 0) munmap(first, before);
+  if (after > 0) munmap(first + before + used, after);
+  map.data_ = first + before;
+  map.size_ = bytes;
+  madvise(map.data_, used, MADV_HUGEPAGE);  // in vain where they are switched off
+  // Linux before 5.14 does not know it, and takes the pages when they are written.
+  if (madvise(map.data_, used, MADV_POPULATE_WRITE) != 0 && errno != EINVAL) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the system does not give ", bytes, " bytes of memory"));
+  }
+  return map;
+}
+
 absl::StatusOr<UniqueFd> OpenFile(const std::string& path, int flags, mode_t mode) {
   for (;;) {
     UniqueFd fd(open(path.c_str(), flags | O_CLOEXEC, mode));

@@ -50,6 +50,9 @@ class MemoryMap {
                                            const std::string& path);
   // Zeroed memory that forked children share.
   static absl::StatusOr<MemoryMap> MapAnonymous(uint64_t bytes);
+  // Zeroed memory of this process alone, which begins at a huge page and consists of them where the
+  // kernel has some. All of it is there at once: kResourceExhausted if the kernel has not as much.
+  static absl::StatusOr<MemoryMap> MapHuge(uint64_t bytes);
 
   uint8_t* data() const { return static_cast<uint8_t*>(data_); }
   uint64_t size() const { return size_; }

@@ -71,6 +71,8 @@ absl::StatusOr<ClusterMember> CheckRegister(const v1::Register& message,
   member.device.name = message.worker();
   member.device.memory_bytes = static_cast<int64_t>(std::min<uint64_t>(
       message.memory_available_bytes(), std::numeric_limits<int64_t>::max() / 4));
+  member.device.held_bytes = static_cast<int64_t>(
+      std::min<uint64_t>(message.memory_held_bytes(), member.device.memory_bytes));
   member.device.num_threads = static_cast<int>(message.num_threads());
   member.device.layout = *layout;
   member.device.weight_types = ParseWeightTypes(message);

@@ -26,7 +26,7 @@ int64_t SegmentBytes(const transport::RunDir& run_dir, const std::string& worker
 }
 
 // Members of one node without a budget of their own share what the node has: what is available
-// without any segments (the largest figure that one of them saw), and what their segments hold.
+// to all of them (the largest figure that one of them saw), and what each holds already.
 void ShareNodes(const PlanInputs& inputs, std::vector<DeviceInfo>* devices) {
   struct Node {
     int64_t available = 0;
@@ -39,7 +39,7 @@ void ShareNodes(const PlanInputs& inputs, std::vector<DeviceInfo>* devices) {
   for (const DeviceInfo& device : *devices) {
     if (!shares(device)) continue;
     Node& node = nodes[device.numa_node];
-    const int64_t held = SegmentBytes(*inputs.run_dir, device.name);
+    const int64_t held = SegmentBytes(*inputs.run_dir, device.name) + device.held_bytes;
     node.available = std::max(node.available, device.memory_bytes - held);
     node.held += held;
   }

@@ -3,11 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 
-#include "base/check.h"
+#include "base/posix.h"
 #include "kernels/kernel_table.h"
 
 namespace dovetail::kernels {
@@ -16,20 +14,15 @@ namespace {
 constexpr int kPasses = 4;
 constexpr int64_t kUnit = 4096;
 
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-
 }  // namespace
 
 double MeasureReadBandwidth(ThreadPool* pool, int64_t bytes) {
   const int64_t units = std::max<int64_t>(bytes / kUnit, pool->num_threads());
-  const std::unique_ptr<uint8_t, Free> buffer(
-      static_cast<uint8_t*>(std::aligned_alloc(kUnit, static_cast<size_t>(units * kUnit))));
-  DT_CHECK(buffer != nullptr);
+  const absl::StatusOr<MemoryMap> buffer = MemoryMap::MapHuge(static_cast<uint64_t>(units * kUnit));
+  if (!buffer.ok()) return 0;
   pool->Run([&](int idx, int n) {
     const Range part = Slice(units, idx, n);
-    std::memset(buffer.get() + part.begin * kUnit, idx + 1, (part.end - part.begin) * kUnit);
+    std::memset(buffer->data() + part.begin * kUnit, idx + 1, (part.end - part.begin) * kUnit);
   });
   const KernelTable& table = *AvailableTables().back();
   std::atomic<uint64_t> checksum{0};
@@ -39,7 +32,7 @@ double MeasureReadBandwidth(ThreadPool* pool, int64_t bytes) {
     pool->Run([&](int idx, int n) {
       const Range part = Slice(units, idx, n);
       checksum.fetch_add(
-          table.read_stream(buffer.get() + part.begin * kUnit, (part.end - part.begin) * kUnit),
+          table.read_stream(buffer->data() + part.begin * kUnit, (part.end - part.begin) * kUnit),
           std::memory_order_relaxed);
     });
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;

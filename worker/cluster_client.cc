@@ -162,8 +162,9 @@ void ClusterClient::Impl::Handle(const v1::WorkerCommand& command,
       auto plan = transport::FromProto(command.load().plan());
       if (!plan.ok()) return SendFailure(Annotate(plan.status(), "the plan"));
       LogInfo(absl::StrCat("loading ", plan->model_path));
-      executor->Load(*std::move(plan), run_dir.WeightsPath(facts.worker),
-                     run_dir.KvPath(facts.worker));
+      const bool shared = ChooseMemoryKind(facts.memory, run_dir.path()) == MemoryKind::kShared;
+      executor->Load(*std::move(plan), shared ? run_dir.WeightsPath(facts.worker) : "",
+                     shared ? run_dir.KvPath(facts.worker) : "");
       break;
     }
     case v1::WorkerCommand::kConnect:

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "worker/executor.h"
+#include "worker/memory.h"
 
 namespace dovetail::worker {
 
@@ -24,6 +25,7 @@ struct DeviceFacts {
   int numa_node = -1;
   double read_bandwidth_gb_per_s = 0;
   const kernels::KernelTable* kernels = nullptr;
+  MemoryKind memory = MemoryKind::kAuto;
 };
 
 class ClusterClient {

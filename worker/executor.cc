@@ -131,6 +131,7 @@ void Executor::DoLoad(const transport::WorkerPlan& plan, const std::string& weig
   absl::Time last_report = start;
   LeaveExchange();
   step_sender_.reset();
+  std::unique_ptr<WeightStore> previous = runner_ != nullptr ? runner_->TakeStore() : nullptr;
   runner_.reset();
   LoadOptions load;
   load.worker = options_.worker;
@@ -146,7 +147,7 @@ void Executor::DoLoad(const transport::WorkerPlan& plan, const std::string& weig
     return !stop_.load();
   };
   const absl::Status status = [&]() -> absl::Status {
-    DT_ASSIGN_OR_RETURN(auto store, LoadWeights(plan, load, pool_.get()));
+    DT_ASSIGN_OR_RETURN(auto store, LoadWeights(plan, load, pool_.get(), std::move(previous)));
     DT_ASSIGN_OR_RETURN(runner_, ModelRunner::Create(plan, options_.worker, std::move(store),
                                                      options_.kernels, pool_.get()));
     return absl::OkStatus();

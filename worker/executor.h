@@ -80,6 +80,7 @@ class Executor {
   Executor& operator=(const Executor&) = delete;
 
   // Loads the plan's share; what was loaded before is dropped first. Ends in loaded() or failed().
+  // Empty paths: the weights and the KV cache lie in memory of this process.
   void Load(transport::WorkerPlan plan, std::string weights_path, std::string kv_path);
   // Opens an exchange and serves it. Ends in connected() or failed().
   using OpenExchange = std::function<absl::StatusOr<std::shared_ptr<transport::Exchange>>()>;

@@ -34,6 +34,7 @@ struct Flags {
   int threads = 0;
   std::string cpus;
   int numa = -1;
+  std::string memory = "auto";
   std::string log_level = "info";
   bool die_with_parent = false;
 };
@@ -52,6 +53,12 @@ void AddFlags(CLI::App& app, Flags* flags) {
   app.add_option("--cpus", flags->cpus, "Processors to pin the threads to, such as 0-3,8");
   app.add_option("--numa", flags->numa, "NUMA node to bind memory and threads to")
       ->check(CLI::NonNegativeNumber);
+  app.add_option(
+         "--memory", flags->memory,
+         "Where weights and KV cache lie: shared (in the run directory, found again after a "
+         "restart), private (in huge pages of the process, read faster), or auto: shared "
+         "if the run directory has huge pages, else private if the system has some")
+      ->capture_default_str();
   app.add_option("--log-level", flags->log_level, "debug, info, warn, error or off")
       ->capture_default_str();
   app.add_flag("--die-with-parent", flags->die_with_parent,
@@ -133,6 +140,8 @@ class SignalWatcher {
 absl::Status RunWorker(const Flags& flags) {
   SignalWatcher signals;
   DT_RETURN_IF_ERROR(CheckName(flags.name));
+  const absl::StatusOr<MemoryKind> memory = ParseMemoryKind(flags.memory);
+  if (!memory.ok()) return Annotate(memory.status(), "--memory");
   ExecutorOptions options;
   options.worker = flags.name;
   DT_RETURN_IF_ERROR(ChooseThreads(flags, &options));
@@ -144,6 +153,7 @@ absl::Status RunWorker(const Flags& flags) {
   facts.num_threads = options.num_threads;
   facts.numa_node = flags.numa;
   facts.kernels = options.kernels;
+  facts.memory = *memory;
   ClusterClient client(flags.coordinator, flags.run_dir);
   signals.Start(&client);
   Executor executor(options, client.events());

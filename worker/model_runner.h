@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -40,6 +41,8 @@ class ModelRunner {
   const RowShape& row_shape() const { return row_shape_; }
   int32_t vocab_size() const { return store_->config.vocab_size; }
   const WeightStore& store() const { return *store_; }
+  // The runner computes nothing after that.
+  std::unique_ptr<WeightStore> TakeStore() { return std::move(store_); }
   Workspace& workspace() { return *workspace_; }
   // Where the rows of the next frame are to be received.
   transport::StepRoom room();

@@ -9,6 +9,7 @@
 #include "base/packed_layout.h"
 #include "base/weight_type.h"
 #include "dovetail/v1/cluster.pb.h"
+#include "worker/memory.h"
 
 namespace dovetail::worker {
 namespace {
@@ -33,7 +34,9 @@ v1::Register MakeRegister(const DeviceFacts& facts, const transport::RunDir& run
   r.set_numa_node(facts.numa_node);
   const MemoryInfo memory = ReadMemoryInfo();
   r.set_memory_total_bytes(memory.total_bytes);
-  r.set_memory_available_bytes(memory.available_bytes +
+  const uint64_t held = static_cast<uint64_t>(PrivateBytes());
+  r.set_memory_held_bytes(held);
+  r.set_memory_available_bytes(memory.available_bytes + held +
                                AllocatedBytes(run_dir.WeightsPath(facts.worker)) +
                                AllocatedBytes(run_dir.KvPath(facts.worker)));
   r.set_read_bandwidth_gb_per_s(facts.read_bandwidth_gb_per_s);

@@ -161,12 +161,12 @@ class Packer {
 };
 
 absl::Status OpenKv(const transport::WorkerPlan& plan, const std::string& path,
-                    WeightStore* store) {
+                    std::unique_ptr<Memory> previous, WeightStore* store) {
   const int64_t bytes = model::KvBytes(store->config, store->ops, plan.step_shape);
   if (bytes == 0) return absl::OkStatus();
-  DT_ASSIGN_OR_RETURN(store->kv,
-                      transport::SharedSegment::OpenOrCreate(
-                          path, KvKey(plan.model_fingerprint, *store, plan.step_shape), bytes));
+  DT_ASSIGN_OR_RETURN(
+      store->kv, Memory::Open(path, KvKey(plan.model_fingerprint, *store, plan.step_shape), bytes,
+                              std::move(previous)));
   if (!store->kv->was_complete()) store->kv->MarkComplete();
   return absl::OkStatus();
 }
@@ -175,7 +175,8 @@ absl::Status OpenKv(const transport::WorkerPlan& plan, const std::string& path,
 
 absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(const transport::WorkerPlan& plan,
                                                          const LoadOptions& options,
-                                                         ThreadPool* pool) {
+                                                         ThreadPool* pool,
+                                                         std::unique_ptr<WeightStore> previous) {
   DT_ASSIGN_OR_RETURN(const std::unique_ptr<model::GgufFile> file,
                       model::GgufFile::Open(plan.model_path));
   if (file->fingerprint() != plan.model_fingerprint) {
@@ -192,17 +193,23 @@ absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(const transport::Worker
   for (const model::WeightSlot& slot : store->slots) {
     bytes = std::max(bytes, slot.offset + slot.bytes);
   }
+  std::unique_ptr<Memory> old_weights, old_kv;
+  if (previous != nullptr) {
+    old_weights = std::move(previous->weights);
+    old_kv = std::move(previous->kv);
+    previous.reset();
+  }
   DT_ASSIGN_OR_RETURN(
       store->weights,
-      transport::SharedSegment::OpenOrCreate(
-          options.weights_path, WeightsKey(plan.model_fingerprint, *store, layout), bytes));
+      Memory::Open(options.weights_path, WeightsKey(plan.model_fingerprint, *store, layout), bytes,
+                   std::move(old_weights)));
   store->reattached = store->weights->was_complete();
   if (!store->reattached) {
     DT_RETURN_IF_ERROR(Packer(*file, options, store.get(), pool).PackAll());
     store->weights->MarkComplete();
   }
   // Weights first, then the KV cache from what is left.
-  DT_RETURN_IF_ERROR(OpenKv(plan, options.kv_path, store.get()));
+  DT_RETURN_IF_ERROR(OpenKv(plan, options.kv_path, std::move(old_kv), store.get()));
   return store;
 }
 

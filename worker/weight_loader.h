@@ -1,8 +1,8 @@
-// LoadWeights: from a GGUF file to the worker's packed segments.
+// LoadWeights: from a GGUF file to the worker's packed weights.
 //
 // Only the tensors of the worker's own ops are read. They are packed by all threads of the pool,
-// slice by slice; a segment that already holds the same weights (same file, ops, layout) is used as
-// it is.
+// slice by slice; memory that already holds the same weights (same file, ops, layout), a segment or
+// what the worker loaded before, is used as it is.
 #ifndef DOVETAIL_WORKER_WEIGHT_LOADER_H_
 #define DOVETAIL_WORKER_WEIGHT_LOADER_H_
 
@@ -21,17 +21,18 @@ namespace dovetail::worker {
 
 struct LoadOptions {
   std::string worker;        // whose share of the plan
-  std::string weights_path;  // of the segments
+  std::string weights_path;  // of the segments; empty: memory of this process
   std::string kv_path;
   const kernels::KernelTable* kernels = nullptr;
   // Called after each slice with bytes of the file done and in all; false stops with kCancelled.
   std::function<bool(uint64_t done, uint64_t total)> progress;
 };
 
-// kFailedPrecondition: the file is another one than the plan was made for.
-absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(const transport::WorkerPlan& plan,
-                                                         const LoadOptions& options,
-                                                         ThreadPool* pool);
+// kFailedPrecondition: the file is another one than the plan was made for. `previous` is what was
+// loaded before, if anything.
+absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(
+    const transport::WorkerPlan& plan, const LoadOptions& options, ThreadPool* pool,
+    std::unique_ptr<WeightStore> previous = nullptr);
 
 }  // namespace dovetail::worker
 

@@ -1,4 +1,4 @@
-// WeightStore: the weights and the KV cache of a loaded plan, in segments that outlive the worker.
+// WeightStore: the weights and the KV cache of a loaded plan.
 //
 // Made by LoadWeights (weight_loader.h). Constant but for the KV cache, which the layers write
 // through their views. Pointers stay valid as long as the store.
@@ -14,8 +14,8 @@
 #include "kernels/ops.h"
 #include "model/memory_plan.h"
 #include "model/model_config.h"
-#include "transport/shared_segment.h"
 #include "worker/layers/linear.h"
+#include "worker/memory.h"
 
 namespace dovetail::worker {
 
@@ -23,9 +23,9 @@ struct WeightStore {
   model::ModelConfig config;
   std::vector<Op> ops;                   // owned, in route order
   std::vector<model::WeightSlot> slots;  // of these ops
-  std::unique_ptr<transport::SharedSegment> weights;
-  std::unique_ptr<transport::SharedSegment> kv;  // null without attention
-  bool reattached = false;  // the weights were complete: nothing was read from the file
+  std::unique_ptr<Memory> weights;
+  std::unique_ptr<Memory> kv;  // null without attention
+  bool reattached = false;     // the weights were complete: nothing was read from the file
 
   // The weight with `role` of `op`, which must be owned.
   Linear LinearOf(const Op& op, model::WeightRole role) const;

@@ -21,6 +21,7 @@ struct DeviceInfo {
   DeviceKind kind = DeviceKind::kCpu;
   int64_t memory_bytes = 0;   // what is free, or what was configured
   int64_t reserve_bytes = 0;  // of it, what stays free
+  int64_t held_bytes = 0;     // of it, what a worker holds in memory of its own
   int num_threads = 1;        // of a CPU worker
   PackedLayout layout = PackedLayout::kP16;
   std::vector<WeightType> weight_types;  // that its kernels compute with

@@ -44,6 +44,8 @@ namespace {
 #include "kernels/cpu/matmul_quant.inl.h"
 #include "kernels/cpu/matmul_tile.inl.h"
 //
+#include "kernels/cpu/matmul_few.inl.h"
+//
 #include "kernels/cpu/table.inl.h"
 
 }  // namespace

@@ -6,9 +6,9 @@
 // token (decode) and hundreds (prefill) run the same code, so they trivially give the same bits.
 // Sums: kernels/ref/matmul.cc.
 
-constexpr int kTokenGroup = 64;       // tokens whose sums (4 KiB) and activations stay close
-constexpr int kPrefetchAhead = 2048;  // bytes; 0 and 4096 were measured 5 to 9 % slower
-constexpr int kBlocksPerPrep = 32;    // small blocks whose activation sums are prepared together
+constexpr int kTokenGroup = 64;  // tokens whose sums (4 KiB) and activations stay close
+constexpr int kPrefetchAhead = 8192;
+constexpr int kBlocksPerPrep = 32;  // small blocks whose activation sums are prepared together
 
 struct TokenGroup {
   int64_t first;
@@ -40,7 +40,7 @@ static inline void StoreSums(const MatmulArgs& args, int64_t first, int count, c
 // later.
 template <int kBytes>
 static inline void Prefetch(const uint8_t* p) {
-  for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(p + kPrefetchAhead + i, 0, 3);
+  DT_UNROLL for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(p + kPrefetchAhead + i, 0, 2);
 }
 
 // --- blocks of 32 (NVFP4: 16): one or two fmas per block
@@ -198,7 +198,7 @@ static inline void AddAllChunks(const MatmulArgs& args, const uint8_t* panel_blo
 // What the sum of the activations of a sub-block is multiplied with: its minimum, or its scale
 // times minus the offset.
 template <typename Format>
-static inline I SumFactor(const uint8_t* panel_block, int sub_block) {
+[[gnu::always_inline]] static inline I SumFactor(const uint8_t* panel_block, int sub_block) {
   if constexpr (Format::kHasMin) {
     static_assert(Format::kOffset == 0);
     return Format::Min(panel_block, sub_block);
@@ -207,34 +207,46 @@ static inline I SumFactor(const uint8_t* panel_block, int sub_block) {
   }
 }
 
-// Pair i of int16 factors per row for the activation sums of elements 32 i.. and 32 i + 16...
+// The factors of two neighbouring sub-blocks as a pair of int16 per row, and the sums of their
+// activations likewise: their products are added two at a time.
 template <typename Format>
-static inline void LoadSumFactors(const uint8_t* panel_block, I* pairs) {
-  constexpr int kSubs = 32 / Format::kSubBlock;
-  for (int i = 0; i < 8; ++i) {
-    const I low = SumFactor<Format>(panel_block, kSubs * i);
-    I high = low;
-    if constexpr (kSubs == 2) high = SumFactor<Format>(panel_block, 2 * i + 1);
-    pairs[i] = AddI(AndI(low, SetI1(0xffff)), ShiftLeftI<16>(high));
-  }
+constexpr int kSumPairs = Format::kHasMin || Format::kOffset != 0 ? 128 / Format::kSubBlock : 0;
+
+template <typename Format>
+[[gnu::always_inline]] static inline I SumPairs(const uint8_t* panel_block, int pair) {
+  const I low = SumFactor<Format>(panel_block, 2 * pair);
+  const I high = SumFactor<Format>(panel_block, 2 * pair + 1);
+  return AddI(AndI(low, SetI1(0xffff)), ShiftLeftI<16>(high));
+}
+// `sums`: those of a block's sub-blocks (SumsOfSubBlocks).
+static inline I SumsOfPair(const int16_t* sums, int pair) {
+  return BroadcastDword(sums + 2 * pair);
+}
+
+// The sums of the activations of each sub-block; `room` is for those that are not stored.
+template <typename Format>
+[[gnu::always_inline]] static inline const int16_t* SumsOfSubBlocks(const int16_t* bsum,
+                                                                    int16_t (&room)[8]) {
+  if constexpr (kSumPairs<Format> != 4) return bsum;
+  StorePairSums(room, bsum);
+  return room;
 }
 
 template <typename Format>
 static inline void FinishBlock256(const MatmulArgs& args, const uint8_t* panel_block, int64_t block,
                                   const IntegerSums& sums, TokenGroup* group) {
-  constexpr bool kNeedsSums = Format::kHasMin || Format::kOffset != 0;
-  I pairs[8];
-  if constexpr (kNeedsSums) LoadSumFactors<Format>(panel_block, pairs);
+  I pairs[kSumPairs<Format> + 1];
+  for (int i = 0; i < kSumPairs<Format>; ++i) pairs[i] = SumPairs<Format>(panel_block, i);
   const F d = Format::D(panel_block);
   const int16_t* bsum = args.x.bsum + group->first * args.x.bsum_stride + 16 * block;
   const float* dx = args.x.d + group->first * args.x.d_stride + block;
   for (int t = 0; t < group->count; ++t) {
+    alignas(16) int16_t room[8];
+    const int16_t* of_subs = SumsOfSubBlocks<Format>(bsum, room);
     I product = LoadI(sums.sum + 16 * t);
     I weighted = Format::kHasMin ? ZeroI() : product;
-    if constexpr (kNeedsSums) {
-      for (int i = 0; i < 8; ++i) {
-        weighted = DotI16(weighted, pairs[i], BroadcastDword(bsum + 2 * i));
-      }
+    for (int i = 0; i < kSumPairs<Format>; ++i) {
+      weighted = DotI16(weighted, pairs[i], SumsOfPair(of_subs, i));
     }
     if constexpr (!Format::kHasMin) product = weighted;
     const F scale = Set1(*dx);

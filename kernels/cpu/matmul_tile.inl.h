@@ -90,10 +90,10 @@ static constexpr int ExactChunks() {
   return 0;
 }
 
-static inline F AddScaled(F sum, I dot, const int32_t* scale) {
+[[gnu::always_inline]] static inline F AddScaled(F sum, I dot, const int32_t* scale) {
   return Fma(ToFloat(dot), FloatOf(LoadI(scale)), sum);
 }
-static inline I AddScaled(I sum, I dot, const int32_t* scale) {
+[[gnu::always_inline]] static inline I AddScaled(I sum, I dot, const int32_t* scale) {
   return AddI(sum, MulI(dot, LoadI(scale)));
 }
 static inline void SetZero(F* v) { *v = Zero(); }
@@ -145,11 +145,6 @@ template <int kMaxWeight, int kSubBlock, int kExactChunks, int kTokens>
   }
 }
 
-// Pairs of int16 per row and token whose products FinishTile adds up: a sub-block's factor
-// (SumFactor) and the sum of its activations, for two sub-blocks.
-template <typename Format>
-constexpr int kSumPairs = Format::kHasMin || Format::kOffset != 0 ? 128 / Format::kSubBlock : 0;
-
 // What FinishBlock256 does, for kTokens tokens of which `first` is the first.
 template <typename Format, int kTokens>
 static inline void FinishTile(const MatmulArgs& args, const TileImage& image, int64_t block,
@@ -162,18 +157,15 @@ static inline void FinishTile(const MatmulArgs& args, const TileImage& image, in
   }
   for (int t = 0; t < kTokens; ++t) {
     const int16_t* bsum = args.x.bsum + (first + t) * args.x.bsum_stride + 16 * block;
-    alignas(16) int16_t sums_of_32[8];
-    if constexpr (kPairs == 4) {
-      StorePairSums(sums_of_32, bsum);
-      bsum = sums_of_32;
-    }
+    alignas(16) int16_t room[8];
+    bsum = SumsOfSubBlocks<Format>(bsum, room);
     const F scale = Set1(args.x.d[(first + t) * args.x.d_stride + block]);
     I weighted[kTilePanels];
     DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
       weighted[p] = Format::kHasMin ? ZeroI() : LoadI(products[t][p]);
     }
     DT_UNROLL for (int i = 0; i < kPairs; ++i) {
-      const I two = BroadcastDword(bsum + 2 * i);
+      const I two = SumsOfPair(bsum, i);
       DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
         weighted[p] = DotI16(weighted[p], two, pairs[i][p]);
       }
@@ -206,9 +198,7 @@ static inline void FillImage256(const uint8_t* panel_block, int p, TileImage* im
     StoreI(image->scale[s][p], ExactChunks<Format>() > 0 ? BitsOf(ToFloat(scale)) : scale);
   }
   for (int i = 0; i < kSumPairs<Format>; ++i) {
-    const I low = SumFactor<Format>(panel_block, 2 * i);
-    const I high = SumFactor<Format>(panel_block, 2 * i + 1);
-    StoreI(image->pairs[i][p], AddI(AndI(low, SetI1(0xffff)), ShiftLeftI<16>(high)));
+    StoreI(image->pairs[i][p], SumPairs<Format>(panel_block, i));
   }
   Store(image->d[0][p], Format::D(panel_block));
   if constexpr (Format::kHasMin) {
@@ -372,12 +362,4 @@ static void TileMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
       }
     }
   }
-}
-
-template <typename Format>
-static void AnyMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
-  if constexpr (TilesPay(Format::kBlock, Format::kMaxWeight)) {
-    if (args.rows >= kTileMinRows) return TileMatmul<Format>(args, begin, end);
-  }
-  QuantMatmul<Format>(args, begin, end);
 }

@@ -16,7 +16,7 @@ using B = I;  // 64 bytes: lanes 0..7 in a, 8..15 in b
 constexpr int kBlocksPerStep = 1;
 constexpr int kTileTokens = 2;
 constexpr int kTilePanels = 1;
-constexpr int kTileMinRows = 2;
+constexpr int kFewRows = 1;
 // With fewer pair sums in an int16 the tiles were measured up to 15 % slower than single tokens.
 static constexpr bool TilesPay(int block, int max_weight) {
   return block == 256 && max_weight <= 15;
@@ -294,7 +294,7 @@ static inline B Gather(const int8_t* table, I index) {
 // Sums of two products in int16. They stay below 2^15: |activation| <= 127, and a weight is
 // unsigned and at most 63, or signed and at most 128.
 template <int kMaxWeight>
-static inline __m256i PairProducts(__m256i w, __m256i x) {
+[[gnu::always_inline]] static inline __m256i PairProducts(__m256i w, __m256i x) {
   if constexpr (kMaxWeight > 127) {
     return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
   } else {
@@ -302,7 +302,7 @@ static inline __m256i PairProducts(__m256i w, __m256i x) {
   }
 }
 template <int kMaxWeight, int kGroups>
-static inline I DotGroups(const B* w, const int8_t* activations, I init) {
+[[gnu::always_inline]] static inline I DotGroups(const B* w, const int8_t* activations, I init) {
   // So many pair sums fit an int16 before they must be widened.
   constexpr int kFit = 32767 / (2 * 127 * (kMaxWeight > 127 ? 128 : kMaxWeight));
   constexpr int kChain = kFit < kGroups ? kFit : kGroups;
@@ -324,7 +324,7 @@ static inline I DotGroups(const B* w, const int8_t* activations, I init) {
 
 // Nothing; but sums through it are made one after another, where GCC would else begin more products
 // than there are registers, to add them up as a tree.
-static inline void KeepOrder(I* v) { asm("" : "+x"(v->a), "+x"(v->b)); }
+[[gnu::always_inline]] static inline void KeepOrder(I* v) { asm("" : "+x"(v->a), "+x"(v->b)); }
 
 // By how many pair sums fit.
 template <int kMaxWeight>
@@ -332,8 +332,9 @@ static constexpr int DotClass() {
   return kMaxWeight <= 15 ? 15 : kMaxWeight <= 31 ? 31 : kMaxWeight <= 127 ? kMaxWeight : 255;
 }
 template <int kMaxWeight, int kGroups, int kTokens>
-static inline void TileDots(const uint8_t (*w)[kTilePanels][64], const int8_t* activations,
-                            int64_t stride, I (*dot)[kTilePanels]) {
+[[gnu::always_inline]] static inline void TileDots(const uint8_t (*w)[kTilePanels][64],
+                                                   const int8_t* activations, int64_t stride,
+                                                   I (*dot)[kTilePanels]) {
   constexpr int kFit = 32767 / (2 * 127 * (kMaxWeight > 127 ? 128 : kMaxWeight));
   constexpr int kChain = kFit < kGroups ? kFit : kGroups;
   static_assert(kGroups % kChain == 0 && kTilePanels == 1);

@@ -14,7 +14,7 @@ using B = __m512i;  // 64 bytes: 16 lanes x 4 consecutive k
 constexpr int kBlocksPerStep = 2;  // 32-k chunks of weights held in registers
 constexpr int kTileTokens = 6;     // products of several rows: activation rows per tile
 constexpr int kTilePanels = 2;     //   and panels
-constexpr int kTileMinRows = 4;    //   for fewer rows it is not worth it
+constexpr int kFewRows = 3;        // products of so few rows have code of their own
 static constexpr bool TilesPay(int /*block*/, int /*max_weight*/) { return true; }
 constexpr int kFloatTokens = 4;   // matmul with float weights: activation rows per tile
 constexpr int kFloatRows = 2;     //   and weight rows
@@ -213,7 +213,7 @@ static inline B Gather(const int8_t* table, I index) {
 // init + the dot products of kGroups x 4 weights (bytes of at most kMaxWeight) with as many
 // activations, one row per lane.
 template <int kMaxWeight, int kGroups>
-static inline I DotGroups(const B* w, const int8_t* activations, I init) {
+[[gnu::always_inline]] static inline I DotGroups(const B* w, const int8_t* activations, I init) {
   for (int g = 0; g < kGroups; ++g) {
     init = _mm512_dpbusd_epi32(init, w[g], BroadcastDword(activations + 4 * g));
   }
@@ -228,8 +228,9 @@ static constexpr int DotClass() {
 // dot[t][p] += the dot products of kGroups x 4 weights of panel p with as many activations of token
 // t; those of the next token are `stride` bytes further.
 template <int kMaxWeight, int kGroups, int kTokens>
-static inline void TileDots(const uint8_t (*w)[kTilePanels][64], const int8_t* activations,
-                            int64_t stride, I (*dot)[kTilePanels]) {
+[[gnu::always_inline]] static inline void TileDots(const uint8_t (*w)[kTilePanels][64],
+                                                   const int8_t* activations, int64_t stride,
+                                                   I (*dot)[kTilePanels]) {
   DT_UNROLL for (int g = 0; g < kGroups; ++g) {
     B weights[kTilePanels];
     DT_UNROLL for (int p = 0; p < kTilePanels; ++p) weights[p] = LoadB(w[g][p]);

@@ -150,6 +150,30 @@ TEST_F(WeightLoaderTest, FindsItsSegmentsAgain) {
   EXPECT_FALSE(other->reattached);
 }
 
+TEST_F(WeightLoaderTest, KeepsWhatIsItsOwn) {
+  options_.weights_path = options_.kv_path = "";
+  ASSERT_OK_AND_ASSIGN(auto store, LoadWeights(plan_, options_, &pool_));
+  EXPECT_FALSE(store->reattached);
+  const uint8_t* const weights = store->weights->data();
+  done_ = 0;
+  ASSERT_OK_AND_ASSIGN(store, LoadWeights(plan_, options_, &pool_, std::move(store)));
+  EXPECT_TRUE(store->reattached);
+  EXPECT_EQ(store->weights->data(), weights);
+  EXPECT_EQ(done_, 0u) << "nothing is read again";
+  // Another share needs other weights.
+  std::swap(plan_.route[0].worker, plan_.route[1].worker);
+  ASSERT_OK_AND_ASSIGN(store, LoadWeights(plan_, options_, &pool_, std::move(store)));
+  EXPECT_FALSE(store->reattached);
+  EXPECT_EQ(done_, total_);
+}
+
+TEST_F(WeightLoaderTest, WhatIsNotCompleteIsNotKept) {
+  options_.weights_path = options_.kv_path = "";
+  ASSERT_OK_AND_ASSIGN(auto half, Memory::Open("", 1, 4096));
+  ASSERT_OK_AND_ASSIGN(const auto again, Memory::Open("", 1, 4096, std::move(half)));
+  EXPECT_FALSE(again->was_complete());
+}
+
 TEST_F(WeightLoaderTest, AnotherLayoutIsAnotherSegment) {
   ASSERT_OK(LoadWeights(plan_, options_, &pool_));
   options_.kernels = kernels::FindTable(kernels::Isa::kScalar);

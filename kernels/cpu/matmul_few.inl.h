@@ -1,0 +1,158 @@
+// Products of quantised weights in P16 with one to kFewRows rows of int8 activations.
+// Included once, inside the instruction set's namespace, after matmul_tile.inl.h.
+//
+// Such a product must not be slower than memory, so weights go through registers once and all sums
+// stay in registers. What is computed, and in which order, is that of matmul_quant.inl.h.
+
+// dot[t] += the products of one sub-block. A single token's are two sums, so that they wait for
+// each other half as long.
+template <int kMaxWeight, int kGroups, int kTokens>
+[[gnu::always_inline]] static inline void FewDots(const B* w, const int8_t* q, int64_t q_stride,
+                                                  I* dot) {
+  if constexpr (kTokens == 1 && kGroups >= 4) {
+    constexpr int kHalf = kGroups / 2;
+    const I other = DotGroups<kMaxWeight, kHalf>(w + kHalf, q + 4 * kHalf, ZeroI());
+    dot[0] = AddI(DotGroups<kMaxWeight, kHalf>(w, q, dot[0]), other);
+  } else {
+    DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+      dot[t] = DotGroups<kMaxWeight, kGroups>(w, q + t * q_stride, dot[t]);
+    }
+  }
+}
+
+// --- blocks of 256
+
+template <typename Format, int kChunk, int kTokens>
+[[gnu::always_inline]] static inline void FewChunk(const uint8_t* panel_block, const int8_t* q,
+                                                   int64_t q_stride, I* sum) {
+  constexpr int kSubs = 32 / Format::kSubBlock, kGroups = 8 / kSubs;
+  B w[8];
+  Format::template Unpack<kChunk>(panel_block, w);
+  DT_UNROLL for (int s = 0; s < kSubs; ++s) {
+    I dot[kTokens];
+    DT_UNROLL for (I& d : dot) d = ZeroI();
+    FewDots<Format::kMaxWeight, kGroups, kTokens>(
+        w + kGroups * s, q + 32 * kChunk + Format::kSubBlock * s, q_stride, dot);
+    const I scale = Format::Scale(panel_block, kChunk * kSubs + s);
+    DT_UNROLL for (int t = 0; t < kTokens; ++t) sum[t] = AddI(sum[t], MulI(dot[t], scale));
+  }
+}
+
+template <typename Format, int kTokens>
+[[gnu::always_inline]] static inline void FewBlock256(const MatmulArgs& args,
+                                                      const uint8_t* panel_block, int64_t block,
+                                                      F* sums) {
+  Prefetch<Format::P16::kBytes>(panel_block);
+  const int64_t q_stride = args.x.q_stride;
+  const int8_t* q = args.x.q + 256 * block;
+  I product[kTokens], weighted[kTokens];
+  DT_UNROLL for (int t = 0; t < kTokens; ++t) product[t] = weighted[t] = ZeroI();
+  ForFour([&](auto half) {
+    constexpr int kChunk = 2 * decltype(half)::kValue;
+    FewChunk<Format, kChunk, kTokens>(panel_block, q, q_stride, product);
+    FewChunk<Format, kChunk + 1, kTokens>(panel_block, q, q_stride, product);
+  });
+  alignas(16) int16_t room[kTokens][8];
+  const int16_t* sums_of_subs[kTokens];
+  DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+    sums_of_subs[t] =
+        SumsOfSubBlocks<Format>(args.x.bsum + t * args.x.bsum_stride + 16 * block, room[t]);
+  }
+  DT_UNROLL for (int i = 0; i < kSumPairs<Format>; ++i) {
+    const I pairs = SumPairs<Format>(panel_block, i);
+    DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+      weighted[t] = DotI16(weighted[t], pairs, SumsOfPair(sums_of_subs[t], i));
+    }
+  }
+  const F d = Format::D(panel_block);
+  DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+    const F scale = Set1(args.x.d[t * args.x.d_stride + block]);
+    if constexpr (!Format::kHasMin) product[t] = AddI(product[t], weighted[t]);
+    sums[t] = Fma(ToFloat(product[t]), Mul(d, scale), sums[t]);
+    if constexpr (Format::kHasMin) {
+      const F min = Mul(LoadHalves(panel_block + Format::P16::kMin), Set1(Format::kMinSign));
+      sums[t] = Fma(ToFloat(weighted[t]), Mul(min, scale), sums[t]);
+    }
+  }
+}
+
+// --- blocks of 32 (NVFP4: 16)
+
+template <typename Format, int kTokens>
+[[gnu::always_inline]] static inline void FewSmallBlock(const MatmulArgs& args,
+                                                        const uint8_t* panel_block, int64_t block,
+                                                        const BlockSums& prepared, int prep,
+                                                        F* sums) {
+  constexpr int kGroups = Format::kBlock / 4;
+  Prefetch<Format::P16::kBytes>(panel_block);
+  B w[kGroups];
+  Format::template Unpack<0>(panel_block, w);
+  I dot[kTokens];
+  DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+    dot[t] = Format::kOffset == 0 ? ZeroI()
+                                  : BroadcastDword(prepared.correction + t * kBlocksPerPrep + prep);
+  }
+  FewDots<Format::kMaxWeight, kGroups, kTokens>(w, args.x.q + Format::kBlock * block,
+                                                args.x.q_stride, dot);
+  const F d = Format::D(panel_block);
+  DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+    const F scale = Set1(args.x.d[t * args.x.d_stride + block]);
+    sums[t] = Fma(ToFloat(dot[t]), Mul(d, scale), sums[t]);
+    if constexpr (Format::kHasMin) {
+      const F min = Mul(LoadHalves(panel_block + Format::P16::kMin), scale);
+      sums[t] = Fma(Set1(Format::kMinSign * prepared.sum[t * kBlocksPerPrep + prep]), min, sums[t]);
+    }
+  }
+}
+
+// --- all panels of a slice
+
+template <typename Format, int kTokens>
+[[gnu::always_inline]] static inline void FewPanel(const MatmulArgs& args, const uint8_t* panel,
+                                                   F* sums) {
+  const int64_t num_blocks = args.k / Format::kBlock;
+  if constexpr (Format::kBlock > 32) {
+    for (int64_t block = 0; block < num_blocks; ++block, panel += Format::P16::kBytes) {
+      FewBlock256<Format, kTokens>(args, panel, block, sums);
+    }
+  } else {
+    BlockSums prepared;
+    for (int64_t first = 0; first < num_blocks; first += kBlocksPerPrep) {
+      const int64_t left = num_blocks - first;
+      const int count = static_cast<int>(left < kBlocksPerPrep ? left : kBlocksPerPrep);
+      PrepareSums<Format>(args, 0, kTokens, first, count, &prepared);
+      for (int i = 0; i < count; ++i, panel += Format::P16::kBytes) {
+        FewSmallBlock<Format, kTokens>(args, panel, first + i, prepared, i, sums);
+      }
+    }
+  }
+}
+
+template <typename Format, int kTokens>
+static void FewMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
+  const int64_t panel_bytes = args.k / Format::kBlock * Format::P16::kBytes;
+  for (int64_t panel = begin; panel < end; ++panel) {
+    F sums[kTokens];
+    DT_UNROLL for (F& sum : sums) sum = Zero();
+    FewPanel<Format, kTokens>(args, args.w + panel * panel_bytes, sums);
+    alignas(64) float stored[kTokens][16];
+    DT_UNROLL for (int t = 0; t < kTokens; ++t) Store(stored[t], sums[t]);
+    StoreSums(args, 0, kTokens, stored[0], 16, panel);
+  }
+}
+
+template <typename Format>
+static void AnyMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
+  if (args.rows == 1) return FewMatmul<Format, 1>(args, begin, end);
+  if constexpr (kFewRows >= 2) {
+    if (args.rows == 2) return FewMatmul<Format, 2>(args, begin, end);
+  }
+  if constexpr (kFewRows >= 3) {
+    if (args.rows == 3) return FewMatmul<Format, 3>(args, begin, end);
+  }
+  if constexpr (TilesPay(Format::kBlock, Format::kMaxWeight)) {
+    return TileMatmul<Format>(args, begin, end);
+  } else {
+    QuantMatmul<Format>(args, begin, end);
+  }
+}

@@ -1,0 +1,70 @@
+#include "worker/memory.h"
+
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "base/huge_pages.h"
+#include "base/status_macros.h"
+
+namespace dovetail::worker {
+
+absl::StatusOr<MemoryKind> ParseMemoryKind(absl::string_view text) {
+  if (text == "auto") return MemoryKind::kAuto;
+  if (text == "shared") return MemoryKind::kShared;
+  if (text == "private") return MemoryKind::kPrivate;
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", text, "\" is none of auto, shared and private"));
+}
+
+MemoryKind ChooseMemoryKind(MemoryKind kind, const std::string& run_dir) {
+  if (kind != MemoryKind::kAuto) return kind;
+  return HasSharedHugePages(run_dir) || !HasPrivateHugePages() ? MemoryKind::kShared
+                                                               : MemoryKind::kPrivate;
+}
+
+absl::StatusOr<std::unique_ptr<Memory>> Memory::Open(const std::string& path, uint64_t key,
+                                                     uint64_t bytes,
+                                                     std::unique_ptr<Memory> previous) {
+  if (path.empty() && previous != nullptr && previous->segment_ == nullptr && previous->complete_ &&
+      previous->key_ == key && previous->bytes_ == bytes) {
+    previous->was_complete_ = true;
+    return previous;
+  }
+  previous.reset();
+  auto memory = absl::WrapUnique(new Memory());
+  memory->key_ = key;
+  memory->bytes_ = bytes;
+  if (path.empty()) {
+    DT_ASSIGN_OR_RETURN(memory->map_, MemoryMap::MapHuge(bytes));
+    return memory;
+  }
+  DT_ASSIGN_OR_RETURN(memory->segment_, transport::SharedSegment::OpenOrCreate(path, key, bytes));
+  memory->complete_ = memory->was_complete_ = memory->segment_->was_complete();
+  return memory;
+}
+
+uint8_t* Memory::data() const { return segment_ != nullptr ? segment_->data() : map_.data(); }
+
+void Memory::MarkComplete() {
+  if (segment_ != nullptr) segment_->MarkComplete();
+  complete_ = true;
+}
+
+int64_t PrivateBytes() {
+  const std::string status = ReadFile("/proc/self/status", 1 << 20).value_or(std::string());
+  for (absl::string_view line : absl::StrSplit(status, '\n')) {
+    int64_t kilobytes = 0;
+    if (absl::ConsumePrefix(&line, "RssAnon:") && absl::ConsumeSuffix(&line, "kB") &&
+        absl::SimpleAtoi(absl::StripAsciiWhitespace(line), &kilobytes)) {
+      return kilobytes * 1024;
+    }
+  }
+  return 0;
+}
+
+}  // namespace dovetail::worker
