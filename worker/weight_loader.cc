@@ -22,6 +22,7 @@ constexpr int kSegmentVersion = 3;
 
 // File bytes between two progress reports; the pool packs that much in one phase.
 constexpr int64_t kSliceBytes = int64_t{16} << 20;
+constexpr int64_t kReadAheadBytes = 2 * kSliceBytes;
 
 uint64_t Hash(const std::string& text) { return XXH3_64bits(text.data(), text.size()); }
 
@@ -54,7 +55,14 @@ class Packer {
   }
 
   absl::Status PackAll() {
-    for (const model::WeightSlot& slot : store_->slots) DT_RETURN_IF_ERROR(PackSlot(slot));
+    for (size_t i = 0; i < store_->slots.size(); ++i) {
+      // The beginning of the next one is read while the end of this one is packed.
+      if (i + 1 < store_->slots.size()) {
+        const model::WeightSlot& next = store_->slots[i + 1];
+        ReadAhead(next, SourceOf(next, *file_.FindTensor(next.spec.tensor), 0));
+      }
+      DT_RETURN_IF_ERROR(PackSlot(store_->slots[i]));
+    }
     return absl::OkStatus();
   }
 
@@ -86,6 +94,14 @@ class Packer {
     const int64_t stride = spec.tensor_stride > 0 ? spec.tensor_stride : spec.stored_rows();
     return file_.Data(tensor).data() + ((spec.first_expert + i) * stride + spec.tensor_first) *
                                            StoredBytes(tensor.type, spec.stored_cols());
+  }
+
+  // What is packed next, from `src` in the slot's tensor on: page faults alone keep too little in
+  // flight to use a disk's speed.
+  void ReadAhead(const model::WeightSlot& slot, const uint8_t* src) const {
+    const model::GgufTensor& tensor = *file_.FindTensor(slot.spec.tensor);
+    const int64_t begin = src - file_.Data(tensor).data();
+    file_.ReadAhead(tensor, begin, begin + kReadAheadBytes);
   }
 
   // Threads share the heads.
@@ -127,6 +143,7 @@ class Packer {
     const int64_t units_per_slice = std::max<int64_t>(1, kSliceBytes / unit_bytes);
     for (int64_t first = 0; first < units; first += units_per_slice) {
       const int64_t count = std::min(units_per_slice, units - first);
+      ReadAhead(slot, src + first * unit_bytes);
       pool_->Run([&](int idx, int n) {
         const Range part = Slice(count, idx, n);
         const int64_t begin = (first + part.begin) * kPanelRows;

@@ -1,5 +1,7 @@
 #include "model/gguf/gguf_file.h"
 
+#include <algorithm>
+
 #include <unordered_map>
 #include <utility>
 
@@ -193,6 +195,12 @@ absl::Span<const uint8_t> GgufFile::Data(const GgufTensor& tensor) const {
 void GgufFile::DropPages(const GgufTensor& tensor) const {
   impl_->maps[tensor.shard]->DropPages(tensor.offset,
                                        tensor.offset + static_cast<uint64_t>(tensor.bytes));
+}
+
+void GgufFile::ReadAhead(const GgufTensor& tensor, int64_t begin, int64_t end) const {
+  impl_->maps[tensor.shard]->ReadAhead(
+      tensor.offset + static_cast<uint64_t>(begin),
+      tensor.offset + static_cast<uint64_t>(std::min<int64_t>(end, tensor.bytes)));
 }
 
 }  // namespace dovetail::model

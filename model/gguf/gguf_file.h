@@ -104,6 +104,8 @@ class GgufFile {
 
   // Tells the kernel that these bytes will not be read again (after packing).
   void DropPages(const GgufTensor& tensor) const;
+  // Asks for bytes [begin, end) of the tensor (clipped to it) to be read in the background.
+  void ReadAhead(const GgufTensor& tensor, int64_t begin, int64_t end) const;
 
   // A stable identity of the model's content as far as headers tell: xxh3 over all shards' header
   // bytes and file sizes. Used to recognise a segment that was packed from the same file.

@@ -56,4 +56,12 @@ void MappedFile::DropPages(uint64_t begin, uint64_t end) const {
   (void)::madvise(const_cast<uint8_t*>(data_) + begin, end - begin, MADV_DONTNEED);
 }
 
+void MappedFile::ReadAhead(uint64_t begin, uint64_t end) const {
+  const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  end = std::min<uint64_t>(end, size_);
+  begin = begin / page * page;
+  if (begin >= end) return;
+  (void)::madvise(const_cast<uint8_t*>(data_) + begin, end - begin, MADV_WILLNEED);
+}
+
 }  // namespace dovetail::model

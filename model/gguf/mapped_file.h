@@ -27,6 +27,8 @@ class MappedFile {
 
   // Gives the pages that hold bytes [begin, end) back; reading them again is allowed, and slow.
   void DropPages(uint64_t begin, uint64_t end) const;
+  // Asks for bytes [begin, end) (clipped) to be read in the background.
+  void ReadAhead(uint64_t begin, uint64_t end) const;
 
  private:
   MappedFile(const uint8_t* data, size_t size) : data_(data), size_(size) {}
