@@ -11,10 +11,13 @@
 namespace dovetail {
 namespace {
 
-// The shortest text that gives the same number: 0.25 and not 0.250000.
+// The shortest text that gives the same number: 0.25 and not 0.250000; counts without an exponent.
 std::string Number(double value) {
   if (std::isnan(value)) return "NaN";
   if (std::isinf(value)) return value > 0 ? "+Inf" : "-Inf";
+  if (std::abs(value) < 1e15 && value == std::floor(value)) {
+    return absl::StrCat(static_cast<int64_t>(value));
+  }
   for (int digits = 6; digits < 17; ++digits) {
     std::string text = absl::StrFormat("%.*g", digits, value);
     if (std::strtod(text.c_str(), nullptr) == value) return text;
@@ -75,12 +78,6 @@ void MetricsText::Single(absl::string_view name, absl::string_view type, absl::s
                          double value) {
   Family(name, type, help);
   Sample({}, value);
-}
-
-void MetricsText::Single(absl::string_view name, absl::string_view help,
-                         const Histogram& histogram) {
-  Family(name, "histogram", help);
-  Sample({}, histogram);
 }
 
 void MetricsText::Line(absl::string_view suffix, Labels labels, absl::string_view le,

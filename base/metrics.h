@@ -74,7 +74,6 @@ class MetricsText {
 
   // A family of one sample without labels.
   void Single(absl::string_view name, absl::string_view type, absl::string_view help, double value);
-  void Single(absl::string_view name, absl::string_view help, const Histogram& histogram);
 
   const std::string& text() const { return text_; }
 

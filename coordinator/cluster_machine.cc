@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "base/worker_name.h"
 #include "dovetail/v1/cluster.pb.h"
 #include "transport/worker_plan.h"
 
@@ -175,7 +176,7 @@ void ClusterMachine::HandleRegister(const std::shared_ptr<WorkerLink>& link,
     const bool silent = now - worker->last_seen > options_.worker_timeout * 2 / 3;
     if (member->incarnation != worker->member.incarnation && !silent) {
       link->Close(absl::AlreadyExistsError(absl::StrCat(
-          "worker ", worker->name, " is already attached (pid ", worker->member.pid, ")")));
+          "worker ", FullName(*worker), " is already attached (pid ", worker->member.pid, ")")));
       return;
     }
     LoseWorker(*worker, "a newer stream of this worker took its place");
@@ -208,7 +209,7 @@ void ClusterMachine::Attach(Worker& worker, const std::shared_ptr<WorkerLink>& l
   command.mutable_registered()->set_heartbeat_timeout_ms(
       static_cast<uint32_t>(absl::ToInt64Milliseconds(options_.worker_timeout)));
   link->Send(command);
-  LogInfo(absl::StrCat("worker ", worker.name, " attached: pid ", worker.member.pid, ", ",
+  LogInfo(absl::StrCat("worker ", FullName(worker), " attached: pid ", worker.member.pid, ", ",
                        snapshot.num_threads, " threads, ", snapshot.isa));
   if (worker.planned && !same_device) DropPlan();
   ++revision_;
@@ -261,7 +262,7 @@ void ClusterMachine::HandleFailure(Worker& worker, const v1::WorkerFailure& fail
   if (worker.phase == Phase::kLoading) {
     Fail(absl::Status(
         CodeOf(failure),
-        absl::StrCat("worker ", worker.name, " cannot load its share: ", failure.message())));
+        absl::StrCat("worker ", FullName(worker), " cannot load its share: ", failure.message())));
     return;
   }
   // Outside of an epoch, or about an exchange that was aborted, it speaks of what is over already.
@@ -271,7 +272,7 @@ void ClusterMachine::HandleFailure(Worker& worker, const v1::WorkerFailure& fail
 }
 
 void ClusterMachine::LoseWorker(Worker& worker, const std::string& reason) {
-  const std::string text = absl::StrCat("worker ", worker.name, " was lost: ", reason);
+  const std::string text = absl::StrCat("worker ", FullName(worker), " was lost: ", reason);
   worker.link->Abandon(absl::UnavailableError(text));
   worker.link = nullptr;
   const bool in_epoch = worker.phase >= Phase::kConnecting;
@@ -339,7 +340,7 @@ void ClusterMachine::SendLoad(Worker& worker) {
 
 void ClusterMachine::StartEpoch(absl::Time now) {
   const uint64_t epoch = epoch_ + 1;
-  const std::string path = options_.run_dir->ExchangePath(epoch);
+  const std::string path = options_.run_dir->ExchangePath(epoch, options_.model);
   auto exchange = transport::Exchange::Create(
       path, transport::ExchangeSpec::ForRoute(plan_->route, epoch, options_.ring_bytes));
   if (!exchange.ok()) {
@@ -367,7 +368,7 @@ void ClusterMachine::StartServing(absl::Time now) {
   }
   watch_ = std::make_shared<PipelineWatch>();
   options_.set_pipeline(MakeWatchedPipeline(*std::move(pipeline), watch_));
-  LogInfo(absl::StrCat("ready: epoch ", epoch_));
+  LogInfo(absl::StrCat(options_.model, options_.model.empty() ? "" : " ", "ready: epoch ", epoch_));
   serving_since_ = now;
   was_ready_ = true;
 }
@@ -392,7 +393,7 @@ void ClusterMachine::BreakEpoch(const absl::Status& reason) {
   if (watch != nullptr) watch->SetReason(reason);
   exchange->Abort();
   if (watch != nullptr) options_.suspend_pipeline(reason);
-  ::unlink(options_.run_dir->ExchangePath(epoch_).c_str());
+  ::unlink(options_.run_dir->ExchangePath(epoch_, options_.model).c_str());
 }
 
 void ClusterMachine::DropPlan() {
@@ -409,8 +410,9 @@ void ClusterMachine::UpdateState() {
   std::string message;
   std::vector<std::string> absent;
   for (const Worker& worker : workers_) {
-    if (worker.link == nullptr && (plan_ == nullptr || worker.planned))
+    if (worker.link == nullptr && (plan_ == nullptr || worker.planned)) {
       absent.push_back(worker.name);
+    }
   }
   if (!failure_.ok()) {
     state = ServingState::kFailed;
@@ -453,6 +455,10 @@ std::string ClusterMachine::ProgressMessage() const {
     parts.push_back(absl::StrCat(worker.name, " ", std::min<uint64_t>(percent, 100), " %"));
   }
   return absl::StrCat("loading the model: ", absl::StrJoin(parts, ", "));
+}
+
+std::string ClusterMachine::FullName(const Worker& worker) const {
+  return FullWorkerName(options_.model, worker.name);
 }
 
 }  // namespace dovetail::coordinator

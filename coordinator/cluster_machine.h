@@ -42,7 +42,8 @@ class WorkerFailure;
 namespace dovetail::coordinator {
 
 struct ClusterOptions {
-  std::vector<std::string> workers;            // names that may register
+  std::string model;                 // for messages and names of files; "" where it is the only one
+  std::vector<std::string> workers;  // names that may register
   const transport::RunDir* run_dir = nullptr;  // borrowed
   std::string model_path;                      // as workers see it
   uint64_t model_fingerprint = 0;
@@ -128,6 +129,7 @@ class ClusterMachine {
   Worker* FindByLink(const std::shared_ptr<WorkerLink>& link);
   bool AllPlanned(Phase phase) const;
   std::string ProgressMessage() const;
+  std::string FullName(const Worker& worker) const;
 
   ClusterOptions options_;
   std::vector<Worker> workers_;

@@ -21,14 +21,16 @@ namespace {
 
 using Reader = decltype(ConfigField::read);
 
-Reader Text(std::string ServeConfig::*field) {
+template <typename Owner>
+Reader Text(std::string Owner::*field) {
   return [field](const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                  Mistakes* mistakes) {
     if (auto text = ReadText(node, name, mistakes)) draft->config.*field = *text;
   };
 }
 
-Reader Int(int ServeConfig::*field, int lowest, int highest) {
+template <typename Owner>
+Reader Int(int Owner::*field, int lowest, int highest) {
   return [=](const YamlNode& node, absl::string_view name, ConfigDraft* draft, Mistakes* mistakes) {
     if (auto value = ReadInt(node, name, lowest, highest, mistakes)) {
       draft->config.*field = static_cast<int>(*value);
@@ -44,7 +46,8 @@ Reader Bool(bool ServeConfig::*field) {
 }
 
 // "30s", "1500ms", "10m"; a number alone is seconds.
-Reader Duration(absl::Duration ServeConfig::*field) {
+template <typename Owner>
+Reader Duration(absl::Duration Owner::*field) {
   return [field](const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                  Mistakes* mistakes) {
     absl::Duration duration;
@@ -208,6 +211,20 @@ void ReadApiKeys(const YamlNode& node, absl::string_view name, ConfigDraft* draf
   }
 }
 
+// A list, or the text a,b.
+void ReadAliases(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+                 Mistakes* mistakes) {
+  std::vector<std::string> aliases;
+  for (const YamlNode& item : Items(node)) {
+    if (item.kind == YamlKind::kScalar && !item.scalar.empty()) {
+      aliases.push_back(item.scalar);
+    } else {
+      mistakes->Add(item, absl::StrCat("`", name, "` must be a list of names, got ", Quoted(item)));
+    }
+  }
+  draft->config.model_aliases = std::move(aliases);
+}
+
 void ReadKvType(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                 Mistakes* mistakes) {
   if (node.kind == YamlKind::kScalar && FindKvType(node.scalar, &draft->config.kv_type)) return;
@@ -307,61 +324,75 @@ void ReadWithoutEffect(const YamlNode& node, absl::string_view name, ConfigDraft
   ReadText(node, name, mistakes);
 }
 
+void AddNames(const ConfigField& field, std::vector<absl::string_view>* names) {
+  names->push_back(field.name);
+  if (!field.alias.empty()) names->push_back(field.alias);
+}
+
 }  // namespace
 
 const std::vector<ConfigField>& ConfigFields() {
   constexpr int kMany = 1 << 30;
   static const auto* const fields = new std::vector<ConfigField>{
-      {"model", "gguf_path", Text(&ServeConfig::model)},
-      {"model_path", "", ReadWithoutEffect},
-      {"backend_type", "", ReadWithoutEffect},
-      {"model_name", "", Text(&ServeConfig::model_name)},
-      {"rules", "optimize_config_path", Text(&ServeConfig::rules)},
-      {"map", "", ReadMap},
-      {"override_tensor", "", ReadOverrides},
-      {"workers", "", ReadWorkers},
-      {"spawn_workers", "", Bool(&ServeConfig::spawn_workers)},
-      {"threads", "", Int(&ServeConfig::threads, 0, 1024)},
-      {"cpu_infer", "", ReadTotalThreads},
-      {"run_dir", "", Text(&ServeConfig::run_dir)},
-      {"memory", "", ReadMemory},
-      {"listen", "", ReadListen},
-      {"port", "", Int(&ServeConfig::port, 0, 65535)},
-      {"grpc_port", "", Int(&ServeConfig::grpc_port, 0, 65535)},
-      {"api_keys", "", ReadApiKeys},
-      {"api_keys_file", "", Text(&ServeConfig::api_keys_file)},
-      {"tls_certificate", "", Text(&ServeConfig::tls_certificate)},
-      {"tls_key", "", Text(&ServeConfig::tls_key)},
-      {"max_connections", "", Int(&ServeConfig::max_connections, 1, 1 << 20)},
-      {"context_length", "", Int(&ServeConfig::context_length, 0, kMany)},
-      {"kv_tokens", "cache_lens", Int(&ServeConfig::kv_tokens, 0, kMany)},
-      {"kv_swap_tokens", "", Int(&ServeConfig::kv_swap_tokens, 0, kMany)},
-      {"kv_type", "", ReadKvType},
-      {"max_batch_size", "", Int(&ServeConfig::max_batch_size, 1, 1024)},
-      {"chunk_size", "chunk_prefill_size", Int(&ServeConfig::chunk_size, 1, 65536)},
-      {"max_new_tokens", "", Int(&ServeConfig::max_new_tokens, 0, kMany)},
-      {"max_queue", "", Int(&ServeConfig::max_queue, 1, 1 << 20)},
-      {"max_logit_rows", "", Int(&ServeConfig::max_logit_rows, 0, 1 << 20)},
-      {"lanes", "", ReadLanes},
-      {"token_target", "", Duration(&ServeConfig::token_target)},
-      {"preemption", "", ReadPreemption},
-      {"request_timeout", "", Duration(&ServeConfig::request_timeout)},
-      {"worker_timeout", "", Duration(&ServeConfig::worker_timeout)},
-      {"recovery_timeout", "", Duration(&ServeConfig::recovery_timeout)},
-      {"drain_timeout", "", Duration(&ServeConfig::drain_timeout)},
-      {"chat_template", "", Text(&ServeConfig::chat_template)},
-      {"tool_parser", "", ReadToolParser},
-      {"reasoning_parser", "", ReadReasoningParser},
-      {"log_level", "", ReadLogLevel},
+      {"model", "gguf_path", ConfigScope::kOneModel, Text(&ModelSettings::model)},
+      {"model_path", "", ConfigScope::kAlone, ReadWithoutEffect},
+      {"backend_type", "", ConfigScope::kAlone, ReadWithoutEffect},
+      {"model_name", "", ConfigScope::kOneModel, Text(&ModelSettings::model_name)},
+      {"model_aliases", "", ConfigScope::kOneModel, ReadAliases},
+      {"rules", "optimize_config_path", ConfigScope::kOneModel, Text(&ModelSettings::rules)},
+      {"map", "", ConfigScope::kOneModel, ReadMap},
+      {"override_tensor", "", ConfigScope::kOneModel, ReadOverrides},
+      {"workers", "", ConfigScope::kModel, ReadWorkers},
+      {"spawn_workers", "", ConfigScope::kServer, Bool(&ServeConfig::spawn_workers)},
+      {"threads", "", ConfigScope::kModel, Int(&ModelSettings::threads, 0, 1024)},
+      {"cpu_infer", "", ConfigScope::kAlone, ReadTotalThreads},
+      {"run_dir", "", ConfigScope::kServer, Text(&ServeConfig::run_dir)},
+      {"memory", "", ConfigScope::kModel, ReadMemory},
+      {"listen", "", ConfigScope::kServer, ReadListen},
+      {"port", "", ConfigScope::kServer, Int(&ServeConfig::port, 0, 65535)},
+      {"grpc_port", "", ConfigScope::kServer, Int(&ServeConfig::grpc_port, 0, 65535)},
+      {"api_keys", "", ConfigScope::kServer, ReadApiKeys},
+      {"api_keys_file", "", ConfigScope::kServer, Text(&ServeConfig::api_keys_file)},
+      {"tls_certificate", "", ConfigScope::kServer, Text(&ServeConfig::tls_certificate)},
+      {"tls_key", "", ConfigScope::kServer, Text(&ServeConfig::tls_key)},
+      {"max_connections", "", ConfigScope::kServer, Int(&ServeConfig::max_connections, 1, 1 << 20)},
+      {"context_length", "", ConfigScope::kModel, Int(&ModelSettings::context_length, 0, kMany)},
+      {"kv_tokens", "cache_lens", ConfigScope::kModel, Int(&ModelSettings::kv_tokens, 0, kMany)},
+      {"kv_swap_tokens", "", ConfigScope::kModel, Int(&ModelSettings::kv_swap_tokens, 0, kMany)},
+      {"kv_type", "", ConfigScope::kModel, ReadKvType},
+      {"max_batch_size", "", ConfigScope::kModel, Int(&ModelSettings::max_batch_size, 1, 1024)},
+      {"chunk_size", "chunk_prefill_size", ConfigScope::kModel,
+       Int(&ModelSettings::chunk_size, 1, 65536)},
+      {"max_new_tokens", "", ConfigScope::kModel, Int(&ModelSettings::max_new_tokens, 0, kMany)},
+      {"max_queue", "", ConfigScope::kModel, Int(&ModelSettings::max_queue, 1, 1 << 20)},
+      {"max_logit_rows", "", ConfigScope::kModel, Int(&ModelSettings::max_logit_rows, 0, 1 << 20)},
+      {"lanes", "", ConfigScope::kModel, ReadLanes},
+      {"token_target", "", ConfigScope::kModel, Duration(&ModelSettings::token_target)},
+      {"preemption", "", ConfigScope::kModel, ReadPreemption},
+      {"request_timeout", "", ConfigScope::kServer, Duration(&ServeConfig::request_timeout)},
+      {"worker_timeout", "", ConfigScope::kModel, Duration(&ModelSettings::worker_timeout)},
+      {"recovery_timeout", "", ConfigScope::kModel, Duration(&ModelSettings::recovery_timeout)},
+      {"drain_timeout", "", ConfigScope::kServer, Duration(&ServeConfig::drain_timeout)},
+      {"chat_template", "", ConfigScope::kOneModel, Text(&ModelSettings::chat_template)},
+      {"tool_parser", "", ConfigScope::kModel, ReadToolParser},
+      {"reasoning_parser", "", ConfigScope::kModel, ReadReasoningParser},
+      {"log_level", "", ConfigScope::kServer, ReadLogLevel},
   };
   return *fields;
 }
 
 std::vector<absl::string_view> ConfigNames() {
   std::vector<absl::string_view> names;
+  for (const ConfigField& field : ConfigFields()) AddNames(field, &names);
+  return names;
+}
+
+std::vector<absl::string_view> ModelConfigNames() {
+  std::vector<absl::string_view> names;
   for (const ConfigField& field : ConfigFields()) {
-    names.push_back(field.name);
-    if (!field.alias.empty()) names.push_back(field.alias);
+    const bool of_models =
+        field.scope == ConfigScope::kModel || field.scope == ConfigScope::kOneModel;
+    if (of_models) AddNames(field, &names);
   }
   return names;
 }

@@ -20,6 +20,7 @@ struct Flag {
 constexpr Flag kFlags[] = {
     {"model", "FILE", "GGUF file, any shard of a split model, or a directory with one model"},
     {"model_name", "ID", "id of the model in the API (default: the file's name)"},
+    {"model_aliases", "IDS", "other ids that requests may use for it, with commas"},
     {"rules", "FILE", "placement rules; without them layers are split evenly over the workers"},
     {"map", "FROM=TO,...",
      "what the rules mean for one device goes to another, such as cuda:1=cuda:0 or cuda:*=cpu:0"},

@@ -7,14 +7,14 @@
 
 namespace dovetail::coordinator {
 
-absl::StatusOr<std::optional<RuleSet>> LoadConfiguredRules(const ServeConfig& config) {
-  if (config.rules.empty() && config.override_tensor.empty()) return std::nullopt;
-  DT_ASSIGN_OR_RETURN(const DeviceMap map, DeviceMap::Parse(config.map));
-  if (config.rules.empty()) {
-    DT_ASSIGN_OR_RETURN(RuleSet rules, RulesOfOverrides(config.override_tensor, map));
+absl::StatusOr<std::optional<RuleSet>> LoadConfiguredRules(const ModelSettings& settings) {
+  if (settings.rules.empty() && settings.override_tensor.empty()) return std::nullopt;
+  DT_ASSIGN_OR_RETURN(const DeviceMap map, DeviceMap::Parse(settings.map));
+  if (settings.rules.empty()) {
+    DT_ASSIGN_OR_RETURN(RuleSet rules, RulesOfOverrides(settings.override_tensor, map));
     return std::optional<RuleSet>(std::move(rules));
   }
-  DT_ASSIGN_OR_RETURN(RuleSet rules, LoadRules(config.rules, map));
+  DT_ASSIGN_OR_RETURN(RuleSet rules, LoadRules(settings.rules, map));
   return std::optional<RuleSet>(std::move(rules));
 }
 

@@ -11,7 +11,7 @@
 namespace dovetail::coordinator {
 
 // Nothing where none are configured. Errors as LoadRules and RulesOfOverrides.
-absl::StatusOr<std::optional<RuleSet>> LoadConfiguredRules(const ServeConfig& config);
+absl::StatusOr<std::optional<RuleSet>> LoadConfiguredRules(const ModelSettings& settings);
 
 }  // namespace dovetail::coordinator
 

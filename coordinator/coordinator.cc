@@ -1,40 +1,31 @@
 #include "coordinator/coordinator.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
 #include "base/cpu_topology.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/posix.h"
 #include "base/status_macros.h"
-#include "coordinator/cluster.h"
-#include "coordinator/configured_rules.h"
+#include "coordinator/budget_check.h"
 #include "coordinator/http/http_server.h"
-#include "coordinator/loaded_model.h"
-#include "coordinator/local_devices.h"
-#include "coordinator/plan_members.h"
+#include "coordinator/model_directory.h"
 #include "coordinator/request_metrics.h"
 #include "coordinator/service/admin_service.h"
 #include "coordinator/service/cluster_service.h"
 #include "coordinator/service/grpc_server.h"
 #include "coordinator/service/health_service.h"
 #include "coordinator/service/inference_service.h"
-#include "coordinator/supervisor.h"
 #include "coordinator/system_metrics.h"
-#include "model/memory_plan.h"
 #include "transport/run_dir.h"
-#include "transport/step_frame.h"
 
 // Complete types for the services that the coordinator owns.
 #include <grpcpp/impl/service_type.h>
@@ -46,9 +37,8 @@ constexpr absl::Duration kStopPoll = absl::Milliseconds(200);
 constexpr absl::Duration kListTimeout = absl::Seconds(1);
 // From the end of the last request to the end of its connection.
 constexpr absl::Duration kGrpcGrace = absl::Seconds(1);
-constexpr int kMostAutoLanes = 8;
-// Of KV blocks, until it was measured: what one core of any machine does.
-constexpr double kCopiedBytesPerSecond = 4e9;
+constexpr char kInferenceService[] = "dovetail.v1.InferenceService";
+constexpr char kAdminService[] = "dovetail.v1.AdminService";
 
 // What local workers dial when the server listens on `listen`.
 std::string DialHost(const std::string& listen) {
@@ -61,16 +51,6 @@ std::string DialHost(const std::string& listen) {
 int GrpcPort(const ServeConfig& config, bool serve_clients) {
   if (config.grpc_port != 0 || !serve_clients || config.port == 0) return config.grpc_port;
   return config.port + 1;
-}
-
-// Steps in flight with `lanes: auto`: one for each worker, and one for what lies between them.
-int MostLanes(const ServeConfig& config) {
-  return std::min<int>(kMostAutoLanes, static_cast<int>(config.workers.size()) + 1);
-}
-
-int64_t ModifiedSeconds(const std::string& path) {
-  struct stat info = {};
-  return ::stat(path.c_str(), &info) == 0 ? static_cast<int64_t>(info.st_mtime) : 0;
 }
 
 const char* StateWord(ServingState state) {
@@ -95,9 +75,7 @@ bool IsLoopback(const std::string& listen) {
   return absl::StartsWith(listen, "127.") || listen == "::1" || listen == "localhost";
 }
 
-void LogLines(absl::string_view text) {
-  for (absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) LogInfo(line);
-}
+std::string HealthNameOf(const ServedModel& model) { return absl::StrCat("model/", model.name()); }
 
 }  // namespace
 
@@ -105,17 +83,11 @@ struct Coordinator::Impl {
   ServeConfig config;
   CoordinatorOptions options;
   const absl::Time start_time = absl::Now();
-  LoadedModel model;
-  std::unique_ptr<RuleSet> rules;
-  StepShape shape;
   std::unique_ptr<transport::RunDir> run_dir;
   ApiKeys keys;
-  RequestMetrics metrics;
-  std::unique_ptr<Engine> engine;
-  std::unique_ptr<GenerationService> generation;
-  std::unique_ptr<EmbeddingService> embeddings;
+  std::vector<std::unique_ptr<ServedModel>> models;  // at least one
+  ModelDirectory directory;
   std::unique_ptr<HealthService> health;
-  std::unique_ptr<Cluster> cluster;
   std::unique_ptr<grpc::Service> cluster_service;
   std::unique_ptr<grpc::Service> inference_service;
   std::unique_ptr<grpc::Service> admin_service;
@@ -123,24 +95,31 @@ struct Coordinator::Impl {
   std::unique_ptr<HttpServer> http_server;
   int http_port = 0;
   int grpc_port = 0;
+  bool started = false;  // every model was
 
   absl::Mutex shutdown_mutex;  // held for all of Shutdown()
   bool shut_down = false;      // under shutdown_mutex
   int unfinished = 0;          // under shutdown_mutex
+  absl::Mutex progress_mutex;  // held while on_progress is called
   mutable absl::Mutex mutex;
-  std::unique_ptr<Supervisor> supervisor ABSL_GUARDED_BY(mutex);
   bool draining ABSL_GUARDED_BY(mutex) = false;
   bool ended ABSL_GUARDED_BY(mutex) = false;  // exit was asked for, or Shutdown() began
 
-  absl::Status ReadInputs();
-  PlanInputs MakePlanInputs() const;
-  void StartEngine();
-  void StartCluster();
+  absl::Status OpenModels();
+  absl::Status CheckMemory() const;
+  void StartModels();
   absl::Status StartGrpc();
   absl::Status StartHttp();
-  absl::Status StartSupervisor();
-  void OnClusterChange(const ClusterSnapshot& snapshot);
-  StatusSnapshot MakeStatus(ClusterSnapshot snapshot) const;
+  absl::Status StartWorkers();
+  AdminHooks MakeAdminHooks();
+  ServedModel& ModelOf(const ModelEntry& entry) const;
+  absl::StatusOr<Cluster*> FindCluster(const std::string& name) const;
+  absl::StatusOr<std::vector<ServedModel*>> FindAll(const std::string& name) const;
+  void OnModelChange();
+  void PublishHealth();
+  void ShowProgress();
+  StatusSnapshot StatusOf(const ServedModel& model) const;
+  StatusSnapshot Status() const;
   HealthReport Health() const;
   std::string MetricsPage() const;
   int Drain(absl::Duration timeout);
@@ -151,143 +130,124 @@ struct Coordinator::Impl {
   }
 };
 
-absl::Status Coordinator::Impl::ReadInputs() {
-  if (config.workers.empty()) return absl::InvalidArgumentError("`workers` must not be empty");
-  DT_ASSIGN_OR_RETURN(model, OpenModel(config));
-  DT_ASSIGN_OR_RETURN(std::optional<RuleSet> loaded, LoadConfiguredRules(config));
-  if (loaded) rules = std::make_unique<RuleSet>(*std::move(loaded));
-  DT_ASSIGN_OR_RETURN(shape, MakeStepShape(config, model.config));
-  if (rules != nullptr) ApplyKvTypes(*rules, model.config.num_hidden_layers, &shape);
-  DT_RETURN_IF_ERROR(CheckRules(MakePlanInputs(), config.workers));
-  const int64_t kv_bytes = KvCacheBytes(model.config, shape);
-  LogInfo(absl::StrFormat("model %s (%s), %.1f MB", model.name, model.config.architecture,
-                          static_cast<double>(model.file->file_bytes()) / 1e6));
-  LogInfo(absl::StrFormat("context %d tokens; KV cache %d tokens, %.1f MiB in all",
-                          shape.context_length, shape.num_kv_blocks * kKvBlockTokens,
-                          static_cast<double>(kv_bytes) / (1 << 20)));
+absl::Status Coordinator::Impl::OpenModels() {
+  const std::vector<ModelSettings> all = config.Models();
+  for (const ModelSettings& settings : all) {
+    const std::string label = all.size() > 1 ? ModelNameOf(settings) : "";
+    DT_ASSIGN_OR_RETURN(auto model, ServedModel::Open(settings, label));
+    models.push_back(std::move(model));
+  }
   return absl::OkStatus();
 }
 
-PlanInputs Coordinator::Impl::MakePlanInputs() const {
-  PlanInputs inputs;
-  inputs.config = &model.config;
-  inputs.file = model.file.get();
-  inputs.rules = rules.get();
-  inputs.run_dir = run_dir.get();
-  inputs.memory = config.memory;
-  inputs.shape = shape;
-  return inputs;
-}
-
-void Coordinator::Impl::StartEngine() {
-  EngineOptions engine_options;
-  engine_options.shape = shape;
-  engine_options.vocab_size = model.config.vocab_size;
-  engine_options.hidden_size = model.config.hidden_size;
-  engine_options.chunk_size = config.chunk_size;
-  engine_options.max_queue = config.max_queue;
-  engine_options.adaptive_lanes = config.lanes == 0;
-  engine_options.lanes = config.lanes > 0 ? config.lanes : MostLanes(config);
-  const uint64_t largest_frame = transport::MaxStepBytes(shape, model::RowShapeOf(model.config),
-                                                         model.config.experts.count > 0);
-  engine_options.lanes_on_loops = static_cast<int>(
-      std::max<uint64_t>(1, static_cast<uint64_t>(model::kRingBytes) / largest_frame));
-  engine_options.token_target = config.token_target;
-  engine_options.preemption = config.preemption;
-  engine_options.recovery_timeout = config.recovery_timeout;
-  engine_options.cost.num_experts = model.config.experts.count;
-  engine_options.cost.experts_used = model.config.experts.num_used;
-  engine_options.cost.block_copy_seconds = static_cast<double>(KvCacheBytes(model.config, shape)) /
-                                           shape.num_blocks_in_all() / kCopiedBytesPerSecond;
-  for (const Op& op : model::OpsOf(model.config)) {
-    engine_options.module_names.push_back(model::ModuleName(op));
+// Several models are bound by their budgets; one alone takes what it finds.
+absl::Status Coordinator::Impl::CheckMemory() const {
+  if (models.size() == 1) return absl::OkStatus();
+  int64_t available = static_cast<int64_t>(ReadMemoryInfo().available_bytes);
+  std::vector<WorkerBudget> budgets;
+  for (const auto& model : models) {
+    available += model->HeldBytes(*run_dir);
+    for (const auto& [worker, bytes] : model->settings().memory) {
+      budgets.push_back({model->name(), worker, bytes});
+    }
   }
-  // The engine has a pipeline only while there is a cluster.
-  engine_options.on_pipeline_lost = [this](const absl::Status& reason) {
-    cluster->OnPipelineLost(reason);
-  };
-  engine = std::make_unique<Engine>(engine_options);
-  ChatFormatOptions parsers;
-  parsers.tool_parser = config.tool_parser;
-  parsers.reasoning_parser = config.reasoning_parser;
-  generation = std::make_unique<GenerationService>(
-      model.name, &model.config, model.tokenizer.get(), model.chat_template.get(), engine.get(),
-      shape.context_length, config.max_new_tokens, parsers);
-  generation->set_metrics(&metrics);
-  embeddings = std::make_unique<EmbeddingService>(&model.config, model.tokenizer.get(),
-                                                  engine.get(), shape.context_length);
+  return CheckBudgets(budgets, available);
 }
 
-void Coordinator::Impl::StartCluster() {
-  health = std::make_unique<HealthService>(
-      std::set<std::string>{"dovetail.v1.InferenceService", "dovetail.v1.AdminService",
-                            absl::StrCat("model/", model.name)});
-  ClusterOptions cluster_options;
-  cluster_options.workers = config.workers;
-  cluster_options.run_dir = run_dir.get();
-  cluster_options.model_path = model.path;
-  cluster_options.model_fingerprint = model.file->fingerprint();
-  cluster_options.ring_bytes = static_cast<uint64_t>(model::kRingBytes);
-  cluster_options.worker_timeout = config.worker_timeout;
-  cluster_options.make_plan = [this](const std::vector<ClusterMember>& members) {
-    absl::StatusOr<Plan> plan = PlanMembers(MakePlanInputs(), members);
-    if (plan.ok()) LogLines(DescribePlan(*plan, model.config));
-    return plan;
+void Coordinator::Impl::StartModels() {
+  std::set<std::string> services = {kInferenceService, kAdminService};
+  for (const auto& model : models) services.insert(HealthNameOf(*model));
+  health = std::make_unique<HealthService>(services);
+  std::vector<ModelEntry> entries;
+  for (const auto& model : models) {
+    model->Start(run_dir.get(), [this] { OnModelChange(); });
+    entries.push_back(model->Entry());
+  }
+  directory = ModelDirectory(std::move(entries));
+  started = true;
+  ShowProgress();
+}
+
+ServedModel& Coordinator::Impl::ModelOf(const ModelEntry& entry) const {
+  return *models[static_cast<size_t>(&entry - directory.models().data())];
+}
+
+absl::StatusOr<Cluster*> Coordinator::Impl::FindCluster(const std::string& name) const {
+  if (name.empty() && models.size() == 1) return models[0]->cluster();
+  std::vector<std::string> names;
+  for (const auto& model : models) {
+    if (model->name() == name) return model->cluster();
+    names.push_back(model->name());
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(name.empty() ? "a worker must say whose it is"
+                                : absl::StrCat("there is no model `", name, "` here"),
+                   ": start it with --model, one of ", absl::StrJoin(names, ", ")));
+}
+
+// The models that a request of an operator is about: the one that it names, or all.
+absl::StatusOr<std::vector<ServedModel*>> Coordinator::Impl::FindAll(
+    const std::string& name) const {
+  std::vector<ServedModel*> found;
+  if (name.empty()) {
+    for (const auto& model : models) found.push_back(model.get());
+    return found;
+  }
+  DT_ASSIGN_OR_RETURN(const ModelEntry* entry, directory.Find(name));
+  found.push_back(&ModelOf(*entry));
+  return found;
+}
+
+AdminHooks Coordinator::Impl::MakeAdminHooks() {
+  AdminHooks hooks;
+  hooks.status = [this](const std::string& name) -> absl::StatusOr<StatusSnapshot> {
+    DT_ASSIGN_OR_RETURN(const std::vector<ServedModel*> asked, FindAll(name));
+    std::vector<StatusSnapshot> snapshots;
+    for (const ServedModel* model : asked) snapshots.push_back(StatusOf(*model));
+    return CombineStatus(std::move(snapshots));
   };
-  cluster_options.make_pipeline = [this](std::shared_ptr<transport::Exchange> exchange,
-                                         const Plan& plan) {
-    return MakeExchangePipeline(std::move(exchange), plan.route, plan.shape,
-                                model.config.vocab_size, model.config.hidden_size);
+  hooks.plan = [this](const std::string& name) -> absl::StatusOr<ModelPlan> {
+    DT_ASSIGN_OR_RETURN(const ModelEntry* entry, directory.Find(name));
+    DT_ASSIGN_OR_RETURN(Plan plan, ModelOf(*entry).CurrentPlan());
+    return ModelPlan{entry->name, std::move(plan)};
   };
-  cluster_options.set_pipeline = [this](std::unique_ptr<Pipeline> pipeline) {
-    engine->SetPipeline(std::move(pipeline));
+  hooks.explain = [this](
+                      const std::string& name,
+                      const std::string& module) -> absl::StatusOr<std::vector<ModuleExplanation>> {
+    DT_ASSIGN_OR_RETURN(const ModelEntry* entry, directory.Find(name));
+    return ModelOf(*entry).Explain(module);
   };
-  cluster_options.suspend_pipeline = [this](const absl::Status& reason) {
-    engine->SuspendPipeline(reason);
+  hooks.sequences = [this](const std::string& name) -> absl::StatusOr<std::vector<ModelSequences>> {
+    DT_ASSIGN_OR_RETURN(const std::vector<ServedModel*> asked, FindAll(name));
+    std::vector<ModelSequences> lists;
+    for (ServedModel* model : asked) {
+      DT_ASSIGN_OR_RETURN(auto sequences, model->engine()->ListSequences(kListTimeout));
+      lists.push_back({model->name(), std::move(sequences)});
+    }
+    return lists;
   };
-  cluster_options.clear_pipeline = [this](const absl::Status& reason) {
-    engine->ClearPipeline(reason);
+  hooks.drain = [this](absl::Duration timeout) {
+    return Drain(timeout > absl::ZeroDuration() ? timeout : config.drain_timeout);
   };
-  cluster = std::make_unique<Cluster>(
-      std::move(cluster_options),
-      [this](const ClusterSnapshot& snapshot) { OnClusterChange(snapshot); });
-  if (options.on_progress) options.on_progress(MakeStatus(cluster->snapshot()));
+  hooks.request_exit = [this] { RequestExit(); };
+  hooks.keys = &keys;
+  return hooks;
 }
 
 absl::Status Coordinator::Impl::StartGrpc() {
   std::map<std::string, grpc::Service*> services;
-  cluster_service = MakeClusterService(cluster.get());
+  cluster_service =
+      MakeClusterService([this](const std::string& model) { return FindCluster(model); });
   services["dovetail.v1.ClusterService"] = cluster_service.get();
   if (options.serve_clients) {
     InferenceOptions inference;
-    inference.generation = generation.get();
-    inference.embeddings = embeddings.get();
+    inference.models = &directory;
     inference.keys = &keys;
-    inference.file_bytes = model.file->file_bytes();
     inference.request_timeout = config.request_timeout;
     inference_service = MakeInferenceService(inference);
-    AdminHooks hooks;
-    hooks.status = [this] { return MakeStatus(cluster->snapshot()); };
-    hooks.plan = [this]() -> absl::StatusOr<Plan> {
-      const auto plan = cluster->plan();
-      if (plan == nullptr) return absl::UnavailableError("there is no plan yet");
-      return *plan;
-    };
-    hooks.explain =
-        [this](const std::string& name) -> absl::StatusOr<std::vector<ModuleExplanation>> {
-      const auto plan = cluster->plan();
-      if (plan == nullptr) return absl::UnavailableError("there is no plan yet");
-      return ExplainPlan(*plan, rules.get(), name);
-    };
-    hooks.sequences = [this] { return engine->ListSequences(kListTimeout); };
-    hooks.drain = [this](absl::Duration timeout) {
-      return Drain(timeout > absl::ZeroDuration() ? timeout : config.drain_timeout);
-    };
-    hooks.request_exit = [this] { RequestExit(); };
-    hooks.keys = &keys;
-    admin_service = MakeAdminService(std::move(hooks));
-    services["dovetail.v1.InferenceService"] = inference_service.get();
-    services["dovetail.v1.AdminService"] = admin_service.get();
+    admin_service = MakeAdminService(MakeAdminHooks());
+    services[kInferenceService] = inference_service.get();
+    services[kAdminService] = admin_service.get();
     services["grpc.health.v1.Health"] = health->service();
   }
   GrpcServerOptions grpc_options;
@@ -313,92 +273,80 @@ absl::Status Coordinator::Impl::StartHttp() {
                          config.max_connections, " connections (ulimit -n)"));
   }
   HttpApi api;
-  api.generation = generation.get();
-  api.embeddings = embeddings.get();
-  api.engine = engine.get();
+  api.models = &directory;
   api.health = [this] { return Health(); };
   api.metrics = [this] { return MetricsPage(); };
   api.keys = keys;
-  api.model_name = model.name;
-  api.model_created = ModifiedSeconds(model.path);
-  api.facts.file_bytes = model.file->file_bytes();
-  api.facts.fingerprint = model.file->fingerprint();
-  api.facts.quantization = MainWeightType(*model.file);
-  if (model.chat_template != nullptr) api.facts.chat_template = model.chat_template->source();
-  api.context_length = shape.context_length;
-  api.system_fingerprint = absl::StrCat("dovetail-cis1-", KvTypesText(model.config, shape));
   DT_ASSIGN_OR_RETURN(http_server, HttpServer::Start(http_options, std::move(api)));
   http_port = http_server->port();
   return absl::OkStatus();
 }
 
-absl::Status Coordinator::Impl::StartSupervisor() {
+absl::Status Coordinator::Impl::StartWorkers() {
   if (!config.spawn_workers) return absl::OkStatus();
-  SupervisorOptions supervisor_options;
-  supervisor_options.worker_binary = options.worker_binary;
-  supervisor_options.workers = config.workers;
-  const std::string address = config.tls.empty()
-                                  ? absl::StrCat(DialHost(config.listen), ":", grpc_port)
-                                  : absl::StrCat("unix:", run_dir->SocketPath());
-  const int threads = LocalThreads(config);
-  std::map<std::string, std::string> cpus;
-  const std::vector<std::vector<int>> own = LocalCpus(config, UsableCpus(ReadCpuTopology(), -1));
-  for (size_t i = 0; i < own.size(); ++i) cpus[config.workers[i]] = absl::StrJoin(own[i], ",");
-  supervisor_options.arguments = [this, address, threads, cpus](const std::string& worker) {
-    std::vector<std::string> arguments = {
-        "--name",      worker,           "--coordinator",    address,
-        "--run-dir",   run_dir->path(),  "--threads",        absl::StrCat(threads),
-        "--log-level", config.log_level, "--die-with-parent"};
-    if (const auto it = cpus.find(worker); it != cpus.end() && !it->second.empty()) {
-      arguments.insert(arguments.end(), {"--cpus", it->second});
-    }
-    return arguments;
-  };
-  supervisor_options.on_give_up = [this](const absl::Status& reason) { cluster->Fail(reason); };
-  DT_ASSIGN_OR_RETURN(auto started, Supervisor::Start(std::move(supervisor_options)));
-  absl::MutexLock lock(&mutex);
-  supervisor = std::move(started);
-  if (cluster->snapshot().state == ServingState::kReady) supervisor->NoteReady();
+  WorkerLaunch launch;
+  launch.binary = options.worker_binary;
+  launch.log_level = config.log_level;
+  launch.address = config.tls.empty() ? absl::StrCat(DialHost(config.listen), ":", grpc_port)
+                                      : absl::StrCat("unix:", run_dir->SocketPath());
+  for (const auto& model : models) DT_RETURN_IF_ERROR(model->StartWorkers(launch));
   return absl::OkStatus();
 }
 
-void Coordinator::Impl::OnClusterChange(const ClusterSnapshot& snapshot) {
-  {
-    absl::MutexLock lock(&mutex);
-    const bool ready = snapshot.state == ServingState::kReady;
-    health->SetServing(ready && !draining);
-    if (ready && supervisor != nullptr) supervisor->NoteReady();
-  }
-  if (options.on_progress) options.on_progress(MakeStatus(snapshot));
+void Coordinator::Impl::OnModelChange() {
+  PublishHealth();
+  ShowProgress();
 }
 
-StatusSnapshot Coordinator::Impl::MakeStatus(ClusterSnapshot snapshot) const {
-  StatusSnapshot status;
-  status.state = snapshot.state;
-  status.message = std::move(snapshot.message);
-  status.model = model.name;
-  status.epoch = snapshot.epoch;
+void Coordinator::Impl::PublishHealth() {
+  absl::MutexLock lock(&mutex);
+  bool all = !draining;
+  for (const auto& model : models) {
+    const bool ready = model->cluster()->snapshot().state == ServingState::kReady;
+    health->SetServing(HealthNameOf(*model), ready && !draining);
+    all = all && ready;
+  }
+  for (const char* service : {"", kInferenceService, kAdminService}) {
+    health->SetServing(service, all);
+  }
+}
+
+void Coordinator::Impl::ShowProgress() {
+  if (!options.on_progress) return;
+  absl::MutexLock lock(&progress_mutex);
+  options.on_progress(Status());
+}
+
+StatusSnapshot Coordinator::Impl::StatusOf(const ServedModel& model) const {
+  StatusSnapshot status = model.Status();
   status.uptime_seconds = absl::ToDoubleSeconds(absl::Now() - start_time);
-  status.engine = engine->stats();
-  status.workers = std::move(snapshot.workers);
   absl::MutexLock lock(&mutex);
   if (draining && status.state != ServingState::kFailed) status.state = ServingState::kDraining;
   return status;
 }
 
+StatusSnapshot Coordinator::Impl::Status() const {
+  std::vector<StatusSnapshot> snapshots;
+  for (const auto& model : models) snapshots.push_back(StatusOf(*model));
+  return CombineStatus(std::move(snapshots));
+}
+
 HealthReport Coordinator::Impl::Health() const {
-  ClusterSnapshot snapshot = cluster->snapshot();
-  absl::MutexLock lock(&mutex);
-  const ServingState state = draining && snapshot.state != ServingState::kFailed
-                                 ? ServingState::kDraining
-                                 : snapshot.state;
-  return {state == ServingState::kReady, StateWord(state), std::move(snapshot.message)};
+  const StatusSnapshot status = Status();
+  HealthReport report{status.state == ServingState::kReady, StateWord(status.state),
+                      status.message};
+  for (const StatusSnapshot& model : status.models) {
+    report.models.emplace_back(model.model, StateWord(model.state));
+  }
+  return report;
 }
 
 std::string Coordinator::Impl::MetricsPage() const {
   MetricsText text;
-  WriteSystemMetrics(MakeStatus(cluster->snapshot()), &text);
-  metrics.Write(&text);
+  WriteSystemMetrics(Status(), &text);
+  std::vector<ModelMetrics> metrics;
+  for (const auto& model : models) metrics.push_back({model->name(), &model->metrics()});
+  WriteRequestMetrics(metrics, &text);
   return text.text();
 }
 
@@ -408,27 +356,25 @@ int Coordinator::Impl::Drain(absl::Duration timeout) {
     draining = true;
     health->SetServing(false);
   }
-  generation->StopAccepting();
-  embeddings->StopAccepting();
-  return engine->WaitIdle(timeout);
+  const absl::Time deadline = absl::Now() + timeout;
+  for (const auto& model : models) model->StopAccepting();
+  int left = 0;
+  for (const auto& model : models) left += model->engine()->WaitIdle(deadline - absl::Now());
+  return left;
 }
 
 int Coordinator::Impl::Shutdown(absl::Duration drain_timeout) {
   absl::MutexLock shutdown_lock(&shutdown_mutex);
   if (shut_down) return unfinished;
   shut_down = true;
-  if (cluster != nullptr) unfinished = Drain(drain_timeout);
-  Supervisor* children = nullptr;
-  {
-    absl::MutexLock lock(&mutex);
-    ended = true;
-    children = supervisor.get();
+  if (started) unfinished = Drain(drain_timeout);
+  RequestExit();
+  if (started) {
+    for (const auto& model : models) model->StopCluster("the server is shutting down");
   }
-  if (children != nullptr) children->ExpectExit();
-  if (cluster != nullptr) cluster->Shutdown("the server is shutting down");
   if (http_server != nullptr) http_server->Stop();
   if (health != nullptr) health->Shutdown();
-  if (children != nullptr) children->Stop();
+  for (const auto& model : models) model->StopWorkers();
   if (grpc_server != nullptr) grpc_server->Shutdown(kGrpcGrace);
   if (run_dir != nullptr) run_dir->RemoveAll();
   return unfinished;
@@ -444,12 +390,12 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(const ServeConfi
   impl.config = config;
   impl.keys = ApiKeys(config.api_keys);
   impl.options = std::move(options);
-  DT_RETURN_IF_ERROR(impl.ReadInputs());
+  DT_RETURN_IF_ERROR(impl.OpenModels());
   DT_ASSIGN_OR_RETURN(impl.run_dir, transport::RunDir::Create(config.run_dir.empty()
                                                                   ? transport::RunDir::DefaultPath()
                                                                   : config.run_dir));
-  impl.StartEngine();
-  impl.StartCluster();
+  DT_RETURN_IF_ERROR(impl.CheckMemory());
+  impl.StartModels();
   // HTTP first: of two servers on the same ports, the one that a person named is reported.
   DT_RETURN_IF_ERROR(impl.StartHttp());
   DT_RETURN_IF_ERROR(impl.StartGrpc());
@@ -459,31 +405,32 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(const ServeConfi
   LogInfo(absl::StrCat("listening on ", config.listen, ": ",
                        impl.http_port != 0 ? absl::StrCat("HTTP port ", impl.http_port, ", ") : "",
                        "gRPC port ", impl.grpc_port));
-  DT_RETURN_IF_ERROR(impl.StartSupervisor());
+  DT_RETURN_IF_ERROR(impl.StartWorkers());
   return coordinator;
 }
 
 Coordinator::~Coordinator() { Shutdown(absl::ZeroDuration()); }
 
 absl::Status Coordinator::WaitReady(absl::Duration timeout) {
-  return impl_->cluster->WaitReady(timeout);
+  const absl::Time deadline = absl::Now() + timeout;
+  // What has failed is said at once, whatever the others do.
+  for (const auto& model : impl_->models) {
+    DT_RETURN_IF_ERROR(model->cluster()->snapshot().failure);
+  }
+  for (const auto& model : impl_->models) {
+    DT_RETURN_IF_ERROR(model->cluster()->WaitReady(deadline - absl::Now()));
+  }
+  return absl::OkStatus();
 }
 
 int Coordinator::Shutdown(absl::Duration drain_timeout) { return impl_->Shutdown(drain_timeout); }
 
 int Coordinator::Drain(absl::Duration timeout) { return impl_->Drain(timeout); }
 
-StatusSnapshot Coordinator::Status() const { return impl_->MakeStatus(impl_->cluster->snapshot()); }
+StatusSnapshot Coordinator::Status() const { return impl_->Status(); }
 
-absl::StatusOr<Plan> Coordinator::CurrentPlan() const {
-  const auto plan = impl_->cluster->plan();
-  if (plan == nullptr) return absl::UnavailableError("there is no plan yet");
-  return *plan;
-}
-
-Engine* Coordinator::engine() { return impl_->engine.get(); }
-GenerationService* Coordinator::generation() { return impl_->generation.get(); }
-const model::ModelConfig& Coordinator::config() const { return impl_->model.config; }
+ServedModel& Coordinator::model(size_t index) { return *impl_->models.at(index); }
+const ServedModel& Coordinator::model(size_t index) const { return *impl_->models.at(index); }
 int Coordinator::http_port() const { return impl_->http_port; }
 int Coordinator::grpc_port() const { return impl_->grpc_port; }
 
@@ -501,8 +448,14 @@ absl::Status Coordinator::WaitStopped(std::function<bool()> should_stop) {
         return absl::OkStatus();
       }
     }
-    const ClusterSnapshot snapshot = impl_->cluster->snapshot();
-    if (snapshot.state == ServingState::kFailed) return snapshot.failure;
+    absl::Status failure;
+    const bool all_failed =
+        std::all_of(impl_->models.begin(), impl_->models.end(), [&](const auto& model) {
+          const ClusterSnapshot snapshot = model->cluster()->snapshot();
+          failure.Update(snapshot.failure);
+          return snapshot.state == ServingState::kFailed;
+        });
+    if (all_failed) return failure;
   }
 }
 

@@ -93,6 +93,7 @@ struct SequenceInfo {
   int computed_tokens = 0;  // of both, in the KV cache
   int kv_blocks = 0;
   int preemptions = 0;
+  int priority = 0;
   absl::Duration age;
 };
 

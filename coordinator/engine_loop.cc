@@ -529,6 +529,7 @@ std::vector<SequenceInfo> EngineLoop::ListSequences(absl::Time now) const {
     info.computed_tokens = sequence.num_computed_tokens;
     info.kv_blocks = static_cast<int>(sequence.blocks.size());
     info.preemptions = sequence.num_preemptions;
+    info.priority = sequence.priority;
     info.age = now - request.arrived;
   }
   return list;

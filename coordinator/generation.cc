@@ -273,11 +273,6 @@ const model::Tokenizer& GenerationService::tokenizer() const { return *impl_->to
 EngineStats GenerationService::stats() const { return impl_->engine->stats(); }
 int GenerationService::context_length() const { return impl_->context_length; }
 
-absl::Status GenerationService::CheckModel(const std::string& model) const {
-  if (model.empty() || model == impl_->model_name) return absl::OkStatus();
-  return absl::NotFoundError(absl::StrCat("The model `", model, "` does not exist"));
-}
-
 void GenerationService::StopAccepting() { impl_->accepting = false; }
 
 }  // namespace dovetail::coordinator

@@ -55,8 +55,6 @@ class GenerationService {
   const model::Tokenizer& tokenizer() const;
   int context_length() const;
   EngineStats stats() const;
-  // NotFound unless `model` is empty or this model's name: "The model `x` does not exist".
-  absl::Status CheckModel(const std::string& model) const;
   // Refuse new requests with kUnavailable from now on (draining).
   void StopAccepting();
 

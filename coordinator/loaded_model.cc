@@ -29,15 +29,6 @@ std::string AbsolutePath(const std::string& path) {
   return error ? path : absolute.lexically_normal().string();
 }
 
-// "/models/SmolLM2-135M.Q4_1.gguf" -> "SmolLM2-135M.Q4_1"; a directory by its own name.
-std::string DefaultName(const std::string& path) {
-  std::filesystem::path file(path);
-  if (!file.has_filename()) file = file.parent_path();
-  const std::string name =
-      file.extension() == ".gguf" ? file.stem().string() : file.filename().string();
-  return name.empty() ? "model" : name;
-}
-
 // The template of a file that the operator chose must be right; the model's own need not be.
 absl::StatusOr<std::unique_ptr<model::ChatTemplate>> ReadChatTemplate(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -64,18 +55,18 @@ int BlocksOf(int64_t tokens) {
 
 }  // namespace
 
-absl::StatusOr<LoadedModel> OpenModel(const ServeConfig& config) {
+absl::StatusOr<LoadedModel> OpenModel(const ModelSettings& settings) {
   LoadedModel model;
-  model.path = AbsolutePath(config.model);
-  model.name = config.model_name.empty() ? DefaultName(model.path) : config.model_name;
-  DT_ASSIGN_OR_RETURN(model::ModelFile opened, model::OpenModelFile(config.model));
+  model.path = AbsolutePath(settings.model);
+  model.name = ModelNameOf(settings);
+  DT_ASSIGN_OR_RETURN(model::ModelFile opened, model::OpenModelFile(settings.model));
   model.file = std::move(opened.file);
   model.config = std::move(opened.config);
   DT_ASSIGN_OR_RETURN(model.tokenizer, model::Tokenizer::Create(*model.file));
-  if (config.chat_template.empty()) {
+  if (settings.chat_template.empty()) {
     model.chat_template = ParseChatTemplate(*model.file);
   } else {
-    DT_ASSIGN_OR_RETURN(model.chat_template, ReadChatTemplate(config.chat_template));
+    DT_ASSIGN_OR_RETURN(model.chat_template, ReadChatTemplate(settings.chat_template));
   }
   return model;
 }
@@ -90,15 +81,15 @@ std::string MainWeightType(const model::GgufFile& file) {
   return most == bytes.end() ? "" : most->first;
 }
 
-absl::StatusOr<StepShape> MakeStepShape(const ServeConfig& config,
+absl::StatusOr<StepShape> MakeStepShape(const ModelSettings& settings,
                                         const model::ModelConfig& model_config) {
   const int longest = model_config.max_position_embeddings;
   StepShape shape;
-  shape.context_length = config.context_length;
+  shape.context_length = settings.context_length;
   if (shape.context_length == 0) {
     shape.context_length = longest > 0 ? std::min(longest, kDefaultContext) : kDefaultContext;
-    if (config.kv_tokens > 0) {
-      shape.context_length = std::min(shape.context_length, config.kv_tokens);
+    if (settings.kv_tokens > 0) {
+      shape.context_length = std::min(shape.context_length, settings.kv_tokens);
     }
   } else if (longest > 0 && shape.context_length > longest) {
     return absl::InvalidArgumentError(absl::StrCat("`context_length` is ", shape.context_length,
@@ -106,17 +97,18 @@ absl::StatusOr<StepShape> MakeStepShape(const ServeConfig& config,
                                                    " tokens"));
   }
   const int64_t kv_tokens =
-      config.kv_tokens > 0 ? config.kv_tokens : int64_t{2} * shape.context_length;
+      settings.kv_tokens > 0 ? settings.kv_tokens : int64_t{2} * shape.context_length;
   shape.num_kv_blocks =
-      std::max(BlocksOf(kv_tokens), config.kv_tokens > 0 ? 1 : config.max_batch_size);
-  shape.num_swap_blocks = BlocksOf(config.kv_swap_tokens);
-  shape.kv_type = config.kv_type;
+      std::max(BlocksOf(kv_tokens), settings.kv_tokens > 0 ? 1 : settings.max_batch_size);
+  shape.num_swap_blocks = BlocksOf(settings.kv_swap_tokens);
+  shape.kv_type = settings.kv_type;
   shape.vocab_size = model_config.vocab_size;
-  shape.max_sequences = config.max_batch_size;
+  shape.max_sequences = settings.max_batch_size;
   // Every decode fits beside a full chunk of prefill.
-  shape.max_rows = config.chunk_size + config.max_batch_size;
-  const int logit_rows = config.max_logit_rows > 0 ? config.max_logit_rows
-                                                   : std::max(config.max_batch_size, kMinLogitRows);
+  shape.max_rows = settings.chunk_size + settings.max_batch_size;
+  const int logit_rows = settings.max_logit_rows > 0
+                             ? settings.max_logit_rows
+                             : std::max(settings.max_batch_size, kMinLogitRows);
   shape.max_logit_rows = std::min(logit_rows, shape.max_rows);
   return shape;
 }

@@ -27,13 +27,13 @@ struct LoadedModel {
       chat_template;  // null: none, or one that does not parse (logged)
 };
 
-absl::StatusOr<LoadedModel> OpenModel(const ServeConfig& config);
+absl::StatusOr<LoadedModel> OpenModel(const ModelSettings& settings);
 
 // The type that most bytes of the file's weights have, by its name: "Q4_K".
 std::string MainWeightType(const model::GgufFile& file);
 
 // The limits of a step. InvalidArgument: a context longer than the model's, with both lengths.
-absl::StatusOr<StepShape> MakeStepShape(const ServeConfig& config,
+absl::StatusOr<StepShape> MakeStepShape(const ModelSettings& settings,
                                         const model::ModelConfig& model_config);
 
 // Bytes of the whole KV cache, all workers together.

@@ -10,14 +10,15 @@
 namespace dovetail::coordinator {
 
 // Threads of each local worker: as configured, or the machine's cores divided among them.
-int LocalThreads(const ServeConfig& config);
+int LocalThreads(const ModelSettings& settings);
 
-// With ServeConfig::own_cores, the processors for the threads of each local worker, none for two of
-// them; otherwise, or where there are fewer than threads, empty lists.
-std::vector<std::vector<int>> LocalCpus(const ServeConfig& config, const std::vector<int>& usable);
+// With ModelSettings::own_cores, the processors for the threads of each local worker, none for two
+// of them; otherwise, or where there are fewer than threads, empty lists.
+std::vector<std::vector<int>> LocalCpus(const ModelSettings& settings,
+                                        const std::vector<int>& usable);
 
 // One for each configured worker; without budgets they share what the machine has available.
-std::vector<DeviceInfo> LocalDevices(const ServeConfig& config);
+std::vector<DeviceInfo> LocalDevices(const ModelSettings& settings);
 
 }  // namespace dovetail::coordinator
 

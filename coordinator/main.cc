@@ -21,12 +21,14 @@ namespace {
 
 constexpr int kExitFault = 1;
 constexpr int kExitBadInput = 2;
+constexpr int kExitDoesNotFit = 3;
 
 int ReportError(const absl::Status& status) {
   for (absl::string_view line : absl::StrSplit(status.message(), '\n')) {
     std::fprintf(stderr, "dovetail-coordinator: %.*s\n", static_cast<int>(line.size()),
                  line.data());
   }
+  if (absl::IsResourceExhausted(status)) return kExitDoesNotFit;
   const bool bad_input = absl::IsInvalidArgument(status) || absl::IsNotFound(status);
   return bad_input ? kExitBadInput : kExitFault;
 }

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "base/worker_name.h"
 #include "coordinator/placement/memory_check.h"
 
 namespace dovetail::coordinator {
@@ -18,11 +19,6 @@ constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max() / 4;
 int64_t FileBytesOrZero(const std::string& path) {
   struct stat info = {};
   return ::stat(path.c_str(), &info) == 0 ? static_cast<int64_t>(info.st_blocks) * 512 : 0;
-}
-
-// What a worker already holds in the run directory; its own figure of available memory includes it.
-int64_t SegmentBytes(const transport::RunDir& run_dir, const std::string& worker) {
-  return FileBytesOrZero(run_dir.WeightsPath(worker)) + FileBytesOrZero(run_dir.KvPath(worker));
 }
 
 // Members of one node without a budget of their own share what the node has: what is available
@@ -39,7 +35,9 @@ void ShareNodes(const PlanInputs& inputs, std::vector<DeviceInfo>* devices) {
   for (const DeviceInfo& device : *devices) {
     if (!shares(device)) continue;
     Node& node = nodes[device.numa_node];
-    const int64_t held = SegmentBytes(*inputs.run_dir, device.name) + device.held_bytes;
+    const int64_t held =
+        SegmentBytes(*inputs.run_dir, FullWorkerName(inputs.model, device.name)) +
+        device.held_bytes;
     node.available = std::max(node.available, device.memory_bytes - held);
     node.held += held;
   }
@@ -75,6 +73,10 @@ absl::StatusOr<Plan> PlanOver(const PlanInputs& inputs, const std::vector<Device
 }
 
 }  // namespace
+
+int64_t SegmentBytes(const transport::RunDir& run_dir, const std::string& worker) {
+  return FileBytesOrZero(run_dir.WeightsPath(worker)) + FileBytesOrZero(run_dir.KvPath(worker));
+}
 
 absl::StatusOr<Plan> PlanMembers(const PlanInputs& inputs,
                                  const std::vector<ClusterMember>& members) {

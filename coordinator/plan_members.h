@@ -20,9 +20,14 @@ struct PlanInputs {
   const model::GgufFile* file = nullptr;
   const RuleSet* rules = nullptr;  // null: layers are split evenly
   const transport::RunDir* run_dir = nullptr;
+  std::string model;  // its name, "" where it is the only one: of its files in the run directory
   std::map<std::string, int64_t> memory;  // configured budgets by worker
   StepShape shape;
 };
+
+// What a worker, by its full name, already holds in the run directory; its own figure of available
+// memory includes it.
+int64_t SegmentBytes(const transport::RunDir& run_dir, const std::string& worker);
 
 // Place and MakePlan with each worker's budget: the configured one, or what the worker found
 // available. Workers without a configured budget that share a node share its memory:

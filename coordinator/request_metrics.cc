@@ -123,35 +123,55 @@ RequestMetrics::Outcome RequestMetrics::OutcomeOf(const GenerationEvent& event) 
   }
 }
 
-void RequestMetrics::Write(MetricsText* text) const {
+void WriteRequestMetrics(absl::Span<const ModelMetrics> models, MetricsText* text) {
   text->Family("dovetail_requests_total", "counter", "Generations that ended, by outcome.");
-  for (int i = 0; i < kNumOutcomes; ++i) {
-    text->Sample({{"outcome", kOutcomes[i]}}, finished_[i].value());
+  for (const ModelMetrics& model : models) {
+    for (int i = 0; i < RequestMetrics::kNumOutcomes; ++i) {
+      text->Sample({{"model", model.model}, {"outcome", kOutcomes[i]}},
+                   model.metrics->finished_[i].value());
+    }
   }
   text->Family("dovetail_rejected_total", "counter", "Requests refused before they began.");
-  for (int i = 0; i < kNumRejections; ++i) {
-    text->Sample({{"reason", kRejections[i]}}, rejected_[i].value());
+  for (const ModelMetrics& model : models) {
+    for (int i = 0; i < RequestMetrics::kNumRejections; ++i) {
+      text->Sample({{"model", model.model}, {"reason", kRejections[i]}},
+                   model.metrics->rejected_[i].value());
+    }
   }
-  text->Family("dovetail_prompt_tokens_total", "counter", "Prompt tokens of requests that ended.");
-  text->Sample({}, prompt_tokens_.value());
-  text->Family("dovetail_generation_tokens_total", "counter",
-               "Tokens generated for requests that ended.");
-  text->Sample({}, generated_tokens_.value());
-  text->Single("dovetail_time_to_first_token_seconds",
-               "From a request's arrival to its first token.", first_token_);
-  text->Single("dovetail_inter_token_latency_seconds",
-               "Between two tokens of a request, each token counted.", inter_token_);
-  text->Single("dovetail_time_per_output_token_seconds",
-               "Mean time between the tokens of a request, each request counted.",
-               per_output_token_);
-  text->Single("dovetail_e2e_request_latency_seconds", "From a request's arrival to its end.",
-               whole_);
-  text->Single("dovetail_request_queue_seconds",
-               "From a request's arrival to its first step, or to its end if it had none.", queue_);
-  text->Single("dovetail_request_prefill_seconds",
-               "From a request's first step to its first token.", prefill_);
-  text->Single("dovetail_request_decode_seconds", "From a request's first token to its last.",
-               decode_);
+  const auto counter = [&](absl::string_view name, absl::string_view help,
+                           Counter RequestMetrics::*value) {
+    text->Family(name, "counter", help);
+    for (const ModelMetrics& model : models) {
+      text->Sample({{"model", model.model}}, (model.metrics->*value).value());
+    }
+  };
+  const auto histogram = [&](absl::string_view name, absl::string_view help,
+                             Histogram RequestMetrics::*value) {
+    text->Family(name, "histogram", help);
+    for (const ModelMetrics& model : models) {
+      text->Sample({{"model", model.model}}, model.metrics->*value);
+    }
+  };
+  counter("dovetail_prompt_tokens_total", "Prompt tokens of requests that ended.",
+          &RequestMetrics::prompt_tokens_);
+  counter("dovetail_generation_tokens_total", "Tokens generated for requests that ended.",
+          &RequestMetrics::generated_tokens_);
+  histogram("dovetail_time_to_first_token_seconds", "From a request's arrival to its first token.",
+            &RequestMetrics::first_token_);
+  histogram("dovetail_inter_token_latency_seconds",
+            "Between two tokens of a request, each token counted.", &RequestMetrics::inter_token_);
+  histogram("dovetail_time_per_output_token_seconds",
+            "Mean time between the tokens of a request, each request counted.",
+            &RequestMetrics::per_output_token_);
+  histogram("dovetail_e2e_request_latency_seconds", "From a request's arrival to its end.",
+            &RequestMetrics::whole_);
+  histogram("dovetail_request_queue_seconds",
+            "From a request's arrival to its first step, or to its end if it had none.",
+            &RequestMetrics::queue_);
+  histogram("dovetail_request_prefill_seconds", "From a request's first step to its first token.",
+            &RequestMetrics::prefill_);
+  histogram("dovetail_request_decode_seconds", "From a request's first token to its last.",
+            &RequestMetrics::decode_);
 }
 
 }  // namespace dovetail::coordinator

@@ -1,5 +1,6 @@
 // RequestMetrics: what clients experience, counted and timed where every API's events pass:
-// requests by outcome, tokens, time to first token, between tokens, in each phase and in all.
+// requests by outcome, tokens, time to first token, between tokens, in each phase and in all. One
+// for each model.
 //
 // Thread-safe and lock-free. Outlives the sinks that it made.
 #ifndef DOVETAIL_COORDINATOR_REQUEST_METRICS_H_
@@ -7,13 +8,17 @@
 
 #include <array>
 #include <memory>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "base/metrics.h"
 #include "coordinator/generation.h"
 
 namespace dovetail::coordinator {
+
+struct ModelMetrics;
 
 class RequestMetrics {
  public:
@@ -24,9 +29,8 @@ class RequestMetrics {
   // A request that did not become a generation.
   void AddRejected(const absl::Status& reason);
 
-  void Write(MetricsText* text) const;
-
  private:
+  friend void WriteRequestMetrics(absl::Span<const ModelMetrics> models, MetricsText* text);
   class Watcher;
   enum Outcome { kStop, kLength, kCancelled, kDeadline, kError, kNumOutcomes };
   enum Rejection { kInvalid, kQueueFull, kUnavailable, kOther, kNumRejections };
@@ -44,6 +48,14 @@ class RequestMetrics {
   Histogram prefill_;
   Histogram decode_;
 };
+
+struct ModelMetrics {
+  std::string model;
+  const RequestMetrics* metrics;
+};
+
+// Every family once, with the samples of each model.
+void WriteRequestMetrics(absl::Span<const ModelMetrics> models, MetricsText* text);
 
 }  // namespace dovetail::coordinator
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "coordinator/engine.h"
 
 namespace dovetail::coordinator {
@@ -29,6 +30,7 @@ struct SegmentSnapshot {
 
 struct WorkerSnapshot {
   std::string name;
+  std::string model;  // "" where there is only one
   bool attached = false;
   std::string isa;
   int num_threads = 0;
@@ -53,7 +55,17 @@ struct StatusSnapshot {
   double uptime_seconds = 0;
   EngineStats engine;
   std::vector<WorkerSnapshot> workers;
+  // Of a server with several models: each by itself. The other fields are of all together; `model`
+  // and `epoch` then say nothing.
+  std::vector<StatusSnapshot> models;
 };
+
+// A server's status from those of its models: of one, the same; of several, their sums, and the
+// state and message of the one that is furthest from ready.
+StatusSnapshot CombineStatus(std::vector<StatusSnapshot> models);
+
+// The status of every model, also where there is only one.
+absl::Span<const StatusSnapshot> ModelsOf(const StatusSnapshot& status);
 
 }  // namespace dovetail::coordinator
 

@@ -1,5 +1,6 @@
 // The metrics of what the server is and has: state, queue, KV cache, workers and their memory, as
-// Prometheus reads them, from one snapshot. Pure function.
+// Prometheus reads them, from one snapshot. What is of a model has a label `model`, also where
+// there is only one. Pure function.
 #ifndef DOVETAIL_COORDINATOR_SYSTEM_METRICS_H_
 #define DOVETAIL_COORDINATOR_SYSTEM_METRICS_H_
 

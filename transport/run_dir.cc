@@ -48,12 +48,25 @@ bool IsId(absl::string_view text) {
   return true;
 }
 
-std::string FileNameOf(absl::string_view worker) {
-  std::string name(worker);
-  for (char& c : name) {
-    if (!absl::ascii_isalnum(static_cast<unsigned char>(c)) && c != '.' && c != '_') c = '-';
+// Different names become different ones.
+std::string Escaped(absl::string_view name) {
+  std::string escaped;
+  for (const char c : name) {
+    const bool stays = absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_';
+    if (stays || c == '-') {
+      escaped.push_back(c);
+    } else {
+      absl::StrAppendFormat(&escaped, "%%%02X", static_cast<unsigned char>(c));
+    }
   }
-  return name;
+  return escaped;
+}
+
+// "cpu:0" -> "cpu-0", "org/tiny/cpu:0" -> "org%2Ftiny%2Fcpu-0".
+std::string FileNameOf(absl::string_view worker) {
+  const size_t colon = worker.rfind(':');
+  if (colon == absl::string_view::npos) return Escaped(worker);
+  return absl::StrCat(Escaped(worker.substr(0, colon)), "-", Escaped(worker.substr(colon + 1)));
 }
 
 bool IsExchangeName(absl::string_view name) { return absl::StartsWith(name, "exchange-"); }
@@ -217,8 +230,8 @@ std::string RunDir::KvPath(absl::string_view worker) const {
   return absl::StrCat(path_, "/", FileNameOf(worker), ".kv");
 }
 
-std::string RunDir::ExchangePath(uint64_t epoch) const {
-  return absl::StrCat(path_, "/exchange-", epoch);
+std::string RunDir::ExchangePath(uint64_t epoch, absl::string_view model) const {
+  return absl::StrCat(path_, "/exchange-", Escaped(model), model.empty() ? "" : "-", epoch);
 }
 
 std::string RunDir::SocketPath() const { return absl::StrCat(path_, "/", kSocketName); }

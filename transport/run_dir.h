@@ -4,9 +4,10 @@
 // with an `id` file (random, also the proof that a worker sees the same directory) and holds a lock
 // on it; workers open it. A coordinator that takes a directory over keeps its id, so that workers
 // which outlived the last one find themselves at home. Names inside: id, lock, exchange-<epoch>,
-// <worker>.weights, <worker>.kv ("cpu:0" becomes "cpu-0"), socket.
+// <worker>.weights, <worker>.kv ("cpu:0" becomes "cpu-0"), socket. Where a coordinator has several
+// models, the names of what belongs to one begin with it: exchange-tiny-<epoch>, tiny%2Fcpu-0.kv.
 //
-// An object belongs to one thread. Locks are advisory (flock) and end with the process.
+// Immutable but for RemoveAll(). Locks are advisory (flock) and end with the process.
 #ifndef DOVETAIL_TRANSPORT_RUN_DIR_H_
 #define DOVETAIL_TRANSPORT_RUN_DIR_H_
 
@@ -36,9 +37,11 @@ class RunDir {
 
   const std::string& path() const { return path_; }
   const std::string& id() const { return id_; }
+  // Of a worker by its full name (base/worker_name.h).
   std::string WeightsPath(absl::string_view worker) const;
   std::string KvPath(absl::string_view worker) const;
-  std::string ExchangePath(uint64_t epoch) const;
+  // `model`: "" where it is the only one.
+  std::string ExchangePath(uint64_t epoch, absl::string_view model = "") const;
   // The coordinator's Unix socket, where its port speaks TLS.
   std::string SocketPath() const;
   // Removes the files named above and then the directory, unless something foreign is left in it

@@ -15,6 +15,7 @@
 #include "base/cpu_topology.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "base/worker_name.h"
 #include "dovetail/v1/cluster.grpc.pb.h"
 #include "transport/run_dir.h"
 #include "transport/status_convert.h"
@@ -163,8 +164,9 @@ void ClusterClient::Impl::Handle(const v1::WorkerCommand& command,
       if (!plan.ok()) return SendFailure(Annotate(plan.status(), "the plan"));
       LogInfo(absl::StrCat("loading ", plan->model_path));
       const bool shared = ChooseMemoryKind(facts.memory, run_dir.path()) == MemoryKind::kShared;
-      executor->Load(*std::move(plan), shared ? run_dir.WeightsPath(facts.worker) : "",
-                     shared ? run_dir.KvPath(facts.worker) : "");
+      const std::string name = FullWorkerName(facts.model, facts.worker);
+      executor->Load(*std::move(plan), shared ? run_dir.WeightsPath(name) : "",
+                     shared ? run_dir.KvPath(name) : "");
       break;
     }
     case v1::WorkerCommand::kConnect:

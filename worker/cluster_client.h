@@ -20,6 +20,7 @@ namespace dovetail::worker {
 
 // What the worker says about itself when it registers.
 struct DeviceFacts {
+  std::string model;   // whose worker it is, of a coordinator with several; "": the only one's
   std::string worker;  // "cpu:0"
   int num_threads = 1;
   int numa_node = -1;

@@ -18,6 +18,7 @@
 #include "base/cpu_topology.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "base/worker_name.h"
 #include "kernels/bandwidth.h"
 #include "kernels/kernel_table.h"
 #include "model/memory_plan.h"
@@ -29,6 +30,7 @@ namespace {
 
 struct Flags {
   std::string name = "cpu:0";
+  std::string model;
   std::string coordinator;
   std::string run_dir;
   int threads = 0;
@@ -42,6 +44,8 @@ struct Flags {
 void AddFlags(CLI::App& app, Flags* flags) {
   app.add_option("--name", flags->name, "Device and worker name, as rules use it")
       ->capture_default_str();
+  app.add_option("--model", flags->model,
+                 "Whose worker this is, of a coordinator with several models");
   app.add_option("--coordinator", flags->coordinator, "HOST:PORT that workers dial")->required();
   app.add_option("--run-dir", flags->run_dir,
                  "Directory of the shared memory, the same as the coordinator's")
@@ -149,6 +153,7 @@ absl::Status RunWorker(const Flags& flags) {
   DT_ASSIGN_OR_RETURN(options.kernels, kernels::SelectTable(isa == nullptr ? "" : isa));
 
   DeviceFacts facts;
+  facts.model = flags.model;
   facts.worker = flags.name;
   facts.num_threads = options.num_threads;
   facts.numa_node = flags.numa;
@@ -175,7 +180,7 @@ int Main(int argc, char** argv) {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent) return EXIT_FAILURE;  // it ended before we asked
   }
-  absl::Status status = InitLogging(flags.name, flags.log_level);
+  absl::Status status = InitLogging(FullWorkerName(flags.model, flags.name), flags.log_level);
   if (status.ok()) status = RunWorker(flags);
   if (status.ok()) return EXIT_SUCCESS;
   std::fprintf(stderr, "dovetail-worker: %s\n", std::string(status.message()).c_str());

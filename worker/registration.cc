@@ -8,6 +8,7 @@
 #include "base/cpu_topology.h"
 #include "base/packed_layout.h"
 #include "base/weight_type.h"
+#include "base/worker_name.h"
 #include "dovetail/v1/cluster.pb.h"
 #include "worker/memory.h"
 
@@ -25,6 +26,7 @@ v1::Register MakeRegister(const DeviceFacts& facts, const transport::RunDir& run
                           uint64_t incarnation) {
   v1::Register r;
   r.set_protocol_version(kProtocolVersion);
+  r.set_model(facts.model);
   r.set_worker(facts.worker);
   r.set_kind(facts.worker.substr(0, facts.worker.find(':')));
   r.set_incarnation(incarnation);
@@ -32,13 +34,14 @@ v1::Register MakeRegister(const DeviceFacts& facts, const transport::RunDir& run
   r.set_run_dir_id(run_dir.id());
   r.set_num_threads(static_cast<uint32_t>(facts.num_threads));
   r.set_numa_node(facts.numa_node);
+  const std::string name = FullWorkerName(facts.model, facts.worker);
   const MemoryInfo memory = ReadMemoryInfo();
   r.set_memory_total_bytes(memory.total_bytes);
   const uint64_t held = static_cast<uint64_t>(PrivateBytes());
   r.set_memory_held_bytes(held);
   r.set_memory_available_bytes(memory.available_bytes + held +
-                               AllocatedBytes(run_dir.WeightsPath(facts.worker)) +
-                               AllocatedBytes(run_dir.KvPath(facts.worker)));
+                               AllocatedBytes(run_dir.WeightsPath(name)) +
+                               AllocatedBytes(run_dir.KvPath(name)));
   r.set_read_bandwidth_gb_per_s(facts.read_bandwidth_gb_per_s);
   r.set_isa(facts.kernels->name);
   r.set_cpu_features(kernels::CpuFeatures());

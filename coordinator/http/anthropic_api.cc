@@ -38,9 +38,9 @@ MaybeError ParseCall(const CallContext& context, const HttpRequest& http, Parsed
   MessageIdentity identity;
   identity.id = absl::StrCat("msg_", RandomId());
   identity.request_id = http.request_id;
-  identity.model = context.api.model_name;
+  if (MaybeError error = FindModel(context, request.model, &call->model)) return error;
+  identity.model = call->model->name;
   call->encoder = std::make_unique<AnthropicEncoder>(std::move(identity));
-  call->model = std::move(request.model);
   call->stream = request.stream;
   call->generations = std::move(request.generations);
   call->unknown_fields = std::move(request.unknown_fields);
@@ -52,8 +52,9 @@ HttpResponse CountTokens(const CallContext& context, const HttpRequest& http) {
   if (MaybeError error = ParseMessages(http, /*counts=*/true, &request)) {
     return AnthropicError(*error);
   }
-  if (MaybeError error = CheckServes(context, request.model)) return AnthropicError(*error);
-  const auto tokens = context.api.generation->Tokenize(request.generations[0]);
+  const ModelEntry* model = nullptr;
+  if (MaybeError error = FindModel(context, request.model, &model)) return AnthropicError(*error);
+  const auto tokens = model->generation->Tokenize(request.generations[0]);
   if (!tokens.ok()) return AnthropicError(ErrorFromStatus(tokens.status(), 0));
   return JsonResponse(200, absl::StrCat("{\"input_tokens\":", tokens->size(), "}"));
 }

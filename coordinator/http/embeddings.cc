@@ -124,7 +124,7 @@ class EmbeddingCall : public HttpCall, public std::enable_shared_from_this<Embed
     request.deadline = request_.received + context_->request_timeout;
     request.tenant = request_.tenant;
     const std::shared_ptr<HttpExecutor> executor = context_->executor;
-    const uint64_t id = context_->api.embeddings->Start(
+    const uint64_t id = model_->embeddings->Start(
         std::move(request),
         [self = shared_from_this(), executor, parsed](const absl::StatusOr<Embeddings>& result) {
           executor->OnIoThread([self, parsed, result] { self->Finish(*parsed, result); });
@@ -135,49 +135,50 @@ class EmbeddingCall : public HttpCall, public std::enable_shared_from_this<Embed
   void OnSilence() override {}
   void OnGone() override {
     reply_.reset();
-    if (id_ != 0) context_->api.embeddings->Cancel(id_);
+    if (id_ != 0) model_->embeddings->Cancel(id_);
   }
   void OnShutdown() override {
     Fail(ErrorFromStatus(absl::UnavailableError("the server is shutting down"), 0));
-    if (id_ != 0) context_->api.embeddings->Cancel(id_);
+    if (id_ != 0) model_->embeddings->Cancel(id_);
   }
 
  private:
-  MaybeError Parse(ParsedEmbedding* parsed) const {
-    const GenerationService* generation = context_->api.generation;
-    const int hidden_size = generation == nullptr ? 0 : generation->config().hidden_size;
-    if (MaybeError error = ParseEmbeddingRequest(endpoint_, request_.body, hidden_size, parsed)) {
-      return error;
-    }
+  MaybeError Parse(ParsedEmbedding* parsed) {
+    if (MaybeError error = ParseEmbeddingRequest(endpoint_, request_.body, parsed)) return error;
     for (const std::string& name : parsed->unknown_fields) {
       if (!context_->unknown_fields.ShouldLog(name)) continue;
       LogInfo(absl::StrCat("unknown request field `", absl::Utf8SafeCHexEscape(name.substr(0, 64)),
                            "` is accepted and ignored"));
     }
-    const std::string model =
+    const std::string name =
         endpoint_ == EmbeddingEndpoint::kOpenAi ? parsed->model : WithoutLatestTag(parsed->model);
-    if (MaybeError error = CheckServes(*context_, model)) return error;
-    if (context_->api.embeddings != nullptr) return std::nullopt;
-    return ErrorFromStatus(absl::UnavailableError("this server makes no embeddings"), 0);
+    if (MaybeError error = FindModel(*context_, name, &model_)) return error;
+    if (model_->embeddings == nullptr) {
+      return ErrorFromStatus(absl::UnavailableError("this server makes no embeddings"), 0);
+    }
+    const int hidden_size = model_->generation->config().hidden_size;
+    if (!parsed->dimensions.has_value() || *parsed->dimensions == hidden_size) return std::nullopt;
+    return UnsupportedField("dimensions",
+                            absl::StrCat("`dimensions` cannot be chosen: this model's "
+                                         "vectors have ",
+                                         hidden_size));
   }
 
   void OnStarted(uint64_t id) {
     id_ = id;
-    if (reply_ == nullptr) context_->api.embeddings->Cancel(id);  // it has left meanwhile
+    if (reply_ == nullptr) model_->embeddings->Cancel(id);  // it has left meanwhile
   }
 
   void Finish(const ParsedEmbedding& parsed, const absl::StatusOr<Embeddings>& result) {
     if (reply_ == nullptr) return;
     if (!result.ok()) {
-      const EngineStats stats =
-          context_->api.engine != nullptr ? context_->api.engine->stats() : EngineStats();
-      return Fail(ErrorFromStatus(result.status(), context_->retry.Seconds(stats)));
+      return Fail(ErrorFromStatus(result.status(), context_->RetrySeconds(*model_)));
     }
     reply_->Annotate(
         absl::StrCat(result->prompt_tokens, " tokens, ", result->vectors.size(), " embeddings"));
     const std::shared_ptr<HttpReply> reply = std::move(reply_);
-    reply->Send(JsonResponse(200, EmbeddingBody(endpoint_, parsed, context_->api.model_name,
-                                                *result, absl::Now() - request_.received)));
+    reply->Send(JsonResponse(200, EmbeddingBody(endpoint_, parsed, model_->name, *result,
+                                                absl::Now() - request_.received)));
   }
 
   void Fail(const ApiError& error) {
@@ -191,14 +192,15 @@ class EmbeddingCall : public HttpCall, public std::enable_shared_from_this<Embed
   const HttpDialect* const dialect_;
   const EmbeddingEndpoint endpoint_;
   const HttpRequest request_;
-  std::shared_ptr<HttpReply> reply_;  // null once answered, or when the client has left
+  std::shared_ptr<HttpReply> reply_;   // null once answered, or when the client has left
+  const ModelEntry* model_ = nullptr;  // set on the work thread, before there is an id
   uint64_t id_ = 0;
 };
 
 }  // namespace
 
 MaybeError ParseEmbeddingRequest(EmbeddingEndpoint endpoint, absl::string_view body_text,
-                                 int hidden_size, ParsedEmbedding* parsed) {
+                                 ParsedEmbedding* parsed) {
   Json body;
   if (MaybeError error = ParseJson(body_text, kMaxJsonDepth, &body)) return error;
   if (!body.is_object()) return InvalidField("", "the request body must be a JSON object");
@@ -214,14 +216,7 @@ MaybeError ParseEmbeddingRequest(EmbeddingEndpoint endpoint, absl::string_view b
     parsed->request.truncate = true;
     if (MaybeError error = ReadBool(body, "truncate", &parsed->request.truncate)) return error;
   }
-  std::optional<int64_t> dimensions;
-  if (MaybeError error = ReadInt(body, "dimensions", &dimensions)) return error;
-  if (dimensions.has_value() && *dimensions != hidden_size) {
-    return UnsupportedField("dimensions",
-                            absl::StrCat("`dimensions` cannot be chosen: this model's "
-                                         "vectors have ",
-                                         hidden_size));
-  }
+  if (MaybeError error = ReadInt(body, "dimensions", &parsed->dimensions)) return error;
   for (const auto& [key, value] : body.items()) {
     const bool known = openai
                            ? std::find(std::begin(kOpenAiFields), std::end(kOpenAiFields), key) !=

@@ -6,6 +6,7 @@
 #define DOVETAIL_COORDINATOR_HTTP_EMBEDDINGS_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "coordinator/embedding.h"
@@ -21,12 +22,13 @@ enum class EmbeddingEndpoint { kOpenAi, kOllamaEmbed, kOllamaEmbeddings };
 struct ParsedEmbedding {
   std::string model;
   bool base64 = false;  // vectors as base64 of little-endian f32, not as arrays
+  std::optional<int64_t> dimensions;
   EmbeddingRequest request;
   std::vector<std::string> unknown_fields;
 };
 
 MaybeError ParseEmbeddingRequest(EmbeddingEndpoint endpoint, absl::string_view body,
-                                 int hidden_size, ParsedEmbedding* parsed);
+                                 ParsedEmbedding* parsed);
 
 std::string EmbeddingBody(EmbeddingEndpoint endpoint, const ParsedEmbedding& parsed,
                           const std::string& model_name, const Embeddings& embeddings,

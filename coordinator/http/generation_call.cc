@@ -20,14 +20,15 @@ HttpHeaders EventStreamHeaders() {
           {"X-Accel-Buffering", "no"}};  // nginx would hold events back
 }
 
-std::optional<ApiError> CheckServes(const CallContext& context, const std::string& model) {
-  const GenerationService* generation = context.api.generation;
-  if (generation == nullptr) {
+std::optional<ApiError> FindModel(const CallContext& context, absl::string_view name,
+                                  const ModelEntry** model) {
+  const absl::StatusOr<const ModelEntry*> found = context.api.models->Find(name);
+  if (!found.ok()) return ErrorFromStatus(found.status(), 0);
+  if ((*found)->generation == nullptr) {
     return ErrorFromStatus(
         absl::UnavailableError("this model has no vocabulary: it cannot serve text"), 0);
   }
-  const absl::Status known = generation->CheckModel(model);
-  if (!known.ok()) return ErrorFromStatus(known, 0);
+  *model = *found;
   return std::nullopt;
 }
 
@@ -86,24 +87,24 @@ std::optional<ApiError> GenerationCall::Parse(ParsedCall* call) {
                          absl::Utf8SafeCHexEscape(name.substr(0, kMaxLoggedNameBytes)),
                          "` is accepted and ignored"));
   }
-  return CheckServes(*context_, call->model);
+  return std::nullopt;
 }
 
 void GenerationCall::StartAll(ParsedCall call) {
   const std::shared_ptr<GenerationCall> self = shared_from_this();
-  const int num_choices = static_cast<int>(call.generations.size());
+  const ModelEntry& model = *call.model;
+  std::vector<GenerationRequest> generations = std::move(call.generations);
+  const int num_choices = static_cast<int>(generations.size());
   // Before Start, so that it is known on the I/O thread before any event comes there. A task must
   // be copyable, which the encoder is not.
-  auto encoder = std::make_shared<std::unique_ptr<AnswerEncoder>>(std::move(call.encoder));
+  auto parsed = std::make_shared<ParsedCall>(std::move(call));
   context_->executor->OnIoThread(
-      [self, stream = call.stream, encoder, num_choices, per_prompt = call.choices_per_prompt] {
-        self->OnParsed(stream, std::move(*encoder), num_choices, per_prompt);
-      });
+      [self, parsed, num_choices] { self->OnParsed(std::move(*parsed), num_choices); });
   for (int i = 0; i < num_choices && !closed_; ++i) {
-    GenerationRequest& generation = call.generations[i];
+    GenerationRequest& generation = generations[i];
     generation.deadline = request_.received + context_->request_timeout;
     generation.tenant = request_.tenant;
-    context_->api.generation->Start(
+    model.generation->Start(
         std::move(generation), std::make_shared<Sink>(weak_from_this(), context_->executor, i),
         [self, i, executor = context_->executor](absl::StatusOr<RequestId> id) {
           executor->OnIoThread([self, i, id = std::move(id)] { self->OnStarted(i, id); });
@@ -111,23 +112,21 @@ void GenerationCall::StartAll(ParsedCall call) {
   }
 }
 
-void GenerationCall::OnParsed(bool stream, std::unique_ptr<AnswerEncoder> encoder, int num_choices,
-                              int per_prompt) {
-  stream_ = stream;
-  choices_per_prompt_ = per_prompt;
-  encoder_ = std::move(encoder);
+void GenerationCall::OnParsed(ParsedCall call, int num_choices) {
+  model_ = call.model;
+  stream_ = call.stream;
+  choices_per_prompt_ = call.choices_per_prompt;
+  encoder_ = std::move(call.encoder);
   choices_.resize(num_choices);
 }
 
 void GenerationCall::OnStarted(int index, const absl::StatusOr<RequestId>& id) {
   if (!id.ok()) {
-    const EngineStats stats =
-        context_->api.engine != nullptr ? context_->api.engine->stats() : EngineStats();
-    Fail(ErrorFromStatus(id.status(), context_->retry.Seconds(stats)));
+    Fail(ErrorFromStatus(id.status(), context_->RetrySeconds(*model_)));
     return;
   }
   if (closed_) {
-    context_->api.generation->Cancel(*id);
+    model_->generation->Cancel(*id);
     return;
   }
   choices_[index].id = *id;
@@ -190,10 +189,11 @@ void GenerationCall::FinishAll() {
   }
   totals.taken = absl::Now() - request_.received;
   totals.first_answer = first_event_ - request_.received;
-  context_->retry.AddFinished(absl::ToDoubleSeconds(totals.taken));
+  context_->retry[model_].AddFinished(absl::ToDoubleSeconds(totals.taken));
   const std::shared_ptr<HttpReply> reply = Close();
   reply->Annotate(
       absl::StrCat(totals.usage.prompt_tokens, "+", totals.usage.completion_tokens, " tokens",
+                   context_->api.models->has_several() ? absl::StrCat(" of ", model_->name) : "",
                    request_.tenant.empty() ? "" : absl::StrCat(" for ", request_.tenant)));
   if (!stream_) return reply->Send(encoder_->Whole(answers, totals));
   reply->Write(encoder_->End(totals));
@@ -222,7 +222,7 @@ void GenerationCall::Fail(const ApiError& error) {
 
 void GenerationCall::CancelAll() {
   for (const Choice& choice : choices_) {
-    if (choice.id.has_value() && !choice.finished) context_->api.generation->Cancel(*choice.id);
+    if (choice.id.has_value() && !choice.finished) model_->generation->Cancel(*choice.id);
   }
 }
 

@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -33,12 +34,15 @@ struct CallContext {
   absl::Duration request_timeout;
   std::shared_ptr<HttpExecutor> executor;
   UnknownFieldLog unknown_fields;
-  RetryEstimator retry;
+  std::map<const ModelEntry*, RetryEstimator> retry;  // I/O thread
+
+  // When a client that found the queue of `model` full should come again. I/O thread.
+  int RetrySeconds(const ModelEntry& model) { return retry[&model].Seconds(model.stats()); }
 };
 
 // A request as its dialect's parser understood it.
 struct ParsedCall {
-  std::string model;  // "": the one that is served
+  const ModelEntry* model = nullptr;
   bool stream = false;
   int choices_per_prompt = 1;
   std::vector<GenerationRequest> generations;  // choice i; deadline and tenant are set by the call
@@ -50,8 +54,9 @@ struct ParsedCall {
 // Work thread. Fills `call`, or returns the first mistake.
 using CallParser = std::function<std::optional<ApiError>(const HttpRequest&, ParsedCall* call)>;
 
-// The checks of every dialect before a body is parsed or a model used. Work thread.
-std::optional<ApiError> CheckServes(const CallContext& context, const std::string& model);
+// The model that a request names, if it can serve text.
+std::optional<ApiError> FindModel(const CallContext& context, absl::string_view name,
+                                  const ModelEntry** model);
 
 class GenerationCall : public HttpCall, public std::enable_shared_from_this<GenerationCall> {
  public:
@@ -81,8 +86,7 @@ class GenerationCall : public HttpCall, public std::enable_shared_from_this<Gene
   void AnswerAtOnce(HttpResponse answer);
 
   // I/O thread.
-  void OnParsed(bool stream, std::unique_ptr<AnswerEncoder> encoder, int num_choices,
-                int per_prompt);
+  void OnParsed(ParsedCall call, int num_choices);
   void OnStarted(int index, const absl::StatusOr<RequestId>& id);
   void OnEvent(int index, const GenerationEvent& event);
   void OpenStream();
@@ -99,6 +103,7 @@ class GenerationCall : public HttpCall, public std::enable_shared_from_this<Gene
   std::atomic<bool> closed_{false};  // set on the I/O thread, read on the work thread
 
   std::shared_ptr<HttpReply> reply_;
+  const ModelEntry* model_ = nullptr;  // known with the choices
   std::unique_ptr<AnswerEncoder> encoder_;
   bool stream_ = false;
   bool stream_open_ = false;

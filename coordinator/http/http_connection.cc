@@ -321,6 +321,10 @@ void Connection::Dispatch() {
   HttpRequest request;
   request.method = method_;
   request.path = path_;
+  const absl::string_view target = View(message.target());
+  if (const size_t mark = target.find('?'); mark != absl::string_view::npos) {
+    request.query = std::string(target.substr(mark + 1));
+  }
   request.request_id = request_id_;
   request.tenant = tenant_;
   request.body = std::move(message.body());

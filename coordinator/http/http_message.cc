@@ -3,6 +3,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "base/log.h"
 #include "coordinator/http/random_id.h"
 
@@ -57,6 +58,16 @@ bool PercentDecode(absl::string_view text, std::string* out) {
     i += 2;
   }
   return true;
+}
+
+std::string QueryParameter(absl::string_view query, absl::string_view name) {
+  for (const absl::string_view part : absl::StrSplit(query, '&')) {
+    const std::pair<absl::string_view, absl::string_view> parameter =
+        absl::StrSplit(part, absl::MaxSplits('=', 1));
+    std::string value;
+    if (parameter.first == name && PercentDecode(parameter.second, &value)) return value;
+  }
+  return "";
 }
 
 std::string ChooseRequestId(absl::string_view offered) {

@@ -24,6 +24,7 @@ namespace dovetail::coordinator {
 struct HttpRequest {
   std::string method;      // "POST"
   std::string path;        // percent-decoded, without the query: "/v1/models/a/b"
+  std::string query;       // as it came, without the question mark: "model=a%2Fb"
   std::string request_id;  // the client's x-request-id, or one that we made
   std::string tenant;      // the name of the key that came with it; "" where none is needed
   std::string body;
@@ -89,6 +90,8 @@ class HttpExecutor {
 
 // False where a percent sign is not followed by two hex digits.
 bool PercentDecode(absl::string_view text, std::string* out);
+// The value of the first parameter of that name, percent-decoded; "" where there is none.
+std::string QueryParameter(absl::string_view query, absl::string_view name);
 // `offered` if it can be repeated in a header and a log line (1 to 128 visible ASCII characters),
 // else a new random id.
 std::string ChooseRequestId(absl::string_view offered);

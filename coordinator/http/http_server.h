@@ -15,13 +15,13 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "coordinator/api_keys.h"
-#include "coordinator/embedding.h"
-#include "coordinator/engine.h"
-#include "coordinator/generation.h"
+#include "coordinator/model_directory.h"
 #include "coordinator/tls_identity.h"
 
 namespace dovetail::coordinator {
@@ -47,34 +47,19 @@ struct HttpServerOptions {
 };
 
 struct HealthReport {
-  bool ready = false;
+  bool ready = false;   // all models are
   std::string state;    // "ok" when ready; otherwise one word, such as "loading"
   std::string message;  // for people; may be empty
-};
-
-// What Ollama's clients are told of the model.
-struct ModelFacts {
-  int64_t file_bytes = 0;
-  uint64_t fingerprint = 0;
-  std::string quantization;   // "Q4_K": the type that most of its bytes have
-  std::string chat_template;  // the one that is used; "": none
+  std::vector<std::pair<std::string, std::string>> models;  // of several: name and state
 };
 
 struct HttpApi {
-  // Null: generation is refused (the model has no vocabulary); model_name is still listed.
-  GenerationService* generation = nullptr;
-  EmbeddingService* embeddings = nullptr;  // null: embeddings are refused
-  const Engine* engine = nullptr;          // for Retry-After; may be null
+  const ModelDirectory* models = nullptr;  // borrowed
   // Called on the I/O thread: must not wait. Null: always ready.
   std::function<HealthReport()> health;
   // The text of /metrics, made on the I/O thread: must not wait. Null: nothing.
   std::function<std::string()> metrics;
   ApiKeys keys;
-  std::string model_name;     // id in /v1/models
-  int64_t model_created = 0;  // seconds since 1970
-  ModelFacts facts;
-  int context_length = 0;          // shown in /v1/models; 0: left out
-  std::string system_fingerprint;  // numerics and KV type, such as "dovetail-cis1-f16"
 };
 
 class HttpServer {

@@ -32,7 +32,7 @@ struct RefusedPath {
   absl::string_view reason;
 };
 constexpr absl::string_view kNoManaging =
-    "models are not managed over this API: the configuration names the one that is served";
+    "models are not managed over this API: the configuration names those that are served";
 constexpr RefusedPath kRefusedPaths[] = {
     {"/api/pull", "POST, OPTIONS", kNoManaging},     {"/api/push", "POST, OPTIONS", kNoManaging},
     {"/api/create", "POST, OPTIONS", kNoManaging},   {"/api/copy", "POST, OPTIONS", kNoManaging},
@@ -55,43 +55,49 @@ std::string ParameterSize(int64_t count) {
   return absl::StrFormat("%.2fM", static_cast<double>(count) / 1e6);
 }
 
-Json Details(const HttpApi& api) {
+Json Details(const ModelEntry& model) {
   Json details;
   details["parent_model"] = "";
   details["format"] = "gguf";
-  if (api.generation != nullptr) {
-    const model::ModelConfig& config = api.generation->config();
+  if (model.generation != nullptr) {
+    const model::ModelConfig& config = model.generation->config();
     details["family"] = config.architecture;
     details["families"] = Json::array({config.architecture});
     details["parameter_size"] = ParameterSize(config.parameter_count);
   }
-  details["quantization_level"] = api.facts.quantization;
+  details["quantization_level"] = model.facts.quantization;
   return details;
 }
 
-Json ListedModel(const HttpApi& api) {
-  Json model;
-  model["name"] = api.model_name;
-  model["model"] = api.model_name;
-  model["size"] = api.facts.file_bytes;
-  model["digest"] = absl::StrFormat("%016x", api.facts.fingerprint);
-  model["details"] = Details(api);
-  return model;
+Json ListedModel(const ModelEntry& model) {
+  Json json;
+  json["name"] = model.name;
+  json["model"] = model.name;
+  json["size"] = model.facts.file_bytes;
+  json["digest"] = absl::StrFormat("%016x", model.facts.fingerprint);
+  json["details"] = Details(model);
+  return json;
 }
 
-HttpResponse Tags(const HttpApi& api) {
-  Json model = ListedModel(api);
-  model["modified_at"] = OllamaTime(absl::FromUnixSeconds(api.model_created));
-  return JsonResponse(200, Dump({{"models", Json::array({std::move(model)})}}));
+HttpResponse Tags(const ModelDirectory& models) {
+  Json list = Json::array();
+  for (const ModelEntry& model : models.models()) {
+    Json& json = list.emplace_back(ListedModel(model));
+    json["modified_at"] = OllamaTime(absl::FromUnixSeconds(model.created));
+  }
+  return JsonResponse(200, Dump({{"models", std::move(list)}}));
 }
 
 // Everything is in memory, and stays there.
-HttpResponse RunningModels(const HttpApi& api) {
-  Json model = ListedModel(api);
-  model["expires_at"] = "9999-12-31T23:59:59Z";
-  model["size_vram"] = 0;
-  model["context_length"] = api.context_length;
-  return JsonResponse(200, Dump({{"models", Json::array({std::move(model)})}}));
+HttpResponse RunningModels(const ModelDirectory& models) {
+  Json list = Json::array();
+  for (const ModelEntry& model : models.models()) {
+    Json& json = list.emplace_back(ListedModel(model));
+    json["expires_at"] = "9999-12-31T23:59:59Z";
+    json["size_vram"] = 0;
+    json["context_length"] = model.context_length;
+  }
+  return JsonResponse(200, Dump({{"models", std::move(list)}}));
 }
 
 MaybeError ParseCall(const CallContext& context, OllamaEndpoint endpoint, const HttpRequest& http,
@@ -101,11 +107,15 @@ MaybeError ParseCall(const CallContext& context, OllamaEndpoint endpoint, const 
   OllamaTranslation translation;
   if (MaybeError error = ParseJson(http.body, kMaxJsonDepth, &body)) return error;
   if (!body.is_object()) return InvalidField("", "the request body must be a JSON object");
-  if (MaybeError error = TranslateOllamaRequest(endpoint, body, context.api.context_length, &openai,
-                                                &translation)) {
+  std::string name;
+  if (MaybeError error = ReadString(body, "model", &name)) return error;
+  if (MaybeError error = FindModel(context, WithoutLatestTag(std::move(name)), &call->model)) {
     return error;
   }
-  call->model = openai["model"].get<std::string>();
+  if (MaybeError error = TranslateOllamaRequest(endpoint, body, call->model->context_length,
+                                                &openai, &translation)) {
+    return error;
+  }
   call->stream = openai["stream"].get<bool>();
   auto encoder = std::make_unique<OllamaEncoder>(endpoint, body["model"].get<std::string>());
   if (translation.only_loads) {
@@ -144,7 +154,7 @@ std::shared_ptr<HttpCall> OllamaApi::Handle(HttpRequest request, std::shared_ptr
                                            : EmbeddingEndpoint::kOllamaEmbeddings;
     return AnswerEmbedding(context_, this, endpoint, std::move(request), std::move(reply));
   }
-  const HttpApi& api = context_->api;
+  const ModelDirectory& models = *context_->api.models;
   if (const RefusedPath* refused = FindRefused(request.path)) {
     ApiError error;
     error.status = 501;
@@ -153,9 +163,9 @@ std::shared_ptr<HttpCall> OllamaApi::Handle(HttpRequest request, std::shared_ptr
   } else if (request.path == kShowPath) {
     reply->Send(Show(request));
   } else if (request.path == kTagsPath) {
-    reply->Send(Tags(api));
+    reply->Send(Tags(models));
   } else if (request.path == kPsPath) {
-    reply->Send(RunningModels(api));
+    reply->Send(RunningModels(models));
   } else {
     reply->Send(JsonResponse(200, Dump({{"version", DOVETAIL_VERSION}})));
   }
@@ -176,34 +186,35 @@ std::shared_ptr<HttpCall> OllamaApi::Generate(HttpRequest request,
 }
 
 HttpResponse OllamaApi::Show(const HttpRequest& request) const {
-  const HttpApi& api = context_->api;
   nlohmann::json body;
-  std::string model;
+  std::string name;
   if (MaybeError error = ParseJson(request.body, kMaxJsonDepth, &body)) return Error(*error);
   if (!body.is_object()) return Error(InvalidField("", "the request body must be a JSON object"));
-  for (const char* name : {"name", "model"}) {
-    if (MaybeError error = ReadString(body, name, &model)) return Error(*error);
+  for (const char* field : {"name", "model"}) {
+    if (MaybeError error = ReadString(body, field, &name)) return Error(*error);
   }
-  if (WithoutLatestTag(model) != api.model_name) {
-    return Error(ModelNotFound(absl::StrCat("model '", model, "' not found")));
+  const auto found = context_->api.models->Find(WithoutLatestTag(name));
+  if (!found.ok() || name.empty()) {
+    return Error(ModelNotFound(absl::StrCat("model '", name, "' not found")));
   }
+  const ModelEntry& model = **found;
   Json json;
   json["modelfile"] = "";
   json["parameters"] = "";
-  json["template"] = api.facts.chat_template;
-  json["details"] = Details(api);
+  json["template"] = model.facts.chat_template;
+  json["details"] = Details(model);
   Json& info = json["model_info"];
   info = Json::object();
-  if (api.generation != nullptr) {
-    const model::ModelConfig& config = api.generation->config();
+  if (model.generation != nullptr) {
+    const model::ModelConfig& config = model.generation->config();
     info["general.architecture"] = config.architecture;
     info["general.parameter_count"] = config.parameter_count;
-    info[config.architecture + ".context_length"] = api.context_length;
+    info[config.architecture + ".context_length"] = model.context_length;
     info[config.architecture + ".embedding_length"] = config.hidden_size;
     info[config.architecture + ".block_count"] = config.num_hidden_layers;
   }
   json["capabilities"] = Json::array({"completion", "embedding"});
-  json["modified_at"] = OllamaTime(absl::FromUnixSeconds(api.model_created));
+  json["modified_at"] = OllamaTime(absl::FromUnixSeconds(model.created));
   return JsonResponse(200, Dump(json));
 }
 

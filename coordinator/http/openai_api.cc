@@ -26,7 +26,7 @@ std::optional<ApiError> ParseCall(const CallContext& context, OpenAiEndpoint end
   if (std::optional<ApiError> error = ParseOpenAiRequest(endpoint, http.body, &request)) {
     return error;
   }
-  call->model = std::move(request.model);
+  if (MaybeError error = FindModel(context, request.model, &call->model)) return error;
   call->stream = request.stream;
   call->choices_per_prompt = request.choices_per_prompt;
   call->unknown_fields = std::move(request.unknown_fields);
@@ -35,8 +35,8 @@ std::optional<ApiError> ParseCall(const CallContext& context, OpenAiEndpoint end
   identity.endpoint = endpoint;
   identity.id = absl::StrCat(endpoint == OpenAiEndpoint::kChat ? "chatcmpl-" : "cmpl-", RandomId());
   identity.created = absl::ToUnixSeconds(http.received);
-  identity.model = context.api.model_name;
-  identity.system_fingerprint = context.api.system_fingerprint;
+  identity.model = call->model->name;
+  identity.system_fingerprint = call->model->system_fingerprint;
   identity.include_usage = request.include_usage;
   identity.logprobs = request.generations[0].logprobs.has_value();
   call->encoder = std::make_unique<OpenAiEncoder>(std::move(identity));
@@ -56,9 +56,7 @@ absl::string_view OpenAiApi::AllowedMethods(absl::string_view path) const {
 
 std::shared_ptr<HttpCall> OpenAiApi::Handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
   if (request.path == kModelsPath) {
-    reply->Send(
-        JsonResponse(200, ModelListBody(context_->api.model_name, context_->api.model_created,
-                                        context_->api.context_length)));
+    reply->Send(JsonResponse(200, ModelListBody(*context_->api.models)));
     return nullptr;
   }
   if (absl::StartsWith(request.path, kModelPrefix)) {
@@ -81,11 +79,11 @@ std::shared_ptr<HttpCall> OpenAiApi::Handle(HttpRequest request, std::shared_ptr
 }
 
 HttpResponse OpenAiApi::Model(absl::string_view id) const {
-  const HttpApi& api = context_->api;
-  if (id != api.model_name) {
+  const absl::StatusOr<const ModelEntry*> model = context_->api.models->Find(id);
+  if (!model.ok() || id.empty()) {
     return ErrorResponse(ModelNotFound(absl::StrCat("The model `", id, "` does not exist")));
   }
-  return JsonResponse(200, ModelBody(api.model_name, api.model_created, api.context_length));
+  return JsonResponse(200, ModelBody(**model));
 }
 
 }  // namespace dovetail::coordinator

@@ -75,13 +75,13 @@ Json UsageJson(const RequestUsage& usage) {
   return json;
 }
 
-Json ModelJson(absl::string_view model, int64_t created, int context_length) {
+Json ModelJson(const ModelEntry& model) {
   Json json;
-  json["id"] = std::string(model);
+  json["id"] = model.name;
   json["object"] = "model";
-  json["created"] = created;
+  json["created"] = model.created;
   json["owned_by"] = "dovetail";
-  if (context_length > 0) json["max_model_len"] = context_length;
+  if (model.context_length > 0) json["max_model_len"] = model.context_length;
   return json;
 }
 
@@ -207,15 +207,14 @@ std::string OpenAiEncoder::UsageEvent(const RequestUsage& usage) const {
 
 std::string OpenAiEncoder::ErrorEvent(const ApiError& error) { return DataEvent(ErrorBody(error)); }
 
-std::string ModelListBody(absl::string_view model, int64_t created, int context_length) {
+std::string ModelListBody(const ModelDirectory& models) {
   Json json;
   json["object"] = "list";
-  json["data"] = Json::array({ModelJson(model, created, context_length)});
+  json["data"] = Json::array();
+  for (const ModelEntry& model : models.models()) json["data"].push_back(ModelJson(model));
   return Dump(json);
 }
 
-std::string ModelBody(absl::string_view model, int64_t created, int context_length) {
-  return Dump(ModelJson(model, created, context_length));
-}
+std::string ModelBody(const ModelEntry& model) { return Dump(ModelJson(model)); }
 
 }  // namespace dovetail::coordinator

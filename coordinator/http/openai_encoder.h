@@ -16,6 +16,7 @@
 #include "coordinator/http/answer_encoder.h"
 #include "coordinator/http/api_error.h"
 #include "coordinator/http/openai_fields.h"
+#include "coordinator/model_directory.h"
 #include "nlohmann/json_fwd.hpp"
 
 namespace dovetail::coordinator {
@@ -69,8 +70,8 @@ class OpenAiEncoder : public AnswerEncoder {
 };
 
 // {"object":"list","data":[...]} and one entry of it. context_length 0 is left out.
-std::string ModelListBody(absl::string_view model, int64_t created, int context_length);
-std::string ModelBody(absl::string_view model, int64_t created, int context_length);
+std::string ModelListBody(const ModelDirectory& models);
+std::string ModelBody(const ModelEntry& model);
 
 }  // namespace dovetail::coordinator
 

@@ -26,13 +26,13 @@ std::string Dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-MaybeError ReadObject(const HttpRequest& request, const CallContext& context,
-                      nlohmann::json* body) {
+MaybeError ReadObject(const HttpRequest& request, const CallContext& context, nlohmann::json* body,
+                      const ModelEntry** model) {
   if (MaybeError error = ParseJson(request.body, kMaxJsonDepth, body)) return error;
   if (!body->is_object()) return InvalidField("", "the request body must be a JSON object");
-  std::string model;
-  if (MaybeError error = ReadString(*body, "model", &model)) return error;
-  return CheckServes(context, model);
+  std::string name;
+  if (MaybeError error = ReadString(*body, "model", &name)) return error;
+  return FindModel(context, name, model);
 }
 
 // A text under vLLM's name or llama.cpp's, each with its server's defaults; or a chat.
@@ -70,12 +70,13 @@ MaybeError Tokenize(const GenerationService& generation, const nlohmann::json& b
 HttpResponse TokenizeResponse(const CallContext& context, const HttpRequest& request) {
   nlohmann::json body;
   std::vector<int32_t> ids;
-  MaybeError error = ReadObject(request, context, &body);
-  if (!error) error = Tokenize(*context.api.generation, body, &ids);
+  const ModelEntry* model = nullptr;
+  MaybeError error = ReadObject(request, context, &body, &model);
+  if (!error) error = Tokenize(*model->generation, body, &ids);
   if (error) return ErrorResponse(*error);
   Json json;
   json["count"] = ids.size();
-  json["max_model_len"] = context.api.generation->context_length();
+  json["max_model_len"] = model->context_length;
   json["tokens"] = ids;
   return JsonResponse(200, Dump(json));
 }
@@ -109,8 +110,9 @@ MaybeError Detokenize(const GenerationService& generation, const nlohmann::json&
 HttpResponse DetokenizeResponse(const CallContext& context, const HttpRequest& request) {
   nlohmann::json body;
   std::string text;
-  MaybeError error = ReadObject(request, context, &body);
-  if (!error) error = Detokenize(*context.api.generation, body, &text);
+  const ModelEntry* model = nullptr;
+  MaybeError error = ReadObject(request, context, &body, &model);
+  if (!error) error = Detokenize(*model->generation, body, &text);
   if (error) return ErrorResponse(*error);
   Json json;
   json["prompt"] = text;   // vLLM's name
@@ -119,12 +121,16 @@ HttpResponse DetokenizeResponse(const CallContext& context, const HttpRequest& r
 }
 
 // vLLM's, with the names of Hugging Face's tokenizer_config.json.
-HttpResponse TokenizerInfo(const HttpApi& api) {
-  if (api.generation == nullptr || !api.generation->tokenizer().has_vocab()) {
+HttpResponse TokenizerInfo(const CallContext& context, const HttpRequest& request) {
+  const absl::StatusOr<const ModelEntry*> model =
+      context.api.models->Find(QueryParameter(request.query, "model"));
+  if (!model.ok()) return ErrorResponse(ErrorFromStatus(model.status(), 0));
+  const GenerationService* generation = (*model)->generation;
+  if (generation == nullptr || !generation->tokenizer().has_vocab()) {
     return ErrorResponse(ErrorFromStatus(
         absl::NotFoundError("this model has no vocabulary: it cannot serve text"), 0));
   }
-  const model::Tokenizer& tokenizer = api.generation->tokenizer();
+  const model::Tokenizer& tokenizer = generation->tokenizer();
   const auto text = [&](std::optional<int32_t> id) {
     return id.has_value() ? Json(tokenizer.TokenBytes(*id, /*special=*/true)) : Json(nullptr);
   };
@@ -133,8 +139,8 @@ HttpResponse TokenizerInfo(const HttpApi& api) {
   json["eos_token"] = text(tokenizer.eos());
   json["add_bos_token"] = tokenizer.add_bos();
   json["vocab_size"] = tokenizer.vocab_size();
-  json["model_max_length"] = api.generation->context_length();
-  const std::string& chat_template = api.facts.chat_template;
+  json["model_max_length"] = generation->context_length();
+  const std::string& chat_template = (*model)->facts.chat_template;
   json["chat_template"] = chat_template.empty() ? Json(nullptr) : Json(chat_template);
   return JsonResponse(200, Dump(json));
 }
@@ -154,7 +160,7 @@ std::shared_ptr<HttpCall> ServiceApi::Handle(HttpRequest request,
   if (request.method != "POST") {
     reply->Send(request.path == kHealthPath    ? Health()
                 : request.path == kMetricsPath ? Metrics()
-                                               : TokenizerInfo(context_->api));
+                                               : TokenizerInfo(*context_, request));
     return nullptr;
   }
   auto answer = request.path == kTokenizePath ? TokenizeResponse : DetokenizeResponse;
@@ -175,6 +181,7 @@ HttpResponse ServiceApi::Health() const {
   Json body;
   body["status"] = report.ready ? "ok" : report.state;
   if (!report.message.empty()) body["message"] = report.message;
+  for (const auto& [model, state] : report.models) body["models"][model] = state;
   HttpResponse response = JsonResponse(report.ready ? 200 : 503, Dump(body));
   if (!report.ready) response.headers.emplace_back("Retry-After", "2");
   return response;

@@ -1,6 +1,6 @@
 // ServiceApi: the routes that are of no model API: the state of the server, and its vocabulary.
 //
-//   GET /health, /metrics    POST /tokenize, /detokenize
+//   GET /health, /metrics, /tokenizer_info?model=NAME    POST /tokenize, /detokenize
 // The last two take and give what gRPC's Tokenize and Detokenize do; vLLM's and llama.cpp's names
 // of the fields are accepted. I/O thread only; texts are tokenised on the work thread.
 #ifndef DOVETAIL_COORDINATOR_HTTP_SERVICE_API_H_

@@ -40,6 +40,7 @@ v1::ServingState ToProto(ServingState state) {
 
 void FillWorker(const WorkerSnapshot& worker, v1::WorkerStatus* proto) {
   proto->set_name(worker.name);
+  proto->set_model(worker.model);
   proto->set_attached(worker.attached);
   proto->set_isa(worker.isa);
   proto->set_num_threads(static_cast<uint32_t>(worker.num_threads));
@@ -84,6 +85,7 @@ void FillStatus(const StatusSnapshot& status, v1::GetStatusResponse* proto) {
   proto->set_prefix_cached_tokens(status.engine.prefix_cached_tokens);
   proto->set_uptime_seconds(status.uptime_seconds);
   for (const WorkerSnapshot& worker : status.workers) FillWorker(worker, proto->add_workers());
+  for (const StatusSnapshot& model : status.models) FillStatus(model, proto->add_models());
 }
 
 void FillPlan(const Plan& plan, const std::string& model, v1::GetPlanResponse* proto) {
@@ -121,9 +123,10 @@ void FillExplanations(const std::vector<ModuleExplanation>& modules,
   }
 }
 
-void FillSequences(const std::vector<SequenceInfo>& sequences, v1::ListSequencesResponse* proto) {
-  for (const SequenceInfo& sequence : sequences) {
+void FillSequences(const ModelSequences& list, v1::ListSequencesResponse* proto) {
+  for (const SequenceInfo& sequence : list.sequences) {
     v1::SequenceStatus* out = proto->add_sequences();
+    out->set_model(list.model);
     out->set_id(sequence.id);
     out->set_tenant(sequence.tenant);
     out->set_running(sequence.running);
@@ -134,6 +137,7 @@ void FillSequences(const std::vector<SequenceInfo>& sequences, v1::ListSequences
     out->set_kv_blocks(static_cast<uint32_t>(sequence.kv_blocks));
     out->set_preemptions(static_cast<uint32_t>(sequence.preemptions));
     out->set_age_seconds(absl::ToDoubleSeconds(sequence.age));
+    out->set_priority(sequence.priority);
   }
 }
 
@@ -151,21 +155,23 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
   }
 
   grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context,
-                                      const v1::GetStatusRequest*,
+                                      const v1::GetStatusRequest* request,
                                       v1::GetStatusResponse* response) override {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
     if (Refused(*context, reactor)) return reactor;
-    FillStatus(hooks_.status(), response);
-    reactor->Finish(grpc::Status::OK);
+    const absl::StatusOr<StatusSnapshot> status = hooks_.status(request->model());
+    if (status.ok()) FillStatus(*status, response);
+    reactor->Finish(transport::ToGrpcStatus(status.status()));
     return reactor;
   }
 
-  grpc::ServerUnaryReactor* GetPlan(grpc::CallbackServerContext* context, const v1::GetPlanRequest*,
+  grpc::ServerUnaryReactor* GetPlan(grpc::CallbackServerContext* context,
+                                    const v1::GetPlanRequest* request,
                                     v1::GetPlanResponse* response) override {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
     if (Refused(*context, reactor)) return reactor;
-    const absl::StatusOr<Plan> plan = hooks_.plan();
-    if (plan.ok()) FillPlan(*plan, hooks_.status().model, response);
+    const absl::StatusOr<ModelPlan> plan = hooks_.plan(request->model());
+    if (plan.ok()) FillPlan(plan->plan, plan->model, response);
     reactor->Finish(transport::ToGrpcStatus(plan.status()));
     return reactor;
   }
@@ -175,7 +181,7 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
                                              v1::ExplainPlacementResponse* response) override {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
     if (Refused(*context, reactor)) return reactor;
-    const auto modules = hooks_.explain(request->module());
+    const auto modules = hooks_.explain(request->model(), request->module());
     absl::Status status = modules.status();
     if (status.ok() && modules->empty()) {
       status = absl::NotFoundError(
@@ -187,13 +193,15 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
   }
 
   grpc::ServerUnaryReactor* ListSequences(grpc::CallbackServerContext* context,
-                                          const v1::ListSequencesRequest*,
+                                          const v1::ListSequencesRequest* request,
                                           v1::ListSequencesResponse* response) override {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
     if (Refused(*context, reactor)) return reactor;
-    const auto sequences = hooks_.sequences();
-    if (sequences.ok()) FillSequences(*sequences, response);
-    reactor->Finish(transport::ToGrpcStatus(sequences.status()));
+    const auto models = hooks_.sequences(request->model());
+    if (models.ok()) {
+      for (const ModelSequences& model : *models) FillSequences(model, response);
+    }
+    reactor->Finish(transport::ToGrpcStatus(models.status()));
     return reactor;
   }
 

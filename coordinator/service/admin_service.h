@@ -20,13 +20,27 @@ class Service;
 
 namespace dovetail::coordinator {
 
-// What the service asks of the coordinator; every function is thread-safe.
+struct ModelPlan {
+  std::string model;  // its name
+  Plan plan;
+};
+
+struct ModelSequences {
+  std::string model;
+  std::vector<SequenceInfo> sequences;
+};
+
+// What the service asks of the coordinator; every function is thread-safe. A model is named as
+// clients name it; the names of several and of none are refused as by ModelDirectory::Find.
 struct AdminHooks {
-  std::function<StatusSnapshot()> status;
-  std::function<absl::StatusOr<Plan>()> plan;
+  std::function<absl::StatusOr<StatusSnapshot>(const std::string& model)> status;  // "": all
+  std::function<absl::StatusOr<ModelPlan>(const std::string& model)> plan;
   // By the beginning of a module's name; Unavailable before there is a plan.
-  std::function<absl::StatusOr<std::vector<ModuleExplanation>>(const std::string& name)> explain;
-  std::function<absl::StatusOr<std::vector<SequenceInfo>>()> sequences;  // may wait for a step
+  std::function<absl::StatusOr<std::vector<ModuleExplanation>>(const std::string& model,
+                                                               const std::string& module)>
+      explain;
+  // "": of all models. May wait for a step.
+  std::function<absl::StatusOr<std::vector<ModelSequences>>(const std::string& model)> sequences;
   std::function<int(absl::Duration timeout)> drain;  // waits; zero: the configured timeout
   std::function<void()> request_exit;                // returns at once
   const ApiKeys* keys = nullptr;                     // borrowed; null: everybody may call

@@ -5,7 +5,9 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "base/log.h"
 #include "dovetail/v1/cluster.grpc.pb.h"
 #include "transport/status_convert.h"
 
@@ -24,8 +26,9 @@ class AttachStream final : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::W
                            public WorkerLink,
                            public std::enable_shared_from_this<AttachStream> {
  public:
-  AttachStream(Cluster* cluster, grpc::CallbackServerContext* context, std::atomic<int>* streams)
-      : cluster_(cluster), context_(context), streams_(streams) {}
+  AttachStream(const ClusterFinder* find, grpc::CallbackServerContext* context,
+               std::atomic<int>* streams)
+      : find_(find), context_(context), streams_(streams) {}
 
   void Begin() {
     self_ = shared_from_this();
@@ -66,12 +69,15 @@ class AttachStream final : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::W
 
   // Reactions.
   void OnReadDone(bool ok) override {
-    if (ok) {
-      v1::WorkerEvent event;
-      event.Swap(&event_);
-      cluster_->OnEvent(shared_from_this(), std::move(event));
+    if (!ok) return End("its connection ended");
+    v1::WorkerEvent event;
+    event.Swap(&event_);
+    const absl::StatusOr<Cluster*> cluster = ClusterOf(event);
+    if (cluster.ok()) {
+      (*cluster)->OnEvent(shared_from_this(), std::move(event));
     } else {
-      End("its connection ended");
+      LogWarn(absl::StrCat("refused a worker: ", cluster.status().message()));
+      Close(cluster.status());
     }
   }
 
@@ -105,19 +111,33 @@ class AttachStream final : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::W
     if (queue_.empty()) Finish(transport::ToGrpcStatus(status));
   }
 
-  // The worker's side is over.
-  void End(const char* reason) {
-    bool was_open;
-    {
-      absl::MutexLock lock(&mutex_);
-      was_open = !closing_;
-      CloseLocked(absl::OkStatus());
+  // The first message says whose worker this is.
+  absl::StatusOr<Cluster*> ClusterOf(const v1::WorkerEvent& event) {
+    absl::MutexLock lock(&mutex_);
+    if (cluster_ == nullptr) {
+      const absl::StatusOr<Cluster*> found = (*find_)(event.register_().model());
+      if (!found.ok()) return found.status();
+      cluster_ = *found;
     }
-    if (was_open) cluster_->OnClosed(shared_from_this(), absl::UnavailableError(reason));
+    return cluster_;
   }
 
-  Cluster* const cluster_;
+  // The worker's side is over.
+  void End(const char* reason) {
+    Cluster* cluster = nullptr;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!closing_) cluster = cluster_;
+      CloseLocked(absl::OkStatus());
+    }
+    if (cluster != nullptr) {
+      cluster->OnClosed(shared_from_this(), absl::UnavailableError(reason));
+    }
+  }
+
+  const ClusterFinder* const find_;
   absl::Mutex mutex_;
+  Cluster* cluster_ ABSL_GUARDED_BY(mutex_) = nullptr;  // from the first message on
   grpc::CallbackServerContext* context_ ABSL_GUARDED_BY(mutex_);
   std::atomic<int>* const streams_;
   v1::WorkerEvent event_;                                        // of the read in progress
@@ -136,7 +156,7 @@ class RefusedStream final : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::
 
 class ClusterServiceImpl final : public v1::ClusterService::CallbackService {
  public:
-  explicit ClusterServiceImpl(Cluster* cluster) : cluster_(cluster) {}
+  explicit ClusterServiceImpl(ClusterFinder find) : find_(std::move(find)) {}
 
   grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerCommand>* Attach(
       grpc::CallbackServerContext* context) override {
@@ -145,20 +165,20 @@ class ClusterServiceImpl final : public v1::ClusterService::CallbackService {
       return new RefusedStream(
           grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "too many worker streams"));
     }
-    auto stream = std::make_shared<AttachStream>(cluster_, context, &streams_);
+    auto stream = std::make_shared<AttachStream>(&find_, context, &streams_);
     stream->Begin();
     return stream.get();
   }
 
  private:
-  Cluster* const cluster_;
+  const ClusterFinder find_;
   std::atomic<int> streams_{0};
 };
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> MakeClusterService(Cluster* cluster) {
-  return std::make_unique<ClusterServiceImpl>(cluster);
+std::unique_ptr<grpc::Service> MakeClusterService(ClusterFinder find) {
+  return std::make_unique<ClusterServiceImpl>(std::move(find));
 }
 
 }  // namespace dovetail::coordinator

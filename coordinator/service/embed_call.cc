@@ -16,17 +16,17 @@ namespace {
 
 class EmbedCall : public grpc::ServerUnaryReactor, public std::enable_shared_from_this<EmbedCall> {
  public:
-  EmbedCall(const InferenceOptions& options, v1::EmbedResponse* response)
-      : options_(options), response_(response) {}
+  EmbedCall(const InferenceOptions& options, const ModelEntry& model, v1::EmbedResponse* response)
+      : options_(options), model_(model), response_(response) {}
 
   void Begin(EmbeddingRequest request) {
     self_ = shared_from_this();
-    const uint64_t id = options_.embeddings->Start(
+    const uint64_t id = model_.embeddings->Start(
         std::move(request),
         [self = self_](const absl::StatusOr<Embeddings>& result) { self->OnResult(result); });
     absl::MutexLock lock(&mutex_);
     id_ = id;
-    if (cancelled_) options_.embeddings->Cancel(id);
+    if (cancelled_) model_.embeddings->Cancel(id);
   }
 
   void Refuse(const absl::Status& status) {
@@ -37,7 +37,7 @@ class EmbedCall : public grpc::ServerUnaryReactor, public std::enable_shared_fro
   void OnCancel() override {
     absl::MutexLock lock(&mutex_);
     cancelled_ = true;
-    if (id_ != 0) options_.embeddings->Cancel(id_);
+    if (id_ != 0) model_.embeddings->Cancel(id_);
   }
 
   void OnDone() override { const std::shared_ptr<EmbedCall> last = std::move(self_); }
@@ -45,8 +45,7 @@ class EmbedCall : public grpc::ServerUnaryReactor, public std::enable_shared_fro
  private:
   void OnResult(const absl::StatusOr<Embeddings>& result) {
     if (!result.ok()) {
-      const EngineStats stats = options_.generation->stats();
-      return Finish(ToGrpcStatusWithRetry(result.status(), options_.times->RetryAfter(stats)));
+      return Finish(ToGrpcStatusWithRetry(result.status(), options_.times->RetryAfter(model_)));
     }
     for (const std::vector<float>& vector : result->vectors) {
       response_->add_embeddings()->mutable_values()->Add(vector.begin(), vector.end());
@@ -56,6 +55,7 @@ class EmbedCall : public grpc::ServerUnaryReactor, public std::enable_shared_fro
   }
 
   const InferenceOptions& options_;
+  const ModelEntry& model_;
   v1::EmbedResponse* const response_;
   std::shared_ptr<EmbedCall> self_;
   absl::Mutex mutex_;
@@ -84,10 +84,10 @@ absl::StatusOr<EmbeddingRequest> FromProto(const v1::EmbedRequest& proto) {
 
 }  // namespace
 
-grpc::ServerUnaryReactor* StartEmbedding(const InferenceOptions& options,
+grpc::ServerUnaryReactor* StartEmbedding(const InferenceOptions& options, const ModelEntry& model,
                                          const v1::EmbedRequest& proto, const std::string& tenant,
                                          absl::Time deadline, v1::EmbedResponse* response) {
-  auto call = std::make_shared<EmbedCall>(options, response);
+  auto call = std::make_shared<EmbedCall>(options, model, response);
   absl::StatusOr<EmbeddingRequest> request = FromProto(proto);
   if (request.ok()) {
     request->tenant = tenant;

@@ -12,9 +12,9 @@
 
 namespace dovetail::coordinator {
 
-// The reactor of the call; gRPC owns it. A client that cancels has the work cancelled. `options`
-// and `response` outlive the call.
-grpc::ServerUnaryReactor* StartEmbedding(const InferenceOptions& options,
+// The reactor of the call; gRPC owns it. A client that cancels has the work cancelled. `options`,
+// `model`, which makes embeddings, and `response` outlive the call.
+grpc::ServerUnaryReactor* StartEmbedding(const InferenceOptions& options, const ModelEntry& model,
                                          const v1::EmbedRequest& request, const std::string& tenant,
                                          absl::Time deadline, v1::EmbedResponse* response);
 

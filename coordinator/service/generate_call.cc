@@ -75,7 +75,7 @@ void GenerateCall::Begin(const v1::GenerateRequest& proto, absl::Time deadline,
 absl::Status GenerateCall::StartGenerations(const v1::GenerateRequest& proto, absl::Time deadline,
                                             absl::StatusOr<std::string> tenant) {
   if (!tenant.ok()) return tenant.status();
-  DT_RETURN_IF_ERROR(options_.generation->CheckModel(proto.model()));
+  DT_ASSIGN_OR_RETURN(model_, options_.models->Find(proto.model()));
   DT_ASSIGN_OR_RETURN(GenerationRequest request, FromProto(proto));
   request.tenant = *std::move(tenant);
   request.deadline = std::min(deadline, absl::Now() + options_.request_timeout);
@@ -87,7 +87,7 @@ absl::Status GenerateCall::StartGenerations(const v1::GenerateRequest& proto, ab
   const std::shared_ptr<GenerateCall> self = shared_from_this();
   for (size_t i = 0; i < num_choices; ++i) {
     request.choice = static_cast<uint32_t>(i);
-    options_.generation->Start(
+    model_->generation->Start(
         request, std::make_shared<Sink>(self, i),
         [self, i](const absl::StatusOr<RequestId>& id) { self->OnStarted(i, id); });
   }
@@ -205,9 +205,10 @@ void GenerateCall::Flush() {
   }
   if (cut_off_ || AllEnded()) {
     finished_ = true;
-    if (status_.ok()) options_.times->Add(absl::Now() - begun_);
-    Finish(
-        ToGrpcStatusWithRetry(status_, options_.times->RetryAfter(options_.generation->stats())));
+    if (status_.ok()) options_.times->Add(*model_, absl::Now() - begun_);
+    const bool is_full = absl::IsResourceExhausted(status_) && model_ != nullptr;
+    Finish(ToGrpcStatusWithRetry(
+        status_, is_full ? options_.times->RetryAfter(*model_) : absl::ZeroDuration()));
   }
 }
 
@@ -226,7 +227,7 @@ GenerateCall::Cancels GenerateCall::CutOff(const absl::Status& status, bool drop
 }
 
 void GenerateCall::Cancel(const Cancels& ids) {
-  for (RequestId id : ids) options_.generation->Cancel(id);
+  for (RequestId id : ids) model_->generation->Cancel(id);
 }
 
 }  // namespace dovetail::coordinator

@@ -61,6 +61,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   void Cancel(const Cancels& ids);
 
   const InferenceOptions options_;
+  const ModelEntry* model_ = nullptr;  // found in Begin(); null where there is none
   std::shared_ptr<GenerateCall> self_;
   absl::Mutex mutex_;
   std::vector<Choice> choices_ ABSL_GUARDED_BY(mutex_);

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 
 namespace dovetail::coordinator {
@@ -14,20 +14,18 @@ namespace {
 
 constexpr size_t kMaxWatchers = 256;
 
-ServingStatus StatusOf(bool known, bool serving) {
-  if (!known) return health::HealthCheckResponse::SERVICE_UNKNOWN;
-  return serving ? health::HealthCheckResponse::SERVING : health::HealthCheckResponse::NOT_SERVING;
-}
-
 }  // namespace
 
 // One Watch call. All members but the reactions are called with the service's mutex held.
 class HealthWatcher final : public grpc::ServerWriteReactor<health::HealthCheckResponse> {
  public:
-  HealthWatcher(HealthService* service, bool known) : service_(service), known_(known) {}
+  HealthWatcher(HealthService* service, std::string name)
+      : service_(service), name_(std::move(name)) {}
 
-  void Update(bool serving) {
-    wanted_ = StatusOf(known_, serving);
+  const std::string& name() const { return name_; }
+
+  void Update(int status) {
+    wanted_ = status;
     WriteIfChanged();
   }
 
@@ -70,7 +68,7 @@ class HealthWatcher final : public grpc::ServerWriteReactor<health::HealthCheckR
   }
 
   HealthService* const service_;
-  const bool known_;
+  const std::string name_;
   health::HealthCheckResponse response_;
   int wanted_ = -1;
   int written_ = -1;
@@ -86,19 +84,20 @@ class HealthService::Impl final : public health::Health::CallbackService {
                                   const health::HealthCheckRequest* request,
                                   health::HealthCheckResponse* response) override {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    if (!owner_->Knows(request->service())) {
+    absl::MutexLock lock(&owner_->mutex_);
+    const int status = owner_->StatusOf(request->service());
+    if (status == health::HealthCheckResponse::SERVICE_UNKNOWN) {
       reactor->Finish(grpc::Status(grpc::StatusCode::NOT_FOUND, "no such service"));
       return reactor;
     }
-    absl::MutexLock lock(&owner_->mutex_);
-    response->set_status(StatusOf(true, owner_->serving_));
+    response->set_status(static_cast<ServingStatus>(status));
     reactor->Finish(grpc::Status::OK);
     return reactor;
   }
 
   grpc::ServerWriteReactor<health::HealthCheckResponse>* Watch(
       grpc::CallbackServerContext* context, const health::HealthCheckRequest* request) override {
-    auto* watcher = new HealthWatcher(owner_, owner_->Knows(request->service()));
+    auto* watcher = new HealthWatcher(owner_, request->service());
     absl::MutexLock lock(&owner_->mutex_);
     const bool full = owner_->watchers_.size() >= kMaxWatchers;
     owner_->watchers_.insert(watcher);
@@ -107,7 +106,7 @@ class HealthService::Impl final : public health::Health::CallbackService {
     } else if (full) {
       watcher->End(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "too many watchers"));
     } else {
-      watcher->Update(owner_->serving_);
+      watcher->Update(owner_->StatusOf(watcher->name()));
     }
     return watcher;
   }
@@ -116,28 +115,47 @@ class HealthService::Impl final : public health::Health::CallbackService {
   HealthService* const owner_;
 };
 
-HealthService::HealthService(std::set<std::string> services)
-    : services_(std::move(services)), service_(std::make_unique<Impl>(this)) {}
+HealthService::HealthService(const std::set<std::string>& services)
+    : service_(std::make_unique<Impl>(this)) {
+  absl::MutexLock lock(&mutex_);
+  serving_[""] = false;
+  for (const std::string& service : services) serving_[service] = false;
+}
 
 HealthService::~HealthService() = default;
 
 void HealthService::SetServing(bool serving) {
   absl::MutexLock lock(&mutex_);
-  serving_ = serving && !shutdown_;
-  for (HealthWatcher* watcher : watchers_) watcher->Update(serving_);
+  for (auto& [service, is_serving] : serving_) is_serving = serving && !shutdown_;
+  UpdateWatchers();
+}
+
+void HealthService::SetServing(const std::string& service, bool serving) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = serving_.find(service);
+  DT_CHECK(found != serving_.end());
+  found->second = serving && !shutdown_;
+  UpdateWatchers();
 }
 
 void HealthService::Shutdown() {
   absl::MutexLock lock(&mutex_);
-  serving_ = false;
+  for (auto& [service, is_serving] : serving_) is_serving = false;
   shutdown_ = true;
   for (HealthWatcher* watcher : watchers_) {
     watcher->End(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is shutting down"));
   }
 }
 
-bool HealthService::Knows(const std::string& service) const {
-  return service.empty() || services_.count(service) > 0;
+int HealthService::StatusOf(const std::string& service) const {
+  const auto found = serving_.find(service);
+  if (found == serving_.end()) return health::HealthCheckResponse::SERVICE_UNKNOWN;
+  return found->second ? health::HealthCheckResponse::SERVING
+                       : health::HealthCheckResponse::NOT_SERVING;
+}
+
+void HealthService::UpdateWatchers() {
+  for (HealthWatcher* watcher : watchers_) watcher->Update(StatusOf(watcher->name()));
 }
 
 }  // namespace dovetail::coordinator

@@ -5,6 +5,7 @@
 #ifndef DOVETAIL_COORDINATOR_SERVICE_HEALTH_SERVICE_H_
 #define DOVETAIL_COORDINATOR_SERVICE_HEALTH_SERVICE_H_
 
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -23,10 +24,12 @@ class HealthWatcher;
 class HealthService {
  public:
   // NOT_SERVING until told otherwise.
-  explicit HealthService(std::set<std::string> services);
+  explicit HealthService(const std::set<std::string>& services);
   ~HealthService();
 
+  // All services that were named at construction and "", or one of them.
   void SetServing(bool serving);
+  void SetServing(const std::string& service, bool serving);
   // Ends every Watch, so that the server can stop.
   void Shutdown();
   grpc::Service* service() { return service_.get(); }
@@ -34,11 +37,12 @@ class HealthService {
  private:
   friend class HealthWatcher;
   class Impl;
-  bool Knows(const std::string& service) const;
+  // SERVICE_UNKNOWN, SERVING or NOT_SERVING.
+  int StatusOf(const std::string& service) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void UpdateWatchers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  const std::set<std::string> services_;
   mutable absl::Mutex mutex_;
-  bool serving_ ABSL_GUARDED_BY(mutex_) = false;
+  std::map<std::string, bool> serving_ ABSL_GUARDED_BY(mutex_);
   bool shutdown_ ABSL_GUARDED_BY(mutex_) = false;
   std::set<HealthWatcher*> watchers_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<grpc::Service> service_;

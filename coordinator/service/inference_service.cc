@@ -29,14 +29,14 @@ class InferenceServiceImpl final : public v1::InferenceService::CallbackService 
                                   const v1::EmbedRequest* request,
                                   v1::EmbedResponse* response) override {
     const absl::StatusOr<std::string> tenant = TenantOf(*context, options_.keys);
-    absl::Status status = tenant.status();
-    if (status.ok()) status = options_.generation->CheckModel(request->model());
-    if (status.ok() && options_.embeddings == nullptr) {
-      status = absl::UnimplementedError("this server makes no embeddings");
+    if (!tenant.ok()) return Reply(context, tenant.status());
+    const auto model = options_.models->Find(request->model());
+    if (!model.ok()) return Reply(context, model.status());
+    if ((*model)->embeddings == nullptr) {
+      return Reply(context, absl::UnimplementedError("this server makes no embeddings"));
     }
-    if (!status.ok()) return Reply(context, status);
-    return StartEmbedding(options_, *request, *tenant, absl::FromChrono(context->deadline()),
-                          response);
+    return StartEmbedding(options_, **model, *request, *tenant,
+                          absl::FromChrono(context->deadline()), response);
   }
 
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
@@ -61,18 +61,22 @@ class InferenceServiceImpl final : public v1::InferenceService::CallbackService 
     if (absl::Status s = TenantOf(*context, options_.keys).status(); !s.ok()) {
       return Reply(context, s);
     }
-    const GenerationService& generation = *options_.generation;
-    v1::Model* model = response->add_models();
-    model->set_id(generation.model_name());
-    model->set_architecture(generation.config().architecture);
-    model->set_context_length_tokens(static_cast<uint32_t>(generation.context_length()));
-    model->set_vocab_size(static_cast<uint32_t>(generation.config().vocab_size));
-    model->set_parameters(static_cast<uint64_t>(generation.config().parameter_count));
-    model->set_file_bytes(static_cast<uint64_t>(options_.file_bytes));
+    for (const ModelEntry& model : options_.models->models()) Fill(model, response->add_models());
     return Reply(context, absl::OkStatus());
   }
 
  private:
+  static void Fill(const ModelEntry& model, v1::Model* out) {
+    const GenerationService& generation = *model.generation;
+    out->set_id(model.name);
+    for (const std::string& alias : model.aliases) out->add_aliases(alias);
+    out->set_architecture(generation.config().architecture);
+    out->set_context_length_tokens(static_cast<uint32_t>(generation.context_length()));
+    out->set_vocab_size(static_cast<uint32_t>(generation.config().vocab_size));
+    out->set_parameters(static_cast<uint64_t>(generation.config().parameter_count));
+    out->set_file_bytes(static_cast<uint64_t>(model.facts.file_bytes));
+  }
+
   static grpc::ServerUnaryReactor* Reply(grpc::CallbackServerContext* context,
                                          const absl::Status& status) {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
@@ -82,8 +86,9 @@ class InferenceServiceImpl final : public v1::InferenceService::CallbackService 
 
   absl::Status TokenizeText(const v1::TokenizeRequest& request,
                             v1::TokenizeResponse* response) const {
-    if (absl::Status s = options_.generation->CheckModel(request.model()); !s.ok()) return s;
-    auto ids = options_.generation->tokenizer().Encode(
+    const auto model = options_.models->Find(request.model());
+    if (!model.ok()) return model.status();
+    auto ids = (*model)->generation->tokenizer().Encode(
         request.text(),
         {.add_special = request.add_special(), .parse_special = request.parse_special()});
     if (!ids.ok()) return ids.status();
@@ -93,8 +98,9 @@ class InferenceServiceImpl final : public v1::InferenceService::CallbackService 
 
   absl::Status DetokenizeIds(const v1::DetokenizeRequest& request,
                              v1::DetokenizeResponse* response) const {
-    if (absl::Status s = options_.generation->CheckModel(request.model()); !s.ok()) return s;
-    const model::Tokenizer& tokenizer = options_.generation->tokenizer();
+    const auto model = options_.models->Find(request.model());
+    if (!model.ok()) return model.status();
+    const model::Tokenizer& tokenizer = (*model)->generation->tokenizer();
     if (!tokenizer.has_vocab()) {
       return absl::FailedPreconditionError("the model file has no vocabulary");
     }
@@ -115,14 +121,15 @@ class InferenceServiceImpl final : public v1::InferenceService::CallbackService 
 
 }  // namespace
 
-void CallTimes::Add(absl::Duration taken) {
+void CallTimes::Add(const ModelEntry& model, absl::Duration taken) {
   std::lock_guard<std::mutex> lock(mutex_);
-  estimator_.AddFinished(absl::ToDoubleSeconds(taken));
+  estimators_[&model].AddFinished(absl::ToDoubleSeconds(taken));
 }
 
-absl::Duration CallTimes::RetryAfter(const EngineStats& stats) const {
+absl::Duration CallTimes::RetryAfter(const ModelEntry& model) {
+  const EngineStats stats = model.stats();
   std::lock_guard<std::mutex> lock(mutex_);
-  return absl::Seconds(estimator_.Seconds(stats));
+  return absl::Seconds(estimators_[&model].Seconds(stats));
 }
 
 std::unique_ptr<grpc::Service> MakeInferenceService(const InferenceOptions& options) {

@@ -4,14 +4,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 
 #include "absl/time/time.h"
 #include "coordinator/api_keys.h"
-#include "coordinator/embedding.h"
-#include "coordinator/generation.h"
 #include "coordinator/http/retry_estimator.h"
+#include "coordinator/model_directory.h"
 
 namespace grpc {
 class Service;
@@ -19,26 +19,25 @@ class Service;
 
 namespace dovetail::coordinator {
 
+// How long the calls of each model took lately. Thread-safe.
 class CallTimes {
  public:
-  void Add(absl::Duration taken);
-  // When a client that found the queue full should come again.
-  absl::Duration RetryAfter(const EngineStats& stats) const;
+  void Add(const ModelEntry& model, absl::Duration taken);
+  // When a client that found the model's queue full should come again.
+  absl::Duration RetryAfter(const ModelEntry& model);
 
  private:
-  mutable std::mutex mutex_;
-  RetryEstimator estimator_;  // guarded by mutex_
+  std::mutex mutex_;
+  std::map<const ModelEntry*, RetryEstimator> estimators_;  // guarded by mutex_
 };
 
 struct InferenceOptions {
-  GenerationService* generation = nullptr;             // borrowed, outlives the server
-  EmbeddingService* embeddings = nullptr;              // the same; null: embeddings are refused
+  const ModelDirectory* models = nullptr;              // borrowed, outlives the server
   const ApiKeys* keys = nullptr;                       // borrowed; null: everybody may call
-  int64_t file_bytes = 0;                              // of the model, for ListModels
   absl::Duration request_timeout = absl::Minutes(10);  // for calls with a later deadline, or none
   // Text of one stream that its client has not read yet; more, and the generation is cancelled.
   size_t max_unread_bytes = 1 << 20;
-  // How long calls took lately, for RetryInfo; made by MakeInferenceService.
+  // For RetryInfo; made by MakeInferenceService.
   std::shared_ptr<CallTimes> times;
 };
 

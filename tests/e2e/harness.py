@@ -84,8 +84,9 @@ def eval_logits(model, lists, vocab, **flags):
 class Server:
     """`dovetail serve` on free ports; stopped, and everything it started, when the block ends."""
 
-    def __init__(self, *args, model=None, wait=True):
-        self.args = ["serve", "--model", str(model or need(SMOLLM2)), "--port", "0", *map(str, args)]
+    def __init__(self, *args, model=None, config=None, wait=True):
+        what = ["--config", str(config)] if config else ["--model", str(model or need(SMOLLM2))]
+        self.args = ["serve", *what, "--port", "0", *map(str, args)]
         self.wait = wait
 
     def __enter__(self):
@@ -109,7 +110,7 @@ class Server:
         return self.log.read()
 
     def workers(self):
-        """Process ids of the workers by name, of those that run."""
+        """Process ids of the workers by name, of those that run; "tiny/cpu:0" where there are several models."""
         found = {}
         for entry in pathlib.Path("/proc").glob("[0-9]*"):
             try:
@@ -118,7 +119,9 @@ class Server:
             except (OSError, AttributeError):
                 continue
             if parent == self.process.pid and words[0].endswith(b"dovetail-worker"):
-                found[words[words.index(b"--name") + 1].decode()] = int(entry.name)
+                name = words[words.index(b"--name") + 1].decode()
+                model = words[words.index(b"--model") + 1].decode() + "/" if b"--model" in words else ""
+                found[model + name] = int(entry.name)
         return found
 
     def status(self):

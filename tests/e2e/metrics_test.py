@@ -20,11 +20,12 @@ def scrape(address):
 
 
 def values(text):
-    """{(name, labels as sorted pairs): value} of all samples."""
+    """{(name, labels as sorted pairs): value} of all samples of a server with one model."""
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            key = (sample.name, tuple(sorted(sample.labels.items())))
+            labels = {name: value for name, value in sample.labels.items() if name != "model"}
+            key = (sample.name, tuple(sorted(labels.items())))
             assert key not in found, f"{key} is there twice"
             found[key] = sample.value
     return found

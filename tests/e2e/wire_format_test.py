@@ -152,7 +152,7 @@ def test_01_late_error_is_an_event_and_early_one_a_status():
 
 def deadlines(address):
     text = ask(address, "GET", "/metrics").body.decode()
-    found = re.search(r'^dovetail_requests_total\{outcome="deadline"\} (\d+)$', text, re.M)
+    found = re.search(r'^dovetail_requests_total\{model="[^"]*",outcome="deadline"\} (\d+)$', text, re.M)
     return int(found.group(1)) if found else 0
 
 

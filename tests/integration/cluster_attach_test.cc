@@ -199,7 +199,7 @@ class ClusterAttachTest : public ::testing::Test {
       absl::MutexLock lock(&mutex_);
       seen_.push_back(snapshot.message);
     });
-    service_ = MakeClusterService(cluster_.get());
+    service_ = MakeClusterService([this](const std::string&) { return cluster_.get(); });
     ASSERT_OK_AND_ASSIGN(server_,
                          GrpcServer::Start({}, {{"dovetail.v1.ClusterService", service_.get()}}));
   }

@@ -109,7 +109,7 @@ class CoordinatorProcessTest : public ::testing::Test {
     request.temperature = 0;
     request.max_tokens = max_tokens;
     request.ignore_eos = true;
-    EXPECT_OK(coordinator->generation()->Start(request, answer));
+    EXPECT_OK(coordinator->model().generation()->Start(request, answer));
     return answer;
   }
 
@@ -127,7 +127,7 @@ TEST_F(CoordinatorProcessTest, StreamsGoOnWhenAWorkerIsKilled) {
   EXPECT_EQ(ready.model, "tiny");
   EXPECT_EQ(ready.epoch, 1u);
   ASSERT_THAT(ready.workers, SizeIs(2));
-  ASSERT_OK_AND_ASSIGN(const Plan plan, coordinator->CurrentPlan());
+  ASSERT_OK_AND_ASSIGN(const Plan plan, coordinator->model().CurrentPlan());
   EXPECT_THAT(plan.route, SizeIs(2));
   EXPECT_GT(coordinator->http_port(), 0);
   EXPECT_GT(coordinator->grpc_port(), 0);
@@ -181,7 +181,7 @@ TEST_F(CoordinatorProcessTest, DrainsBeforeItStops) {
   EXPECT_EQ(coordinator->Status().state, ServingState::kDraining);
   GenerationRequest request;
   request.input = std::vector<int32_t>{3};
-  EXPECT_THAT(coordinator->generation()->Start(request, std::make_shared<Answer>()),
+  EXPECT_THAT(coordinator->model().generation()->Start(request, std::make_shared<Answer>()),
               StatusIs(absl::StatusCode::kUnavailable, ::testing::_));
 }
 

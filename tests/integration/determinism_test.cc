@@ -104,7 +104,7 @@ class DeterminismTest : public ::testing::Test {
   }
   std::shared_ptr<Answer> Submit(int number) {
     auto answer = std::make_shared<Answer>();
-    EXPECT_OK(coordinator_->engine()->Submit(Request(number), answer).status());
+    EXPECT_OK(coordinator_->model().engine()->Submit(Request(number), answer).status());
     return answer;
   }
   // The tokens of the requests 0 to 32, all at once.
@@ -116,11 +116,11 @@ class DeterminismTest : public ::testing::Test {
     return tokens;
   }
   void ExpectAllFree() {
-    EXPECT_EQ(coordinator_->engine()->WaitIdle(kPatience), 0);
+    EXPECT_EQ(coordinator_->model().engine()->WaitIdle(kPatience), 0);
     EXPECT_EQ(Stats().kv_blocks_used, 0);
     EXPECT_EQ(Stats().swap_blocks_used, 0);
   }
-  EngineStats Stats() { return coordinator_->engine()->stats(); }
+  EngineStats Stats() { return coordinator_->model().engine()->stats(); }
 
   std::string dir_;
   ServeConfig config_;

@@ -34,6 +34,12 @@ TEST_F(GrpcServicesTest, HealthFollowsTheState) {
   EXPECT_EQ(response.status(), health_v1::HealthCheckResponse::SERVING);
   ASSERT_EQ(check("dovetail.v1.InferenceService", &response), grpc::StatusCode::OK);
   EXPECT_EQ(response.status(), health_v1::HealthCheckResponse::SERVING);
+  // One of them alone, which the others do not notice.
+  health_->SetServing("model/tiny", false);
+  ASSERT_EQ(check("model/tiny", &response), grpc::StatusCode::OK);
+  EXPECT_EQ(response.status(), health_v1::HealthCheckResponse::NOT_SERVING);
+  ASSERT_EQ(check("", &response), grpc::StatusCode::OK);
+  EXPECT_EQ(response.status(), health_v1::HealthCheckResponse::SERVING);
   health_->Shutdown();
   EXPECT_FALSE(watch->Read(&response));
   EXPECT_EQ(watch->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
@@ -60,6 +66,18 @@ TEST_F(GrpcServicesTest, AdminShowsStateAndPlan) {
   EXPECT_EQ(status.kv_blocks_total(), 99u);
   ASSERT_EQ(status.workers_size(), 1);
   EXPECT_EQ(status.workers(0).restarts(), 2u);
+
+  StatusSnapshot other;
+  other.model = "other";
+  other.engine.running = 5;
+  status_ = CombineStatus({status_, other});
+  grpc::ClientContext context1;
+  status.Clear();
+  ASSERT_TRUE(admin->GetStatus(&context1, v1::GetStatusRequest(), &status).ok());
+  EXPECT_EQ(status.running_sequences(), 5u);
+  ASSERT_EQ(status.models_size(), 2);
+  EXPECT_EQ(status.models(0).epoch(), 4u);
+  EXPECT_EQ(status.models(1).model(), "other");
 
   v1::GetPlanResponse plan;
   grpc::ClientContext context2;
@@ -107,7 +125,10 @@ TEST_F(GrpcServicesTest, AdminListsSequences) {
   workers_->Hold();
   auto admin = v1::AdminService::NewStub(channel_);
   grpc::ClientContext generating;
-  auto reader = stub_->Generate(&generating, IdsRequest({5, 6, 7}, 20));
+  v1::GenerateRequest urgent = IdsRequest({5, 6, 7}, 20);
+  urgent.set_priority(-3);
+  urgent.set_model("small");
+  auto reader = stub_->Generate(&generating, urgent);
   ASSERT_TRUE(WaitFor([this] { return engine_->stats().running == 1; }));
   v1::ListSequencesResponse response;
   grpc::ClientContext context;
@@ -116,6 +137,8 @@ TEST_F(GrpcServicesTest, AdminListsSequences) {
   EXPECT_TRUE(response.sequences(0).running());
   EXPECT_EQ(response.sequences(0).prompt_tokens(), 3u);
   EXPECT_EQ(response.sequences(0).kv_blocks(), 1u);
+  EXPECT_EQ(response.sequences(0).priority(), -3);
+  EXPECT_EQ(response.sequences(0).model(), "tiny");
   generating.TryCancel();
   workers_->Release(1000);
   reader->Finish();

@@ -75,29 +75,47 @@ class GrpcServicesTest : public ::testing::Test {
 
   void StartServer() {
     InferenceOptions inference;
-    inference.generation = generation_.get();
-    inference.file_bytes = file_->file_bytes();
+    ModelEntry entry;
+    entry.name = "tiny";
+    entry.aliases = {"small"};
+    entry.generation = generation_.get();
+    entry.engine = engine_.get();
+    entry.facts.file_bytes = file_->file_bytes();
+    entry.context_length = kContext;
+    models_ = ModelDirectory({entry});
+    inference.models = &models_;
     inference.max_unread_bytes = kMaxUnread;
     inference.keys = &keys_;
     inference_service_ = MakeInferenceService(inference);
     AdminHooks hooks;
-    hooks.status = [this] { return status_; };
-    hooks.plan = [this] { return plan_; };
+    hooks.status = [this](const std::string& model) -> absl::StatusOr<StatusSnapshot> {
+      if (model.empty()) return status_;
+      return absl::NotFoundError(absl::StrCat("The model `", model, "` does not exist"));
+    };
+    hooks.plan = [this](const std::string& model) -> absl::StatusOr<ModelPlan> {
+      if (!plan_.ok()) return plan_.status();
+      return ModelPlan{"tiny", *plan_};
+    };
     hooks.drain = [this](absl::Duration timeout) {
       drain_timeout_ = timeout;
       return 3;
     };
     hooks.request_exit = [this] { exit_requested_.Notify(); };
     hooks.keys = &keys_;
-    hooks.explain =
-        [this](const std::string& name) -> absl::StatusOr<std::vector<ModuleExplanation>> {
+    hooks.explain = [this](
+                        const std::string& model,
+                        const std::string& name) -> absl::StatusOr<std::vector<ModuleExplanation>> {
       if (!plan_.ok()) return plan_.status();
       return ExplainPlan(*plan_, nullptr, name);
     };
-    hooks.sequences = [this] { return engine_->ListSequences(kPatience); };
+    hooks.sequences = [this](const std::string&) -> absl::StatusOr<std::vector<ModelSequences>> {
+      absl::StatusOr<std::vector<SequenceInfo>> list = engine_->ListSequences(kPatience);
+      if (!list.ok()) return list.status();
+      return std::vector<ModelSequences>{{"tiny", *std::move(list)}};
+    };
     admin_service_ = MakeAdminService(std::move(hooks));
-    health_ =
-        std::make_unique<HealthService>(std::set<std::string>{"dovetail.v1.InferenceService"});
+    health_ = std::make_unique<HealthService>(
+        std::set<std::string>{"dovetail.v1.InferenceService", "model/tiny"});
     ASSERT_OK_AND_ASSIGN(
         server_, GrpcServer::Start(server_options_,
                                    {{"dovetail.v1.InferenceService", inference_service_.get()},
@@ -160,6 +178,7 @@ class GrpcServicesTest : public ::testing::Test {
   ApiKeys keys_;
   GrpcServerOptions server_options_;
   std::shared_ptr<grpc::ChannelCredentials> credentials_ = grpc::InsecureChannelCredentials();
+  ModelDirectory models_;
   StatusSnapshot status_;
   absl::StatusOr<Plan> plan_ = absl::UnavailableError("there is no plan yet");
   absl::Duration drain_timeout_;

@@ -65,7 +65,7 @@ struct Traffic {
 
 Traffic MeasureTraffic(const coordinator::Coordinator& job) {
   Traffic traffic;
-  const auto plan = job.CurrentPlan();
+  const auto plan = job.model().CurrentPlan();
   if (!plan.ok()) return traffic;
   double seconds = 0;
   for (const auto& worker : plan->workers) {
@@ -89,9 +89,10 @@ Traffic MeasureTraffic(const coordinator::Coordinator& job) {
 absl::StatusOr<double> PrefillRate(const BenchFlags& flags, coordinator::Coordinator& job) {
   std::vector<double> rates;
   for (int r = 0; r < flags.repeat + 1; ++r) {
-    const BatchRequest request{RandomPrompt(flags.prompt, job.config().vocab_size, kSeed + r), 1};
+    const BatchRequest request{
+        RandomPrompt(flags.prompt, job.model().config().vocab_size, kSeed + r), 1};
     const absl::Time start = absl::Now();
-    DT_ASSIGN_OR_RETURN(auto results, RunBatch(job.engine(), {request}, 1));
+    DT_ASSIGN_OR_RETURN(auto results, RunBatch(job.model().engine(), {request}, 1));
     const double seconds = absl::ToDoubleSeconds(results[0].token_times[0] - start);
     if (r > 0) rates.push_back(flags.prompt / seconds);  // the first one warms up
   }
@@ -106,9 +107,10 @@ absl::StatusOr<double> DecodeRate(const BenchFlags& flags, coordinator::Coordina
     std::vector<BatchRequest> requests;
     for (int s = 0; s < streams; ++s) {
       requests.push_back(
-          {RandomPrompt(flags.depth, job.config().vocab_size, kSeed + 100 + s), flags.generate});
+          {RandomPrompt(flags.depth, job.model().config().vocab_size, kSeed + 100 + s),
+           flags.generate});
     }
-    DT_ASSIGN_OR_RETURN(auto results, RunBatch(job.engine(), requests, streams));
+    DT_ASSIGN_OR_RETURN(auto results, RunBatch(job.model().engine(), requests, streams));
     absl::Time from = absl::InfinitePast();
     absl::Time to = absl::InfiniteFuture();
     for (const auto& result : results) {

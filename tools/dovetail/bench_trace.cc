@@ -87,11 +87,12 @@ absl::Status BenchTrace(const BenchTraceFlags& flags, const LocalJobFlags& job_f
         std::max(shape.context_length, request.prompt_tokens + request.generated_tokens + 1);
   }
   DT_ASSIGN_OR_RETURN(auto job, StartLocalJob(job_flags, shape));
-  DT_ASSIGN_OR_RETURN(const std::vector<BatchResult> results,
-                      RunBatch(job->engine(), MakeRequests(trace, job->config().vocab_size),
-                               static_cast<int>(trace.size())));
+  DT_ASSIGN_OR_RETURN(
+      const std::vector<BatchResult> results,
+      RunBatch(job->model().engine(), MakeRequests(trace, job->model().config().vocab_size),
+               static_cast<int>(trace.size())));
   nlohmann::json json = Report(flags, trace, results);
-  const coordinator::EngineStats stats = job->engine()->stats();
+  const coordinator::EngineStats stats = job->model().engine()->stats();
   json["preemptions"] = stats.preemptions;
   json["decode_lanes"] = stats.decode_lanes;
   std::printf("%s\n", json.dump().c_str());

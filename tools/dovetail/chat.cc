@@ -18,6 +18,7 @@ namespace {
 
 struct ChatFlags {
   ClientFlags client;
+  std::string model;
   std::string message;
   std::string system;
   std::optional<float> temperature;
@@ -32,6 +33,7 @@ class Conversation {
  public:
   Conversation(const ChatFlags& flags, const std::shared_ptr<grpc::Channel>& channel)
       : flags_(flags), stub_(v1::InferenceService::NewStub(channel)) {
+    request_.set_model(flags.model);
     if (flags.temperature) request_.mutable_sampling()->set_temperature(*flags.temperature);
     if (flags.top_p) request_.mutable_sampling()->set_top_p(*flags.top_p);
     if (flags.seed) request_.mutable_sampling()->set_seed(*flags.seed);
@@ -99,6 +101,7 @@ void AddChat(CLI::App* app, int* exit_code) {
   auto flags = std::make_shared<ChatFlags>();
   CLI::App* command = app->add_subcommand("chat", "Talk to a running server");
   AddClientFlags(command, &flags->client);
+  command->add_option("--model", flags->model, "which one, of a server with several");
   command->add_option("--message,-m", flags->message, "say this, print the answer, and end");
   command->add_option("--system", flags->system, "the system message");
   command->add_option("--temperature", flags->temperature, "0 is greedy; default 1");

@@ -52,7 +52,7 @@ absl::Status RunLogits(const EvalFlags& flags, const TokenLists& lists, const Lo
   DT_ASSIGN_OR_RETURN(auto job, StartLocalJob(flags.job, shape));
   std::vector<BatchRequest> requests;
   for (const auto& list : lists) requests.push_back({list, 0, true});
-  return RunBatch(job->engine(), requests, batch, on_logits).status();
+  return RunBatch(job->model().engine(), requests, batch, on_logits).status();
 }
 
 absl::Status EvalLogits(const EvalFlags& flags) {
@@ -88,7 +88,7 @@ absl::Status EvalGreedy(const EvalFlags& flags) {
   DT_ASSIGN_OR_RETURN(auto job, StartLocalJob(flags.job, shape));
   std::vector<BatchRequest> requests;
   for (const auto& list : lists) requests.push_back({list, flags.n, false});
-  DT_ASSIGN_OR_RETURN(auto results, RunBatch(job->engine(), requests, batch));
+  DT_ASSIGN_OR_RETURN(auto results, RunBatch(job->model().engine(), requests, batch));
   nlohmann::json json = {{"tokens", nlohmann::json::array()}};
   for (const auto& result : results) json["tokens"].push_back(result.tokens);
   std::printf("%s\n", json.dump().c_str());

@@ -1,5 +1,6 @@
 // dovetail plan, dovetail explain: what serve would do with a model, from headers alone.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <memory>
@@ -10,8 +11,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/cpu_topology.h"
 #include "base/status_macros.h"
 #include "base/thread_pool.h"
+#include "coordinator/budget_check.h"
 #include "coordinator/config_flags.h"
 #include "coordinator/configured_rules.h"
 #include "coordinator/loaded_model.h"
@@ -64,26 +67,35 @@ void MeasureBandwidth(std::vector<DeviceInfo>* devices) {
   for (DeviceInfo& device : *devices) device.bandwidth = all * device.num_threads / threads;
 }
 
-absl::StatusOr<PlanInput> ReadInput(const Flags& flags) {
-  DT_ASSIGN_OR_RETURN(const coordinator::ServeConfig config,
+absl::StatusOr<coordinator::ServeConfig> ReadConfig(const Flags& flags) {
+  DT_ASSIGN_OR_RETURN(coordinator::ServeConfig config,
                       flags.config.Load(/*needs_model=*/flags.model_config.empty()));
+  if (config.models.size() > 1 && !(flags.model_config.empty() && flags.emit_rules.empty())) {
+    return absl::InvalidArgumentError(
+        "--model-config and --emit-rules are for one model; the configuration has several");
+  }
+  return config;
+}
+
+absl::StatusOr<PlanInput> ReadInput(const Flags& flags,
+                                    const coordinator::ModelSettings& settings) {
   PlanInput input;
   if (flags.devices.empty()) {
-    input.devices = coordinator::LocalDevices(config);
+    input.devices = coordinator::LocalDevices(settings);
     MeasureBandwidth(&input.devices);
   } else {
     DT_ASSIGN_OR_RETURN(input.devices, coordinator::ParseDeviceSpecs(flags.devices));
   }
   model::ModelFile opened;
   if (flags.model_config.empty()) {
-    DT_ASSIGN_OR_RETURN(opened, model::OpenModelFile(config.model));
+    DT_ASSIGN_OR_RETURN(opened, model::OpenModelFile(settings.model));
   } else {
     DT_ASSIGN_OR_RETURN(opened, OpenModelConfig(flags.model_config, flags.weight_type));
   }
   input.file = std::move(opened.file);
   input.config = std::move(opened.config);
-  DT_ASSIGN_OR_RETURN(input.rules, coordinator::LoadConfiguredRules(config));
-  DT_ASSIGN_OR_RETURN(input.shape, coordinator::MakeStepShape(config, input.config));
+  DT_ASSIGN_OR_RETURN(input.rules, coordinator::LoadConfiguredRules(settings));
+  DT_ASSIGN_OR_RETURN(input.shape, coordinator::MakeStepShape(settings, input.config));
   if (input.rules) {
     coordinator::ApplyKvTypes(*input.rules, input.config.num_hidden_layers, &input.shape);
   }
@@ -99,6 +111,10 @@ void PrintDiagnostics(const std::vector<Diagnostic>& diagnostics) {
   for (const Diagnostic& diagnostic : diagnostics) {
     std::fprintf(stderr, "%s\n", coordinator::FormatDiagnostic(diagnostic).c_str());
   }
+}
+
+std::string Heading(const coordinator::ModelSettings& model) {
+  return absl::StrCat("model ", coordinator::ModelNameOf(model));
 }
 
 // What was wrong before there was a plan, in the form of a plan.
@@ -127,8 +143,8 @@ absl::Status WriteRules(const Plan& plan, const std::string& path) {
   return out ? absl::OkStatus() : absl::UnavailableError(absl::StrCat(path, ": cannot be written"));
 }
 
-int RunPlan(const Flags& flags) {
-  const absl::StatusOr<PlanInput> input = ReadInput(flags);
+int PlanModel(const Flags& flags, const coordinator::ModelSettings& settings) {
+  const absl::StatusOr<PlanInput> input = ReadInput(flags, settings);
   if (!input.ok()) {
     return flags.json ? ReportInJson(input.status()) : ReportError(input.status());
   }
@@ -155,8 +171,40 @@ int RunPlan(const Flags& flags) {
   return coordinator::Fits(plan) ? 0 : kDoesNotFit;
 }
 
-int RunExplain(const Flags& flags) {
-  const absl::StatusOr<PlanInput> input = ReadInput(flags);
+// The budgets of several models together, on this machine.
+absl::Status CheckSharedMemory(const std::vector<coordinator::ModelSettings>& models) {
+  std::vector<coordinator::WorkerBudget> budgets;
+  for (const coordinator::ModelSettings& model : models) {
+    for (const auto& [worker, bytes] : model.memory) {
+      budgets.push_back({coordinator::ModelNameOf(model), worker, bytes});
+    }
+  }
+  return CheckBudgets(budgets, static_cast<int64_t>(ReadMemoryInfo().available_bytes));
+}
+
+// Several models one after the other: with a heading each, or as an array.
+int RunPlan(const Flags& flags) {
+  const absl::StatusOr<coordinator::ServeConfig> config = ReadConfig(flags);
+  if (!config.ok()) {
+    return flags.json ? ReportInJson(config.status()) : ReportError(config.status());
+  }
+  const std::vector<coordinator::ModelSettings> models = config->Models();
+  if (models.size() == 1) return PlanModel(flags, models[0]);
+  int worst = 0;
+  for (const coordinator::ModelSettings& model : models) {
+    const char* separator = &model == &models.front() ? "[" : ",";
+    std::printf("%s\n", flags.json ? separator : Heading(model).c_str());
+    const int code = PlanModel(flags, model);
+    // A mistake says more than what does not fit.
+    if (worst != kBadInput && code != 0) worst = code;
+  }
+  if (flags.json) std::printf("]\n");
+  const absl::Status shared = flags.devices.empty() ? CheckSharedMemory(models) : absl::OkStatus();
+  return shared.ok() || worst == kBadInput ? worst : ReportError(shared);
+}
+
+int ExplainModel(const Flags& flags, const coordinator::ModelSettings& settings) {
+  const absl::StatusOr<PlanInput> input = ReadInput(flags, settings);
   if (!input.ok()) return ReportError(input.status());
   const Plan plan = MakePlan(*input);
   if (coordinator::HasErrors(plan.diagnostics)) {
@@ -170,6 +218,18 @@ int RunExplain(const Flags& flags) {
   }
   std::printf("%s", text.c_str());
   return 0;
+}
+
+int RunExplain(const Flags& flags) {
+  const absl::StatusOr<coordinator::ServeConfig> config = ReadConfig(flags);
+  if (!config.ok()) return ReportError(config.status());
+  const std::vector<coordinator::ModelSettings> models = config->Models();
+  int worst = 0;
+  for (const coordinator::ModelSettings& model : models) {
+    if (models.size() > 1) std::printf("%s\n", Heading(model).c_str());
+    worst = std::max(worst, ExplainModel(flags, model));
+  }
+  return worst;
 }
 
 CLI::App* AddCommand(CLI::App* app, const char* name, const char* what, Flags* flags) {

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 
 namespace dovetail::tools {
 namespace {
@@ -13,6 +14,12 @@ namespace {
 using coordinator::ServingState;
 
 std::string Describe(const coordinator::StatusSnapshot& status, bool fine) {
+  if (!status.models.empty()) {
+    return absl::StrJoin(status.models, ";  ",
+                         [&](std::string* out, const coordinator::StatusSnapshot& model) {
+                           absl::StrAppend(out, model.model, " ", Describe(model, fine));
+                         });
+  }
   std::string text = StateName(status.state);
   if (status.state == ServingState::kWaitingForWorkers) {
     for (const auto& w : status.workers) {

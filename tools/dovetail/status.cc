@@ -16,6 +16,7 @@ namespace {
 
 struct StatusFlags {
   ClientFlags client;
+  std::string model;
   bool quiet = false;
 };
 
@@ -25,7 +26,17 @@ std::string StateText(v1::ServingState state) {
   return absl::StrReplaceAll(absl::AsciiStrToLower(word), {{"_", " "}});
 }
 
+// One model's; with several, each by itself.
 void Print(const v1::GetStatusResponse& r) {
+  if (r.models_size() > 0) {
+    std::printf("%s  %d models  up %.0f s\n", StateText(r.state()).c_str(), r.models_size(),
+                r.uptime_seconds());
+    for (const v1::GetStatusResponse& model : r.models()) {
+      std::printf("\n");
+      Print(model);
+    }
+    return;
+  }
   std::printf("%s  model %s  epoch %llu  up %.0f s\n", StateText(r.state()).c_str(),
               r.model().c_str(), static_cast<unsigned long long>(r.epoch()), r.uptime_seconds());
   if (!r.message().empty()) std::printf("%s\n", r.message().c_str());
@@ -57,8 +68,10 @@ int ShowStatus(const StatusFlags& flags) {
   auto stub = v1::AdminService::NewStub(*channel);
   grpc::ClientContext context;
   PrepareCall(flags.client, std::chrono::seconds(5), &context);
+  v1::GetStatusRequest request;
+  request.set_model(flags.model);
   v1::GetStatusResponse response;
-  const grpc::Status status = stub->GetStatus(&context, {}, &response);
+  const grpc::Status status = stub->GetStatus(&context, request, &response);
   if (!status.ok()) return ReportError(ClientStatus(status, flags.client));
   if (flags.quiet) {
     std::printf("%s\n", StateText(response.state()).c_str());
@@ -74,6 +87,7 @@ void AddStatus(CLI::App* app, int* exit_code) {
   auto flags = std::make_shared<StatusFlags>();
   CLI::App* command = app->add_subcommand("status", "State, workers and queue of a running server");
   AddClientFlags(command, &flags->client);
+  command->add_option("--model", flags->model, "only this model (default: all)");
   command->add_flag("--quiet,-q", flags->quiet, "only the state, in one word or two");
   command->callback([flags, exit_code] { *exit_code = ShowStatus(*flags); });
 }

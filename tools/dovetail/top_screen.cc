@@ -64,6 +64,25 @@ const v1::WorkerStatus* FindWorker(const v1::GetStatusResponse& status, const st
   return nullptr;
 }
 
+const v1::GetStatusResponse& FindModel(const v1::GetStatusResponse& status,
+                                       const std::string& name) {
+  for (const v1::GetStatusResponse& model : status.models()) {
+    if (model.model() == name) return model;
+  }
+  return v1::GetStatusResponse::default_instance();
+}
+
+// Of a server with several models.
+std::string ServerLine(const v1::GetStatusResponse& now, const TopShape& shape) {
+  const bool ready = now.state() == v1::SERVING_STATE_READY;
+  return ScreenLine(shape)
+      .Add("dovetail  ", kBold)
+      .Add(StateWord(now.state()), ready ? kGreen : kRed)
+      .Add(
+          absl::StrFormat("  %d models  up %s", now.models_size(), HumanTime(now.uptime_seconds())))
+      .text();
+}
+
 std::string HeadLine(const v1::GetStatusResponse& now, const TopShape& shape) {
   const bool ready = now.state() == v1::SERVING_STATE_READY;
   return ScreenLine(shape)
@@ -174,12 +193,10 @@ std::string SegmentsLine(const v1::WorkerStatus* before, const v1::WorkerStatus&
   return line.text();
 }
 
-}  // namespace
-
-std::vector<std::string> TopScreen(const v1::GetStatusResponse& before,
-                                   const v1::GetStatusResponse& now, double seconds,
-                                   const TopShape& shape) {
-  std::vector<std::string> lines;
+// One model: what it does, and its workers.
+void AddModel(const v1::GetStatusResponse& before, const v1::GetStatusResponse& now, double seconds,
+              const TopShape& shape, std::vector<std::string>* out) {
+  std::vector<std::string>& lines = *out;
   lines.push_back(HeadLine(now, shape));
   lines.push_back(TokensLine(before, now, seconds, shape));
   lines.push_back(StreamsLine(now, shape));
@@ -197,6 +214,24 @@ std::vector<std::string> TopScreen(const v1::GetStatusResponse& before,
     const std::string segments = SegmentsLine(earlier, worker, shape);
     if (worker.attached() && !absl::StripAsciiWhitespace(segments).empty()) {
       lines.push_back(segments);
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> TopScreen(const v1::GetStatusResponse& before,
+                                   const v1::GetStatusResponse& now, double seconds,
+                                   const TopShape& shape) {
+  std::vector<std::string> lines;
+  if (now.models_size() == 0) {
+    AddModel(before, now, seconds, shape, &lines);
+  } else {
+    lines.push_back(ServerLine(now, shape));
+    lines.push_back(TokensLine(before, now, seconds, shape));
+    for (const v1::GetStatusResponse& model : now.models()) {
+      lines.emplace_back();
+      AddModel(FindModel(before, model.model()), model, seconds, shape, &lines);
     }
   }
   if (static_cast<int>(lines.size()) > shape.rows) lines.resize(static_cast<size_t>(shape.rows));

@@ -458,12 +458,5 @@ TEST_F(GenerationTest, CancelAndStopAccepting) {
               StatusIs(absl::StatusCode::kUnavailable, "the server is shutting down"));
 }
 
-TEST_F(GenerationTest, ChecksTheModelsName) {
-  EXPECT_OK(service_->CheckModel(""));
-  EXPECT_OK(service_->CheckModel("tiny"));
-  EXPECT_THAT(service_->CheckModel("gpt-4"),
-              StatusIs(absl::StatusCode::kNotFound, "The model `gpt-4` does not exist"));
-}
-
 }  // namespace
 }  // namespace dovetail::coordinator

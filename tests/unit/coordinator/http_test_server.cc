@@ -76,19 +76,29 @@ TestServer::TestServer(TestServerOptions options) {
   api.keys = options.keys;
   api.metrics = [this] {
     MetricsText text;
-    metrics.Write(&text);
+    WriteRequestMetrics({{kTestModel, &metrics}}, &text);
     return text.text();
   };
-  api.generation = generation.get();
-  api.engine = engine.get();
+  ModelEntry entry;
+  entry.name = kTestModel;
+  entry.aliases = {"test-alias"};
+  entry.generation = generation.get();
+  entry.engine = engine.get();
+  entry.created = 7;
+  entry.context_length = kTestContext;
+  entry.facts.chat_template = chat_template->source();
+  entry.system_fingerprint = "dovetail-cis1-f16";
+  std::vector<ModelEntry> entries = {entry};
+  for (const std::string& name : options.more_models) {
+    entry.name = name;
+    entry.aliases.clear();
+    entries.push_back(entry);
+  }
+  models = ModelDirectory(std::move(entries));
+  api.models = &models;
   api.health = [this] {
     return ready ? HealthReport{true, "ok", ""} : HealthReport{false, "loading", "40 %"};
   };
-  api.model_name = kTestModel;
-  api.model_created = 7;
-  api.context_length = kTestContext;
-  api.facts.chat_template = chat_template->source();
-  api.system_fingerprint = "dovetail-cis1-f16";
   http = Require(HttpServer::Start(options.http, std::move(api)));
 }
 

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "coordinator/engine.h"
@@ -31,6 +32,7 @@ struct TestServerOptions {
   int max_queue = 256;
   int max_sequences = 16;
   bool with_pipeline = true;
+  std::vector<std::string> more_models;  // names of the same one
 };
 
 // Every generated token is a letter that its position in the context decides, so that an answer of
@@ -61,6 +63,7 @@ class TestServer {
   std::unique_ptr<GenerationService> generation;
   std::atomic<bool> ready{true};
   RequestMetrics metrics;
+  ModelDirectory models;
   std::unique_ptr<HttpServer> http;
 };
 

@@ -183,11 +183,19 @@ TEST(OpenAiEncoderTest, ErrorsAreTheSameInBodyAndEvent) {
 }
 
 TEST(OpenAiEncoderTest, Models) {
-  EXPECT_EQ(ModelListBody("m", 7, 2048),
+  ModelEntry first;
+  first.name = "m";
+  first.aliases = {"not listed"};
+  first.created = 7;
+  first.context_length = 2048;
+  ModelEntry second;
+  second.name = "n";
+  second.created = 8;
+  EXPECT_EQ(ModelListBody(ModelDirectory({first, second})),
             R"({"object":"list","data":[{"id":"m","object":"model","created":7,)"
-            R"("owned_by":"dovetail","max_model_len":2048}]})");
-  EXPECT_EQ(ModelBody("m", 7, 0),
-            R"({"id":"m","object":"model","created":7,"owned_by":"dovetail"})");
+            R"("owned_by":"dovetail","max_model_len":2048},)"
+            R"({"id":"n","object":"model","created":8,"owned_by":"dovetail"}]})");
+  EXPECT_EQ(ModelBody(second), R"({"id":"n","object":"model","created":8,"owned_by":"dovetail"})");
 }
 
 TEST(ApiErrorTest, StatusCodesBecomeHttpStatuses) {

@@ -39,7 +39,7 @@ GenerationEvent Finished(FinishReason reason, absl::Status status = absl::OkStat
 
 std::string TextOf(const RequestMetrics& metrics) {
   MetricsText text;
-  metrics.Write(&text);
+  WriteRequestMetrics({{"m", &metrics}}, &text);
   return text.text();
 }
 
@@ -54,16 +54,17 @@ TEST(RequestMetricsTest, CountsTokensAndTimes) {
   EXPECT_EQ(inner->events, 4);
   EXPECT_EQ(inner->tokens, 3u);
   const std::string text = TextOf(metrics);
-  EXPECT_THAT(text, HasSubstr("dovetail_requests_total{outcome=\"length\"} 1\n"));
-  EXPECT_THAT(text, HasSubstr("dovetail_requests_total{outcome=\"stop\"} 0\n"));
-  EXPECT_THAT(text, HasSubstr("dovetail_prompt_tokens_total 7\n"));
-  EXPECT_THAT(text, HasSubstr("dovetail_generation_tokens_total 3\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_requests_total{model=\"m\",outcome=\"length\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_requests_total{model=\"m\",outcome=\"stop\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_prompt_tokens_total{model=\"m\"} 7\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_generation_tokens_total{model=\"m\"} 3\n"));
   // Three seconds and a little: below five, not below two and a half.
-  EXPECT_THAT(text, HasSubstr("dovetail_time_to_first_token_seconds_bucket{le=\"2.5\"} 0\n"));
-  EXPECT_THAT(text, HasSubstr("dovetail_time_to_first_token_seconds_count 1\n"));
-  EXPECT_THAT(text, HasSubstr("dovetail_inter_token_latency_seconds_count 2\n"));
-  EXPECT_THAT(text, HasSubstr("dovetail_time_per_output_token_seconds_count 1\n"));
-  EXPECT_THAT(text, HasSubstr("dovetail_e2e_request_latency_seconds_count 1\n"));
+  EXPECT_THAT(text,
+              HasSubstr("dovetail_time_to_first_token_seconds_bucket{model=\"m\",le=\"2.5\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_time_to_first_token_seconds_count{model=\"m\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_inter_token_latency_seconds_count{model=\"m\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_time_per_output_token_seconds_count{model=\"m\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_e2e_request_latency_seconds_count{model=\"m\"} 1\n"));
 }
 
 TEST(RequestMetricsTest, PhasesAddUp) {
@@ -76,11 +77,13 @@ TEST(RequestMetricsTest, PhasesAddUp) {
   sink->OnEvent(last);
   const std::string text = TextOf(metrics);
   // Two seconds in the queue, a little more than one of prefill, nothing after the first token.
-  EXPECT_THAT(text, HasSubstr("dovetail_request_queue_seconds_bucket{le=\"1\"} 0\n"));
-  EXPECT_THAT(text, HasSubstr("dovetail_request_queue_seconds_bucket{le=\"2.5\"} 1\n"));
-  EXPECT_THAT(text, HasSubstr("dovetail_request_prefill_seconds_bucket{le=\"1\"} 0\n"));
-  EXPECT_THAT(text, HasSubstr("dovetail_request_prefill_seconds_bucket{le=\"2.5\"} 1\n"));
-  EXPECT_THAT(text, HasSubstr("dovetail_request_decode_seconds_bucket{le=\"0.05\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_request_queue_seconds_bucket{model=\"m\",le=\"1\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_request_queue_seconds_bucket{model=\"m\",le=\"2.5\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_request_prefill_seconds_bucket{model=\"m\",le=\"1\"} 0\n"));
+  EXPECT_THAT(text,
+              HasSubstr("dovetail_request_prefill_seconds_bucket{model=\"m\",le=\"2.5\"} 1\n"));
+  EXPECT_THAT(text,
+              HasSubstr("dovetail_request_decode_seconds_bucket{model=\"m\",le=\"0.05\"} 1\n"));
 }
 
 TEST(RequestMetricsTest, WhoGivesUpInTheQueueHasWaitedToo) {
@@ -88,9 +91,9 @@ TEST(RequestMetricsTest, WhoGivesUpInTheQueueHasWaitedToo) {
   metrics.Watch(std::make_shared<CountingSink>(), absl::Now() - absl::Seconds(3))
       ->OnEvent(Finished(FinishReason::kError, absl::DeadlineExceededError("")));
   const std::string text = TextOf(metrics);
-  EXPECT_THAT(text, HasSubstr("dovetail_request_queue_seconds_bucket{le=\"2.5\"} 0\n"));
-  EXPECT_THAT(text, HasSubstr("dovetail_request_queue_seconds_count 1\n"));
-  EXPECT_THAT(text, HasSubstr("dovetail_request_prefill_seconds_count 0\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_request_queue_seconds_bucket{model=\"m\",le=\"2.5\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_request_queue_seconds_count{model=\"m\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_request_prefill_seconds_count{model=\"m\"} 0\n"));
 }
 
 TEST(RequestMetricsTest, AnEchoedPromptWasNotGenerated) {
@@ -101,7 +104,7 @@ TEST(RequestMetricsTest, AnEchoedPromptWasNotGenerated) {
   sink->OnEvent(echo);
   sink->OnEvent(Tokens(1));
   sink->OnEvent(Finished(FinishReason::kLength));
-  EXPECT_THAT(TextOf(metrics), HasSubstr("dovetail_generation_tokens_total 1\n"));
+  EXPECT_THAT(TextOf(metrics), HasSubstr("dovetail_generation_tokens_total{model=\"m\"} 1\n"));
 }
 
 TEST(RequestMetricsTest, OutcomesAndRejections) {
@@ -123,7 +126,7 @@ TEST(RequestMetricsTest, OutcomesAndRejections) {
   for (const char* reason : {"invalid", "queue_full", "unavailable"}) {
     EXPECT_THAT(text, HasSubstr(std::string("reason=\"") + reason + "\"} 1\n"));
   }
-  EXPECT_THAT(text, HasSubstr("dovetail_time_to_first_token_seconds_count 0\n"));
+  EXPECT_THAT(text, HasSubstr("dovetail_time_to_first_token_seconds_count{model=\"m\"} 0\n"));
 }
 
 }  // namespace

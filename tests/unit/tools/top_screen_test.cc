@@ -72,6 +72,24 @@ TEST(TopScreenTest, LoadingAndLostWorkers) {
   EXPECT_THAT(screen, HasSubstr("cpu:1     gone; lost 2 times"));
 }
 
+TEST(TopScreenTest, EachModelHasItsPart) {
+  v1::GetStatusResponse before;
+  v1::GetStatusResponse now = Status(80, 1);
+  now.clear_model();
+  now.clear_workers();
+  *before.add_models() = Status(10, 1'000'000);
+  before.mutable_models(0)->set_model("second");
+  *now.add_models() = Status(20, 1);
+  *now.add_models() = Status(40, 2'000'000);
+  now.mutable_models(1)->set_model("second");
+  now.mutable_models(1)->set_state(v1::SERVING_STATE_LOADING);
+  const std::string screen = Screen(before, now);
+  EXPECT_THAT(screen, HasSubstr("dovetail  ready  2 models  up 1h 02m\n"));
+  EXPECT_THAT(screen, HasSubstr("dovetail  ready  tiny  up"));
+  EXPECT_THAT(screen, HasSubstr("dovetail  loading  second  up"));
+  EXPECT_THAT(screen, HasSubstr("tokens/s  15.0 generated")) << "of the model by that name";
+}
+
 TEST(TopScreenTest, FitsTheTerminal) {
   for (const std::string& line :
        TopScreen(Status(1, 1), Status(2, 2), 1, {.columns = 30, .rows = 30, .colour = false})) {

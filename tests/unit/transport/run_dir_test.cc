@@ -43,7 +43,9 @@ TEST(RunDir, NamesItsFiles) {
   const testing::TempDir parent;
   ASSERT_OK_AND_ASSIGN(auto dir, RunDir::Create(parent.path()));
   EXPECT_EQ(dir->WeightsPath("cpu:0"), parent.File("cpu-0.weights"));
-  EXPECT_EQ(dir->KvPath("host-b/cuda:1"), parent.File("host-b-cuda-1.kv"));
+  EXPECT_EQ(dir->KvPath("org/a:b/cpu:0"), parent.File("org%2Fa%3Ab%2Fcpu-0.kv"));
+  EXPECT_EQ(dir->ExchangePath(3, "org/a"), parent.File("exchange-org%2Fa-3"));
+  EXPECT_EQ(dir->KvPath("host-b/cuda:1"), parent.File("host-b%2Fcuda-1.kv"));
   EXPECT_EQ(dir->ExchangePath(12), parent.File("exchange-12"));
 }
 
