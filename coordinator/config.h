@@ -42,6 +42,7 @@ struct ModelSettings {
       0;  // tokens of the whole KV cache; 0: context_length * 2, at least max_batch_size blocks
   int kv_swap_tokens = 0;  // tokens of the swap area, besides
   KvType kv_type = KvType::kF16;
+  std::string weight_memory = "auto";  // of local workers: their flag --memory
   int max_batch_size = 32;  // sequences of one step
   int chunk_size = 512;     // prefill tokens of one step              (alias chunk_prefill_size)
   int max_new_tokens = 0;   // cap on max_tokens; 0: until the context ends

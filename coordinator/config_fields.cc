@@ -232,6 +232,17 @@ void ReadKvType(const YamlNode& node, absl::string_view name, ConfigDraft* draft
                 absl::StrCat("`", name, "` must be one of ", kKvTypeNames, ", got ", Quoted(node)));
 }
 
+void ReadWeightMemory(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+                      Mistakes* mistakes) {
+  const std::string text = node.kind == YamlKind::kScalar ? node.scalar : "";
+  if (text == "auto" || text == "shared" || text == "private") {
+    draft->config.weight_memory = text;
+    return;
+  }
+  mistakes->Add(
+      node, absl::StrCat("`", name, "` must be one of auto, shared, private, got ", Quoted(node)));
+}
+
 void ReadPreemption(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                     Mistakes* mistakes) {
   const std::string text = node.kind == YamlKind::kScalar ? node.scalar : "";
@@ -360,6 +371,7 @@ const std::vector<ConfigField>& ConfigFields() {
       {"kv_tokens", "cache_lens", ConfigScope::kModel, Int(&ModelSettings::kv_tokens, 0, kMany)},
       {"kv_swap_tokens", "", ConfigScope::kModel, Int(&ModelSettings::kv_swap_tokens, 0, kMany)},
       {"kv_type", "", ConfigScope::kModel, ReadKvType},
+      {"weight_memory", "", ConfigScope::kModel, ReadWeightMemory},
       {"max_batch_size", "", ConfigScope::kModel, Int(&ModelSettings::max_batch_size, 1, 1024)},
       {"chunk_size", "chunk_prefill_size", ConfigScope::kModel,
        Int(&ModelSettings::chunk_size, 1, 65536)},

@@ -44,6 +44,8 @@ constexpr Flag kFlags[] = {
     {"kv_tokens", "TOKENS", "size of the whole KV cache (default: twice the context length)"},
     {"kv_swap_tokens", "TOKENS", "swap area for preempted sequences (default: 0)"},
     {"kv_type", "TYPE", "f32, f16, bf16 or q8_0 (default: f16)"},
+    {"weight_memory", "WHERE",
+     "auto, shared or private: see docs/configuration.md (default: auto)"},
     {"max_batch_size", "N", "sequences of one step (default: 32)"},
     {"chunk_size", "TOKENS", "prefill tokens of one step (default: 512)"},
     {"max_new_tokens", "TOKENS", "cap on max_tokens; 0: until the context ends (default: 0)"},

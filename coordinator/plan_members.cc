@@ -35,9 +35,8 @@ void ShareNodes(const PlanInputs& inputs, std::vector<DeviceInfo>* devices) {
   for (const DeviceInfo& device : *devices) {
     if (!shares(device)) continue;
     Node& node = nodes[device.numa_node];
-    const int64_t held =
-        SegmentBytes(*inputs.run_dir, FullWorkerName(inputs.model, device.name)) +
-        device.held_bytes;
+    const int64_t held = SegmentBytes(*inputs.run_dir, FullWorkerName(inputs.model, device.name)) +
+                         device.held_bytes;
     node.available = std::max(node.available, device.memory_bytes - held);
     node.held += held;
   }

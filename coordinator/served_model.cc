@@ -177,10 +177,19 @@ absl::Status ServedModel::StartWorkers(const WorkerLaunch& launch) {
     cpus[options.workers.back()] = absl::StrJoin(own[i], ",");
   }
   options.arguments = [this, launch, threads, cpus, names](const std::string& worker) {
-    std::vector<std::string> arguments = {"--name",         names.at(worker),      "--coordinator",
-                                          launch.address,   "--run-dir",           run_dir_->path(),
-                                          "--threads",      absl::StrCat(threads), "--log-level",
-                                          launch.log_level, "--die-with-parent"};
+    std::vector<std::string> arguments = {"--name",
+                                          names.at(worker),
+                                          "--coordinator",
+                                          launch.address,
+                                          "--run-dir",
+                                          run_dir_->path(),
+                                          "--threads",
+                                          absl::StrCat(threads),
+                                          "--log-level",
+                                          launch.log_level,
+                                          "--die-with-parent",
+                                          "--memory",
+                                          settings_.weight_memory};
     if (!label_.empty()) arguments.insert(arguments.end(), {"--model", label_});
     if (!cpus.at(worker).empty()) arguments.insert(arguments.end(), {"--cpus", cpus.at(worker)});
     return arguments;

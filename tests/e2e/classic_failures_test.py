@@ -63,7 +63,7 @@ def test_a_worker_that_cannot_allocate_ends_serve_with_the_reason():
         if mounted.returncode != 0:
             raise harness.Skip(f"a file system cannot be mounted: {mounted.stderr.strip()}")
         try:
-            done, seconds = serve(harness.need(harness.SMOLLM2), "--run-dir", f"{folder}/run")
+            done, seconds = serve(harness.need(harness.SMOLLM2), "--run-dir", f"{folder}/run", "--weight-memory", "shared")
         finally:
             subprocess.run(["umount", folder], check=True)
     assert done.returncode == 3 and seconds < 30, (done.returncode, seconds, done.stderr)

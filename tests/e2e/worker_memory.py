@@ -101,7 +101,7 @@ def measure(model, prompt_tokens, sequences, *flags):
     plan = {d["name"]: d for d in json.loads(done.stdout)["devices"]}
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         run_dir = f"{folder}/run"
-        with harness.Server(*flags, "--run-dir", run_dir, model=model, wait=False) as server, \
+        with harness.Server(*flags, "--weight-memory", "shared", "--run-dir", run_dir, model=model, wait=False) as server, \
                 Peaks(server, plan, run_dir) as peaks:
             server.wait_ready()
             loading = peaks.take()

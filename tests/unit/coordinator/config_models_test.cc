@@ -116,7 +116,7 @@ TEST_F(ConfigModelsTest, ListsAllMistakesAtOnceWithTheirPlaces) {
             "f:5:5: unknown key `port` in a model of `models`; known: model, gguf_path, "
             "model_name, model_aliases, rules, optimize_config_path, map, override_tensor, "
             "workers, threads, memory, context_length, kv_tokens, cache_lens, kv_swap_tokens, "
-            "kv_type, max_batch_size, chunk_size, chunk_prefill_size, max_new_tokens, max_queue, "
+            "kv_type, weight_memory, max_batch_size, chunk_size, chunk_prefill_size, max_new_tokens, max_queue, "
             "max_logit_rows, lanes, token_target, preemption, worker_timeout, recovery_timeout, "
             "chat_template, tool_parser, reasoning_parser\n"
             "f:6:14: `kv_type` must be one of f32, f16, bf16, q8_0, got `q8`\n"
