@@ -15,13 +15,18 @@
 // Between the parts of a layer a step carries slots and unsummed outputs besides x
 // (docs/wire_format.md); elsewhere x is the only thing that crosses from worker to worker.
 // A Segment is what one worker does without a hop. The route is re-entrant: a worker may own
-// several segments. Plain data, shared by both processes.
+// several segments. Several workers may share the output rows of a segment's ops (members): each
+// has all of x, computes norms and routers for itself and its rows of every product, and they
+// gather what they have made (worker/all_gather.h). A step comes to the first of them, which passes
+// it on to the others, and goes on from there. Plain data, shared by both processes.
 #ifndef DOVETAIL_BASE_ROUTE_H_
 #define DOVETAIL_BASE_ROUTE_H_
 
 #include <cstdint>
 #include <string>
 #include <vector>
+
+#include "base/row_split.h"
 
 namespace dovetail {
 
@@ -41,6 +46,7 @@ struct Op {
   int32_t layer = -1;        // -1: an op of no layer
   int32_t expert_begin = 0;  // of kExperts: [expert_begin, expert_end)
   int32_t expert_end = 0;
+  RowSplit rows;  // which of its rows are meant; in a route all of them: its segments have members
   bool operator==(const Op&) const = default;
 };
 
@@ -54,11 +60,24 @@ inline bool IsOfLayer(OpKind kind) {
   return kind == OpKind::kAttention || kind == OpKind::kMlp || IsExpertPart(kind);
 }
 
+// A worker that computes a share of the rows of a segment's ops.
+struct Member {
+  std::string worker;
+  double share = 1;  // in proportion to those of the others
+  bool operator==(const Member&) const = default;
+};
+
 struct Segment {
   std::string worker;  // "cpu:0"
   std::vector<Op> ops;
+  std::vector<Member> members = {};  // that share its rows, `worker` first; none: it is alone
   bool operator==(const Segment&) const = default;
 };
+
+// Which member of the segment `worker` is, 0 where it is alone; -1: none.
+int MemberOf(const Segment& segment, const std::string& worker);
+// The ops as that member computes them.
+std::vector<Op> OpsOfMember(const Segment& segment, int member);
 
 using Route = std::vector<Segment>;
 

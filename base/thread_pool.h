@@ -14,13 +14,9 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "base/range.h"
 
 namespace dovetail {
-
-struct Range {
-  int64_t begin;
-  int64_t end;
-};
 
 // The part of [0, total) that belongs to thread `idx` of `n`: contiguous, sizes differ by one unit.
 inline Range Slice(int64_t total, int idx, int n) {

@@ -158,6 +158,7 @@ void EngineLoop::SetPipeline(std::shared_ptr<Pipeline> pipeline, absl::Time now)
   if (ComesBack(pipeline_->segment_workers())) {
     most_in_flight_ = std::clamp(options_.lanes_on_loops, 1, options_.lanes);
   }
+  if (pipeline_->one_step_at_a_time()) most_in_flight_ = 1;
   next_lane_ = 0;
   if (suspended_since_ == absl::InfiniteFuture()) return;
   ++num_recoveries_;

@@ -21,8 +21,11 @@ class Pipeline {
  public:
   virtual ~Pipeline() = default;
   virtual uint64_t epoch() const = 0;
-  // The worker of every segment of the route, as numbers in order of their first segment.
+  // The worker of every segment of the route, as numbers in order of their first segment. Workers
+  // that share rows count as one: none of them can do anything else meanwhile.
   virtual absl::Span<const int> segment_workers() const = 0;
+  // Whether steps would wait for each other in a circle if there were two on the way.
+  virtual bool one_step_at_a_time() const { return false; }
   // Hands the frame to the first worker. An error means that the pipeline is lost.
   virtual absl::Status Send(const transport::StepFrame& frame) = 0;
   // True and fills `output` when a step has come back; false when none has. Never waits long.

@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/sampling_params.h"
 #include "base/status_macros.h"
+#include "model/row_parts.h"
 
 namespace dovetail::model {
 namespace {
@@ -50,8 +51,9 @@ bool Owns(absl::Span<const Op> ops, OpKind kind) {
 
 // The bytes of the file that the weight is made from.
 int64_t StoredSlotBytes(const WeightSpec& spec, const GgufTensor& tensor) {
-  if (spec.experts == 0) return tensor.bytes;
-  return spec.experts * spec.stored_rows() * StoredBytes(tensor.type, spec.stored_cols());
+  if (spec.experts == 0 && spec.tensor_stride == 0) return tensor.bytes;
+  return std::max<int64_t>(spec.experts, 1) * spec.stored_rows() *
+         StoredBytes(tensor.type, spec.stored_cols());
 }
 
 int64_t PackedSlotBytes(const WeightSlot& slot, PackedLayout layout) {
@@ -152,6 +154,22 @@ void AddLatentAttention(const ModelConfig& config, int64_t rows, int num_threads
                           std::max(latent.kv_lora_rank, latent.nope_dim));
 }
 
+// Where several workers share its rows, the first of them gathers and samples.
+void AddLmHead(const ModelConfig& config, absl::Span<const Op> ops, int64_t logit_rows,
+               int num_threads, BufferList* buffers) {
+  for (const Op& op : ops) {
+    if (op.kind != OpKind::kLmHead) continue;
+    if (op.rows.member > 0) {
+      const RowParts parts = RowPartsOf(config, op, WeightType::kF32);
+      buffers->Add("logits", logit_rows * parts.inner[op.rows.member].size(), 4);
+      continue;
+    }
+    buffers->Add("logits", logit_rows * config.vocab_size, 4);
+    buffers->Add("probs", int64_t{num_threads} * config.vocab_size, 4);
+    buffers->Add("ids", int64_t{num_threads} * config.vocab_size, 4);
+  }
+}
+
 void AddExpertParts(const ModelConfig& config, absl::Span<const Op> ops, int64_t rows,
                     BufferList* buffers) {
   const ExpertConfig& experts = config.experts;
@@ -198,7 +216,9 @@ absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
   std::set<std::string> laid_out;
   int64_t offset = 0;
   for (const Op& op : ops) {
-    for (WeightSpec& spec : WeightsOf(config, op)) {
+    std::vector<WeightSpec> specs = WeightsOf(config, op);
+    if (!op.rows.whole()) DT_RETURN_IF_ERROR(TakeRows(config, file, op, &specs));
+    for (WeightSpec& spec : specs) {
       if (!laid_out.insert(spec.tensor).second && spec.is_copy) continue;
       const GgufTensor* tensor = file.FindTensor(spec.tensor);
       if (tensor == nullptr) {
@@ -247,7 +267,7 @@ int64_t KvBytes(const ModelConfig& config, absl::Span<const Op> ops, const StepS
   for (const Op& op : ops) {
     if (op.kind != OpKind::kAttention) continue;
     bytes += int64_t{shape.num_blocks_in_all()} *
-             KvBytesPerBlockPerLayer(config, shape.KvTypeOf(op.layer));
+             KvBlockBytes(KvShapeOf(config, op), shape.KvTypeOf(op.layer));
   }
   return bytes;
 }
@@ -287,11 +307,7 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
   if (Owns(ops, OpKind::kNorm) || Owns(ops, OpKind::kLmHead)) {
     buffers.Add("logit_rows", logit_rows * hidden, 4);
   }
-  if (Owns(ops, OpKind::kLmHead)) {
-    buffers.Add("logits", logit_rows * config.vocab_size, 4);
-    buffers.Add("probs", int64_t{num_threads} * config.vocab_size, 4);
-    buffers.Add("ids", int64_t{num_threads} * config.vocab_size, 4);
-  }
+  AddLmHead(config, ops, logit_rows, num_threads, &buffers);
   return buffers.Take();
 }
 

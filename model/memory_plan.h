@@ -36,7 +36,8 @@ WeightType TransposedType(WeightType type);
 
 // The slots of a worker that owns `ops`, in op order. A weight used by two ops of the same worker
 // (tied embeddings) gets one slot each: the embedding is read row by row as stored, the head
-// packed. But what is a copy (WeightSpec::is_copy) is there once, in the slot of the first op.
+// packed. But what is a copy (WeightSpec::is_copy) is there once, in the slot of the first op. Of
+// an op whose rows are shared (Op::rows) they are this worker's rows.
 absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
                                                       const GgufFile& file,
                                                       absl::Span<const Op> ops,
@@ -103,8 +104,10 @@ RowShape RowShapeOf(const ModelConfig& config);
 //                      was made for the slots, here or on the workers before; before that, the
 //                      inputs of experts
 //   logit_rows [L, hidden]                                          with norm or lm_head
-//   logits [L, vocab]   probs, ids int32 [num_threads, vocab]       with lm_head
-// f32 unless said otherwise; sizes are multiples of 64 bytes.
+//   logits [L, vocab]   probs, ids int32 [num_threads, vocab]       with lm_head; of those that
+//                      share its rows all but the first have logits alone, [L, own rows]
+// f32 unless said otherwise; sizes are multiples of 64 bytes. What else is shared has buffers as
+// wide as the whole op's: what each makes of its rows is gathered there.
 struct WorkspaceBuffer {
   const char* name;  // static string
   int64_t bytes = 0;

@@ -203,8 +203,9 @@ struct WeightSpec {
   // owns it. Others have a copy, unless the worker has the owner as well.
   bool is_copy = false;
 
-  // Where the tensor holds more than this weight: of each expert's tensor_stride stored rows it is
-  // the stored_rows() from tensor_first on. 0: the tensor is this weight.
+  // Where the tensor holds more than this weight, two weights or rows that other workers have: of
+  // each expert's tensor_stride stored rows it is the stored_rows() from tensor_first on. 0: the
+  // tensor is this weight.
   int64_t tensor_stride = 0;
   int64_t tensor_first = 0;
   bool transposed = false;  // the stored rows are its columns

@@ -36,24 +36,30 @@ ExchangeSpec ExchangeSpec::ForRoute(const Route& route, uint64_t epoch, uint64_t
   spec.ring_bytes = ring_bytes;
   spec.endpoints.push_back(kCoordinator);
   if (route.empty()) return spec;
-  auto add_edge = [&spec](const std::string& from, const std::string& to) {
+  const auto add = [](std::vector<std::pair<std::string, std::string>>* edges,
+                      const std::string& from, const std::string& to) {
     const std::pair<std::string, std::string> edge(from, to);
-    if (from == to || std::count(spec.edges.begin(), spec.edges.end(), edge) > 0) return;
-    spec.edges.push_back(edge);
+    if (from == to || std::count(edges->begin(), edges->end(), edge) > 0) return;
+    edges->push_back(edge);
   };
   const std::string coordinator = kCoordinator;
   const std::string* previous = &coordinator;
   for (const Segment& segment : route) {
     AddOnce(&spec.endpoints, segment.worker);
-    add_edge(*previous, segment.worker);
+    add(&spec.edges, *previous, segment.worker);
     previous = &segment.worker;
+    for (const Member& member : segment.members) {
+      AddOnce(&spec.endpoints, member.worker);
+      add(&spec.edges, segment.worker, member.worker);
+      for (const Member& other : segment.members) add(&spec.gathers, member.worker, other.worker);
+    }
   }
-  add_edge(*previous, coordinator);
+  add(&spec.edges, *previous, coordinator);
   return spec;
 }
 
 uint64_t ExchangeSpec::TotalBytes() const {
-  return LayOut(endpoints.size(), edges.size(), ring_bytes).total_bytes;
+  return LayOut(endpoints.size(), edges.size() + gathers.size(), ring_bytes).total_bytes;
 }
 
 struct Exchange::Impl {
@@ -62,7 +68,8 @@ struct Exchange::Impl {
   MemoryMap map;
 
   void Adopt(ExchangeSpec new_spec, MemoryMap new_map) {
-    layout = LayOut(new_spec.endpoints.size(), new_spec.edges.size(), new_spec.ring_bytes);
+    layout = LayOut(new_spec.endpoints.size(), new_spec.edges.size() + new_spec.gathers.size(),
+                    new_spec.ring_bytes);
     spec = std::move(new_spec);
     map = std::move(new_map);
     DT_CHECK(map.size() >= layout.total_bytes);
@@ -78,17 +85,20 @@ struct Exchange::Impl {
     return absl::NotFoundError(
         absl::StrCat("exchange of epoch ", spec.epoch, " has no endpoint \"", name, "\""));
   }
-  absl::StatusOr<RingView> FindRing(absl::string_view from, absl::string_view to) const;
+  absl::StatusOr<RingView> FindRing(absl::string_view from, absl::string_view to,
+                                    EdgeKind kind) const;
 };
 
-absl::StatusOr<RingView> Exchange::Impl::FindRing(absl::string_view from,
-                                                  absl::string_view to) const {
+absl::StatusOr<RingView> Exchange::Impl::FindRing(absl::string_view from, absl::string_view to,
+                                                  EdgeKind kind) const {
   DT_ASSIGN_OR_RETURN(const size_t from_idx, EndpointIndex(from));
   DT_ASSIGN_OR_RETURN(const size_t to_idx, EndpointIndex(to));
-  const std::string name = absl::StrCat(from, " -> ", to);
-  for (size_t i = 0; i < spec.edges.size(); ++i) {
-    if (spec.edges[i].first != from || spec.edges[i].second != to) continue;
-    uint8_t* ring = map.data() + layout.RingOffset(i);
+  const bool gathers = kind == EdgeKind::kGather;
+  const std::string name = absl::StrCat(from, " -> ", to, gathers ? " (rows)" : "");
+  const auto& edges = gathers ? spec.gathers : spec.edges;
+  for (size_t i = 0; i < edges.size(); ++i) {
+    if (edges[i].first != from || edges[i].second != to) continue;
+    uint8_t* ring = map.data() + layout.RingOffset(gathers ? spec.edges.size() + i : i);
     return RingView{.control = reinterpret_cast<RingControl*>(ring),
                     .bytes = ring + sizeof(RingControl),
                     .capacity = layout.ring_bytes,
@@ -152,15 +162,19 @@ std::unique_ptr<Exchange> Exchange::CreateInProcess(const ExchangeSpec& spec) {
 
 uint64_t Exchange::epoch() const { return impl_->spec.epoch; }
 
+uint64_t Exchange::ring_bytes() const { return impl_->layout.ring_bytes; }
+
 absl::StatusOr<std::unique_ptr<TensorSender>> Exchange::Sender(absl::string_view from,
-                                                               absl::string_view to) {
-  DT_ASSIGN_OR_RETURN(const RingView ring, impl_->FindRing(from, to));
+                                                               absl::string_view to,
+                                                               EdgeKind kind) {
+  DT_ASSIGN_OR_RETURN(const RingView ring, impl_->FindRing(from, to, kind));
   return std::make_unique<ShmRingSender>(ring);
 }
 
 absl::StatusOr<std::unique_ptr<TensorReceiver>> Exchange::Receiver(absl::string_view from,
-                                                                   absl::string_view to) {
-  DT_ASSIGN_OR_RETURN(const RingView ring, impl_->FindRing(from, to));
+                                                                   absl::string_view to,
+                                                                   EdgeKind kind) {
+  DT_ASSIGN_OR_RETURN(const RingView ring, impl_->FindRing(from, to, kind));
   return std::make_unique<ShmRingReceiver>(ring);
 }
 

@@ -4,7 +4,9 @@
 // The coordinator creates it from the route, the workers open it by name; nothing is inherited, so
 // the processes may live in different containers that share the directory. Endpoints are named: the
 // workers' names, and kCoordinator. Edges of a route w1, w2, ..., wn: kCoordinator -> w1, wi ->
-// w(i+1) for each hop (one ring per distinct pair), wn -> kCoordinator.
+// w(i+1) for each hop (one ring per distinct pair), wn -> kCoordinator. Where several workers share
+// the rows of a segment, wi is the first of them: it has an edge to each of the others, and all of
+// them have rings of a second kind to each other, in which nothing but gathered rows can be.
 //
 // Abort() marks the epoch as over for all processes and wakes every waiter. A mapping stays valid
 // as long as the object; the file is removed by the coordinator.
@@ -26,10 +28,14 @@ namespace dovetail::transport {
 
 inline constexpr char kCoordinator[] = "coordinator";
 
+// What is sent along an edge: steps and outputs, or the rows that members of a segment gather.
+enum class EdgeKind : uint32_t { kSteps = 0, kGather = 1 };
+
 struct ExchangeSpec {
   uint64_t epoch = 0;
-  std::vector<std::string> endpoints;                      // kCoordinator first
-  std::vector<std::pair<std::string, std::string>> edges;  // (from, to), distinct
+  std::vector<std::string> endpoints;                        // kCoordinator first
+  std::vector<std::pair<std::string, std::string>> edges;    // (from, to), distinct; kSteps
+  std::vector<std::pair<std::string, std::string>> gathers;  // the same, kGather
   uint64_t ring_bytes = 0;  // capacity of each ring; rounded up to a power of two
 
   static ExchangeSpec ForRoute(const Route& route, uint64_t epoch, uint64_t ring_bytes);
@@ -51,10 +57,13 @@ class Exchange {
 
   uint64_t epoch() const;
   // NotFound names the edge or endpoint. The returned objects borrow from this Exchange.
-  absl::StatusOr<std::unique_ptr<TensorSender>> Sender(absl::string_view from,
-                                                       absl::string_view to);
+  absl::StatusOr<std::unique_ptr<TensorSender>> Sender(absl::string_view from, absl::string_view to,
+                                                       EdgeKind kind = EdgeKind::kSteps);
   absl::StatusOr<std::unique_ptr<TensorReceiver>> Receiver(absl::string_view from,
-                                                           absl::string_view to);
+                                                           absl::string_view to,
+                                                           EdgeKind kind = EdgeKind::kSteps);
+  // The bytes that a ring holds.
+  uint64_t ring_bytes() const;
   absl::StatusOr<std::unique_ptr<Doorbell>> DoorbellOf(absl::string_view endpoint);
 
   void Abort();

@@ -89,13 +89,44 @@ absl::Status ReadEdges(const uint8_t* base, const ExchangeLayout& layout, uint32
       return Damaged(path, absl::StrCat("edge ", i, ": ring at ", entry.ring_offset,
                                         ", expected at ", layout.RingOffset(i)));
     }
-    spec->edges.emplace_back(spec->endpoints[entry.from], spec->endpoints[entry.to]);
+    const bool gathers = entry.kind == static_cast<uint32_t>(EdgeKind::kGather);
+    if (!gathers &&
+        (entry.kind != static_cast<uint32_t>(EdgeKind::kSteps) || !spec->gathers.empty())) {
+      return Damaged(path, absl::StrCat("edge ", i, ": is of kind ", entry.kind));
+    }
+    auto& edges = gathers ? spec->gathers : spec->edges;
+    edges.emplace_back(spec->endpoints[entry.from], spec->endpoints[entry.to]);
   }
   return absl::OkStatus();
 }
 
 uint32_t IndexOf(const std::vector<std::string>& names, const std::string& name) {
   return static_cast<uint32_t>(std::find(names.begin(), names.end(), name) - names.begin());
+}
+
+void CheckEdges(const std::set<std::string>& names,
+                const std::vector<std::pair<std::string, std::string>>& all,
+                std::vector<std::string>* mistakes) {
+  std::set<std::pair<std::string, std::string>> edges;
+  for (const auto& [from, to] : all) {
+    const std::string edge = absl::StrCat("edge ", from, " -> ", to);
+    if (names.count(from) == 0 || names.count(to) == 0) {
+      mistakes->push_back(absl::StrCat(edge, " names an unknown endpoint"));
+    }
+    if (!edges.emplace(from, to).second) mistakes->push_back(absl::StrCat(edge, " is there twice"));
+  }
+}
+
+void WriteEdges(const ExchangeSpec& spec, const ExchangeLayout& layout, uint8_t* base) {
+  size_t i = 0;
+  const auto write = [&](const std::pair<std::string, std::string>& edge, EdgeKind kind) {
+    const EdgeEntry entry = {IndexOf(spec.endpoints, edge.first),
+                             IndexOf(spec.endpoints, edge.second), static_cast<uint32_t>(kind), 0,
+                             layout.RingOffset(i)};
+    std::memcpy(base + layout.edges_offset + i++ * sizeof(entry), &entry, sizeof(entry));
+  };
+  for (const auto& edge : spec.edges) write(edge, EdgeKind::kSteps);
+  for (const auto& edge : spec.gathers) write(edge, EdgeKind::kGather);
 }
 
 }  // namespace
@@ -121,8 +152,9 @@ absl::Status ValidateSpec(const ExchangeSpec& spec) {
   if (spec.endpoints.empty() || spec.endpoints[0] != kCoordinator) {
     mistakes.push_back(absl::StrCat("the first endpoint must be \"", kCoordinator, "\""));
   }
-  if (spec.endpoints.size() > kMaxEndpoints || spec.edges.size() > kMaxEdges) {
-    mistakes.push_back(absl::StrCat(spec.endpoints.size(), " endpoints and ", spec.edges.size(),
+  const size_t num_edges = spec.edges.size() + spec.gathers.size();
+  if (spec.endpoints.size() > kMaxEndpoints || num_edges > kMaxEdges) {
+    mistakes.push_back(absl::StrCat(spec.endpoints.size(), " endpoints and ", num_edges,
                                     " edges, at most ", kMaxEndpoints, " and ", kMaxEdges));
   }
   if (spec.ring_bytes == 0 || spec.ring_bytes > kMaxRingBytes) {
@@ -140,35 +172,26 @@ absl::Status ValidateSpec(const ExchangeSpec& spec) {
       mistakes.push_back(absl::StrCat("endpoint \"", name, "\" is there twice"));
     }
   }
-  std::set<std::pair<std::string, std::string>> edges;
-  for (const auto& [from, to] : spec.edges) {
-    const std::string edge = absl::StrCat("edge ", from, " -> ", to);
-    if (names.count(from) == 0 || names.count(to) == 0) {
-      mistakes.push_back(absl::StrCat(edge, " names an unknown endpoint"));
-    }
-    if (!edges.emplace(from, to).second) mistakes.push_back(absl::StrCat(edge, " is there twice"));
-  }
+  CheckEdges(names, spec.edges, &mistakes);
+  CheckEdges(names, spec.gathers, &mistakes);
   if (mistakes.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("exchange: ", absl::StrJoin(mistakes, "; ")));
 }
 
 void WriteExchange(const ExchangeSpec& spec, uint8_t* base) {
-  const ExchangeLayout layout = LayOut(spec.endpoints.size(), spec.edges.size(), spec.ring_bytes);
+  const size_t num_edges = spec.edges.size() + spec.gathers.size();
+  const ExchangeLayout layout = LayOut(spec.endpoints.size(), num_edges, spec.ring_bytes);
   for (size_t i = 0; i < spec.endpoints.size(); ++i) {
     EndpointEntry entry = {};
     std::memcpy(entry.name, spec.endpoints[i].data(), spec.endpoints[i].size());
     entry.doorbell_offset = layout.DoorbellOffset(i);
     std::memcpy(base + layout.endpoints_offset + i * sizeof(entry), &entry, sizeof(entry));
   }
-  for (size_t i = 0; i < spec.edges.size(); ++i) {
-    const EdgeEntry entry = {IndexOf(spec.endpoints, spec.edges[i].first),
-                             IndexOf(spec.endpoints, spec.edges[i].second), layout.RingOffset(i)};
-    std::memcpy(base + layout.edges_offset + i * sizeof(entry), &entry, sizeof(entry));
-  }
+  WriteEdges(spec, layout, base);
   auto* header = reinterpret_cast<ExchangeHeader*>(base);
   header->version = kExchangeVersion;
   header->num_endpoints = static_cast<uint32_t>(spec.endpoints.size());
-  header->num_edges = static_cast<uint32_t>(spec.edges.size());
+  header->num_edges = static_cast<uint32_t>(num_edges);
   header->epoch = spec.epoch;
   header->ring_bytes = layout.ring_bytes;
   header->total_bytes = layout.total_bytes;

@@ -20,7 +20,7 @@
 namespace dovetail::transport {
 
 inline constexpr uint64_t kExchangeMagic = 0x474843584c565444;  // "DTVLXCHG"
-inline constexpr uint32_t kExchangeVersion = 1;
+inline constexpr uint32_t kExchangeVersion = 2;
 inline constexpr uint32_t kMaxEndpoints = 1024;
 inline constexpr uint32_t kMaxEdges = 4096;
 inline constexpr uint64_t kMinRingBytes = 64;
@@ -49,9 +49,11 @@ static_assert(sizeof(EndpointEntry) == 64);
 struct EdgeEntry {
   uint32_t from;  // index into the endpoints
   uint32_t to;
+  uint32_t kind;  // EdgeKind; those of steps come first
+  uint32_t reserved;
   uint64_t ring_offset;  // RingControl, then ring_bytes bytes
 };
-static_assert(sizeof(EdgeEntry) == 16);
+static_assert(sizeof(EdgeEntry) == 24);
 
 // Where everything lies: all offsets are multiples of 64, rings of 4096.
 struct ExchangeLayout {

@@ -1,5 +1,6 @@
 #include "transport/worker_plan.h"
 
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -89,6 +90,25 @@ Op OpFromProto(const v1::RouteOp& proto, const std::string& where, Mistakes* mis
   return op;
 }
 
+// Each worker once, the segment's own first, with a share that can be computed with.
+void CheckMembers(const Segment& segment, const std::string& where, Mistakes* mistakes) {
+  if (segment.members.empty()) return;
+  CheckRange((where + ".members").c_str(), static_cast<int64_t>(segment.members.size()), 2,
+             kMaxRowMembers, mistakes);
+  if (segment.members.front().worker != segment.worker) {
+    mistakes->push_back(absl::StrCat(where, ": the first member is not ", segment.worker));
+  }
+  for (size_t i = 0; i < segment.members.size(); ++i) {
+    const Member& member = segment.members[i];
+    if (!(member.share > 0) || !std::isfinite(member.share)) {
+      mistakes->push_back(absl::StrCat(where, ".members[", i, "].share is ", member.share));
+    }
+    if (MemberOf(segment, member.worker) != static_cast<int>(i)) {
+      mistakes->push_back(absl::StrCat(where, ": member ", member.worker, " is there twice"));
+    }
+  }
+}
+
 Segment SegmentFromProto(const v1::RouteSegment& proto, const std::string& where,
                          Mistakes* mistakes) {
   Segment segment;
@@ -99,6 +119,10 @@ Segment SegmentFromProto(const v1::RouteSegment& proto, const std::string& where
     segment.ops.push_back(
         OpFromProto(proto.ops(i), absl::StrCat(where, ".ops[", i, "]"), mistakes));
   }
+  for (const v1::RouteMember& member : proto.members()) {
+    segment.members.push_back({member.worker(), member.share()});
+  }
+  CheckMembers(segment, where, mistakes);
   return segment;
 }
 
@@ -175,6 +199,11 @@ void ToProto(const Segment& segment, v1::RouteSegment* proto) {
     out->set_layer(op.layer);
     out->set_expert_begin(op.expert_begin);
     out->set_expert_end(op.expert_end);
+  }
+  for (const Member& member : segment.members) {
+    v1::RouteMember* out = proto->add_members();
+    out->set_worker(member.worker);
+    out->set_share(member.share);
   }
 }
 

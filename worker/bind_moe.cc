@@ -15,7 +15,10 @@ void BindRouter(const WeightStore& store, const Op& op, MoeWeights* weights) {
   weights->choice_bias = store.FindVector(op, WeightRole::kChoiceBias);
 }
 
+using Columns = WeightStore::Columns;
+
 void BindSharedExperts(const WeightStore& store, const Op& op, MoeWeights* weights) {
+  weights->shared_inner = store.ColumnsOf(op, Columns::kInner, WeightRole::kDown);
   weights->shared_gate_proj = store.LinearOf(op, WeightRole::kGate);
   weights->shared_up_proj = store.LinearOf(op, WeightRole::kUp);
   weights->shared_down_proj = store.LinearOf(op, WeightRole::kDown);
@@ -25,6 +28,8 @@ void BindSharedExperts(const WeightStore& store, const Op& op, MoeWeights* weigh
 }
 
 void BindExperts(const WeightStore& store, const Op& op, MoeWeights* weights) {
+  weights->inner = store.ColumnsOf(op, Columns::kInner, WeightRole::kExpertDown);
+  weights->outer = store.ColumnsOf(op, Columns::kOuter, WeightRole::kExpertDown);
   weights->experts.push_back(
       {op.expert_end - op.expert_begin,
        store.ExpertsOf(op, WeightRole::kExpertGate, WeightRole::kExpertGateBias),

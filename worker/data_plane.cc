@@ -1,7 +1,5 @@
 #include "worker/data_plane.h"
 
-#include <map>
-#include <set>
 #include <utility>
 
 #include "absl/memory/memory.h"
@@ -10,31 +8,67 @@
 namespace dovetail::worker {
 
 absl::StatusOr<std::unique_ptr<DataPlane>> DataPlane::Open(
-    std::shared_ptr<transport::Exchange> exchange, const Route& route, const std::string& worker) {
+    std::shared_ptr<transport::Exchange> exchange, const Route& route, const std::string& worker,
+    int64_t max_rows, absl::Duration peer_timeout) {
   auto plane = absl::WrapUnique(new DataPlane());
+  plane->worker_ = worker;
   plane->exchange_ = std::move(exchange);
+  plane->gather_rings_ = std::make_unique<GatherRings>(plane->exchange_.get(), worker);
   DT_ASSIGN_OR_RETURN(plane->doorbell_, plane->exchange_->DoorbellOf(worker));
-
-  std::set<std::string> sources;
-  std::map<std::string, transport::TensorSender*> senders;
-  plane->after_.resize(route.size(), nullptr);
+  plane->segments_.resize(route.size());
   for (size_t i = 0; i < route.size(); ++i) {
-    if (route[i].worker != worker) continue;
-    const std::string from = i == 0 ? transport::kCoordinator : route[i - 1].worker;
-    const std::string to = i + 1 == route.size() ? transport::kCoordinator : route[i + 1].worker;
-    if (from != worker && sources.insert(from).second) {
-      DT_ASSIGN_OR_RETURN(auto receiver, plane->exchange_->Receiver(from, worker));
-      plane->receivers_.push_back(std::move(receiver));
-    }
-    if (to == worker) continue;
-    if (senders.find(to) == senders.end()) {
-      DT_ASSIGN_OR_RETURN(auto sender, plane->exchange_->Sender(worker, to));
-      senders[to] = sender.get();
-      plane->senders_.push_back(std::move(sender));
-    }
-    plane->after_[i] = senders[to];
+    const int member = MemberOf(route[i], worker);
+    if (member < 0) continue;
+    DT_RETURN_IF_ERROR(plane->OpenSegment(route, i, member));
+    if (route[i].members.empty()) continue;
+    DT_RETURN_IF_ERROR(
+        plane->OpenGather(route[i], member, max_rows, peer_timeout, &plane->segments_[i]));
   }
   return plane;
+}
+
+absl::Status DataPlane::OpenSegment(const Route& route, size_t index, int member) {
+  const Segment& segment = route[index];
+  if (member > 0) return AddReceiver(segment.worker);
+  DT_RETURN_IF_ERROR(AddReceiver(index == 0 ? transport::kCoordinator : route[index - 1].worker));
+  Ends& ends = segments_[index];
+  for (size_t i = 1; i < segment.members.size(); ++i) {
+    DT_ASSIGN_OR_RETURN(transport::TensorSender* const sender, SenderTo(segment.members[i].worker));
+    ends.others.push_back(sender);
+  }
+  const std::string to =
+      index + 1 == route.size() ? transport::kCoordinator : route[index + 1].worker;
+  if (to == worker_) return absl::OkStatus();
+  DT_ASSIGN_OR_RETURN(ends.after, SenderTo(to));
+  return absl::OkStatus();
+}
+
+absl::Status DataPlane::AddReceiver(const std::string& from) {
+  if (from == worker_ || !sources_.insert(from).second) return absl::OkStatus();
+  DT_ASSIGN_OR_RETURN(auto receiver, exchange_->Receiver(from, worker_));
+  receivers_.push_back(std::move(receiver));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<transport::TensorSender*> DataPlane::SenderTo(const std::string& to) {
+  std::unique_ptr<transport::TensorSender>& sender = senders_[to];
+  if (sender == nullptr) {
+    DT_ASSIGN_OR_RETURN(sender, exchange_->Sender(worker_, to));
+  }
+  return sender.get();
+}
+
+absl::Status DataPlane::OpenGather(const Segment& segment, int member, int64_t max_rows,
+                                   absl::Duration timeout, Ends* ends) {
+  std::vector<std::string> names;
+  for (const Member& m : segment.members) names.push_back(m.worker);
+  std::unique_ptr<AllGather>& gather = gathers_[names];
+  if (gather == nullptr) {
+    DT_ASSIGN_OR_RETURN(gather,
+                        AllGather::Open(gather_rings_.get(), segment, member, max_rows, timeout));
+  }
+  ends->gather = gather.get();
+  return absl::OkStatus();
 }
 
 transport::TensorReceiver* DataPlane::NextReady() {

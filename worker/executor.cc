@@ -166,7 +166,7 @@ void Executor::DoLoad(const transport::WorkerPlan& plan, const std::string& weig
     std::lock_guard<std::mutex> lock(segments_mutex_);
     segments_.clear();
     for (size_t i = 0; i < plan.route.size(); ++i) {
-      if (plan.route[i].worker != options_.worker) continue;
+      if (MemberOf(plan.route[i], options_.worker) < 0) continue;
       segments_.push_back({.segment = static_cast<uint32_t>(i)});
     }
   }
@@ -182,7 +182,8 @@ void Executor::DoConnect(const OpenExchange& open) {
     if (runner_ == nullptr) return absl::FailedPreconditionError("no plan is loaded");
     DT_ASSIGN_OR_RETURN(std::shared_ptr<transport::Exchange> exchange, open());
     DT_ASSIGN_OR_RETURN(auto ringer, exchange->DoorbellOf(options_.worker));
-    DT_ASSIGN_OR_RETURN(plane_, DataPlane::Open(exchange, plan_.route, options_.worker));
+    DT_ASSIGN_OR_RETURN(plane_, DataPlane::Open(exchange, plan_.route, options_.worker,
+                                                runner_->max_gathered_rows(), kPeerTimeout));
     std::lock_guard<std::mutex> lock(mutex_);
     ring_owner_ = std::move(exchange);
     ringer_ = std::move(ringer);
@@ -235,9 +236,9 @@ absl::Status Executor::RunStep(transport::TensorReceiver& receiver) {
   transport::StepHeader& header = frame_.header;
   DT_RETURN_IF_ERROR(runner_->Validate(frame_));
   for (;;) {
-    const absl::Time start = absl::Now();
-    runner_->Run(&frame_);
-    CountSegment(header.segment, absl::Now() - start);
+    DT_RETURN_IF_ERROR(RunSegment());
+    // The first of those that share the segment goes on with the step.
+    if (plan_.route[header.segment].worker != options_.worker) return absl::OkStatus();
     transport::TensorSender* sender = plane_->SenderAfter(header.segment);
     if (header.segment + 1 == plan_.route.size()) {
       DT_CHECK(sender != nullptr);
@@ -248,6 +249,17 @@ absl::Status Executor::RunStep(transport::TensorReceiver& receiver) {
       return transport::SendStep(*sender, frame_, runner_->rows(frame_), kPeerTimeout);
     }
   }
+}
+
+absl::Status Executor::RunSegment() {
+  const uint32_t segment = frame_.header.segment;
+  for (transport::TensorSender* member : plane_->MembersOf(segment)) {
+    DT_RETURN_IF_ERROR(transport::SendStep(*member, frame_, runner_->rows(frame_), kPeerTimeout));
+  }
+  const absl::Time start = absl::Now();
+  DT_RETURN_IF_ERROR(runner_->Run(&frame_, plane_->GatherOf(segment)));
+  CountSegment(segment, absl::Now() - start);
+  return absl::OkStatus();
 }
 
 }  // namespace dovetail::worker

@@ -7,7 +7,9 @@
 // sleeps on the exchange's doorbell, otherwise on a condition variable: idle costs no CPU.
 //
 // A step passes: receive a frame, check it, run the own segments up to a hop, send it on; after the
-// route's last segment draw tokens and send the output. Frames of other epochs are refused by the
+// route's last segment draw tokens and send the output. Where workers share a segment's rows, the
+// first of them passes the frame on to the others before it computes, and they have no more to do
+// with it afterwards. Frames of other epochs are refused by the
 // transport. An error of the data plane ends the connection, never the process.
 //
 // Public functions may be called from any thread.
@@ -102,6 +104,8 @@ class Executor {
   void WaitForPosted();
   bool ServeOne();
   absl::Status RunStep(transport::TensorReceiver& receiver);
+  // Computes segment frame_.header.segment, with the others that share its rows.
+  absl::Status RunSegment();
   void DoLoad(const transport::WorkerPlan& plan, const std::string& weights_path,
               const std::string& kv_path);
   void DoConnect(const OpenExchange& open);

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "model/memory_plan.h"
+#include "model/row_parts.h"
 #include "worker/bind_moe.h"
 #include "worker/layers/attention.h"
 #include "worker/layers/embedding.h"
@@ -26,13 +27,29 @@ using transport::SequenceStep;
 using transport::StepFrame;
 using transport::StepHeader;
 
+// Workers share the rows of all parts of a layer with experts, or of none.
+absl::Status CheckParts(const Segment& segment, const model::ModelConfig& config) {
+  for (const Op& op : model::OpsOf(config)) {
+    if (op.kind != OpKind::kRouter) continue;
+    const auto parts = std::count_if(segment.ops.begin(), segment.ops.end(), [&](const Op& part) {
+      return IsExpertPart(part.kind) && part.layer == op.layer;
+    });
+    const int all = config.experts.shared_intermediate_size > 0 ? 3 : 2;
+    if (parts == 0 || parts == all) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the route shares the rows of ", parts, " parts of ", model::ModuleName(op), " of ", all));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckRoute(const Route& route, const model::ModelConfig& config,
                         const std::string& worker) {
   std::vector<Op> ops;
   bool mine = false;
   for (const Segment& segment : route) {
     ops.insert(ops.end(), segment.ops.begin(), segment.ops.end());
-    mine |= segment.worker == worker;
+    mine |= MemberOf(segment, worker) >= 0;
+    if (!segment.members.empty()) DT_RETURN_IF_ERROR(CheckParts(segment, config));
   }
   DT_RETURN_IF_ERROR(Annotate(model::CheckOps(config, ops), "the route"));
   if (!mine) return absl::InvalidArgumentError(absl::StrCat("no segment is for ", worker));
@@ -46,6 +63,10 @@ uint32_t IndexOf(const std::vector<Op>& model_ops, const Op& op) {
   });
   DT_CHECK(at != model_ops.end());
   return static_cast<uint32_t>(at - model_ops.begin());
+}
+
+const float* FirstOf(const float* vector, int64_t first) {
+  return vector == nullptr ? nullptr : vector + first;
 }
 
 // The ranges of experts of a layer, in the order of the route.
@@ -89,26 +110,27 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(
     bound.from_tokens = i == 0;
     bound.after_norm = after_norm;
     for (const Op& op : segment.ops) after_norm |= op.kind == OpKind::kNorm;
-    bound.mine = segment.worker == worker;
+    const int member = MemberOf(segment, worker);
+    bound.mine = member >= 0;
     runner->kv_of_segment_ = &bound.kv;
-    if (bound.mine) runner->BindSegment(plan.route, segment, &bound);
+    if (bound.mine) runner->BindSegment(plan.route, OpsOfMember(segment, member), &bound);
   }
   return runner;
 }
 
-void ModelRunner::BindSegment(const Route& route, const Segment& segment, BoundSegment* bound) {
+void ModelRunner::BindSegment(const Route& route, const std::vector<Op>& ops, BoundSegment* bound) {
   const std::vector<Op> model_ops = model::OpsOf(store_->config);
-  for (size_t i = 0; i < segment.ops.size();) {
-    const Op& op = segment.ops[i];
+  for (size_t i = 0; i < ops.size();) {
+    const Op& op = ops[i];
     BoundLayer layer;
     if (IsExpertPart(op.kind)) {
       size_t end = i;
-      while (end < segment.ops.size() && IsExpertPart(segment.ops[end].kind) &&
-             segment.ops[end].layer == op.layer) {
-        layer.ops.push_back(IndexOf(model_ops, segment.ops[end++]));
+      while (end < ops.size() && IsExpertPart(ops[end].kind) && ops[end].layer == op.layer) {
+        layer.ops.push_back(IndexOf(model_ops, ops[end++]));
       }
-      auto moe = BindMoe(*store_, absl::MakeConstSpan(segment.ops).subspan(i, end - i),
-                         ExpertRangesOf(route, op.layer));
+      std::vector<Op> ranges = ExpertRangesOf(route, op.layer);
+      for (Op& range : ranges) range.rows = op.rows;  // shared by the same workers, if by any
+      auto moe = BindMoe(*store_, absl::MakeConstSpan(ops).subspan(i, end - i), ranges);
       if (i == 0 && op.kind != OpKind::kRouter) bound->enters = moe.get();
       if (!moe->ends_layer()) bound->leaves = moe.get();
       layer.layer = std::move(moe);
@@ -138,7 +160,9 @@ std::unique_ptr<Layer> ModelRunner::BindLayer(const Op& op) {
     case OpKind::kNorm:
       return std::make_unique<Norm>(BindNorm(op, WeightRole::kOutputNorm));
     case OpKind::kLmHead:
-      return std::make_unique<LmHead>(store_->LinearOf(op, WeightRole::kLmHead));
+      return std::make_unique<LmHead>(
+          store_->LinearOf(op, WeightRole::kLmHead), config.vocab_size,
+          store_->ColumnsOf(op, WeightStore::Columns::kInner, WeightRole::kLmHead));
     case OpKind::kRouter:
     case OpKind::kSharedExperts:
     case OpKind::kExperts:
@@ -156,6 +180,7 @@ RmsNorm ModelRunner::BindNorm(const Op& op, WeightRole role) const {
 
 std::unique_ptr<Layer> ModelRunner::BindAttention(const Op& op) {
   const model::ModelConfig& config = store_->config;
+  const MemberColumns inner = store_->ColumnsOf(op, WeightStore::Columns::kInner, WeightRole::kO);
   const AttentionWeights weights = {
       .norm = BindNorm(op, WeightRole::kAttentionNorm),
       .q_proj = store_->LinearOf(op, WeightRole::kQ, WeightRole::kQBias),
@@ -165,18 +190,21 @@ std::unique_ptr<Layer> ModelRunner::BindAttention(const Op& op) {
       .q_norm = BindNorm(op, WeightRole::kQNorm),
       .k_norm = BindNorm(op, WeightRole::kKNorm),
       .post_norm = BindNorm(op, WeightRole::kPostAttentionNorm),
-      .sinks = store_->FindVector(op, WeightRole::kSinks)};
+      .sinks =
+          FirstOf(store_->FindVector(op, WeightRole::kSinks), inner.begin() / config.head_dim)};
   const bool window = config.HasWindow(op.layer);
   const AttentionShape shape = {
-      .num_heads = config.num_attention_heads,
-      .num_kv_heads = config.num_key_value_heads,
+      .num_heads = weights.q_proj.out_features / config.head_dim,
+      .num_kv_heads = weights.k_proj.out_features / config.head_dim,
       .head_dim = config.head_dim,
       .rope_dim = config.rope_dim,
       .rope_interleaved = config.rope_layout == model::RopeLayout::kInterleaved,
       .scale = config.attention_scale,
       .window = window ? config.sliding_window : 0,
       .local_rope = window && !config.rope_inv_freq_local.empty()};
-  return std::make_unique<Attention>(weights, shape, NextKvView(op.layer));
+  return std::make_unique<Attention>(
+      weights, shape, NextKvView(op), inner,
+      store_->ColumnsOf(op, WeightStore::Columns::kOuter, WeightRole::kO));
 }
 
 std::unique_ptr<Layer> ModelRunner::BindLatentAttention(const Op& op) {
@@ -203,7 +231,7 @@ std::unique_ptr<Layer> ModelRunner::BindLatentAttention(const Op& op) {
       .tile_rows = model::kLatentTileRows,
       .rope_interleaved = config.rope_layout == model::RopeLayout::kInterleaved,
       .scale = config.attention_scale};
-  return std::make_unique<LatentAttention>(weights, shape, NextKvView(op.layer));
+  return std::make_unique<LatentAttention>(weights, shape, NextKvView(op));
 }
 
 std::unique_ptr<Layer> ModelRunner::BindMlp(const Op& op) const {
@@ -211,20 +239,27 @@ std::unique_ptr<Layer> ModelRunner::BindMlp(const Op& op) const {
       MlpWeights{BindNorm(op, WeightRole::kMlpNorm), store_->LinearOf(op, WeightRole::kGate),
                  store_->LinearOf(op, WeightRole::kUp), store_->LinearOf(op, WeightRole::kDown),
                  BindNorm(op, WeightRole::kPostMlpNorm)},
-      store_->config.activation);
+      store_->config.activation,
+      store_->ColumnsOf(op, WeightStore::Columns::kInner, WeightRole::kDown),
+      store_->ColumnsOf(op, WeightStore::Columns::kOuter, WeightRole::kDown));
 }
 
-kernels::KvCacheView ModelRunner::NextKvView(int32_t layer) {
-  const model::ModelConfig& config = store_->config;
-  const KvType type = shape_.KvTypeOf(layer);
-  const int64_t block_bytes = model::KvBytesPerBlockPerLayer(config, type);
+kernels::KvCacheView ModelRunner::NextKvView(const Op& op) {
+  const KvShape shape = model::KvShapeOf(store_->config, op);
+  const KvType type = shape_.KvTypeOf(op.layer);
+  const int64_t block_bytes = KvBlockBytes(shape, type);
   const int64_t offset = kv_bytes_bound_;
   kv_bytes_bound_ += shape_.num_blocks_in_all() * block_bytes;
   kv_of_segment_->push_back({store_->kv->data() + offset, block_bytes});
   return {.data = store_->kv->data() + offset,
           .block_bytes = block_bytes,
           .type = type,
-          .shape = config.kv_shape()};
+          .shape = shape};
+}
+
+int64_t ModelRunner::max_gathered_rows() const {
+  const int64_t pairs = int64_t{shape_.max_rows} * std::max(row_shape_.experts_used, 1);
+  return std::max<int64_t>(pairs, shape_.max_logit_rows);
 }
 
 transport::StepRoom ModelRunner::room() {
@@ -313,21 +348,23 @@ void ModelRunner::FillSequences(const StepFrame& frame) {
   }
 }
 
-void ModelRunner::Run(StepFrame* frame) {
+absl::Status ModelRunner::Run(StepFrame* frame, AllGather* gather) {
   const absl::Time start = absl::Now();
   const BoundSegment& segment = segments_[frame->header.segment];
   DT_CHECK(segment.mine);
   // Before any layer of the segment writes to its blocks. Steps pass a segment in the order in
   // which they were made, so this is the content that the coordinator meant.
   CopyBlocks(segment.kv, frame->copies, pool_);
-  if (frame->header.error_layer == 0) Compute(segment, frame);
-  if (frame->segment_us.size() >= kMaxRouteSegments) return;
+  if (frame->header.error_layer == 0) DT_RETURN_IF_ERROR(Compute(segment, frame, gather));
+  if (frame->segment_us.size() >= kMaxRouteSegments) return absl::OkStatus();
   frame->segment_us.push_back(
       static_cast<uint32_t>(absl::ToInt64Microseconds(absl::Now() - start)));
   frame->header.num_segment_times = static_cast<uint32_t>(frame->segment_us.size());
+  return absl::OkStatus();
 }
 
-void ModelRunner::Compute(const BoundSegment& segment, StepFrame* frame) {
+absl::Status ModelRunner::Compute(const BoundSegment& segment, StepFrame* frame,
+                                  AllGather* gather) {
   StepHeader& header = frame->header;
   FillSequences(*frame);
   StepContext step{.kernels = *kernels_, .pool = *pool_, .ws = *workspace_};
@@ -338,6 +375,8 @@ void ModelRunner::Compute(const BoundSegment& segment, StepFrame* frame) {
   step.head_rows = head_rows_;
   step.x = workspace_->x;
   step.x_rows = static_cast<int32_t>(header.hidden_rows);
+  step.gather = gather;
+  if (gather != nullptr) gather->BeginStep(header.step);
 
   if (segment.has_attention) {
     const model::ModelConfig& config = store_->config;
@@ -349,12 +388,14 @@ void ModelRunner::Compute(const BoundSegment& segment, StepFrame* frame) {
   for (const BoundLayer& bound : segment.layers) {
     step.part = 0;
     bound.layer->Forward(step);
+    if (!step.status.ok()) return step.status;
     if (!step.finite.load(std::memory_order_relaxed)) {
       header.error_layer = 1 + bound.ops[step.part];
       break;
     }
   }
   CountRows(segment, step, &header);
+  return absl::OkStatus();
 }
 
 void ModelRunner::CountRows(const BoundSegment& segment, const StepContext& step,

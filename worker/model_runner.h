@@ -20,6 +20,7 @@
 #include "kernels/kernel_table.h"
 #include "transport/step_frame.h"
 #include "transport/worker_plan.h"
+#include "worker/all_gather.h"
 #include "worker/kv_copy.h"
 #include "worker/layers/layer.h"
 #include "worker/layers/moe.h"
@@ -44,6 +45,9 @@ class ModelRunner {
   // The runner computes nothing after that.
   std::unique_ptr<WeightStore> TakeStore() { return std::move(store_); }
   Workspace& workspace() { return *workspace_; }
+  // Of what the members of a segment gather at once: rows of a step, of logits, or pairs of a row
+  // and an expert.
+  int64_t max_gathered_rows() const;
   // Where the rows of the next frame are to be received.
   transport::StepRoom room();
 
@@ -54,8 +58,8 @@ class ModelRunner {
   // Runs segment frame->header.segment, sets the counts of rows, and error_layer where a value
   // stopped being finite; for a frame that already has an error only its blocks are copied. The
   // time that it took is appended to the frame's segment_us. The rows to send on are rows(*frame)
-  // afterwards.
-  void Run(transport::StepFrame* frame);
+  // afterwards. `gather`: of a segment whose rows workers share; an error is the gather's.
+  absl::Status Run(transport::StepFrame* frame, AllGather* gather = nullptr);
   transport::StepRows rows(const transport::StepFrame& frame) const;
   float* logits(int row) const;        // of the last Run with an lm_head
   const float* hidden(int row) const;  // what lm_head reads, of the same Run
@@ -78,16 +82,16 @@ class ModelRunner {
 
   ModelRunner() = default;
   absl::Status OutsideVocabulary(uint64_t step, absl::string_view what, int32_t token) const;
-  void BindSegment(const Route& route, const Segment& segment, BoundSegment* bound);
+  void BindSegment(const Route& route, const std::vector<Op>& ops, BoundSegment* bound);
   std::unique_ptr<Layer> BindLayer(const Op& op);
   std::unique_ptr<Layer> BindAttention(const Op& op);
   std::unique_ptr<Layer> BindLatentAttention(const Op& op);
   std::unique_ptr<Layer> BindMlp(const Op& op) const;
   // Without weight where the model has no such norm.
   RmsNorm BindNorm(const Op& op, model::WeightRole role) const;
-  kernels::KvCacheView NextKvView(int32_t layer);
+  kernels::KvCacheView NextKvView(const Op& op);
   absl::Status ValidateRows(const transport::StepHeader& header) const;
-  void Compute(const BoundSegment& segment, transport::StepFrame* frame);
+  absl::Status Compute(const BoundSegment& segment, transport::StepFrame* frame, AllGather* gather);
   void FillSequences(const transport::StepFrame& frame);
   // Sets the header's counts for what a segment leaves.
   void CountRows(const BoundSegment& segment, const StepContext& step,

@@ -12,13 +12,14 @@
 #include "base/packed_layout.h"
 #include "base/status_macros.h"
 #include "model/gguf/gguf_file.h"
+#include "model/row_parts.h"
 #include "worker/transpose.h"
 
 namespace dovetail::worker {
 namespace {
 
 // Changes whenever the bytes in a segment mean something else: an older segment is then not reused.
-constexpr int kSegmentVersion = 3;
+constexpr int kSegmentVersion = 4;
 
 // File bytes between two progress reports; the pool packs that much in one phase.
 constexpr int64_t kSliceBytes = int64_t{16} << 20;
@@ -31,7 +32,8 @@ uint64_t WeightsKey(uint64_t fingerprint, const WeightStore& store, PackedLayout
       absl::StrCat(kSegmentVersion, " weights ", fingerprint, " ", PackedLayoutName(layout));
   for (const model::WeightSlot& slot : store.slots) {
     absl::StrAppend(&text, " ", slot.spec.tensor, ":", static_cast<int>(slot.spec.role), ":",
-                    slot.spec.first_expert, ":", slot.offset, ":", slot.bytes);
+                    slot.spec.first_expert, ":", slot.spec.tensor_first, ":", slot.offset, ":",
+                    slot.bytes);
   }
   return Hash(text);
 }
@@ -41,7 +43,8 @@ uint64_t KvKey(uint64_t fingerprint, const WeightStore& store, const StepShape& 
                                   "+", shape.num_swap_blocks, " ", kKvBlockTokens);
   for (const Op& op : store.ops) {
     if (op.kind != OpKind::kAttention) continue;
-    absl::StrAppend(&text, " ", op.layer, ":", KvTypeName(shape.KvTypeOf(op.layer)));
+    absl::StrAppend(&text, " ", op.layer, ":", KvTypeName(shape.KvTypeOf(op.layer)), ":",
+                    model::KvShapeOf(store.config, op).num_heads);
   }
   return Hash(text);
 }

@@ -1,6 +1,7 @@
 #include "worker/weight_store.h"
 
 #include "base/check.h"
+#include "model/row_parts.h"
 
 namespace dovetail::worker {
 
@@ -36,6 +37,14 @@ Linear WeightStore::LinearOf(const Op& op, model::WeightRole role) const {
           .scale = scale == nullptr ? 1.0f : *scale};
 }
 
+MemberColumns WeightStore::ColumnsOf(const Op& op, Columns which, model::WeightRole last) const {
+  if (op.rows.whole()) return {};
+  const model::WeightSlot* slot = FindSlot(op, last);
+  const model::RowParts parts =
+      model::RowPartsOf(config, op, slot == nullptr ? WeightType::kF32 : slot->type);
+  return {which == Columns::kInner ? parts.inner : parts.outer, op.rows.member};
+}
+
 const float* WeightStore::FindScale(const model::WeightSlot& matrix) const {
   const std::string name = model::ScaleTensor(matrix.spec.tensor);
   for (const model::WeightSlot& slot : slots) {
@@ -58,6 +67,8 @@ const float* WeightStore::FindVector(const Op& op, model::WeightRole role) const
 Linear WeightStore::LinearOf(const Op& op, model::WeightRole role, model::WeightRole bias) const {
   Linear linear = LinearOf(op, role);
   linear.bias = FindVector(op, bias);
+  // Biases are whole where the rows are shared.
+  if (linear.bias != nullptr) linear.bias += SlotOf(op, role).spec.tensor_first;
   return linear;
 }
 
@@ -66,6 +77,7 @@ ExpertLinear WeightStore::ExpertsOf(const Op& op, model::WeightRole role,
   const model::WeightSlot& slot = SlotOf(op, role);
   return {.first = LinearOf(op, role, bias),
           .bytes = slot.bytes / slot.spec.experts,
+          .bias_stride = slot.spec.tensor_stride > 0 ? slot.spec.tensor_stride : slot.spec.rows,
           .scales = FindScale(slot)};
 }
 
@@ -77,7 +89,10 @@ ExpertLinear WeightStore::MatricesOf(const Op& op, model::WeightRole role) const
 std::vector<Op> OwnedOps(const Route& route, absl::string_view worker) {
   std::vector<Op> ops;
   for (const Segment& segment : route) {
-    if (segment.worker == worker) ops.insert(ops.end(), segment.ops.begin(), segment.ops.end());
+    const int member = MemberOf(segment, std::string(worker));
+    if (member < 0) continue;
+    const std::vector<Op> own = OpsOfMember(segment, member);
+    ops.insert(ops.end(), own.begin(), own.end());
   }
   return ops;
 }

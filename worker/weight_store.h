@@ -14,6 +14,7 @@
 #include "kernels/ops.h"
 #include "model/memory_plan.h"
 #include "model/model_config.h"
+#include "worker/layers/layer.h"
 #include "worker/layers/linear.h"
 #include "worker/memory.h"
 
@@ -35,6 +36,10 @@ struct WeightStore {
   Linear LinearOf(const Op& op, model::WeightRole role, model::WeightRole bias) const;
   ExpertLinear ExpertsOf(const Op& op, model::WeightRole role, model::WeightRole bias) const;
   ExpertLinear MatricesOf(const Op& op, model::WeightRole role) const;  // of heads
+  // The columns of the members that share the op's rows, of which `last` is the last matrix:
+  // between its products, or in the residual stream.
+  enum class Columns { kInner, kOuter };
+  MemberColumns ColumnsOf(const Op& op, Columns which, model::WeightRole last) const;
   // Of a matrix, or of each of an op's experts; nullptr where the file has none.
   const float* FindScale(const model::WeightSlot& matrix) const;
   const model::WeightSlot* FindSlot(const Op& op, model::WeightRole role) const;
@@ -43,7 +48,7 @@ struct WeightStore {
   uint64_t weight_bytes() const { return weights->bytes(); }
 };
 
-// All ops of `worker` in `route`, in order.
+// All ops of `worker` in `route`, in order; where it shares rows, its own rows of them.
 std::vector<Op> OwnedOps(const Route& route, absl::string_view worker);
 
 }  // namespace dovetail::worker

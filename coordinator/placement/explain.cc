@@ -19,7 +19,7 @@ std::vector<ModuleExplanation> ExplainPlan(const Plan& plan, const RuleSet* rule
     if (!IsNamed(module.module, name)) continue;
     ModuleExplanation& explanation = explanations.emplace_back();
     explanation.module = module.module;
-    explanation.worker = module.device;
+    explanation.worker = DeviceText(module);
     explanation.rule = module.rule ? module.rule->location() : "auto";
     if (rules == nullptr) continue;
     for (const Rule& rule : rules->rules) {

@@ -14,7 +14,7 @@ namespace dovetail::coordinator {
 
 struct ModuleExplanation {
   std::string module;
-  std::string worker;
+  std::string worker;                 // or those that share its rows: "cpu:0 + cpu:1 by rows 1:1"
   std::string rule;                   // "file:line:col", or "auto"
   std::vector<std::string> shadowed;  // later rules that match it as well
 };

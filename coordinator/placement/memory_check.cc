@@ -13,14 +13,20 @@
 namespace dovetail::coordinator {
 namespace {
 
-// Endpoints from which steps come to this worker: the coordinator, and workers before it in the
-// route.
+// Rings that end at this worker: steps come from the coordinator, from workers before it in the
+// route, and from the first of those with which it shares rows, who all send it their rows.
 int CountSources(const Route& route, const std::string& worker) {
-  std::set<std::string> sources;
+  std::set<std::string> steps, rows;
   for (size_t i = 0; i < route.size(); ++i) {
-    if (route[i].worker == worker) sources.insert(i == 0 ? "" : route[i - 1].worker);
+    const int member = MemberOf(route[i], worker);
+    if (member < 0) continue;
+    const std::string before = i == 0 ? "" : route[i - 1].worker;
+    steps.insert(member > 0 ? route[i].worker : before);
+    for (const Member& other : route[i].members) rows.insert(other.worker);
   }
-  return static_cast<int>(sources.size());
+  steps.erase(worker);  // a step that stays here needs none
+  rows.erase(worker);
+  return static_cast<int>(steps.size() + rows.size());
 }
 
 // Workers that share one memory.
@@ -66,9 +72,9 @@ void PlanMemory(const model::ModelConfig& config, Plan* plan) {
   for (PlacedWorker& worker : plan->workers) {
     worker.memory = {};
     for (const PlacedModule& module : plan->modules) {
-      if (module.device != worker.device.name) continue;
-      worker.memory.weights_stored += module.stored_bytes;
-      worker.memory.weights_packed += module.packed_bytes;
+      const ModuleBytes bytes = BytesOn(module, worker.device.name);
+      worker.memory.weights_stored += bytes.stored;
+      worker.memory.weights_packed += bytes.packed;
     }
   }
   PlanMemoryOfShape(config, plan);

@@ -36,6 +36,22 @@ int64_t PackedBytesOf(const model::ModelConfig& config, const model::GgufFile& f
   return bytes;
 }
 
+std::vector<std::string> DevicesOf(const ModulePlacement& module) {
+  if (module.members.empty()) {
+    return module.device.empty() ? std::vector<std::string>{} : std::vector{module.device};
+  }
+  std::vector<std::string> devices;
+  for (const Member& member : module.members) devices.push_back(member.worker);
+  return devices;
+}
+
+std::optional<Op> OpOn(const ModulePlacement& module, const std::string& device) {
+  const Segment alone = {module.device, {module.op}, module.members};
+  const int member = MemberOf(alone, device);
+  if (member < 0) return std::nullopt;
+  return OpsOfMember(alone, member).front();
+}
+
 Placement Place(const model::ModelConfig& config, const model::GgufFile& file, const RuleSet* rules,
                 const std::vector<DeviceInfo>& devices, const StepShape& shape) {
   Placement placement;
@@ -46,7 +62,7 @@ Placement Place(const model::ModelConfig& config, const model::GgufFile& file, c
     return placement;
   }
   for (const Op& op : model::OpsOf(config)) {
-    placement.modules.push_back({op, model::ModuleName(op), "", "", std::nullopt});
+    placement.modules.push_back({op, model::ModuleName(op)});
   }
   if (rules != nullptr && rules->overrides != nullptr) {
     PlaceByOverrides(config, file, *rules->overrides, rules->device_map, devices, shape,

@@ -24,6 +24,7 @@ struct ModulePlacement {
   Op op;
   std::string module;           // "model.layers.3.mlp"
   std::string device;           // "cpu:0"
+  std::vector<Member> members;  // devices that share its rows, `device` first; none: it is alone
   std::string op_name;          // what the rule asked to compute it with; empty: the device's best
   std::optional<RuleRef> rule;  // none: decided without a rule
 };
@@ -34,6 +35,11 @@ struct Placement {
   // devices may be missing.
   std::vector<Diagnostic> diagnostics;
 };
+
+// The devices that compute the module; what is not placed has none.
+std::vector<std::string> DevicesOf(const ModulePlacement& module);
+// The op as `device` computes it, the whole or its rows; nullopt: it has nothing to do with it.
+std::optional<Op> OpOn(const ModulePlacement& module, const std::string& device);
 
 // By rules, or without them automatically (auto_placement.h).
 Placement Place(const model::ModelConfig& config, const model::GgufFile& file, const RuleSet* rules,

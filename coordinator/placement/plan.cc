@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -21,16 +23,20 @@ void CheckWeightTypes(const model::ModelConfig& config, const model::GgufFile& f
                       const std::vector<DeviceInfo>& devices, Placement* placement) {
   constexpr size_t kMostNamed = 3;
   std::map<std::pair<std::string, WeightType>, std::vector<std::string>> refused;
-  for (const ModulePlacement& module : placement->modules) {
-    const DeviceInfo* device = FindDevice(devices, module.device);
-    if (device == nullptr) continue;
-    for (const model::WeightSpec& spec : model::WeightsOf(config, module.op)) {
+  const auto check = [&](const DeviceInfo& device, const Op& op) {
+    for (const model::WeightSpec& spec : model::WeightsOf(config, op)) {
       const model::GgufTensor* tensor = file.FindTensor(spec.tensor);
       if (tensor == nullptr || spec.is_vector ||
-          std::count(device->weight_types.begin(), device->weight_types.end(), tensor->type) > 0) {
+          std::count(device.weight_types.begin(), device.weight_types.end(), tensor->type) > 0) {
         continue;
       }
-      refused[{device->name, tensor->type}].push_back(spec.tensor);
+      refused[{device.name, tensor->type}].push_back(spec.tensor);
+    }
+  };
+  for (const ModulePlacement& module : placement->modules) {
+    for (const std::string& name : DevicesOf(module)) {
+      const DeviceInfo* device = FindDevice(devices, name);
+      if (device != nullptr) check(*device, module.op);
     }
   }
   for (auto& [key, tensors] : refused) {
@@ -71,7 +77,9 @@ void CheckHead(const model::ModelConfig& config, Placement* placement) {
 Route CompileRoute(const std::vector<PlacedModule>& modules) {
   Route route;
   for (const PlacedModule& module : modules) {
-    if (route.empty() || route.back().worker != module.device) route.push_back({module.device, {}});
+    const bool follows = !route.empty() && route.back().worker == module.device &&
+                         route.back().members == module.members;
+    if (!follows) route.push_back({module.device, {}, module.members});
     route.back().ops.push_back(module.op);
   }
   return route;
@@ -89,6 +97,19 @@ void OrderModules(std::vector<ModulePlacement>* modules) {
   *modules = std::move(ordered);
 }
 
+// " (shares rows with cpu:1)", or nothing.
+std::string SharesText(const Plan& plan, const std::string& worker) {
+  std::set<std::string> others;
+  for (const Segment& segment : plan.route) {
+    if (segment.members.empty() || MemberOf(segment, worker) < 0) continue;
+    for (const Member& member : segment.members) {
+      if (member.worker != worker) others.insert(member.worker);
+    }
+  }
+  if (others.empty()) return "";
+  return absl::StrCat(" (shares rows with ", absl::StrJoin(others, ", "), ")");
+}
+
 // What each module of a worker adds to its weights: what several need is there once.
 void MeasurePacked(const model::ModelConfig& config, const model::GgufFile& file,
                    const PlacedWorker& worker, Plan* plan) {
@@ -97,10 +118,15 @@ void MeasurePacked(const model::ModelConfig& config, const model::GgufFile& file
   DT_CHECK(slots.ok());  // a configuration is read from a file that has all tensors
   auto slot = slots->begin();
   for (PlacedModule& module : plan->modules) {
-    if (module.device != worker.device.name) continue;
-    for (; slot != slots->end() && slot->op == module.op; ++slot) {
-      module.packed_bytes += slot->bytes;
+    const std::optional<Op> op = OpOn(module, worker.device.name);
+    if (!op) continue;
+    ModuleBytes bytes;
+    for (; slot != slots->end() && slot->op == *op; ++slot) {
+      bytes.packed += slot->bytes;
+      if (!slot->spec.is_copy) bytes.stored += slot->stored_bytes;
     }
+    module.packed_bytes += bytes.packed;
+    if (!op->rows.whole()) module.member_bytes[op->rows.member] = bytes;
   }
   DT_CHECK(slot == slots->end());
 }
@@ -118,15 +144,18 @@ Plan MakePlan(const model::ModelConfig& config, const model::GgufFile& file, Pla
   if (HasErrors(plan.diagnostics)) return plan;
   OrderModules(&placement.modules);
   for (ModulePlacement& module : placement.modules) {
-    DT_CHECK(FindDevice(devices, module.device) != nullptr);
+    for (const std::string& name : DevicesOf(module)) {
+      DT_CHECK(FindDevice(devices, name) != nullptr);
+    }
     plan.modules.push_back({std::move(module)});
+    plan.modules.back().member_bytes.resize(plan.modules.back().members.size());
     plan.modules.back().stored_bytes = StoredBytesOf(config, file, plan.modules.back().op);
   }
   plan.route = CompileRoute(plan.modules);
   for (const DeviceInfo& device : devices) {
     PlacedWorker worker{device, {}, {}};
     for (const PlacedModule& module : plan.modules) {
-      if (module.device == device.name) worker.ops.push_back(module.op);
+      if (const std::optional<Op> op = OpOn(module, device.name)) worker.ops.push_back(*op);
     }
     if (worker.ops.empty()) continue;
     MeasurePacked(config, file, worker, &plan);
@@ -145,6 +174,20 @@ Plan PlanByRules(const model::ModelConfig& config, const model::GgufFile& file,
   return MakePlan(config, file, std::move(placement), devices, shape);
 }
 
+ModuleBytes BytesOn(const PlacedModule& module, const std::string& device) {
+  const std::optional<Op> op = OpOn(module, device);
+  if (!op) return {};
+  if (op->rows.whole()) return {module.stored_bytes, module.packed_bytes};
+  return module.member_bytes[op->rows.member];
+}
+
+std::string DeviceText(const ModulePlacement& module) {
+  if (module.members.empty()) return module.device;
+  const auto shares = [](std::string* out, const Member& m) { absl::StrAppend(out, m.share); };
+  return absl::StrCat(absl::StrJoin(DevicesOf(module), " + "), " by rows ",
+                      absl::StrJoin(module.members, ":", shares));
+}
+
 int64_t HopBytes(const model::ModelConfig& config, int64_t rows) {
   return rows * config.hidden_size * static_cast<int64_t>(sizeof(float));
 }
@@ -152,10 +195,11 @@ int64_t HopBytes(const model::ModelConfig& config, int64_t rows) {
 std::string DescribePlan(const Plan& plan, const model::ModelConfig& config) {
   std::string places;
   for (const PlacedWorker& worker : plan.workers) {
-    absl::StrAppend(&places, "  ", worker.device.name, ": ", DescribeOps(config, worker.ops), "\n");
+    absl::StrAppend(&places, "  ", worker.device.name, ": ", DescribeOps(config, worker.ops),
+                    SharesText(plan, worker.device.name), "\n");
   }
   std::vector<std::string> hops = {"coordinator"};
-  for (const Segment& segment : plan.route) hops.push_back(segment.worker);
+  for (const Segment& segment : plan.route) hops.push_back(SegmentText(segment));
   hops.push_back("coordinator");
   int64_t kv_bytes = 0;
   for (const PlacedWorker& worker : plan.workers) kv_bytes += worker.memory.kv;

@@ -19,10 +19,21 @@
 
 namespace dovetail::coordinator {
 
+struct ModuleBytes {
+  int64_t stored = 0;
+  int64_t packed = 0;
+};
+
 struct PlacedModule : ModulePlacement {
   int64_t stored_bytes = 0;  // in the file
-  int64_t packed_bytes = 0;  // in its worker's memory
+  int64_t packed_bytes = 0;  // in its worker's memory, or in those of all its members
+  std::vector<ModuleBytes> member_bytes = {};  // what each member has of both
 };
+
+// What `device` has of the module.
+ModuleBytes BytesOn(const PlacedModule& module, const std::string& device);
+// The module's device, or "cpu:0 + cpu:1 by rows 2:1".
+std::string DeviceText(const ModulePlacement& module);
 
 struct PlacedWorker {
   DeviceInfo device;

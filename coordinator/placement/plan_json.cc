@@ -30,6 +30,16 @@ Json DevicesJson(const Plan& plan) {
   return list;
 }
 
+// Null where one device computes all rows.
+Json SplitJson(const std::vector<Member>& members) {
+  if (members.empty()) return nullptr;
+  Json list = Json::array();
+  for (const Member& member : members) {
+    list.push_back({{"device", member.worker}, {"share", member.share}});
+  }
+  return list;
+}
+
 Json ModulesJson(const Plan& plan) {
   Json list = Json::array();
   for (const PlacedModule& module : plan.modules) {
@@ -40,6 +50,7 @@ Json ModulesJson(const Plan& plan) {
     }
     list.push_back({{"name", module.module},
                     {"device", module.device},
+                    {"split", SplitJson(module.members)},
                     {"op", module.op_name},
                     {"rule", std::move(rule)}});
   }
@@ -51,6 +62,7 @@ Json RouteJson(const model::ModelConfig& config, const Plan& plan) {
   Json list = Json::array();
   for (const Segment& segment : plan.route) {
     list.push_back({{"device", segment.worker},
+                    {"split", SplitJson(segment.members)},
                     {"modules", CollapseModules(config, segment.ops)},
                     {"hop_bytes", list.empty() ? 0 : HopBytes(config, 1)}});
   }

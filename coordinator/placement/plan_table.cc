@@ -159,6 +159,13 @@ std::string DescribeOps(const model::ModelConfig& config, absl::Span<const Op> o
   });
 }
 
+std::string SegmentText(const Segment& segment) {
+  if (segment.members.empty()) return segment.worker;
+  return absl::StrJoin(segment.members, " + ", [](std::string* out, const Member& member) {
+    absl::StrAppend(out, member.worker);
+  });
+}
+
 std::string FormatTable(const std::vector<std::vector<std::string>>& rows) {
   std::vector<size_t> widths;
   for (const auto& row : rows) {

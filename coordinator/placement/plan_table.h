@@ -26,6 +26,9 @@ std::string DescribeOps(const model::ModelConfig& config, absl::Span<const Op> o
 // the right. Each line begins with two spaces and ends with a newline.
 std::string FormatTable(const std::vector<std::vector<std::string>>& rows);
 
+// The worker of a segment, or "cpu:0 + cpu:1" where several share its rows.
+std::string SegmentText(const Segment& segment);
+
 // One row a worker: what it is to hold, the sum, the budget, and what is missing.
 std::string FormatMemoryTable(const std::vector<PlacedWorker>& workers);
 

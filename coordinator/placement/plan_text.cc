@@ -27,7 +27,8 @@ std::string ModuleTable(const model::ModelConfig& config, const Plan& plan) {
   std::vector<Row> rows;
   for (const PlacedModule& module : plan.modules) {
     const auto row = std::find_if(rows.begin(), rows.end(), [&](const Row& r) {
-      return r.first->device == module.device && r.first->rule == module.rule;
+      return r.first->device == module.device && r.first->members == module.members &&
+             r.first->rule == module.rule;
     });
     if (row == rows.end()) {
       rows.push_back({&module, {module.op}, module.packed_bytes});
@@ -38,7 +39,7 @@ std::string ModuleTable(const model::ModelConfig& config, const Plan& plan) {
   }
   std::vector<std::vector<std::string>> table = {{"modules", "device", "weights", "rule"}};
   for (const Row& row : rows) {
-    table.push_back({DescribeOps(config, row.ops), row.first->device, FormatBytes(row.bytes),
+    table.push_back({DescribeOps(config, row.ops), DeviceText(*row.first), FormatBytes(row.bytes),
                      RuleText(*row.first)});
   }
   return FormatTable(table);
@@ -87,19 +88,20 @@ bool Wanted(const std::string& module, absl::string_view name) {
 
 std::string RouteText(const Route& route) {
   std::vector<std::string> hops = {"coordinator"};
-  for (size_t i = 0; i < route.size();) {
+  std::vector<std::string> at;
+  for (const Segment& segment : route) at.push_back(SegmentText(segment));
+  for (size_t i = 0; i < at.size();) {
     // How often does the pair that begins here follow itself?
     size_t times = 0;
-    while (i + 2 * times + 1 < route.size() && route[i].worker == route[i + 2 * times].worker &&
-           route[i + 1].worker == route[i + 2 * times + 1].worker) {
+    while (i + 2 * times + 1 < at.size() && at[i] == at[i + 2 * times] &&
+           at[i + 1] == at[i + 2 * times + 1]) {
       ++times;
     }
     if (times > 1) {
-      hops.push_back(
-          absl::StrCat("(", route[i].worker, " -> ", route[i + 1].worker, ") x ", times));
+      hops.push_back(absl::StrCat("(", at[i], " -> ", at[i + 1], ") x ", times));
       i += 2 * times;
     } else {
-      hops.push_back(route[i].worker);
+      hops.push_back(at[i]);
       ++i;
     }
   }
@@ -136,8 +138,8 @@ std::string ExplainText(const model::ModelConfig& config, const Plan& plan,
   std::string text;
   for (const PlacedModule& module : plan.modules) {
     if (!Wanted(module.module, name)) continue;
-    absl::StrAppend(&text, module.module, "\n  device: ", module.device, "\n  op: ", module.op_name,
-                    "\n  decided by: ",
+    absl::StrAppend(&text, module.module, "\n  device: ", DeviceText(module),
+                    "\n  op: ", module.op_name, "\n  decided by: ",
                     module.rule ? absl::StrCat(module.rule->location(), " (rule ",
                                                module.rule->index + 1, " of the file)")
                                 : std::string("the automatic placement"),

@@ -12,6 +12,11 @@ namespace {
 constexpr absl::string_view kNames[] = {"embedding", "attention",      "mlp",  "router",
                                         "experts",   "shared_experts", "norm", "lm_head"};
 
+// From the special to the general, so that `mlp` means dense layers where the parts come first.
+constexpr Role kBySpeciality[] = {Role::kEmbedding,     Role::kAttention, Role::kRouter,
+                                  Role::kSharedExperts, Role::kExperts,   Role::kMlp,
+                                  Role::kNorm,          Role::kLmHead};
+
 }  // namespace
 
 absl::string_view RoleName(Role role) { return kNames[static_cast<int>(role)]; }
@@ -44,6 +49,11 @@ bool HasRole(const Op& op, Role role) {
       return role == Role::kLmHead;
   }
   return false;
+}
+
+Role RoleOf(const Op& op) {
+  return *std::find_if(std::begin(kBySpeciality), std::end(kBySpeciality),
+                       [&](Role role) { return HasRole(op, role); });
 }
 
 bool Contains(const Ranges& ranges, int number) {

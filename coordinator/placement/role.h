@@ -22,6 +22,8 @@ absl::string_view RoleName(Role role);            // "shared_experts"
 absl::Span<const absl::string_view> RoleNames();  // in the order of the enumeration
 std::optional<Role> FindRole(absl::string_view name);
 bool HasRole(const Op& op, Role role);
+// The most special one: of a part of a layer with experts not kMlp.
+Role RoleOf(const Op& op);
 
 using Ranges = std::vector<std::pair<int, int>>;  // both ends belong to a range
 bool Contains(const Ranges& ranges, int number);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -12,6 +13,7 @@
 #include "coordinator/placement/plan_table.h"
 #include "coordinator/placement/rule_checks.h"
 #include "coordinator/placement/rule_split.h"
+#include "model/row_parts.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -34,11 +36,12 @@ class Placer {
         DivideExperts(model::OpsOf(config_), [&](const Op& op) { return OwnerOf(op); });
     placement_.modules.clear();
     for (const Op& op : ops) {
-      placement_.modules.push_back({op, model::ModuleName(op), "", "", std::nullopt});
+      placement_.modules.push_back({op, model::ModuleName(op)});
     }
     deciders_ = DecidingRules(rules_, ops);
     RoutersFollowAttention();
     for (size_t i = 0; i < rules_.rules.size(); ++i) Distribute(static_cast<int>(i));
+    CheckSharedExperts();
     CheckRules(config_, rules_, ops, deciders_, &placement_.diagnostics);
     CheckOps();
   }
@@ -61,11 +64,14 @@ class Placer {
                absl::StrCat(IsGroup(share.device) ? "no device belongs to `" : "unknown worker `",
                             share.device, "`; known: ", DeviceNames(devices_)));
       }
-      // Without weights devices share in proportion to what fits into them.
+      // Without weights devices share in proportion to what fits into them; rows evenly.
+      const auto room_of = [&](size_t i) {
+        return rule.by == SplitBy::kRows ? 1.0 : static_cast<double>(devices_[i].budget());
+      };
       double room = 0;
-      for (const size_t i : meant) room += static_cast<double>(devices_[i].budget());
+      for (const size_t i : meant) room += room_of(i);
       for (const size_t i : meant) {
-        const double own = static_cast<double>(devices_[i].budget());
+        const double own = room_of(i);
         target.devices.push_back(i);
         target.weights.push_back(share.weight > 0 ? share.weight * own / room : own);
       }
@@ -133,6 +139,7 @@ class Placer {
     }
     if (target.devices.empty() || units.empty()) return;
     if (rule.by == SplitBy::kExperts) return PlaceExperts(rule_idx);
+    if (rule.by == SplitBy::kRows) return ShareRows(rule_idx);
     if (rule.by == SplitBy::kLayers) std::fill(sizes.begin(), sizes.end(), 1.0);
     const std::vector<int> runs = SplitInProportion(sizes, target.weights);
     for (size_t i = 0; i < units.size(); ++i) {
@@ -155,6 +162,91 @@ class Placer {
       const DeviceInfo& device = devices_[target.devices[run]];
       module.device = device.name;
       module.op_name = OpName(module.op, rules_.rules[rule_idx].op, device);
+    }
+  }
+
+  // `by: rows`: the devices compute each module together. An embedding goes to the first of them.
+  void ShareRows(int rule_idx) {
+    const Rule& rule = rules_.rules[rule_idx];
+    const std::vector<Member> members = MembersOf(rule, targets_[rule_idx]);
+    if (members.empty()) return;
+    std::set<OpKind> refused;
+    for (size_t i = 0; i < placement_.modules.size(); ++i) {
+      if (deciders_[i] != rule_idx) continue;
+      ModulePlacement& module = placement_.modules[i];
+      const DeviceInfo& device = devices_[targets_[rule_idx].devices.front()];
+      module.device = device.name;
+      module.op_name = OpName(module.op, rule.op, device);
+      if (members.size() == 1 || module.op.kind == OpKind::kEmbedding) continue;
+      const std::string why = WhyNotShared(module, members.size());
+      if (!why.empty() && refused.insert(module.op.kind).second) {
+        Report("row-split", Severity::kError, rule.by_at, why);
+      }
+      module.members = members;
+    }
+  }
+
+  // Empty where they cannot be.
+  std::vector<Member> MembersOf(const Rule& rule, const Target& target) {
+    std::vector<Member> members;
+    for (size_t i = 0; i < target.devices.size(); ++i) {
+      members.push_back({devices_[target.devices[i]].name, target.weights[i]});
+      const std::set<size_t> seen(target.devices.begin(), target.devices.begin() + i);
+      if (seen.count(target.devices[i]) == 0) continue;
+      Report("row-split", Severity::kError, rule.shares.front().at,
+             absl::StrCat("the split by rows means ", members.back().worker, " twice"));
+      return {};
+    }
+    if (members.size() > size_t{kMaxRowMembers}) {
+      Report("row-split", Severity::kError, rule.shares.front().at,
+             absl::StrCat("rows can be shared by ", kMaxRowMembers, " devices, not by ",
+                          members.size()));
+      return {};
+    }
+    return members;
+  }
+
+  std::string WhyNotShared(const ModulePlacement& module, size_t num_members) const {
+    const std::string why = model::WhyNotSplit(config_, module.op);
+    if (!why.empty()) {
+      return absl::StrCat("`by: rows` is not supported for role ", RoleName(RoleOf(module.op)),
+                          ": ", why);
+    }
+    const model::RowUnits units = model::RowUnitsOf(config_, file_, module.op);
+    if (units.count == 0 || units.count >= static_cast<int64_t>(num_members)) return "";
+    return absl::StrCat(num_members, " devices cannot share the rows of ", module.module,
+                        ": it has ", units.count, " ", units.name);
+  }
+
+  // A router may be with the first of the devices alone. Experts and shared experts are summed up
+  // with what the router chose, so all parts of a layer are shared by the same devices, or none.
+  void CheckSharedExperts() {
+    std::set<int> reported;  // rules
+    auto& modules = placement_.modules;
+    for (size_t begin = 0, end = 0; begin < modules.size(); begin = end) {
+      end = begin + 1;
+      if (modules[begin].op.kind != OpKind::kRouter) continue;
+      while (end < modules.size() && IsExpertPart(modules[end].op.kind) &&
+             modules[end].op.layer == modules[begin].op.layer) {
+        ++end;
+      }
+      const size_t parts = config_.experts.shared_intermediate_size > 0 ? 3 : 2;
+      const auto first = modules.begin() + static_cast<ptrdiff_t>(begin);
+      const auto past = modules.begin() + static_cast<ptrdiff_t>(end);
+      const auto shared = std::find_if(first + 1, past,
+                                       [](const ModulePlacement& m) { return !m.members.empty(); });
+      if (shared == past) {
+        first->members.clear();
+        continue;
+      }
+      const bool alike = std::all_of(
+          first, past, [&](const ModulePlacement& m) { return m.members == shared->members; });
+      if (alike && end - begin == parts) continue;
+      const int rule_idx = deciders_[static_cast<size_t>(shared - modules.begin())];
+      if (!reported.insert(rule_idx).second) continue;
+      Report("row-split", Severity::kError, rules_.rules[rule_idx].by_at,
+             absl::StrCat("`by: rows` shares ", shared->module, " and not all other parts of ",
+                          "model.layers.", shared->op.layer, ".mlp alike: match `role: mlp`"));
     }
   }
 

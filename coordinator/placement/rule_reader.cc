@@ -176,12 +176,14 @@ void ParseSplit(const YamlNode& node, Rule* rule, Mistakes* mistakes) {
 }
 
 void ParseBy(const YamlNode& node, Rule* rule, Mistakes* mistakes) {
-  for (const SplitBy by : {SplitBy::kLayers, SplitBy::kBytes, SplitBy::kExperts}) {
+  rule->by_at = {node.line, node.col};
+  for (const SplitBy by : {SplitBy::kLayers, SplitBy::kBytes, SplitBy::kExperts, SplitBy::kRows}) {
     if (node.kind != YamlKind::kScalar || node.scalar != SplitByName(by)) continue;
     rule->by = by;
     return;
   }
-  mistakes->Add(node, absl::StrCat("`by` must be layers, bytes or experts, got ", Quoted(node)));
+  mistakes->Add(node,
+                absl::StrCat("`by` must be layers, bytes, experts or rows, got ", Quoted(node)));
 }
 
 void ParseTarget(const YamlNode& node, Rule* rule, Mistakes* mistakes) {

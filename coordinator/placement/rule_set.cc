@@ -124,7 +124,7 @@ void ReadRules(const YamlNode& node, RuleSet* set, Mistakes* mistakes) {
 }  // namespace
 
 absl::string_view SplitByName(SplitBy by) {
-  constexpr absl::string_view kNames[] = {"layers", "bytes", "experts"};
+  constexpr absl::string_view kNames[] = {"layers", "bytes", "experts", "rows"};
   return kNames[static_cast<int>(by)];
 }
 

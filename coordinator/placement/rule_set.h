@@ -52,8 +52,9 @@ struct Share {
   SourcePlace at;
 };
 
-// What a split counts: layers, bytes, or the experts of each layer.
-enum class SplitBy { kLayers, kBytes, kExperts };
+// What a split counts: layers, bytes, the experts of each layer, or the output rows of each module,
+// which all devices compute together.
+enum class SplitBy { kLayers, kBytes, kExperts, kRows };
 absl::string_view SplitByName(SplitBy by);
 
 struct Rule {
@@ -64,7 +65,7 @@ struct Rule {
   SplitBy by = SplitBy::kBytes;
   std::string op;  // preference; empty: the device's best
   RuleRef ref;
-  SourcePlace layers_at, experts_at, op_at;
+  SourcePlace layers_at, experts_at, op_at, by_at;
 
   // Whether the filters fit; of a range of experts, whether they fit all of it.
   bool Matches(const Op& op) const;

@@ -12,13 +12,15 @@
 namespace dovetail::coordinator {
 namespace {
 
-// From the special to the general, so that `mlp` means dense layers where the parts come first.
-constexpr Role kRoles[] = {Role::kEmbedding, Role::kAttention, Role::kRouter, Role::kSharedExperts,
-                           Role::kExperts,   Role::kMlp,       Role::kNorm,   Role::kLmHead};
-
-Role RoleOf(const Op& op) {
-  return *std::find_if(std::begin(kRoles), std::end(kRoles),
-                       [&](Role role) { return HasRole(op, role); });
+// What a rule says of the devices.
+std::string TargetText(const ModulePlacement& module) {
+  if (module.members.empty()) return absl::StrCat("  place: ", module.device, "\n");
+  return absl::StrCat("  split: {",
+                      absl::StrJoin(module.members, ", ",
+                                    [](std::string* out, const Member& member) {
+                                      absl::StrAppend(out, member.worker, ": ", member.share);
+                                    }),
+                      "}\n  by: rows\n");
 }
 
 // What a rule places: of these layers (none: modules outside layers) these roles (none: all).
@@ -45,30 +47,31 @@ class Writer {
     for (const ModulePlacement& module : modules) {
       roles_of_[module.op.layer].insert(RoleOf(module.op));
       num_experts_[module.op.layer] += module.op.expert_end - module.op.expert_begin;
-      if (std::find(devices_.begin(), devices_.end(), module.device) == devices_.end()) {
-        devices_.push_back(module.device);
+      const std::string target = TargetText(module);
+      if (std::find(targets_.begin(), targets_.end(), target) == targets_.end()) {
+        targets_.push_back(target);
       }
     }
   }
 
   std::string Write() {
     std::vector<std::string> rules;
-    for (const std::string& device : devices_) {
-      for (const Part& part : PartsOn(device)) {
-        rules.push_back(absl::StrCat("- match: {", MatchText(part), "}\n  place: ", device, "\n"));
+    for (const std::string& target : targets_) {
+      for (const Part& part : PartsOn(target)) {
+        rules.push_back(absl::StrCat("- match: {", MatchText(part), "}\n", target));
       }
     }
     return absl::StrJoin(rules, "");
   }
 
  private:
-  // Layers in which the device has the same roles are one part; roles outside layers another; some
+  // Layers in which the target has the same roles are one part; roles outside layers another; some
   // of the experts another.
-  std::vector<Part> PartsOn(const std::string& device) const {
+  std::vector<Part> PartsOn(const std::string& target) const {
     std::map<int, std::set<Role>> roles;
     std::map<int, std::vector<int>> experts;
     for (const ModulePlacement& module : modules_) {
-      if (module.device != device) continue;
+      if (TargetText(module) != target) continue;
       const Op& op = module.op;
       if (op.kind != OpKind::kExperts) roles[op.layer].insert(RoleOf(op));
       for (int e = op.expert_begin; e < op.expert_end; ++e) experts[op.layer].push_back(e);
@@ -121,7 +124,7 @@ class Writer {
   }
 
   absl::Span<const ModulePlacement> modules_;
-  std::vector<std::string> devices_;  // in order of appearance
+  std::vector<std::string> targets_;  // in order of appearance
   std::map<int, std::set<Role>> roles_of_;
   std::map<int, int> num_experts_;
 };

@@ -18,6 +18,7 @@ constexpr double kGpuOps = 50e12;
 // A hop: shared memory and a wake-up, or a transfer over PCIe 4.0 x16.
 constexpr double kHopSeconds = 5e-6;
 constexpr double kHostBandwidth = 10e9;
+constexpr double kGatherSeconds = 2e-6;  // the others are on their way, and nobody sleeps
 constexpr double kPcieBandwidth = 20e9;
 
 DeviceSpeed SpeedOf(const DeviceInfo& device) {
@@ -53,26 +54,53 @@ double OpsPerRow(const model::ModelConfig& config, const PlacedModule& module) {
   return module.op.kind == OpKind::kEmbedding ? 0 : 2 * elements;
 }
 
-// Seconds that one step of `rows` rows takes on the devices of the plan, by device.
-std::map<std::string, double> StepSeconds(const model::ModelConfig& config, const Plan& plan,
-                                          const std::vector<DeviceSpeed>& speeds, int64_t rows,
-                                          int64_t sequences) {
-  std::map<std::string, double> seconds;
+// How long one step takes.
+struct StepTime {
+  std::map<std::string, double> busy;  // by device
+  double pass = 0;                     // of one step alone: devices that share rows work at once
+};
+
+// The part of a module that a member has, by its share.
+double ShareOf(const PlacedModule& module, size_t member) {
+  double all = 0;
+  for (const Member& m : module.members) all += m.share;
+  return module.members.empty() ? 1.0 : module.members[member].share / all;
+}
+
+// Of one step of `rows` rows on the devices of the plan.
+StepTime TimeStep(const model::ModelConfig& config, const Plan& plan,
+                  const std::vector<DeviceSpeed>& speeds, int64_t rows, int64_t sequences) {
+  StepTime time;
   const double kv_bytes =
       static_cast<double>(model::KvBytesPerBlockPerLayer(config, plan.shape.kv_type)) /
       kKvBlockTokens * static_cast<double>(kContext * sequences);
   for (const PlacedModule& module : plan.modules) {
-    const auto speed = std::find_if(speeds.begin(), speeds.end(),
-                                    [&](const auto& s) { return s.name == module.device; });
     // The head works on the rows whose logits are wanted: one of each sequence.
     const bool is_head = module.op.kind == OpKind::kLmHead || module.op.kind == OpKind::kNorm;
     const int64_t own_rows = is_head ? sequences : rows;
     double bytes = BytesRead(config, module, own_rows);
     if (module.op.kind == OpKind::kAttention) bytes += kv_bytes;
     const double ops = OpsPerRow(config, module) * static_cast<double>(own_rows);
-    seconds[module.device] += std::max(bytes / speed->bandwidth, ops / speed->int8_ops);
+    const std::vector<std::string> devices = DevicesOf(module);
+    double longest = 0;
+    for (size_t i = 0; i < devices.size(); ++i) {
+      const auto speed = std::find_if(speeds.begin(), speeds.end(),
+                                      [&](const auto& s) { return s.name == devices[i]; });
+      const double seconds =
+          ShareOf(module, i) * std::max(bytes / speed->bandwidth, ops / speed->int8_ops);
+      time.busy[devices[i]] += seconds;
+      longest = std::max(longest, seconds);
+    }
+    time.pass += longest;
   }
-  return seconds;
+  return time;
+}
+
+// How often the members that share an op's rows wait for each other's.
+int GathersOf(const Op& op) {
+  if (op.kind == OpKind::kLmHead) return 1;
+  if (op.kind == OpKind::kRouter) return 0;
+  return op.kind == OpKind::kNorm ? 0 : 2;
 }
 
 double HopSeconds(const model::ModelConfig& config, const Plan& plan, int64_t rows) {
@@ -88,13 +116,10 @@ double HopSeconds(const model::ModelConfig& config, const Plan& plan, int64_t ro
     seconds += kHopSeconds + static_cast<double>(HopBytes(config, rows)) /
                                  (gpu ? kPcieBandwidth : kHostBandwidth);
   }
+  for (const PlacedModule& module : plan.modules) {
+    if (!module.members.empty()) seconds += GathersOf(module.op) * kGatherSeconds;
+  }
   return seconds + 2 * kHopSeconds;  // from the coordinator and back
-}
-
-double Sum(const std::map<std::string, double>& seconds) {
-  double sum = 0;
-  for (const auto& [name, value] : seconds) sum += value;
-  return sum;
 }
 
 double Largest(const std::map<std::string, double>& seconds) {
@@ -119,13 +144,13 @@ PlanSpeed PredictSpeed(const model::ModelConfig& config, const Plan& plan) {
   PlanSpeed speed;
   speed.context = kContext;
   for (const PlacedWorker& worker : plan.workers) speed.devices.push_back(SpeedOf(worker.device));
-  const std::map<std::string, double> one = StepSeconds(config, plan, speed.devices, 1, 1);
+  const StepTime one = TimeStep(config, plan, speed.devices, 1, 1);
   for (DeviceSpeed& device : speed.devices) {
-    const auto own = one.find(device.name);
-    if (own != one.end()) device.decode_seconds = own->second;
+    const auto own = one.busy.find(device.name);
+    if (own != one.busy.end()) device.decode_seconds = own->second;
   }
   speed.hop_seconds = HopSeconds(config, plan, 1);
-  speed.decode_tokens_per_s = 1 / (Sum(one) + speed.hop_seconds);
+  speed.decode_tokens_per_s = 1 / (one.pass + speed.hop_seconds);
 
   // With as many steps in flight as there are devices, the slowest device sets the pace. Each step
   // carries its share of the sequences.
@@ -133,17 +158,17 @@ PlanSpeed PredictSpeed(const model::ModelConfig& config, const Plan& plan) {
   double best = 0;
   for (int64_t lanes = 1; lanes <= std::min<int64_t>(batch, 2 * plan.workers.size()); ++lanes) {
     const int64_t rows = (batch + lanes - 1) / lanes;
-    const std::map<std::string, double> step = StepSeconds(config, plan, speed.devices, rows, rows);
-    const double cycle = std::max(static_cast<double>(lanes) * Largest(step),
-                                  Sum(step) + HopSeconds(config, plan, rows));
+    const StepTime step = TimeStep(config, plan, speed.devices, rows, rows);
+    const double cycle = std::max(static_cast<double>(lanes) * Largest(step.busy),
+                                  step.pass + HopSeconds(config, plan, rows));
     best = std::max(best, static_cast<double>(batch) / cycle);
   }
   speed.batched_decode_tokens_per_s = best;
 
   const int64_t chunk = plan.shape.max_rows - plan.shape.max_sequences;
-  const std::map<std::string, double> prefill = StepSeconds(config, plan, speed.devices, chunk, 1);
+  const StepTime prefill = TimeStep(config, plan, speed.devices, chunk, 1);
   speed.prefill_tokens_per_s =
-      static_cast<double>(chunk) / (Sum(prefill) + HopSeconds(config, plan, chunk));
+      static_cast<double>(chunk) / (prefill.pass + HopSeconds(config, plan, chunk));
   return speed;
 }
 

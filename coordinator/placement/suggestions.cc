@@ -180,15 +180,18 @@ class Search {
     }
   }
 
-  static bool Counts(const Op& op, bool only_experts) {
-    return op.layer >= 0 && (!only_experts || op.kind == OpKind::kExperts);
+  // What several devices share is not moved.
+  static bool Counts(const PlacedModule& module, bool only_experts) {
+    const Op& op = module.op;
+    return module.members.empty() && op.layer >= 0 &&
+           (!only_experts || op.kind == OpKind::kExperts);
   }
 
   // Layers of which this device has anything, or experts.
   std::vector<int> LayersOf(const std::string& device, bool only_experts) const {
     std::vector<int> layers;
     for (const PlacedModule& module : plan_.modules) {
-      if (module.device != device || !Counts(module.op, only_experts)) continue;
+      if (module.device != device || !Counts(module, only_experts)) continue;
       if (layers.empty() || layers.back() != module.op.layer) layers.push_back(module.op.layer);
     }
     return layers;
@@ -198,14 +201,14 @@ class Search {
             Plan* plan) const {
     for (PlacedModule& module : plan->modules) {
       if (module.op.layer != layer || module.device != from) continue;
-      if (!Counts(module.op, only_experts)) continue;
+      if (!Counts(module, only_experts)) continue;
       module.device = to.name;
       module.packed_bytes = PackedBytesOf(config_, file_, module.op, to.layout);
     }
     for (PlacedWorker& worker : plan->workers) {
       worker.ops.clear();
       for (const PlacedModule& module : plan->modules) {
-        if (module.device == worker.device.name) worker.ops.push_back(module.op);
+        if (const auto op = OpOn(module, worker.device.name)) worker.ops.push_back(*op);
       }
     }
     PlanMemory(config_, plan);

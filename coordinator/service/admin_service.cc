@@ -96,6 +96,11 @@ void FillPlan(const Plan& plan, const std::string& model, v1::GetPlanResponse* p
     out->set_worker(module.device);
     out->set_rule(module.rule ? module.rule->location() : "auto");
     out->set_bytes(static_cast<uint64_t>(module.stored_bytes));
+    for (const Member& member : module.members) {
+      v1::RouteMember* member_out = out->add_members();
+      member_out->set_worker(member.worker);
+      member_out->set_share(member.share);
+    }
   }
   for (const PlacedWorker& worker : plan.workers) {
     v1::PlannedWorker* out = proto->add_workers();

@@ -68,6 +68,17 @@ def test_cut_inside_layers():
         check(workers="cpu:0,cpu:1", threads=1, rules=rules.name)
 
 
+def test_rows_shared():
+    import tempfile
+    check(workers="cpu:0,cpu:1", threads=1, rules=harness.SOURCE / "rules/rows-shared.yaml")
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as rules:
+        rules.write("- match: {layers: 0-9}\n  place: cpu:1\n"
+                    "- match: {role: mlp}\n  split: {cpu:1: 5, cpu:0: 2, cpu:2: 1}\n  by: rows\n"
+                    "- match: {}\n  split: {cpu:0: 1, cpu:2: 2}\n  by: rows\n")
+        rules.flush()
+        check(workers="cpu:0,cpu:1,cpu:2", threads=1, rules=rules.name, chunk=33)
+
+
 def test_batch_of_eight_others():
     check(lists=prompts() + others(8), threads=2)
     check(lists=prompts() + others(8), threads=2, chunk=64, workers="cpu:0,cpu:1", lanes=2)

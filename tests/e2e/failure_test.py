@@ -116,6 +116,24 @@ def test_streams_outlive_workers():
         harness.wait_for(lambda: server.status().get("kv_blocks_used", 0) == 0, 2, "KV blocks free")
 
 
+def test_streams_outlive_workers_that_share_rows():
+    """Either may be killed, while the other waits for its rows."""
+    fields = {"stream": True, "max_tokens": 80, "ignore_eos": True, "temperature": 0.8, "seed": 11}
+    with harness.Server("--workers", "cpu:0,cpu:1") as server:
+        undisturbed, _ = read_stream(chat(server, "Tell a long story.", **fields))
+    with harness.Server("--workers", "cpu:0,cpu:1", "--rules", harness.SOURCE / "rules/rows-shared.yaml") as server:
+        text, _ = read_stream(chat(server, "Tell a long story.", **fields))
+        assert text == undisturbed, (text, undisturbed)
+        for name in ("cpu:1", "cpu:0"):
+            kill = lambda: os.kill(server.workers()[name], signal.SIGKILL)
+            text, longest = read_stream(chat(server, "Tell a long story.", **fields), at=20, action=kill)
+            assert text == undisturbed, (name, text, undisturbed)
+            assert longest < 20, longest
+            print(f"  {name} killed while it shared rows: same text, longest pause {1000 * longest:.0f} ms")
+            harness.wait_for(lambda: server.status().get("state") == "SERVING_STATE_READY", 30, "ready again")
+        harness.wait_for(lambda: server.status().get("kv_blocks_used", 0) == 0, 2, "KV blocks free")
+
+
 def test_streams_end_when_a_worker_does_not_come_back():
     with harness.Server("--workers", "cpu:0,cpu:1", "--worker-timeout", "1500ms", "--recovery-timeout", "1s") as server:
         stream = chat(server, "Tell a long story.", stream=True, max_tokens=4000, ignore_eos=True)

@@ -23,6 +23,7 @@
 #include "gmock/gmock.h"
 #include "model/gguf/gguf_file.h"
 #include "model/model_config.h"
+#include "model/row_parts.h"
 #include "tests/testing/local_pipeline.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/test_data.h"
@@ -230,6 +231,40 @@ void AddExpertVariations(const LocalPipelineOptions& base, const model::ModelCon
   }
 }
 
+// The members share the rows of everything that they can share; the rest is with the first of them.
+Route SharedRoute(const std::string& gguf, const std::vector<Member>& members) {
+  const auto file = model::GgufFile::Open(gguf).value();
+  const model::ModelConfig config = model::LoadModelConfig(*file).value();
+  Route route;
+  for (const Op& op : model::OpsOf(config)) {
+    const int64_t units = model::RowUnitsOf(config, *file, op).count;
+    const bool shared = model::WhyNotSplit(config, op).empty() &&
+                        (units == 0 || units >= static_cast<int64_t>(members.size()));
+    if (route.empty() || shared == route.back().members.empty()) {
+      route.push_back({members.front().worker, {}});
+      if (shared) route.back().members = members;
+    }
+    route.back().ops.push_back(op);
+  }
+  return route;
+}
+
+void AddSharedVariations(const LocalPipelineOptions& base, std::vector<Variation>* variations) {
+  const auto add = [&](const std::string& name, const std::vector<Member>& members, int threads,
+                       int chunk) {
+    LocalPipelineOptions options = base;
+    options.num_threads = threads;
+    options.make_route = [route = SharedRoute(base.gguf, members)](const model::ModelConfig&) {
+      return route;
+    };
+    variations->push_back({name, options, chunk});
+  };
+  add("rows shared by 2", {{"cpu:0", 1}, {"cpu:1", 1}}, 1, 512);
+  add("rows shared by 2, 5 to 2, 2 threads", {{"cpu:1", 5}, {"cpu:0", 2}}, 2, 33);
+  add("rows shared by 3, unevenly, chunk 7", {{"cpu:0", 1}, {"cpu:2", 3}, {"cpu:1", 1.5}}, 1, 7);
+  add("rows shared by 3, 2 threads", {{"cpu:0", 1}, {"cpu:1", 1}, {"cpu:2", 1}}, 2, 512);
+}
+
 // Without experts ops are 0 embedding, 1 + 2 l attention, 2 + 2 l mlp of layer l, then norm and
 // lm_head.
 std::vector<Variation> Variations(const LocalPipelineOptions& base, bool thorough) {
@@ -263,6 +298,7 @@ std::vector<Variation> Variations(const LocalPipelineOptions& base, bool thoroug
     o.num_threads = 2;
   });
   if (config.experts.count > 0) AddExpertVariations(base, config, thorough, &variations);
+  AddSharedVariations(base, &variations);
   return variations;
 }
 

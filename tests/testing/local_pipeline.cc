@@ -126,8 +126,12 @@ absl::Status LocalPipeline::LoadAll(const LocalPipelineOptions& options) {
     DT_ASSIGN_OR_RETURN(kernels, kernels::SelectTable(""));
   }
   int num_workers = 0;
+  const auto count = [&](const std::string& worker) {
+    num_workers = std::max(num_workers, 1 + std::stoi(worker.substr(4)));
+  };
   for (const Segment& segment : route_) {
-    num_workers = std::max(num_workers, 1 + std::stoi(segment.worker.substr(4)));
+    count(segment.worker);
+    for (const Member& member : segment.members) count(member.worker);
   }
   for (int i = 0; i < num_workers; ++i) {
     worker::ExecutorOptions executor;

@@ -58,6 +58,7 @@ absl::StatusOr<std::vector<int>> ParseStreams(const std::string& text) {
 
 // Weight bytes that one step reads (embedding rows are looked up, not read whole) and the read
 // bandwidth of the workers, which take turns on one stream: the mean, weighted by what each reads.
+// What they share they read at the same time.
 struct Traffic {
   double weight_bytes = 0;
   double bandwidth = 0;  // bytes per second
@@ -67,21 +68,24 @@ Traffic MeasureTraffic(const coordinator::Coordinator& job) {
   Traffic traffic;
   const auto plan = job.model().CurrentPlan();
   if (!plan.ok()) return traffic;
-  double seconds = 0;
+  double seconds = 0, shared_seconds = 0;
   for (const auto& worker : plan->workers) {
-    double bytes = static_cast<double>(worker.memory.weights_packed);
+    double bytes = 0, shared_bytes = 0;
     for (const auto& module : plan->modules) {
-      if (module.device == worker.device.name && module.op.kind == OpKind::kEmbedding) {
-        bytes -= static_cast<double>(module.stored_bytes);
-      }
+      if (module.op.kind == OpKind::kEmbedding) continue;
+      (module.members.empty() ? bytes : shared_bytes) +=
+          static_cast<double>(coordinator::BytesOn(module, worker.device.name).packed);
     }
-    traffic.weight_bytes += bytes;
+    traffic.weight_bytes += bytes + shared_bytes;
     for (const auto& status : job.Status().workers) {
       if (status.name == worker.device.name && status.read_bandwidth_gb_per_s > 0) {
-        seconds += bytes / (status.read_bandwidth_gb_per_s * 1e9);
+        const double bandwidth = status.read_bandwidth_gb_per_s * 1e9;
+        seconds += bytes / bandwidth;
+        shared_seconds = std::max(shared_seconds, shared_bytes / bandwidth);
       }
     }
   }
+  seconds += shared_seconds;
   if (seconds > 0) traffic.bandwidth = traffic.weight_bytes / seconds;
   return traffic;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <utility>
 
 namespace dovetail::worker {
 namespace {
@@ -62,8 +63,10 @@ void RunKvAppend(StepContext& step, kernels::KvAppendArgs args, int64_t begin, i
 }
 
 Attention::Attention(const AttentionWeights& weights, const AttentionShape& shape,
-                     const kernels::KvCacheView& kv)
-    : w_(weights), shape_(shape), kv_(kv) {
+                     const kernels::KvCacheView& kv, MemberColumns inner, MemberColumns outer)
+    : w_(weights), shape_(shape), kv_(kv), inner_(std::move(inner)), outer_(std::move(outer)) {
+  const int32_t block = std::max(w_.o_proj.activation_block(), 1);
+  for (const Range& part : inner_.parts) whole_blocks_ &= part.end % block == 0;
   qkv_forms_ = ActivationForms::Of({&w_.q_proj, &w_.k_proj, &w_.v_proj});
   o_forms_ = ActivationForms::Of({&w_.o_proj});
 }
@@ -76,16 +79,34 @@ void Attention::Forward(StepContext& step) const {
               /*check_finite=*/false);
   RotateAndStore(step);
   Attend(step);
-  const LinearInput attended(ws.attn, w_.o_proj.in_features, o_forms_, ws.inner_act);
-  ForRows(step, rows, w_.o_proj.in_features,
-          [&](int64_t begin, int64_t end) { attended.Quantize(step.kernels, begin, end); });
-  if (w_.post_norm.weight == nullptr) {
-    RunProducts(step, {{&w_.o_proj, step.x, /*accumulate=*/true}}, attended, rows,
-                /*check_finite=*/true);
-    return;
+  const LinearInput attended = Attended(step);
+  const int64_t hidden = w_.norm.cols;
+  const bool accumulate = w_.post_norm.weight == nullptr;
+  float* y = accumulate ? step.x : ws.normed;
+  RunProducts(step, {{&w_.o_proj, y + outer_.begin(), accumulate, hidden}}, attended, rows,
+              /*check_finite=*/true);
+  GatherColumns(step, y, hidden, rows, outer_);
+  if (!accumulate) AddNormed(step, w_.post_norm, y);
+}
+
+LinearInput Attention::Attended(StepContext& step) const {
+  float* attn = step.ws.attn;
+  const int32_t cols = w_.o_proj.in_features;
+  const LinearInput attended(attn, cols, o_forms_, step.ws.inner_act);
+  const auto quantize = [&](int32_t first, int32_t past) {
+    ForRows(step, step.x_rows, past - first, [&](int64_t begin, int64_t end) {
+      attended.Quantize(step.kernels, begin, end, first, past);
+    });
+  };
+  if (whole_blocks_) {
+    const auto first = static_cast<int32_t>(inner_.begin());
+    quantize(first, first + shape_.num_heads * shape_.head_dim);
+    attended.GatherForms(step, attn, step.x_rows, inner_);
+  } else {
+    GatherColumns(step, attn, cols, step.x_rows, inner_);
+    quantize(0, cols);
   }
-  RunProducts(step, {{&w_.o_proj, ws.normed}}, attended, rows, /*check_finite=*/true);
-  AddNormed(step, w_.post_norm, ws.normed);
+  return attended;
 }
 
 // Heads, or whole rows, of q or k: [rows, cols], dense.
@@ -128,8 +149,8 @@ void Attention::Attend(StepContext& step) const {
                {.kv = kv_,
                 .q = step.ws.q,
                 .q_stride = q_cols,
-                .out = step.ws.attn,
-                .out_stride = q_cols,
+                .out = step.ws.attn + inner_.begin(),
+                .out_stride = w_.o_proj.in_features,
                 .num_heads = shape_.num_heads,
                 .scale = shape_.scale,
                 .window = shape_.window,

@@ -8,10 +8,13 @@
 
 #include <atomic>
 #include <cstdint>
+#include <vector>
 
+#include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "base/thread_pool.h"
 #include "kernels/kernel_table.h"
+#include "worker/all_gather.h"
 #include "worker/workspace.h"
 
 namespace dovetail::worker {
@@ -38,6 +41,20 @@ struct StepContext {
   int32_t part = 0;
   // Cleared by whoever sees a value that is not finite.
   std::atomic<bool> finite{true};
+
+  // Of a segment whose rows several workers share; null in the others.
+  AllGather* gather = nullptr;
+  // Of the first gather that failed; later ones do nothing. Set by the executor's thread.
+  absl::Status status;
+};
+
+// The columns that each member of a segment makes of what an op makes; none: this worker makes all.
+struct MemberColumns {
+  std::vector<Range> parts;  // by member
+  int32_t member = 0;        // this worker
+
+  bool whole() const { return parts.empty(); }
+  int64_t begin() const { return parts.empty() ? 0 : parts[member].begin; }
 };
 
 class Layer {
@@ -60,6 +77,13 @@ void ForRows(StepContext& step, int64_t rows, int64_t elements_per_row, const Fn
     if (part.begin < part.end) fn(part.begin, part.end);
   });
 }
+
+// Brings together the columns of all members in x, [rows, stride]; nothing where they are whole.
+void GatherColumns(StepContext& step, float* x, int64_t stride, int64_t rows,
+                   const MemberColumns& columns);
+// The same of any buffers; `at_first`: at the first member alone.
+void RunGather(StepContext& step, absl::Span<const GatheredBuffer> buffers, int64_t rows,
+               const MemberColumns& columns, bool at_first);
 
 // Looks at columns [begin, end) of `rows` rows.
 void CheckFinite(StepContext& step, const float* x, int64_t stride, int64_t rows, int64_t begin,

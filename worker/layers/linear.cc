@@ -50,7 +50,7 @@ int32_t Linear::activation_block() const { return kernels::ActivationBlock(type)
 Linear ExpertLinear::At(int32_t expert) const {
   Linear linear = first;
   linear.weight += expert * bytes;
-  if (linear.bias != nullptr) linear.bias += int64_t{expert} * linear.out_features;
+  if (linear.bias != nullptr) linear.bias += expert * bias_stride;
   if (scales != nullptr) linear.scale = scales[expert];
   return linear;
 }
@@ -117,6 +117,28 @@ void LinearInput::CopyRow(const LinearInput& from, int64_t from_row, int64_t row
   }
 }
 
+void LinearInput::GatherForms(StepContext& step, float* x, int64_t rows,
+                              const MemberColumns& columns) const {
+  if (columns.whole()) return;
+  DT_CHECK(x == x_ && first_row_ == 0);
+  if (forms_.f32) GatherColumns(step, x, x_stride_, rows, columns);
+  for (int32_t block : {16, 32, 256}) {
+    if (!forms_.Has(block)) continue;
+    const kernels::Activations a = For(block);
+    const auto buffer = [](auto* data, int64_t stride, int64_t group_columns) {
+      constexpr auto kBytes = static_cast<int64_t>(sizeof(*data));
+      return GatheredBuffer{.data = reinterpret_cast<uint8_t*>(data),
+                            .row_bytes = stride * kBytes,
+                            .group_columns = group_columns,
+                            .group_bytes = kBytes};
+    };
+    const GatheredBuffer buffers[kMaxGatheredBuffers] = {
+        buffer(a.q, a.q_stride, 1), buffer(a.d, a.d_stride, block),
+        buffer(a.bsum, a.bsum_stride, kSumElements)};
+    RunGather(step, buffers, rows, columns, /*at_first=*/false);
+  }
+}
+
 void LinearInput::Quantize(const kernels::KernelTable& kernels, int64_t begin, int64_t end,
                            int32_t col_begin, int32_t col_end) const {
   for (int32_t block : {16, 32, 256}) {
@@ -138,7 +160,7 @@ Range RunProductSlice(StepContext& step, const Product& product, const LinearInp
   kernels::MatmulArgs args = ArgsOf(linear, rows);
   args.x = input.For(linear.activation_block());
   args.y = product.y;
-  args.y_stride = linear.out_features;
+  args.y_stride = product.stride();
   args.accumulate = product.accumulate;
   step.kernels.matmul(args, begin, end);
   return {begin * kPanelRows, std::min<int64_t>(end * kPanelRows, linear.out_features)};
@@ -159,8 +181,7 @@ void RunProducts(StepContext& step, absl::Span<const Product> products, const Li
       if (begin >= end) continue;
       const Range columns = RunProductSlice(step, product, input, rows, begin, end);
       if (check_finite) {
-        CheckFinite(step, product.y, product.linear->out_features, rows, columns.begin,
-                    columns.end);
+        CheckFinite(step, product.y, product.stride(), rows, columns.begin, columns.end);
       }
     }
   });

@@ -32,6 +32,7 @@ struct Linear {
 struct ExpertLinear {
   Linear first;
   int64_t bytes = 0;              // of one
+  int64_t bias_stride = 0;        // from one's bias to the next
   const float* scales = nullptr;  // of each, or none but first.scale
   Linear At(int32_t expert) const;
 };
@@ -63,6 +64,9 @@ class LinearInput {
   kernels::Activations For(int32_t block) const;
   // The rows from `row` on.
   LinearInput From(int64_t row) const;
+  // Brings together the columns of all members in the wanted forms of rows [0, rows); `x` is this
+  // input's f32.
+  void GatherForms(StepContext& step, float* x, int64_t rows, const MemberColumns& columns) const;
   // Copies row `from_row` of another input with the same columns and forms here, in all its forms;
   // `x` is this input's f32.
   void CopyRow(const LinearInput& from, int64_t from_row, int64_t row, float* x) const;
@@ -79,8 +83,11 @@ class LinearInput {
 // One product of a phase: y (+)= linear * input.
 struct Product {
   const Linear* linear;
-  float* y;  // [rows, out_features], dense
+  float* y;  // [rows, out_features]
   bool accumulate = false;
+  int64_t y_stride = 0;  // 0: dense
+
+  int64_t stride() const { return y_stride == 0 ? linear->out_features : y_stride; }
 };
 
 // The slice [begin, end) of the panels of `product`; returns its first and past-the-last column.

@@ -1,8 +1,13 @@
 #include "worker/layers/lm_head.h"
 
+#include <utility>
+
 namespace dovetail::worker {
 
-LmHead::LmHead(const Linear& lm_head) : lm_head_(lm_head) {
+LmHead::LmHead(const Linear& lm_head, int32_t vocab_size, MemberColumns columns)
+    : lm_head_(lm_head),
+      columns_(std::move(columns)),
+      stride_(columns_.member == 0 ? vocab_size : lm_head.out_features) {
   forms_ = ActivationForms::Of({&lm_head_});
 }
 
@@ -14,8 +19,14 @@ void LmHead::Forward(StepContext& step) const {
     const auto rows = static_cast<int32_t>(range.end - range.begin);
     ForRows(step, rows, lm_head_.in_features,
             [&](int64_t begin, int64_t end) { input.Quantize(step.kernels, begin, end); });
-    float* logits = step.ws.logits + range.begin * lm_head_.out_features;
-    RunProducts(step, {{&lm_head_, logits}}, input, rows, /*check_finite=*/true);
+    float* logits = step.ws.logits + range.begin * stride_;
+    RunProducts(step, {{&lm_head_, logits, false, stride_}}, input, rows, /*check_finite=*/true);
+    constexpr auto kBytes = static_cast<int64_t>(sizeof(float));
+    const GatheredBuffer buffer = {.data = reinterpret_cast<uint8_t*>(logits),
+                                   .row_bytes = stride_ * kBytes,
+                                   .group_bytes = kBytes,
+                                   .first_column = columns_.begin()};
+    RunGather(step, {&buffer, 1}, rows, columns_, /*at_first=*/true);
   }
 }
 

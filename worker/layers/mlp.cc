@@ -1,6 +1,7 @@
 #include "worker/layers/mlp.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 #include "base/packed_layout.h"
@@ -26,8 +27,9 @@ void RunGated(StepContext& step, const Gated& gated, int64_t begin, int64_t end,
   DT_CHECK(false);
 }
 
-Mlp::Mlp(const MlpWeights& weights, model::Activation activation)
-    : w_(weights), activation_(activation) {
+Mlp::Mlp(const MlpWeights& weights, model::Activation activation, MemberColumns inner,
+         MemberColumns outer)
+    : w_(weights), activation_(activation), inner_(std::move(inner)), outer_(std::move(outer)) {
   in_forms_ = ActivationForms::Of({&w_.gate_proj, &w_.up_proj});
   down_forms_ = ActivationForms::Of({&w_.down_proj});
 }
@@ -35,17 +37,33 @@ Mlp::Mlp(const MlpWeights& weights, model::Activation activation)
 void Mlp::Forward(StepContext& step) const {
   Workspace& ws = step.ws;
   const int32_t rows = step.x_rows;
-  const int32_t cols = w_.gate_proj.out_features;
+  const int64_t hidden = w_.norm.cols;
   const LinearInput normed = NormedInput(step, w_.norm, in_forms_);
-  const LinearInput activated(ws.gate, cols, down_forms_, ws.inner_act);
-  const Product gate = {&w_.gate_proj, ws.gate};
-  const Product up = {&w_.up_proj, ws.up};
+  const LinearInput activated(ws.gate, w_.down_proj.in_features, down_forms_, ws.inner_act);
+  ProjectUp(step, normed, activated);
+  activated.GatherForms(step, ws.gate, rows, inner_);
+  const bool accumulate = w_.post_norm.weight == nullptr;
+  float* y = accumulate ? step.x : ws.normed;
+  RunProducts(step, {{&w_.down_proj, y + outer_.begin(), accumulate, hidden}}, activated, rows,
+              /*check_finite=*/true);
+  GatherColumns(step, y, hidden, rows, outer_);
+  if (!accumulate) AddNormed(step, w_.post_norm, y);
+}
+
+void Mlp::ProjectUp(StepContext& step, const LinearInput& normed,
+                    const LinearInput& activated) const {
+  const int32_t rows = step.x_rows;
+  const int32_t first = static_cast<int32_t>(inner_.begin());
+  const int32_t own = w_.gate_proj.out_features;
+  const int64_t cols = w_.down_proj.in_features;
+  const Product gate = {&w_.gate_proj, step.ws.gate + first, false, cols};
+  const Product up = {&w_.up_proj, step.ws.up + first, false, cols};
 
   // A thread that has computed whole activation blocks of gate and up can go on with them at once,
   // which saves a barrier. With few blocks per thread, even shares of panels are worth more.
   const int32_t unit_cols = std::max(w_.down_proj.activation_block(), kPanelRows);
   const int64_t panels_per_unit = unit_cols / kPanelRows;
-  const int64_t units = (cols + unit_cols - 1) / unit_cols;
+  const int64_t units = (own + unit_cols - 1) / unit_cols;
   const int num_threads = step.pool.num_threads();
   if (units % num_threads == 0 || units >= 8 * num_threads) {
     step.pool.Run([&](int idx, int n) {
@@ -55,27 +73,21 @@ void Mlp::Forward(StepContext& step) const {
       if (begin >= end) return;
       const Range columns = RunProductSlice(step, gate, normed, rows, begin, end);
       RunProductSlice(step, up, normed, rows, begin, end);
-      Activate(step, activated, 0, rows, static_cast<int32_t>(columns.begin),
-               static_cast<int32_t>(columns.end));
+      Activate(step, activated, 0, rows, first + static_cast<int32_t>(columns.begin),
+               first + static_cast<int32_t>(columns.end));
     });
-  } else {
-    RunProducts(step, {gate, up}, normed, rows, /*check_finite=*/false);
-    ForRows(step, rows, cols,
-            [&](int64_t begin, int64_t end) { Activate(step, activated, begin, end, 0, cols); });
-  }
-  if (w_.post_norm.weight == nullptr) {
-    RunProducts(step, {{&w_.down_proj, step.x, /*accumulate=*/true}}, activated, rows,
-                /*check_finite=*/true);
     return;
   }
-  RunProducts(step, {{&w_.down_proj, ws.normed}}, activated, rows, /*check_finite=*/true);
-  AddNormed(step, w_.post_norm, ws.normed);
+  RunProducts(step, {gate, up}, normed, rows, /*check_finite=*/false);
+  ForRows(step, rows, own, [&](int64_t begin, int64_t end) {
+    Activate(step, activated, begin, end, first, first + own);
+  });
 }
 
 void Mlp::Activate(StepContext& step, const LinearInput& activated, int64_t begin, int64_t end,
                    int32_t col_begin, int32_t col_end) const {
   const Gated gated = {activation_, step.ws.gate, step.ws.up, step.ws.gate,
-                       w_.gate_proj.out_features};
+                       w_.down_proj.in_features};
   RunGated(step, gated, begin, end, col_begin, col_end);
   activated.Quantize(step.kernels, begin, end, col_begin, col_end);
 }

@@ -1,5 +1,6 @@
 // Mlp: x += down_proj(act(gate_proj(norm(x))) * up_proj(norm(x))), one dense layer. Some models
-// normalise what down_proj makes before it is added.
+// normalise what down_proj makes before it is added. Where workers share its rows, each makes its
+// columns of what is activated, and of x.
 #ifndef DOVETAIL_WORKER_LAYERS_MLP_H_
 #define DOVETAIL_WORKER_LAYERS_MLP_H_
 
@@ -34,16 +35,20 @@ void RunGated(StepContext& step, const Gated& gated, int64_t begin, int64_t end,
 
 class Mlp : public Layer {
  public:
-  Mlp(const MlpWeights& weights, model::Activation activation);
+  // `inner` and `outer`: the columns that the members of its segment make, if it has any.
+  Mlp(const MlpWeights& weights, model::Activation activation, MemberColumns inner = {},
+      MemberColumns outer = {});
   void Forward(StepContext& step) const override;
 
  private:
+  void ProjectUp(StepContext& step, const LinearInput& normed, const LinearInput& activated) const;
   // gate = act(gate) * up, quantised, for columns [col_begin, col_end) of rows [begin, end).
   void Activate(StepContext& step, const LinearInput& activated, int64_t begin, int64_t end,
                 int32_t col_begin, int32_t col_end) const;
 
   MlpWeights w_;
   model::Activation activation_;
+  MemberColumns inner_, outer_;
   ActivationForms in_forms_;
   ActivationForms down_forms_;
 };

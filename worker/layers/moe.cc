@@ -79,15 +79,17 @@ void Moe::ComputeParts(StepContext& step, const LinearInput& normed) const {
   if (!at_once) up_panels.expert_unit = up_panels.shared_unit = 1;
   ForPanels(step, up_panels, [&](int32_t index, int64_t begin, int64_t end) {
     const Part part = PartOf(step, inputs, index);
-    const Product gate = {&part.gate_proj, part.gate}, up = {&part.up_proj, part.up};
+    const Product gate = {&part.gate_proj, part.gate, false, part.inner_cols};
+    const Product up = {&part.up_proj, part.up, false, part.inner_cols};
     const Range columns = RunProductSlice(step, gate, part.input, part.rows, begin, end);
     RunProductSlice(step, up, part.input, part.rows, begin, end);
     if (at_once) ActivatePart(step, part, columns);
   });
   if (!at_once) Activate(step, inputs);
+  GatherActivated(step, inputs);
   ForPanels(step, DownPanels(), [&](int32_t index, int64_t begin, int64_t end) {
     const Part part = PartOf(step, inputs, index);
-    const Product down = {&part.down_proj, part.y};
+    const Product down = {&part.down_proj, part.y, false, w_.norm.cols};
     RunProductSlice(step, down, part.activated, part.rows, begin, end);
   });
 }
@@ -139,9 +141,18 @@ int32_t Moe::RowsOfPart(const StepContext& step, int32_t part) const {
 }
 
 Moe::Part Moe::SharedPart(const StepContext& step, const Inputs& inputs) const {
-  return {w_.shared_gate_proj, w_.shared_up_proj,       w_.shared_down_proj,
-          inputs.normed,       inputs.shared_activated, step.ws.gate,
-          step.ws.up,          step.ws.experts.y,       step.x_rows};
+  const auto first = static_cast<int32_t>(w_.shared_inner.begin());
+  return {w_.shared_gate_proj,
+          w_.shared_up_proj,
+          w_.shared_down_proj,
+          inputs.normed,
+          inputs.shared_activated,
+          step.ws.gate + first,
+          step.ws.up + first,
+          step.ws.experts.y + w_.outer.begin(),
+          step.x_rows,
+          config_.shared_intermediate_size,
+          first};
 }
 
 Moe::Part Moe::PartOf(const StepContext& step, const Inputs& inputs, int32_t part) const {
@@ -155,16 +166,19 @@ Moe::Part Moe::PartOf(const StepContext& step, const Inputs& inputs, int32_t par
   for (; index >= range->count; ++range) index -= range->count;
   // A single row is read where it is.
   const bool gathered = rows > 1;
+  const auto first = static_cast<int32_t>(w_.inner.begin());
   return {range->gate.At(index),
           range->up.At(index),
           range->down.At(index),
           gathered ? inputs.gathered.From(own_pair)
                    : inputs.normed.From(rows == 1 ? experts.pair_rows[own_pair] : 0),
           inputs.activated.From(own_pair),
-          experts.gate + own_pair * config_.intermediate_size,
-          experts.up + own_pair * config_.intermediate_size,
-          experts.y + (FirstPairRow(step.x_rows) + pair) * w_.norm.cols,
-          rows};
+          experts.gate + own_pair * config_.intermediate_size + first,
+          experts.up + own_pair * config_.intermediate_size + first,
+          experts.y + (FirstPairRow(step.x_rows) + pair) * w_.norm.cols + w_.outer.begin(),
+          rows,
+          config_.intermediate_size,
+          first};
 }
 
 int64_t Moe::NumUnits(const StepContext& step, const Panels& panels) const {
@@ -285,20 +299,26 @@ void Moe::Activate(StepContext& step, const Inputs& inputs) const {
   const int32_t shared_cols = config_.shared_intermediate_size;
   const Gated gated = {activation_, ws.experts.gate, ws.experts.up, ws.experts.gate, cols};
   const Gated shared = {activation_, ws.gate, ws.up, ws.gate, shared_cols};
+  const auto own_cols = [](const MemberColumns& columns, int32_t all) -> Range {
+    return columns.whole() ? Range{0, all} : columns.parts[columns.member];
+  };
+  const auto run = [&](const Gated& of, const LinearInput& activated, int64_t begin, int64_t end,
+                       const Range& own) {
+    const auto first = static_cast<int32_t>(own.begin), past = static_cast<int32_t>(own.end);
+    RunGated(step, of, begin, end, first, past);
+    activated.Quantize(step.kernels, begin, end, first, past);
+  };
   // Rows of pairs, then those of the shared expert.
   const Range own = OwnPairs(step);
   const int64_t pairs = own.end - own.begin;
   const int64_t rows = pairs + (has_shared() ? step.x_rows : 0);
   ForRows(step, rows, std::max(cols, shared_cols), [&](int64_t begin, int64_t end) {
     const int64_t last = std::min(end, pairs);
-    if (begin < last) {
-      RunGated(step, gated, begin, last, 0, cols);
-      inputs.activated.Quantize(step.kernels, begin, last);
-    }
+    if (begin < last) run(gated, inputs.activated, begin, last, own_cols(w_.inner, cols));
     const int64_t first = std::max(begin, pairs);
     if (first < end) {
-      RunGated(step, shared, first - pairs, end - pairs, 0, shared_cols);
-      inputs.shared_activated.Quantize(step.kernels, first - pairs, end - pairs);
+      run(shared, inputs.shared_activated, first - pairs, end - pairs,
+          own_cols(w_.shared_inner, shared_cols));
     }
   });
 }
@@ -306,26 +326,37 @@ void Moe::Activate(StepContext& step, const Inputs& inputs) const {
 void Moe::ActivatePart(StepContext& step, const Part& part, const Range& columns) const {
   const int32_t begin = static_cast<int32_t>(columns.begin),
                 end = static_cast<int32_t>(columns.end);
-  const Gated gated = {activation_, part.gate, part.up, part.gate, part.gate_proj.out_features};
+  const Gated gated = {activation_, part.gate, part.up, part.gate, part.inner_cols};
   RunGated(step, gated, 0, part.rows, begin, end);
-  part.activated.Quantize(step.kernels, 0, part.rows, begin, end);
+  part.activated.Quantize(step.kernels, 0, part.rows, part.first_col + begin, part.first_col + end);
+}
+
+// Members have all experts, so the pairs are all pairs of the step.
+void Moe::GatherActivated(StepContext& step, const Inputs& inputs) const {
+  const Range pairs = OwnPairs(step);
+  inputs.activated.GatherForms(step, step.ws.experts.gate, pairs.size(), w_.inner);
+  if (has_shared()) {
+    inputs.shared_activated.GatherForms(step, step.ws.gate, step.x_rows, w_.shared_inner);
+  }
 }
 
 void Moe::Combine(StepContext& step) const {
   const ExpertBuffers& experts = step.ws.experts;
   const int32_t cols = w_.norm.cols;
-  const kernels::CombineArgs args = {.y = experts.y,
+  const Range own = w_.outer.whole() ? Range{0, cols} : w_.outer.parts[w_.outer.member];
+  const kernels::CombineArgs args = {.y = experts.y + own.begin,
                                      .y_stride = cols,
                                      .sources = experts.slot_sources,
                                      .weights = experts.slot_weights,
                                      .slots = slots_,
-                                     .x = step.x,
+                                     .x = step.x + own.begin,
                                      .x_stride = cols,
-                                     .cols = cols};
-  ForRows(step, step.x_rows, int64_t{cols} * slots_, [&](int64_t begin, int64_t end) {
+                                     .cols = static_cast<int32_t>(own.size())};
+  ForRows(step, step.x_rows, own.size() * slots_, [&](int64_t begin, int64_t end) {
     step.kernels.combine(args, begin, end);
-    CheckFinite(step, step.x + begin * cols, cols, end - begin, 0, cols);
+    CheckFinite(step, step.x + begin * cols, cols, end - begin, own.begin, own.end);
   });
+  GatherColumns(step, step.x, cols, step.x_rows, w_.outer);
 }
 
 }  // namespace dovetail::worker

@@ -43,6 +43,9 @@ struct MoeWeights {
   // `experts` have the places from first_place on.
   std::vector<int32_t> place_of;
   int32_t first_place = 0;
+  // Where workers share the rows of all parts: the columns that each makes of an expert's activated
+  // ones, of the shared expert's, and of what each of them and the whole layer makes.
+  MemberColumns inner, shared_inner, outer;
 };
 
 class Moe : public Layer {
@@ -62,8 +65,10 @@ class Moe : public Layer {
   struct Part {
     Linear gate_proj, up_proj, down_proj;
     LinearInput input, activated;
-    float *gate, *up, *y;
+    float *gate, *up, *y;  // own columns
     int32_t rows;
+    int32_t inner_cols;  // of all members
+    int32_t first_col;   // own
   };
   struct Inputs {
     LinearInput normed;    // rows of the step
@@ -92,6 +97,7 @@ class Moe : public Layer {
   void Gather(StepContext& step, const Inputs& inputs) const;
   void Activate(StepContext& step, const Inputs& inputs) const;
   void ActivatePart(StepContext& step, const Part& part, const Range& columns) const;
+  void GatherActivated(StepContext& step, const Inputs& inputs) const;
   void Combine(StepContext& step) const;
 
   // The panels of a matrix that each expert has, and of that of the shared one; a unit is so many

@@ -66,6 +66,37 @@ class PipelineTest : public ::testing::Test {
   StepOutput output_;
 };
 
+TEST_F(PipelineTest, WorkersThatShareRowsCountAsOne) {
+  const std::vector<Op> ops = {Op{OpKind::kMlp, 0}};
+  const Route route = {{"cpu:0", {Op{OpKind::kEmbedding}}},
+                       {"cpu:1", ops, {{"cpu:1", 1}, {"cpu:2", 1}}},
+                       {"cpu:2", ops},
+                       {"cpu:3", {Op{OpKind::kLmHead}}}};
+  std::shared_ptr<Exchange> exchange =
+      Exchange::CreateInProcess(ExchangeSpec::ForRoute(route, 5, 1 << 16));
+  ASSERT_OK_AND_ASSIGN(const auto pipeline,
+                       MakeExchangePipeline(exchange, route, shape_, kVocab, kHidden));
+  EXPECT_THAT(pipeline->segment_workers(), ::testing::ElementsAre(0, 1, 1, 2));
+  EXPECT_FALSE(pipeline->one_step_at_a_time());
+}
+
+// Groups that are the same workers, or have none in common, never wait for each other in a circle.
+TEST_F(PipelineTest, GroupsThatOverlapTakeOneStepAtATime) {
+  const auto one_at_a_time = [&](const std::vector<std::vector<Member>>& groups) {
+    Route route = {{"a", {Op{OpKind::kEmbedding}}}};
+    for (const auto& group : groups) {
+      route.push_back({group.front().worker, {Op{OpKind::kMlp, 0}}, group});
+    }
+    std::shared_ptr<Exchange> exchange =
+        Exchange::CreateInProcess(ExchangeSpec::ForRoute(route, 5, 1 << 16));
+    return (*MakeExchangePipeline(exchange, route, shape_, kVocab, kHidden))->one_step_at_a_time();
+  };
+  EXPECT_FALSE(one_at_a_time({{{"a", 1}, {"b", 1}}, {{"a", 2}, {"b", 1}}}));
+  EXPECT_FALSE(one_at_a_time({{{"a", 1}, {"b", 1}}, {{"c", 1}, {"d", 1}}}));
+  EXPECT_TRUE(one_at_a_time({{{"a", 1}, {"b", 1}}, {{"b", 1}, {"a", 1}}}));
+  EXPECT_TRUE(one_at_a_time({{{"a", 1}, {"b", 1}, {"c", 1}}, {{"b", 1}, {"c", 1}}}));
+}
+
 TEST_F(PipelineTest, AStepGoesToTheFirstWorkerAndComesBackFromTheLast) {
   EXPECT_EQ(pipeline_->epoch(), 5u);
   std::thread workers([&] {

@@ -42,14 +42,14 @@ TEST_F(PlanJsonTest, HasTheKeysOfTheContract) {
   EXPECT_THAT(Keys(json["devices"][0]),
               ElementsAre("name", "capacity", "weights_stored", "weights_packed", "kv", "workspace",
                           "communication", "runtime", "peak_load", "peak_run"));
-  EXPECT_THAT(Keys(json["modules"][0]), ElementsAre("name", "device", "op", "rule"));
+  EXPECT_THAT(Keys(json["modules"][0]), ElementsAre("name", "device", "split", "op", "rule"));
   EXPECT_THAT(Keys(json["modules"][0]["rule"]), ElementsAre("file", "line", "index"));
   EXPECT_EQ(json["modules"][0]["rule"]["line"], 2);
   EXPECT_EQ(json["modules"][0]["rule"]["index"], 1);
   EXPECT_EQ(json["modules"][1]["name"], "model.layers.0.self_attn");
   EXPECT_EQ(json["modules"][1]["op"], "attention.p16");
   ASSERT_EQ(json["route"].size(), 2u);
-  EXPECT_THAT(Keys(json["route"][1]), ElementsAre("device", "modules", "hop_bytes"));
+  EXPECT_THAT(Keys(json["route"][1]), ElementsAre("device", "split", "modules", "hop_bytes"));
   EXPECT_EQ(json["route"][0]["hop_bytes"], 0);
   EXPECT_EQ(json["route"][1]["hop_bytes"], 64 * 4);
   EXPECT_EQ(json["route"][1]["modules"],

@@ -90,6 +90,29 @@ TEST_F(PlanTest, ARouteMayComeBackToAWorker) {
   EXPECT_GE(plan.workers[1].memory.communication, model::kRingBytes);
 }
 
+// Each worker is planned for with its own rows, and the part of the KV cache of its heads.
+TEST_F(PlanTest, SharedRowsAreCountedWhereTheyAre) {
+  ASSERT_OK_AND_ASSIGN(const Plan whole, Make(Devices(1)));
+  ASSERT_OK_AND_ASSIGN(const Plan plan,
+                       Make("- {match: {}, split: {cpu:0: 1, cpu:1: 1}, by: rows}\n", Devices(2)));
+  EXPECT_THAT(Places(plan), ElementsAre("cpu:0: embedding", "cpu:0: layers 0-7, norm, lm_head"));
+  EXPECT_EQ(plan.route[1].members, (std::vector<Member>{{"cpu:0", 1}, {"cpu:1", 1}}));
+  ASSERT_EQ(plan.workers.size(), 2u);
+  EXPECT_EQ(plan.workers[1].ops.size(), plan.workers[0].ops.size() - 1) << "no embedding";
+  EXPECT_EQ(plan.workers[1].ops[0].rows.member, 1);
+  const model::WorkerMemory &first = plan.workers[0].memory, &second = plan.workers[1].memory;
+  const model::WorkerMemory& all = whole.workers[0].memory;
+  EXPECT_EQ(first.kv, all.kv / 2);
+  EXPECT_EQ(second.kv, all.kv / 2);
+  EXPECT_LT(second.weights_packed, first.weights_packed);
+  const int64_t together = first.weights_packed + second.weights_packed;
+  EXPECT_GT(together, all.weights_packed) << "norms are with both";
+  EXPECT_LT(together, all.weights_packed + all.weights_packed / 20);
+  EXPECT_LT(second.workspace, first.workspace) << "the first samples";
+  EXPECT_EQ(first.communication, second.communication) << "steps, and the other's rows";
+  EXPECT_EQ(first.communication, all.communication + model::kRingBytes);
+}
+
 TEST_F(PlanTest, ListsAllMistakesOfRulesAtOnce) {
   const absl::StatusOr<Plan> plan = Make(R"(
 - {match: {layers: 0-3}, place: cpu:0}

@@ -33,6 +33,17 @@ TEST_F(PlanTextTest, RoutesThatRepeatAreShort) {
             "coordinator -> c -> (a -> b) x 2 -> c -> coordinator");
 }
 
+TEST_F(PlanTextTest, SharedRowsAreNamed) {
+  const Plan plan = By("- {match: {}, split: {cpu:0: 2, cpu:1: 1}, by: rows}\n", Devices(2));
+  const std::string text = PlanText(config_, plan, PredictSpeed(config_, plan), {});
+  EXPECT_THAT(text, HasSubstr("route: coordinator -> cpu:0 -> cpu:0 + cpu:1 -> coordinator\n"));
+  EXPECT_THAT(text, HasSubstr("cpu:0 + cpu:1 by rows 2:1"));
+  EXPECT_THAT(ExplainText(config_, plan, "lm_head"),
+              HasSubstr("device: cpu:0 + cpu:1 by rows 2:1\n"));
+  EXPECT_THAT(DescribePlan(plan, config_),
+              HasSubstr("cpu:1: layers 0-7, norm, lm_head (shares rows with cpu:0)\n"));
+}
+
 TEST_F(PlanTextTest, EachRuleIsALine) {
   const Plan plan = By(kMlpApart, Devices(2));
   const std::string text = PlanText(config_, plan, PredictSpeed(config_, plan), {});

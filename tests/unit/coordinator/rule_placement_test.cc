@@ -129,6 +129,64 @@ TEST_F(RulePlacementTest, SaysNothingAboutExceptionsAndRests) {
               IsEmpty());
 }
 
+TEST_F(RulePlacementTest, DevicesShareRows) {
+  const auto devices = Devices(2);
+  const Placement placement =
+      Apply("- {match: {}, split: {cpu:1: 2, cpu:0: 1}, by: rows}\n", devices);
+  EXPECT_TRUE(placement.diagnostics.empty());
+  const std::vector<Member> members = {{"cpu:1", 2}, {"cpu:0", 1}};
+  for (const ModulePlacement& module : placement.modules) {
+    EXPECT_EQ(module.device, "cpu:1");
+    const bool embedding = module.op.kind == OpKind::kEmbedding;
+    EXPECT_EQ(module.members, embedding ? std::vector<Member>() : members) << module.module;
+  }
+  const Placement group = Apply("- {match: {}, place: cpu:*, by: rows}\n", Devices(2));
+  EXPECT_EQ(group.modules[1].members, (std::vector<Member>{{"cpu:0", 1}, {"cpu:1", 1}}))
+      << "without numbers evenly";
+  const Placement one = Apply("- {match: {}, split: [cpu:*], by: rows}\n", Devices(1));
+  EXPECT_THAT(one.modules[1].members, IsEmpty());
+}
+
+TEST_F(RulePlacementTest, RowsThatCannotBeSharedAreErrors) {
+  EXPECT_THAT(Said("- {match: {}, split: [cpu:0, cpu:1, cpu:2], by: rows}\n", Devices(3)),
+              ElementsAre("r.yaml:1:49: error: 3 devices cannot share the rows of "
+                          "model.layers.0.self_attn: it has 2 KV heads [row-split]"));
+  EXPECT_THAT(Said("- {match: {}, split: [cpu:0, cpu:*], by: rows}\n", Devices(2)),
+              ElementsAre("r.yaml:1:23: error: the split by rows means cpu:0 twice [row-split]"));
+  EXPECT_THAT(Said("- {match: {}, split: [cpu:*], by: rows}\n", Devices(17)),
+              ElementsAre("r.yaml:1:23: error: rows can be shared by 16 devices, not by 17 "
+                          "[row-split]"));
+  EXPECT_THAT(Said("- {match: {}, split: {cpu:0: 1, cpu:7: 1}, by: rows}\n", Devices(2)),
+              ElementsAre("r.yaml:1:33: error: unknown worker `cpu:7`; known: cpu:0, cpu:1 "
+                          "[unknown-device]"));
+}
+
+TEST_F(RulePlacementTest, PartsOfALayerWithExpertsShareRowsTogether) {
+  testing::TinyLlamaOptions options;
+  options.experts = 4;
+  Open(options);
+  EXPECT_THAT(Said("- {match: {role: mlp}, split: [cpu:0, cpu:1], by: rows}\n"
+                   "- {match: {}, place: cpu:0}\n",
+                   Devices(2)),
+              IsEmpty());
+  EXPECT_THAT(Said("- {match: {role: experts}, split: [cpu:0, cpu:1], by: rows}\n"
+                   "- {match: {}, place: cpu:0}\n",
+                   Devices(2)),
+              ElementsAre("r.yaml:1:55: error: `by: rows` shares model.layers.0.mlp.experts[0-3] "
+                          "and not all other parts of model.layers.0.mlp alike: match `role: mlp` "
+                          "[row-split]"));
+  // A router that goes with its attention is with the first device.
+  const Placement placement = Apply(
+      "- {match: {role: experts}, place: cpu:1}\n"
+      "- {match: {}, split: [cpu:0, cpu:1], by: rows}\n",
+      Devices(2));
+  EXPECT_TRUE(placement.diagnostics.empty());
+  EXPECT_EQ(placement.modules[1].members.size(), 2u);
+  EXPECT_EQ(placement.modules[2].op.kind, OpKind::kRouter);
+  EXPECT_EQ(placement.modules[2].device, "cpu:0");
+  EXPECT_THAT(placement.modules[2].members, IsEmpty());
+}
+
 TEST_F(RulePlacementTest, HolesAndUnknownDevicesAreErrors) {
   EXPECT_THAT(Said("- {match: {layers: 0-2}, place: cpu:0}\n"
                    "- {match: {layers: 4-7}, split: {cuda:*: 1, cpu:3: 2}}\n"

@@ -224,7 +224,7 @@ rules:
             "r.yaml:8:58: `split` of cuda:1 must be a number above 0, got `0`\n"
             "r.yaml:8:61: `cuda` is not a device or a group of devices, such as cpu:0, cuda:*, "
             "numa:1 or host-b/cuda:0\n"
-            "r.yaml:8:75: `by` must be layers, bytes or experts, got `layer`\n"
+            "r.yaml:8:75: `by` must be layers, bytes, experts or rows, got `layer`\n"
             "r.yaml:9:22: `cpu` is not a device or a group of devices, such as cpu:0, cuda:*, "
             "numa:1 or host-b/cuda:0\n"
             "r.yaml:9:31: unknown op `imna`; did you mean `imma`?\n"

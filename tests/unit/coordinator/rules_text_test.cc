@@ -22,6 +22,7 @@ class RulesTextTest : public PlanFixture {
     ASSERT_EQ(again.modules.size(), modules.size());
     for (size_t i = 0; i < modules.size(); ++i) {
       EXPECT_EQ(again.modules[i].device, modules[i].device) << modules[i].module << "\n" << text;
+      EXPECT_EQ(again.modules[i].members, modules[i].members) << modules[i].module << "\n" << text;
     }
   }
 };
@@ -51,6 +52,28 @@ TEST_F(RulesTextTest, AnyPlacementReadsBack) {
     ExpectRoundTrip(modules, devices);
     if (HasFailure()) return;
   }
+}
+
+TEST_F(RulesTextTest, SharedRowsReadBack) {
+  const auto devices = Devices(2);
+  const RuleSet rules = ParseRules(
+                            "- {match: {layers: 0-2}, place: cpu:1}\n"
+                            "- {match: {}, split: {cpu:0: 3, cpu:1: 1.5}, by: rows}\n",
+                            "r.yaml")
+                            .value();
+  const auto modules = Place(config_, *file_, &rules, devices, shape_).modules;
+  EXPECT_EQ(RulesText(modules),
+            "- match: {role: embedding}\n"
+            "  place: cpu:0\n"
+            "- match: {layers: 0-2}\n"
+            "  place: cpu:1\n"
+            "- match: {role: [norm, lm_head]}\n"
+            "  split: {cpu:0: 3, cpu:1: 1.5}\n"
+            "  by: rows\n"
+            "- match: {layers: 3-7}\n"
+            "  split: {cpu:0: 3, cpu:1: 1.5}\n"
+            "  by: rows\n");
+  ExpectRoundTrip(modules, devices);
 }
 
 TEST_F(RulesTextTest, LayersOfMixturesReadBack) {

@@ -51,6 +51,19 @@ TEST_F(SpeedTest, OfExpertsTheChosenOnesAreRead) {
   EXPECT_LT(BytesRead(config_, *experts, 2), 2 * one) << "two rows share some";
 }
 
+TEST_F(SpeedTest, DevicesThatShareRowsHelpOneSequence) {
+  const auto rate = [&](const std::string& rules, int count) {
+    std::vector<DeviceInfo> devices = Devices(count);
+    for (DeviceInfo& device : devices) device.bandwidth = 1e7;
+    const RuleSet set = ParseRules(rules, "r.yaml").value();
+    const Plan plan = PlanByRules(config_, *file_, &set, devices, shape_);
+    return PredictSpeed(config_, plan).decode_tokens_per_s;
+  };
+  const double one = rate("- {match: {}, place: cpu:0}\n", 1);
+  EXPECT_NEAR(rate("- {match: {}, split: [cpu:0, cpu:1], by: rows}\n", 2) / one, 2, 0.1);
+  EXPECT_NEAR(rate("- {match: {}, split: {cpu:0: 3, cpu:1: 1}, by: rows}\n", 2) / one, 1.33, 0.05);
+}
+
 TEST_F(SpeedTest, MoreDevicesHelpManySequencesAndNotOne) {
   const PlanSpeed one = On(1, 1e7);
   const PlanSpeed two = On(2, 1e7);

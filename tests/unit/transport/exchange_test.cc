@@ -47,6 +47,34 @@ TEST(ExchangeSpec, HasOneRingPerPairOfAReentrantRoute) {
             (std::vector<Edge>{{kCoordinator, "a"}, {"a", "b"}, {"b", "a"}, {"a", kCoordinator}}));
 }
 
+// Steps come to the first of the workers that share rows, and go on from it; all of them have rings
+// for rows to each other.
+TEST(ExchangeSpec, WorkersThatShareRowsHaveRingsToEachOther) {
+  const std::vector<Op> ops = {{OpKind::kMlp, 0}};
+  const Route route = {{"a", {{OpKind::kEmbedding}}},
+                       {"b", ops, {{"b", 1}, {"a", 2}}},
+                       {"b", ops, {{"b", 1}, {"a", 1}}},
+                       {"c", {{OpKind::kLmHead}}}};
+  const ExchangeSpec spec = ExchangeSpec::ForRoute(route, 1, 4096);
+  EXPECT_EQ(spec.endpoints, (std::vector<std::string>{kCoordinator, "a", "b", "c"}));
+  EXPECT_EQ(spec.edges,
+            (std::vector<Edge>{
+                {kCoordinator, "a"}, {"a", "b"}, {"b", "a"}, {"b", "c"}, {"c", kCoordinator}}));
+  EXPECT_EQ(spec.gathers, (std::vector<Edge>{{"b", "a"}, {"a", "b"}}));
+
+  const testing::TempDir dir;
+  ASSERT_OK_AND_ASSIGN(auto made, Exchange::Create(dir.File("e"), spec));
+  ASSERT_OK_AND_ASSIGN(auto opened, Exchange::Open(dir.File("e"), 1));
+  ASSERT_OK_AND_ASSIGN(auto steps, opened->Receiver("b", "a"));
+  ASSERT_OK_AND_ASSIGN(auto rows, opened->Receiver("b", "a", EdgeKind::kGather));
+  ASSERT_OK_AND_ASSIGN(auto sender, made->Sender("b", "a", EdgeKind::kGather));
+  ASSERT_OK(sender->Send({}, kLong));
+  EXPECT_FALSE(steps->Ready());
+  EXPECT_TRUE(rows->Ready());
+  EXPECT_THAT(made->Sender("b", "c", EdgeKind::kGather),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("no edge b -> c (rows)")));
+}
+
 TEST(ExchangeSpec, CountsItsBytes) {
   const testing::TempDir dir;
   const ExchangeSpec spec = ExchangeSpec::ForRoute(TwoWorkers(), 1, 100000);
@@ -177,8 +205,8 @@ TEST_F(TamperedExchange, IsRefusedForItsHeader) {
   const auto kInternal = absl::StatusCode::kInternal;
   EXPECT_THAT(OpenWith<uint64_t>(offsetof(ExchangeHeader, magic), 1),
               StatusIs(kPrecondition, HasSubstr("not an exchange file")));
-  EXPECT_THAT(OpenWith<uint32_t>(offsetof(ExchangeHeader, version), 2),
-              StatusIs(kPrecondition, HasSubstr("exchange format 2")));
+  EXPECT_THAT(OpenWith<uint32_t>(offsetof(ExchangeHeader, version), 1),
+              StatusIs(kPrecondition, HasSubstr("exchange format 1")));
   EXPECT_THAT(OpenWith<uint64_t>(offsetof(ExchangeHeader, epoch), 4),
               StatusIs(kPrecondition, HasSubstr("epoch 4, not 3")));
   for (const uint32_t count : {0u, 2u, 4u, 1025u, 0xffffffffu}) {
@@ -211,6 +239,10 @@ TEST_F(TamperedExchange, IsRefusedForItsTables) {
   EXPECT_THAT(OpenWith(endpoint, Name{}), StatusIs(kInternal, HasSubstr("endpoint \"\"")));
   EXPECT_THAT(OpenWith(endpoint, Name{"cpu:1"}), StatusIs(kInternal, HasSubstr("there twice")));
   const uint64_t edge = layout_.edges_offset + sizeof(EdgeEntry);
+  for (const uint32_t kind : {1u, 2u}) {  // the first: an edge of steps after one of rows
+    EXPECT_THAT(OpenWith<uint32_t>(edge + offsetof(EdgeEntry, kind), kind),
+                StatusIs(kInternal, HasSubstr(kind == 1 ? "edge 2: is of kind 0" : "kind 2")));
+  }
   EXPECT_THAT(OpenWith<uint32_t>(edge + offsetof(EdgeEntry, from), 3),
               StatusIs(kInternal, HasSubstr("edge 1: from endpoint 3")));
   EXPECT_THAT(OpenWith<uint32_t>(edge + offsetof(EdgeEntry, to), 0xffffffff),

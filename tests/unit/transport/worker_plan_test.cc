@@ -17,7 +17,7 @@ WorkerPlan SomePlan() {
   plan.model_fingerprint = 0x8000000000000001;
   plan.route = {
       {"cpu:0", {{OpKind::kEmbedding, -1}, {OpKind::kAttention, 0}, {OpKind::kMlp, 0}}},
-      {"cpu:1", {{OpKind::kNorm, -1}, {OpKind::kLmHead, -1}}},
+      {"cpu:1", {{OpKind::kNorm, -1}, {OpKind::kLmHead, -1}}, {{"cpu:1", 2}, {"cpu:0", 0.1}}},
       {"cpu:2", {{OpKind::kRouter, 1}, {OpKind::kSharedExperts, 1}, {OpKind::kExperts, 1, 8, 64}}}};
   plan.step_shape = {.max_rows = 512,
                      .max_sequences = 16,
@@ -72,6 +72,15 @@ TEST(WorkerPlan, NamesTheFieldThatIsOutOfRange) {
   using P = v1::WorkerPlan;
   EXPECT_OK(With([](P&) {}));
   EXPECT_REFUSED(With([](P& p) { p.mutable_route(1)->clear_worker(); }), "route[1].worker");
+  const auto with_member = [](auto change) {
+    return With([&](P& p) { change(*p.mutable_route(1)->mutable_members(1)); });
+  };
+  EXPECT_REFUSED(with_member([](auto& m) { m.set_share(0); }), "route[1].members[1].share is 0");
+  EXPECT_REFUSED(with_member([](auto& m) { m.set_worker("cpu:1"); }), "cpu:1 is there twice");
+  EXPECT_REFUSED(With([](P& p) { p.mutable_route(1)->mutable_members()->RemoveLast(); }),
+                 "route[1].members is 1, allowed are 2 to 16");
+  EXPECT_REFUSED(With([](P& p) { p.mutable_route(1)->set_worker("cpu:0"); }),
+                 "route[1]: the first member is not cpu:0");
   EXPECT_REFUSED(With([](P& p) { p.mutable_route(1)->clear_ops(); }), "route[1].ops is empty");
   EXPECT_REFUSED(
       With([](P& p) { p.mutable_route(0)->mutable_ops(2)->set_kind(static_cast<v1::OpKind>(17)); }),
