@@ -85,7 +85,7 @@ TEST_F(GrpcServicesTest, AdminShowsStateAndPlan) {
             grpc::StatusCode::UNAVAILABLE);
   Plan made;
   made.modules.push_back(
-      {{{OpKind::kMlp, 3}, "model.layers.3.mlp", "cpu:1", "", RuleRef{"r.yaml", 3, 3, 0}}, 77});
+      {{{OpKind::kMlp, 3}, "model.layers.3.mlp", "cpu:1", {}, "", RuleRef{"r.yaml", 3, 3, 0}}, 77});
   made.route.push_back({"cpu:1", {{OpKind::kMlp, 3}}});
   made.shape.max_rows = 12;
   plan_ = made;
@@ -108,7 +108,7 @@ TEST_F(GrpcServicesTest, AdminExplainsPlacement) {
             grpc::StatusCode::UNAVAILABLE);
   Plan made;
   made.modules.push_back(
-      {{{OpKind::kMlp, 3}, "model.layers.3.mlp", "cpu:1", "", RuleRef{"r.yaml", 3, 3, 0}}, 77});
+      {{{OpKind::kMlp, 3}, "model.layers.3.mlp", "cpu:1", {}, "", RuleRef{"r.yaml", 3, 3, 0}}, 77});
   plan_ = made;
   request.set_module("model.layers.3");
   grpc::ClientContext context2;

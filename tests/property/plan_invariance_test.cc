@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <random>
+#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -232,14 +233,24 @@ void AddExpertVariations(const LocalPipelineOptions& base, const model::ModelCon
 }
 
 // The members share the rows of everything that they can share; the rest is with the first of them.
+// The parts of a layer with experts can only be shared together.
 Route SharedRoute(const std::string& gguf, const std::vector<Member>& members) {
   const auto file = model::GgufFile::Open(gguf).value();
   const model::ModelConfig config = model::LoadModelConfig(*file).value();
-  Route route;
-  for (const Op& op : model::OpsOf(config)) {
+  const auto can_share = [&](const Op& op) {
     const int64_t units = model::RowUnitsOf(config, *file, op).count;
-    const bool shared = model::WhyNotSplit(config, op).empty() &&
-                        (units == 0 || units >= static_cast<int64_t>(members.size()));
+    return model::WhyNotSplit(config, op).empty() &&
+           (units == 0 || units >= static_cast<int64_t>(members.size()));
+  };
+  const std::vector<Op> ops = model::OpsOf(config);
+  std::set<int> whole_experts;  // layers
+  for (const Op& op : ops) {
+    if (IsExpertPart(op.kind) && !can_share(op)) whole_experts.insert(op.layer);
+  }
+  Route route;
+  for (const Op& op : ops) {
+    const bool shared =
+        can_share(op) && !(IsExpertPart(op.kind) && whole_experts.count(op.layer) > 0);
     if (route.empty() || shared == route.back().members.empty()) {
       route.push_back({members.front().worker, {}});
       if (shared) route.back().members = members;
