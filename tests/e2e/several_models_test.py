@@ -241,7 +241,7 @@ def test_two_coordinators_share_a_machine():
 
 
 def test_drain_ends_both():
-    with models() as m, harness.Server(config=m.config(run_dir=str(m.directory / "run"))) as server:
+    with models() as m, harness.Server(config=m.config(run_dir=str(m.directory / "run"), weight_memory="shared")) as server:
         names = {path.name for path in (m.directory / "run").iterdir()}
         assert {"smol%2Fcpu-1.weights", "tiny%2Fcpu-0.kv", "exchange-smol-1", "exchange-tiny-1"} <= names, names
         streams = [Stream(server.http, model=name, tokens=200) for name in (SMOL, TINY)]
