@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "transport/step_frame_check.h"
 
 namespace dovetail::testing {
@@ -240,6 +241,16 @@ void FakeWorkers::Release(int count) {
   std::lock_guard<std::mutex> lock(mutex_);
   released_ += count;
   changed_.notify_all();
+}
+
+void FakeWorkers::AwaitReleased() {
+  for (int i = 0; i < 200; ++i) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (released_ <= 0) return;
+    }
+    absl::SleepFor(absl::Milliseconds(1));
+  }
 }
 
 void FakeWorkers::FailNextStep(uint32_t error_layer) {

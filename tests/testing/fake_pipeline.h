@@ -50,6 +50,8 @@ class FakeWorkers : public std::enable_shared_from_this<FakeWorkers> {
   // Steps stay in flight until Release() lets `count` of them come back, in order.
   void Hold();
   void Release(int count);
+  // Waits until all that were released came back, or there are none to come for a while.
+  void AwaitReleased();
   // The next step comes back with this error_layer.
   void FailNextStep(uint32_t error_layer);
   // The next outputs carry this epoch.

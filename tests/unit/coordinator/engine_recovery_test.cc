@@ -88,6 +88,7 @@ TEST_F(EngineTest, StreamsGoOnAfterALostPipeline) {
     std::vector<std::shared_ptr<FakeWorkers>> epochs = {workers_};
     for (int lost = 0; lost < 6; ++lost) {  // at several points of prefill and decode
       epochs.back()->Release(1 + 12 * lost);
+      epochs.back()->AwaitReleased();  // or one request would be lost too often
       absl::SleepFor(absl::Milliseconds(5));
       engine_->SuspendPipeline(absl::UnavailableError("worker cpu:1 was killed"));
       EXPECT_EQ(epochs.back().use_count(), lost == 0 ? 2 : 1) << "the old pipeline is gone";
@@ -105,6 +106,7 @@ TEST_F(EngineTest, StreamsGoOnAfterALostPipeline) {
       EXPECT_EQ(sinks[i]->usage().completion_tokens, 30);
     }
     ASSERT_TRUE(logits->WaitFinished());
+    EXPECT_OK(logits->status());
     EXPECT_EQ(logits->logits().size(), 75u * kVocab) << "every row once";
     EXPECT_EQ(engine_->WaitIdle(absl::Seconds(5)), 0);
     EXPECT_EQ(engine_->stats().recoveries, 6u);
