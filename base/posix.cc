@@ -103,7 +103,7 @@ absl::StatusOr<MemoryMap> MemoryMap::MapHuge(uint64_t bytes) {
   const uint64_t before = (kHugePage - reinterpret_cast<uintptr_t>(first) % kHugePage) % kHugePage;
   const uint64_t page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
   const uint64_t used = (bytes + page - 1) / page * page;
-  const uint64_t after = map.size_ / page * page - before - used;
+  const uint64_t after = (map.size_ + page - 1) / page * page - before - used;
   if (before > 0) munmap(first, before);
   if (after > 0) munmap(first + before + used, after);
   map.data_ = first + before;

@@ -3,11 +3,7 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
-#include "absl/strings/ascii.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
 #include "base/huge_pages.h"
 #include "base/status_macros.h"
 
@@ -53,18 +49,6 @@ uint8_t* Memory::data() const { return segment_ != nullptr ? segment_->data() : 
 void Memory::MarkComplete() {
   if (segment_ != nullptr) segment_->MarkComplete();
   complete_ = true;
-}
-
-int64_t PrivateBytes() {
-  const std::string status = ReadFile("/proc/self/status", 1 << 20).value_or(std::string());
-  for (absl::string_view line : absl::StrSplit(status, '\n')) {
-    int64_t kilobytes = 0;
-    if (absl::ConsumePrefix(&line, "RssAnon:") && absl::ConsumeSuffix(&line, "kB") &&
-        absl::SimpleAtoi(absl::StripAsciiWhitespace(line), &kilobytes)) {
-      return kilobytes * 1024;
-    }
-  }
-  return 0;
 }
 
 }  // namespace dovetail::worker

@@ -54,9 +54,6 @@ class Memory {
   bool was_complete_ = false;
 };
 
-// Bytes of memory that this process holds for itself.
-int64_t PrivateBytes();
-
 }  // namespace dovetail::worker
 
 #endif  // DOVETAIL_WORKER_MEMORY_H_

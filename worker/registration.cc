@@ -10,7 +10,6 @@
 #include "base/weight_type.h"
 #include "base/worker_name.h"
 #include "dovetail/v1/cluster.pb.h"
-#include "worker/memory.h"
 
 namespace dovetail::worker {
 namespace {
@@ -37,7 +36,7 @@ v1::Register MakeRegister(const DeviceFacts& facts, const transport::RunDir& run
   const std::string name = FullWorkerName(facts.model, facts.worker);
   const MemoryInfo memory = ReadMemoryInfo();
   r.set_memory_total_bytes(memory.total_bytes);
-  const uint64_t held = static_cast<uint64_t>(PrivateBytes());
+  const uint64_t held = PrivateResidentBytes();
   r.set_memory_held_bytes(held);
   r.set_memory_available_bytes(memory.available_bytes + held +
                                AllocatedBytes(run_dir.WeightsPath(name)) +
