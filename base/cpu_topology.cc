@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <iterator>
 #include <optional>
@@ -193,7 +194,7 @@ std::vector<int> UsableCpus(const CpuTopology& topology, int node) {
     if (cores.insert(topology.core_of[i]).second) cpus.push_back(cpu);
   }
   if (topology.cpu_quota > 0) {
-    const size_t paid = std::max<size_t>(1, static_cast<size_t>(topology.cpu_quota + 0.5));
+    const size_t paid = std::max<size_t>(1, std::lround(topology.cpu_quota));
     if (cpus.size() > paid) cpus.resize(paid);
   }
   return cpus;
