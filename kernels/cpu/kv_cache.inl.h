@@ -142,7 +142,7 @@ static inline F LoadOfToken(const KvPart& part, int slot, int d, int n) {
   const int bytes = part.type == KvType::kQ8_0 ? 1 : 2;
   const uint8_t* from = part.data + i * bytes;
   if (n < 16) {
-    __builtin_memcpy(copy, from, static_cast<size_t>(n * bytes));
+    __builtin_memcpy(copy, from, static_cast<size_t>(n) * bytes);
     from = copy;
   }
   if (part.type == KvType::kF16) return F16Elements::Get(from);

@@ -196,28 +196,25 @@ static inline void AddAllChunks(const MatmulArgs& args, const uint8_t* panel_blo
   if constexpr (kStep == 1) AddChunks<Format, 7, kStep>(args, panel_block, block, group, sums);
 }
 
-// What the sum of the activations of a sub-block is multiplied with: its minimum, or its scale
-// times minus the offset.
-template <typename Format>
-[[gnu::always_inline]] static inline I SumFactor(const uint8_t* panel_block, int sub_block) {
-  if constexpr (Format::kHasMin) {
-    static_assert(Format::kOffset == 0);
-    return Format::Min(panel_block, sub_block);
-  } else {
-    return MulI(Format::Scale(panel_block, sub_block), SetI1(-Format::kOffset));
-  }
-}
-
-// The factors of two neighbouring sub-blocks as a pair of int16 per row, and the sums of their
-// activations likewise: their products are added two at a time.
+// What the sums of the activations of two neighbouring sub-blocks are multiplied with, as a pair of
+// int16 per row, so that products are added two at a time: their minima, or their scales times
+// minus the offset.
 template <typename Format>
 constexpr int kSumPairs = Format::kHasMin || Format::kOffset != 0 ? 128 / Format::kSubBlock : 0;
 
 template <typename Format>
 [[gnu::always_inline]] static inline I SumPairs(const uint8_t* panel_block, int pair) {
-  const I low = SumFactor<Format>(panel_block, 2 * pair);
-  const I high = SumFactor<Format>(panel_block, 2 * pair + 1);
-  return AddI(AndI(low, SetI1(0xffff)), ShiftLeftI<16>(high));
+  const auto both = [](I low, I high) {
+    return AddI(AndI(low, SetI1(0xffff)), ShiftLeftI<16>(high));
+  };
+  if constexpr (Format::kHasMin) {
+    static_assert(Format::kOffset == 0);
+    return both(Format::Min(panel_block, 2 * pair), Format::Min(panel_block, 2 * pair + 1));
+  } else {
+    const I scales =
+        both(Format::Scale(panel_block, 2 * pair), Format::Scale(panel_block, 2 * pair + 1));
+    return MulI16(scales, SetI1(static_cast<int32_t>(0x10001u * (-Format::kOffset & 0xffff))));
+  }
 }
 // `sums`: those of a block's sub-blocks (SumsOfSubBlocks).
 static inline I SumsOfPair(const int16_t* sums, int pair) {

@@ -7,6 +7,12 @@
 // for the one before it. What is computed, and in which order, is that of matmul_quant.inl.h: the
 // integer sums are exact however they are grouped, and each float sum takes its blocks in the same
 // order.
+//
+// Over a block of 256 the scaled sums of sub-blocks are summed as floats, since an fma scales and
+// adds at once. That is exact while they stay below 2^24, which the weight type may promise
+// (ExactChunks). Where float operations can round without raising the processor's flag
+// (kRoundsQuietly), all others do, and the flag tells afterwards whether any sum was rounded; if
+// so, they are made again from integers. Real weights and activations do not come near.
 
 constexpr int kTileChunks = 8;                // chunks of 32 k in an image
 constexpr int kTileGroup = 10 * kTileTokens;  // tokens whose sums and activations stay close
@@ -14,8 +20,8 @@ constexpr int kTileGroup = 10 * kTileTokens;  // tokens whose sums and activatio
 // Of kTilePanels panels: what Unpack gives, and the factors of each block or sub-block.
 struct TileImage {
   alignas(64) uint8_t weights[kTileChunks][8][kTilePanels][64];
-  alignas(64) int32_t scale[2 * kTileChunks][kTilePanels][16];  // floats if summed as floats
-  alignas(64) int32_t pairs[kTileChunks][kTilePanels][16];      // kSumPairs
+  alignas(64) float scale[2 * kTileChunks][kTilePanels][16];  // whole numbers
+  alignas(64) int32_t pairs[kTileChunks][kTilePanels][16];    // kSumPairs
   alignas(64) float d[2 * kTileChunks][kTilePanels][16];
   alignas(64) float min[kTileChunks][kTilePanels][16];  // with its sign, if blocks are of 256
 };
@@ -77,8 +83,8 @@ static inline void ForTiles(int count, const uint8_t* const* next_panels, int64_
 
 // --- blocks of 256
 
-// How many chunks of 32 k can be summed as floats, each sub-block times its scale, without
-// rounding: below 2^24 in magnitude. 0: none, the sums are integers.
+// How many chunks of 32 k can be summed as floats, each sub-block times its scale, whatever they
+// hold. 0: none, the sums are integers.
 template <typename Format>
 static constexpr int ExactChunks() {
   constexpr int64_t kLargest = int64_t{32} * 127 * Format::kMaxWeight * Format::kMaxScale;
@@ -90,11 +96,11 @@ static constexpr int ExactChunks() {
   return 0;
 }
 
-[[gnu::always_inline]] static inline F AddScaled(F sum, I dot, const int32_t* scale) {
-  return Fma(ToFloat(dot), FloatOf(LoadI(scale)), sum);
+[[gnu::always_inline]] static inline F AddScaled(F sum, I dot, const float* scale) {
+  return Fma(ToFloat(dot), Load(scale), sum);
 }
-[[gnu::always_inline]] static inline I AddScaled(I sum, I dot, const int32_t* scale) {
-  return AddI(sum, MulI(dot, LoadI(scale)));
+[[gnu::always_inline]] static inline I AddScaled(I sum, I dot, const float* scale) {
+  return AddI(sum, MulI(dot, ToNearestInt(Load(scale))));
 }
 static inline void SetZero(F* v) { *v = Zero(); }
 static inline void SetZero(I* v) { *v = ZeroI(); }
@@ -110,14 +116,15 @@ struct SumType<true> {
   using Type = F;
 };
 
-// product[t][p] = sum over the image's sub-blocks of scale * dot.
-template <int kMaxWeight, int kSubBlock, int kExactChunks, int kTokens>
+// product[t][p] = sum over the image's sub-blocks of scale * dot, kSumChunks chunks at a time as
+// floats (0: all as integers).
+template <int kMaxWeight, int kSubBlock, int kSumChunks, int kTokens>
 [[gnu::noinline]] static void TileProducts(const TileImage& image, const int8_t* q,
                                            int64_t q_stride, const Ahead& ahead,
                                            int32_t (*product)[kTilePanels][16]) {
-  using Sum = typename SumType<(kExactChunks > 0)>::Type;
+  using Sum = typename SumType<(kSumChunks > 0)>::Type;
   constexpr int kSubs = 32 / kSubBlock, kGroups = 8 / kSubs;
-  constexpr int kChunks = kExactChunks > 0 ? kExactChunks : kTileChunks;
+  constexpr int kChunks = kSumChunks > 0 ? kSumChunks : kTileChunks;
   for (int begin = 0; begin < kTileChunks; begin += kChunks) {
     Sum sum[kTokens][kTilePanels];
     DT_UNROLL for (auto& of_token : sum) { DT_UNROLL for (Sum& s : of_token) SetZero(&s); }
@@ -172,30 +179,35 @@ static inline void FinishTile(const MatmulArgs& args, const TileImage& image, in
     }
     DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
       const I whole = Format::kHasMin ? LoadI(products[t][p]) : weighted[p];
-      F sum = Fma(ToFloat(whole), Mul(Load(image.d[0][p]), scale), Load(sums[t][p]));
+      F sum = QuietFma(QuietToFloat(whole), QuietMul(Load(image.d[0][p]), scale), Load(sums[t][p]));
       if constexpr (Format::kHasMin) {
-        sum = Fma(ToFloat(weighted[p]), Mul(Load(image.min[0][p]), scale), sum);
+        sum = QuietFma(QuietToFloat(weighted[p]), QuietMul(Load(image.min[0][p]), scale), sum);
       }
       Store(sums[t][p], sum);
     }
   }
 }
 
+template <typename Format, int kChunk>
+[[gnu::always_inline]] static inline void FillChunk(const uint8_t* panel_block, int p,
+                                                    TileImage* image) {
+  B w[8];
+  Format::template Unpack<kChunk>(panel_block, w);
+  DT_UNROLL for (int g = 0; g < 8; ++g) StoreB(image->weights[kChunk][g][p], w[g]);
+}
+
 template <typename Format>
-static inline void FillImage256(const uint8_t* panel_block, int p, TileImage* image) {
-  const auto fill_chunk = [&](auto chunk) {
-    constexpr int kChunk = decltype(chunk)::kValue;
-    B w[8];
-    Format::template Unpack<kChunk>(panel_block, w);
-    DT_UNROLL for (int g = 0; g < 8; ++g) StoreB(image->weights[kChunk][g][p], w[g]);
-  };
-  ForFour([&](auto half) {
-    fill_chunk(Constant<2 * decltype(half)::kValue>());
-    fill_chunk(Constant<2 * decltype(half)::kValue + 1>());
-  });
+[[gnu::noinline]] static void FillImage256(const uint8_t* panel_block, int p, TileImage* image) {
+  FillChunk<Format, 0>(panel_block, p, image);
+  FillChunk<Format, 1>(panel_block, p, image);
+  FillChunk<Format, 2>(panel_block, p, image);
+  FillChunk<Format, 3>(panel_block, p, image);
+  FillChunk<Format, 4>(panel_block, p, image);
+  FillChunk<Format, 5>(panel_block, p, image);
+  FillChunk<Format, 6>(panel_block, p, image);
+  FillChunk<Format, 7>(panel_block, p, image);
   for (int s = 0; s < 256 / Format::kSubBlock; ++s) {
-    const I scale = Format::Scale(panel_block, s);
-    StoreI(image->scale[s][p], ExactChunks<Format>() > 0 ? BitsOf(ToFloat(scale)) : scale);
+    Store(image->scale[s][p], ToFloat(Format::Scale(panel_block, s)));
   }
   for (int i = 0; i < kSumPairs<Format>; ++i) {
     StoreI(image->pairs[i][p], SumPairs<Format>(panel_block, i));
@@ -207,12 +219,19 @@ static inline void FillImage256(const uint8_t* panel_block, int p, TileImage* im
   }
 }
 
-// Adds all of k to the sums of the tokens; `panels` are where each panel begins, and each of the
-// next kTilePanels ones.
-template <typename Format>
-static inline void PanelsTimesTokens256(const MatmulArgs& args, const uint8_t* const* panels,
-                                        const TileTokens& tokens, TileImage* image,
-                                        TileSums* sums) {
+static inline void ZeroSums(int tokens, TileSums* sums) {
+  for (int t = 0; t < tokens; ++t) {
+    for (float(&sum)[16] : sums->sum[t]) Store(sum, Zero());
+  }
+}
+
+// The sums of the tokens over all of k; `panels` are where each panel begins, and each of the next
+// kTilePanels ones.
+template <typename Format, int kSumChunks>
+[[gnu::noinline]] static void SumBlocks256(const MatmulArgs& args, const uint8_t* const* panels,
+                                           const TileTokens& tokens, TileImage* image,
+                                           TileSums* sums) {
+  ZeroSums(tokens.count, sums);
   const int64_t q_stride = args.x.q_stride;
   for (int64_t block = 0; block < args.k / 256; ++block) {
     for (int p = 0; p < kTilePanels; ++p) {
@@ -226,10 +245,26 @@ static inline void PanelsTimesTokens256(const MatmulArgs& args, const uint8_t* c
     }
     ForTiles(tokens.count, next, Format::P16::kBytes, [&]<int kTokens>(int t, const Ahead& ahead) {
       alignas(64) int32_t product[kTileTokens][kTilePanels][16];
-      TileProducts<DotClass<Format::kMaxWeight>(), Format::kSubBlock, ExactChunks<Format>(),
-                   kTokens>(*image, q + t * q_stride, q_stride, ahead, product);
+      TileProducts<DotClass<Format::kMaxWeight>(), Format::kSubBlock, kSumChunks, kTokens>(
+          *image, q + t * q_stride, q_stride, ahead, product);
       FinishTile<Format, kTokens>(args, *image, block, tokens.first + t, product, sums->sum + t);
     });
+  }
+}
+
+template <typename Format>
+static inline void PanelsTimesTokens256(const MatmulArgs& args, const uint8_t* const* panels,
+                                        const TileTokens& tokens, TileImage* image,
+                                        TileSums* sums) {
+  if constexpr (kRoundsQuietly) {
+    _mm_setcsr(_mm_getcsr() & ~_MM_EXCEPT_INEXACT);
+    SumBlocks256<Format, kTileChunks>(args, panels, tokens, image, sums);
+    const bool exact = (_mm_getcsr() & _MM_EXCEPT_INEXACT) == 0;
+    asm volatile("" ::: "memory");  // nothing that rounds moves up here
+    if (__builtin_expect(exact, 1)) return;
+    SumBlocks256<Format, 0>(args, panels, tokens, image, sums);
+  } else {
+    SumBlocks256<Format, ExactChunks<Format>()>(args, panels, tokens, image, sums);
   }
 }
 
@@ -349,10 +384,8 @@ static void TileMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
         const int64_t index = panel + p < end ? panel + p : panel;  // twice rather than not full
         panels[p] = args.w + index * panel_bytes;
       }
-      for (int t = 0; t < tokens.count; ++t) {
-        for (float(&sum)[16] : sums.sum[t]) Store(sum, Zero());
-      }
       if constexpr (Format::kBlock <= 32) {
+        ZeroSums(tokens.count, &sums);
         PanelsTimesTokensSmall<Format>(args, panels, tokens, &image, &sums);
       } else {
         PanelsTimesTokens256<Format>(args, panels, tokens, &image, &sums);

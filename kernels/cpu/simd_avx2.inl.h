@@ -128,6 +128,10 @@ static inline I ShiftLeftI(I x) {
   return {_mm256_slli_epi32(x.a, kBits), _mm256_slli_epi32(x.b, kBits)};
 }
 static inline F ToFloat(I v) { return {_mm256_cvtepi32_ps(v.a), _mm256_cvtepi32_ps(v.b)}; }
+constexpr bool kRoundsQuietly = false;
+static inline F QuietMul(F x, F y) { return Mul(x, y); }
+static inline F QuietFma(F x, F y, F z) { return Fma(x, y, z); }
+static inline F QuietToFloat(I v) { return ToFloat(v); }
 static inline I ToNearestInt(F v) { return {_mm256_cvtps_epi32(v.a), _mm256_cvtps_epi32(v.b)}; }
 static inline I BitsOf(F v) { return {_mm256_castps_si256(v.a), _mm256_castps_si256(v.b)}; }
 static inline F FloatOf(I v) { return {_mm256_castsi256_ps(v.a), _mm256_castsi256_ps(v.b)}; }
@@ -186,6 +190,9 @@ static inline void StorePairSums(int16_t* to, const int16_t* from) {
 }
 static inline I BroadcastDword(const void* p) {
   return {BroadcastDword256(p), BroadcastDword256(p)};
+}
+static inline I MulI16(I x, I y) {
+  return {_mm256_mullo_epi16(x.a, y.a), _mm256_mullo_epi16(x.b, y.b)};
 }
 static inline I DotI16(I acc, I x, I y) {
   return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(x.a, y.a)),

@@ -37,6 +37,14 @@ static inline F Sub(F a, F b) { return _mm512_sub_ps(a, b); }
 static inline F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
 static inline F Div(F a, F b) { return _mm512_div_ps(a, b); }
 static inline F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+// The same with the processor's flags left alone: static rounding suppresses them.
+constexpr bool kRoundsQuietly = true;
+static inline F QuietMul(F a, F b) {
+  return _mm512_mul_round_ps(a, b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+static inline F QuietFma(F a, F b, F c) {
+  return _mm512_fmadd_round_ps(a, b, c, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 // a > b ? a : b, so b where either is NaN.
 static inline F Max(F a, F b) { return _mm512_max_ps(a, b); }
 static inline F Min(F a, F b) { return _mm512_min_ps(a, b); }
@@ -85,6 +93,9 @@ static inline I ShiftLeftI(I a) {
   return _mm512_slli_epi32(a, kBits);
 }
 static inline F ToFloat(I v) { return _mm512_cvtepi32_ps(v); }
+static inline F QuietToFloat(I v) {
+  return _mm512_cvt_roundepi32_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 static inline I ToNearestInt(F v) { return _mm512_cvtps_epi32(v); }
 static inline I BitsOf(F v) { return _mm512_castps_si512(v); }
 static inline F FloatOf(I v) { return _mm512_castsi512_ps(v); }
@@ -123,6 +134,8 @@ static inline I BroadcastDword(const void* p) {
   __builtin_memcpy(&v, p, sizeof(v));
   return _mm512_set1_epi32(v);
 }
+// The lower halves of the products of int16.
+static inline I MulI16(I a, I b) { return _mm512_mullo_epi16(a, b); }
 // acc + a.low * b.low + a.high * b.high over the int16 halves of each lane.
 static inline I DotI16(I acc, I a, I b) { return _mm512_dpwssd_epi32(acc, a, b); }
 
@@ -176,7 +189,7 @@ template <int kShift, int kMask>
 static inline B Bits(B v) {
   return _mm512_and_si512(_mm512_srli_epi16(v, kShift), _mm512_set1_epi8(kMask));
 }
-// byte << kShift, where no bit leaves its byte.
+// byte << kShift, with what the byte below it sends over.
 template <int kShift>
 static inline B ShiftLeftB(B v) {
   return _mm512_slli_epi16(v, kShift);

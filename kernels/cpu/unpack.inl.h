@@ -151,6 +151,17 @@ struct FormatNVFP4 : HalfScaled<P16NVFP4> {
 
 // --- blocks of 256
 
+// Bits [kFrom, ..) of every byte, as many as kMask has, as bits [kTo, ..): one shift, since what it
+// carries over from the neighbouring byte is masked.
+template <int kFrom, int kTo, int kMask>
+static inline B MoveBits(B v) {
+  if constexpr (kFrom < kTo) {
+    return Bits<0, (kMask << kTo)>(ShiftLeftB<kTo - kFrom>(v));
+  } else {
+    return Bits<kFrom - kTo, (kMask << kTo)>(v);
+  }
+}
+
 // Chunk = quarter of a half: bits 2 (kChunk % 4) of the half's 8 dwords.
 template <typename P16, int kChunk>
 static inline void UnpackTwoBits(const uint8_t* block, B* w) {
@@ -169,8 +180,7 @@ static inline void UnpackNibblePairs(const uint8_t* block, B* w) {
 template <typename P16, int kChunk, int kTo>
 static inline void AddHighBit(const uint8_t* block, B* w) {
   for (int i = 0; i < 8; ++i) {
-    const B bit = Bits<kChunk, 1>(LoadB(block + P16::kHigh + 64 * i));
-    w[i] = OrB(w[i], ShiftLeftB<kTo>(bit));
+    w[i] = OrB(w[i], MoveBits<kChunk, kTo, 1>(LoadB(block + P16::kHigh + 64 * i)));
   }
 }
 
@@ -246,7 +256,7 @@ struct FormatQ6_K : HalfScaled<P16Q6_K> {
     const uint8_t* low = block + P16::kQuants + kHalf * 1024 + kQuarter % 2 * 512;
     const uint8_t* high = block + P16::kHigh + kHalf * 512;
     for (int i = 0; i < 8; ++i) {
-      const B two = ShiftLeftB<4>(Bits<2 * kQuarter, 3>(LoadB(high + 64 * i)));
+      const B two = MoveBits<2 * kQuarter, 4, 3>(LoadB(high + 64 * i));
       w[i] = OrB(Bits<kQuarter / 2 * 4, 15>(LoadB(low + 64 * i)), two);
     }
   }

@@ -27,38 +27,57 @@ double ReadBandwidth() {
   return gb_per_s;
 }
 
-// Large enough a vector of weights that consecutive matrices do not come from the cache.
+// Matrices enough that consecutive ones do not come from the cache.
 struct Weights {
   std::vector<uint8_t> bytes;
   int64_t matrix_bytes;
   int64_t count;
 };
 
-Weights MakeWeights(WeightType type, int64_t n, int64_t k, bool many) {
-  Weights w;
-  w.matrix_bytes = PackedBytes(PackedLayout::kP16, type, n, k);
-  w.count = many ? 1 + (int64_t{128} << 20) / w.matrix_bytes : 1;
-  w.bytes.resize(static_cast<size_t>(w.matrix_bytes * w.count + 64));
-  // Any bytes will do, but where halves and floats lie they must be ordinary numbers.
+uint8_t* Aligned(std::vector<uint8_t>& v) {
+  return v.data() + (64 - reinterpret_cast<uintptr_t>(v.data()) % 64) % 64;
+}
+
+// A stored matrix of any bytes, but where halves and floats lie they are ordinary numbers.
+std::vector<uint8_t> StoredWeights(WeightType type, int64_t n, int64_t k) {
+  std::vector<uint8_t> bytes(static_cast<size_t>(n * StoredBytes(type, k) + 4));
   std::mt19937 rng(1);
-  for (size_t i = 0; i + 4 <= w.bytes.size(); i += 4) {
+  for (size_t i = 0; i + 4 <= bytes.size(); i += 4) {
     uint32_t v = (rng() & 0x03ff03ff) | 0x3c003c00;
     // MXFP4's exponents are bytes, and small ones would make subnormal sums, which are slow.
     if (type == WeightType::kMXFP4) v = (rng() & 0x0f0f0f0f) | 0x70707070;
-    std::memcpy(&w.bytes[i], &v, 4);
+    std::memcpy(&bytes[i], &v, 4);
+  }
+  return bytes;
+}
+
+Weights MakeWeights(const KernelTable* table, WeightType type, int64_t n, int64_t k, bool many) {
+  Weights w;
+  w.matrix_bytes = PackedBytes(table->layout, type, n, k);
+  w.count = many ? 1 + (int64_t{128} << 20) / w.matrix_bytes : 1;
+  w.bytes.resize(static_cast<size_t>(w.matrix_bytes * w.count + 64));
+  const std::vector<uint8_t> stored = StoredWeights(type, n, k);
+  uint8_t* first = Aligned(w.bytes);
+  table->pack(type, stored.data(), n, k, 0, n, first);
+  for (int64_t i = 1; i < w.count; ++i) {
+    std::memcpy(first + i * w.matrix_bytes, first, static_cast<size_t>(w.matrix_bytes));
   }
   return w;
 }
 
-uint8_t* Aligned(std::vector<uint8_t>& v) {
-  return v.data() + (64 - reinterpret_cast<uintptr_t>(v.data()) % 64) % 64;
+std::vector<float> NormalNumbers(int64_t count) {
+  std::mt19937 rng(2);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(static_cast<size_t>(count));
+  for (float& v : x) v = normal(rng);
+  return x;
 }
 
 void Matmul(benchmark::State& state, const KernelTable* table, WeightType type) {
   const int64_t n = state.range(0), k = state.range(1), rows = state.range(2);
   const int32_t block = ActivationBlock(type);
-  Weights w = MakeWeights(type, n, k, rows == 1);
-  std::vector<float> x(rows * k, 0.5f), y(rows * n), d(rows * k / 16);
+  Weights w = MakeWeights(table, type, n, k, rows <= 16);
+  std::vector<float> x = NormalNumbers(rows * k), y(rows * n), d(rows * k / 16);
   std::vector<int8_t> q(rows * k);
   std::vector<int16_t> bsum(rows * k / 16);
   Activations a = {x.data(),    k,        q.data(),
@@ -189,7 +208,7 @@ void RegisterFor(const KernelTable* table) {
   for (WeightType type : SupportedWeightTypes()) {
     auto* b = benchmark::RegisterBenchmark(name("matmul", InfoOf(type).name).c_str(),
                                            [=](benchmark::State& s) { Matmul(s, table, type); });
-    for (int64_t rows : {1, 4, 8, 64, 256}) b->Args({1536, 768, rows});
+    for (int64_t rows : {1, 4, 8, 16, 64, 512}) b->Args({1536, 768, rows});
     b->UseRealTime()->ArgNames({"n", "k", "rows"});
     if (!IsFloat(type)) {
       benchmark::RegisterBenchmark(name("pack", InfoOf(type).name).c_str(),
