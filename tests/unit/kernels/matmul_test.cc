@@ -185,6 +185,26 @@ TEST_P(MatmulTest, ExtremeWeightsStayExact) {
   }
 }
 
+// Activations of one sign and about one size make sums of sub-blocks that floats do not hold: a
+// product that sums floats must notice it.
+TEST_P(MatmulTest, LargeSumsOfOneSignStayExact) {
+  if (IsFloat(GetParam())) GTEST_SKIP() << "only integer products are exact";
+  Rng rng(dovetail::testing::TestSeed());
+  for (int32_t rows : {1, 3, 4, 13}) {
+    const Problem p = {GetParam(), 48, 768, rows, false};
+    const std::vector<uint8_t> weights = RandomWeights(rng, p.type, p.n, p.k);
+    std::vector<float> values(rows * p.k);
+    for (float& v : values) v = 1.0f + 0.1f * std::abs(Normal(rng));
+    const std::vector<float> before(rows * (p.n + 3), 0.0f);
+    const auto expected = Multiply(*FindTable(Isa::kScalar), rng, p, weights, values, before);
+    for (const KernelTable* table : AvailableTables()) {
+      const auto actual = Multiply(*table, rng, p, weights, values, before);
+      ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
+                     Describe(*table, p));
+    }
+  }
+}
+
 // |product - f64 product| for activations rounded to int8: each activation is off by at most half a
 // step of its block (amax / 254) plus rounding, so the error is bounded by the sum of |w| * step;
 // the f32 sums add 2^-24 of the sum of |w x| per fma.
