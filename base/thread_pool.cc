@@ -16,7 +16,7 @@
 namespace dovetail {
 namespace {
 
-constexpr std::chrono::microseconds kSpin{20};
+constexpr std::chrono::microseconds kSpin{60};
 
 void Pause() {
 #if defined(__x86_64__)

@@ -1,9 +1,10 @@
 // ThreadPool: a fixed set of pinned threads that run phases together.
 //
 // Run(fn) calls fn(thread_idx, num_threads) once on every thread, the caller being thread 0, and
-// returns when all are done: a barrier on both sides. Between phases the helpers spin for a short
-// while, then sleep on a futex: an idle pool uses no CPU. A phase takes no lock and allocates
-// nothing.
+// returns when all are done: a barrier on both sides. Share(total, grain, fn) is a phase whose
+// threads call fn(begin, end) on pieces of [0, total) until all are done (WorkShare). Between
+// phases the helpers spin for a short while, then sleep on a futex: an idle pool uses no CPU. A
+// phase takes no lock and allocates nothing.
 //
 // Owned and called by one thread. The callable is borrowed for the duration of Run.
 #ifndef DOVETAIL_BASE_THREAD_POOL_H_
@@ -15,6 +16,7 @@
 
 #include "absl/types/span.h"
 #include "base/range.h"
+#include "base/work_share.h"
 
 namespace dovetail {
 
@@ -37,6 +39,15 @@ class ThreadPool {
   template <typename Fn>
   void Run(const Fn& fn) {
     RunErased([](const void* f, int idx, int n) { (*static_cast<const Fn*>(f))(idx, n); }, &fn);
+  }
+
+  template <typename Fn>
+  void Share(int64_t total, int64_t grain, const Fn& fn) {
+    WorkShare work(total, grain, num_threads());
+    Run([&](int, int) {
+      Range piece;
+      while (work.Take(&piece)) fn(piece.begin, piece.end);
+    });
   }
 
  private:

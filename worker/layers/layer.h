@@ -72,10 +72,7 @@ void ForRows(StepContext& step, int64_t rows, int64_t elements_per_row, const Fn
     if (rows > 0) fn(int64_t{0}, rows);
     return;
   }
-  step.pool.Run([&](int idx, int n) {
-    const Range part = Slice(rows, idx, n);
-    if (part.begin < part.end) fn(part.begin, part.end);
-  });
+  step.pool.Share(rows, 1, fn);
 }
 
 // Brings together the columns of all members in x, [rows, stride]; nothing where they are whole.

@@ -9,6 +9,7 @@
 namespace dovetail::worker {
 namespace {
 
+constexpr int64_t kPanelGrain = 2;    // panels that a thread takes at least: a whole tile
 constexpr int32_t kSumElements = 16;  // Activations::bsum
 
 // Rows `first`, first + n, first + 2 n ...
@@ -170,13 +171,12 @@ void RunProducts(StepContext& step, absl::Span<const Product> products, const Li
                  int32_t rows, bool check_finite) {
   int64_t total = 0;
   for (const Product& product : products) total += product.linear->panels();
-  step.pool.Run([&](int idx, int n) {
-    const Range mine = Slice(total, idx, n);
+  step.pool.Share(total, kPanelGrain, [&](int64_t from, int64_t to) {
     int64_t first = 0;  // panels of the products before this one
     for (const Product& product : products) {
       const int64_t panels = product.linear->panels();
-      const int64_t begin = std::clamp(mine.begin - first, int64_t{0}, panels);
-      const int64_t end = std::clamp(mine.end - first, int64_t{0}, panels);
+      const int64_t begin = std::clamp(from - first, int64_t{0}, panels);
+      const int64_t end = std::clamp(to - first, int64_t{0}, panels);
       first += panels;
       if (begin >= end) continue;
       const Range columns = RunProductSlice(step, product, input, rows, begin, end);
@@ -191,11 +191,10 @@ void RunHeadProducts(StepContext& step, const HeadProducts& products, const Line
                      int32_t rows) {
   const int64_t panels = products.linear->first.panels();
   const int32_t heads = products.heads;
-  step.pool.Run([&](int idx, int n) {
-    const Range mine = Slice(heads * panels, idx, n);
-    for (int64_t at = mine.begin; at < mine.end;) {
+  step.pool.Share(heads * panels, kPanelGrain, [&](int64_t from, int64_t to) {
+    for (int64_t at = from; at < to;) {
       const int64_t head = at / panels;
-      const int64_t end = std::min((head + 1) * panels, mine.end);
+      const int64_t end = std::min((head + 1) * panels, to);
       const Linear linear = products.linear->At(static_cast<int32_t>(head));
       kernels::MatmulArgs args = ArgsOf(linear, rows);
       args.x = EveryNthRow(input.For(linear.activation_block()), head, heads);

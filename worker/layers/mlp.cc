@@ -66,11 +66,9 @@ void Mlp::ProjectUp(StepContext& step, const LinearInput& normed,
   const int64_t units = (own + unit_cols - 1) / unit_cols;
   const int num_threads = step.pool.num_threads();
   if (units % num_threads == 0 || units >= 8 * num_threads) {
-    step.pool.Run([&](int idx, int n) {
-      const Range mine = Slice(units, idx, n);
-      const int64_t begin = mine.begin * panels_per_unit;
-      const int64_t end = std::min(mine.end * panels_per_unit, w_.gate_proj.panels());
-      if (begin >= end) return;
+    step.pool.Share(units, 1, [&](int64_t first_unit, int64_t last_unit) {
+      const int64_t begin = first_unit * panels_per_unit;
+      const int64_t end = std::min(last_unit * panels_per_unit, w_.gate_proj.panels());
       const Range columns = RunProductSlice(step, gate, normed, rows, begin, end);
       RunProductSlice(step, up, normed, rows, begin, end);
       Activate(step, activated, 0, rows, first + static_cast<int32_t>(columns.begin),

@@ -10,6 +10,8 @@
 namespace dovetail::worker {
 namespace {
 
+constexpr int64_t kMoePieces = 256;  // a thread takes at least this part of a phase
+
 // Work of a panel with so many rows, in units of one row's arithmetic: reading the weights costs
 // about as much as some rows of products.
 int64_t PanelWork(int64_t rows) { return rows + 4; }
@@ -204,16 +206,15 @@ void Moe::ForPanels(StepContext& step, const Panels& panels, const Fn& fn) const
   for (int32_t part = 0; part < num_parts(); ++part) {
     if (RowsOfPart(step, part) > 0) total += UnitsOf(panels, part) * work_of_unit(part);
   }
-  step.pool.Run([&](int idx, int n) {
-    const Range mine = Slice(total, idx, n);
+  step.pool.Share(total, std::max<int64_t>(total / kMoePieces, 1), [&](int64_t from, int64_t to) {
     int64_t first = 0;  // work of the parts before this one
-    for (int32_t part = 0; part < num_parts() && first < mine.end; ++part) {
+    for (int32_t part = 0; part < num_parts() && first < to; ++part) {
       if (RowsOfPart(step, part) == 0) continue;
       const bool shared = part == num_experts();
       const int64_t work = work_of_unit(part), units = UnitsOf(panels, part);
       const int64_t unit = shared ? panels.shared_unit : panels.expert_unit;
-      const int64_t begin = UnitAt(mine.begin, first, work, units) * unit;
-      const int64_t end = std::min(UnitAt(mine.end, first, work, units) * unit,
+      const int64_t begin = UnitAt(from, first, work, units) * unit;
+      const int64_t end = std::min(UnitAt(to, first, work, units) * unit,
                                    shared ? panels.of_shared : panels.of_expert);
       first += units * work;
       if (begin < end) fn(part, begin, end);
