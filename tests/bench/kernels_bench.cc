@@ -73,10 +73,11 @@ std::vector<float> NormalNumbers(int64_t count) {
   return x;
 }
 
-void Matmul(benchmark::State& state, const KernelTable* table, WeightType type) {
+// `whole`: with the quantisation of the activations, and one matrix alone.
+void Matmul(benchmark::State& state, const KernelTable* table, WeightType type, bool whole) {
   const int64_t n = state.range(0), k = state.range(1), rows = state.range(2);
   const int32_t block = ActivationBlock(type);
-  Weights w = MakeWeights(table, type, n, k, rows <= 16);
+  Weights w = MakeWeights(table, type, n, k, rows <= 16 && !whole);
   std::vector<float> x = NormalNumbers(rows * k), y(rows * n), d(rows * k / 16);
   std::vector<int8_t> q(rows * k);
   std::vector<int16_t> bsum(rows * k / 16);
@@ -87,6 +88,7 @@ void Matmul(benchmark::State& state, const KernelTable* table, WeightType type) 
   if (block != 0) table->quantize({a}, 0, rows);
   int64_t i = 0;
   for (auto _ : state) {
+    if (whole && block != 0) table->quantize({a}, 0, rows);
     const MatmulArgs args = {Aligned(w.bytes) + i * w.matrix_bytes,
                              type,
                              static_cast<int32_t>(n),
@@ -105,7 +107,7 @@ void Matmul(benchmark::State& state, const KernelTable* table, WeightType type) 
   state.counters["GMAC/s"] =
       Counter(iterations * static_cast<double>(n * k * rows) / 1e9, Counter::kIsRate);
   state.counters["GB/s"] = Counter(bytes / 1e9, Counter::kIsRate);
-  if (rows == 1) {
+  if (rows == 1 && !whole) {
     state.counters["share"] = Counter(bytes / 1e9 / ReadBandwidth(), Counter::kIsRate);
   }
 }
@@ -206,10 +208,16 @@ void RegisterFor(const KernelTable* table) {
     return absl::StrCat(table->name, "/", op, what.empty() ? "" : "/", what);
   };
   for (WeightType type : SupportedWeightTypes()) {
-    auto* b = benchmark::RegisterBenchmark(name("matmul", InfoOf(type).name).c_str(),
-                                           [=](benchmark::State& s) { Matmul(s, table, type); });
+    auto* b =
+        benchmark::RegisterBenchmark(name("matmul", InfoOf(type).name).c_str(),
+                                     [=](benchmark::State& s) { Matmul(s, table, type, false); });
     for (int64_t rows : {1, 4, 8, 16, 64, 512}) b->Args({1536, 768, rows});
     b->UseRealTime()->ArgNames({"n", "k", "rows"});
+    auto* product =
+        benchmark::RegisterBenchmark(name("product", InfoOf(type).name).c_str(),
+                                     [=](benchmark::State& s) { Matmul(s, table, type, true); });
+    for (int64_t rows : {1, 8, 512}) product->Args({4096, 4096, rows});
+    product->UseRealTime()->ArgNames({"n", "k", "rows"});
     if (!IsFloat(type)) {
       benchmark::RegisterBenchmark(name("pack", InfoOf(type).name).c_str(),
                                    [=](benchmark::State& s) { Pack(s, table, type); });
