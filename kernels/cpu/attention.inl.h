@@ -25,23 +25,92 @@ struct QueryBatch {
   int64_t dim;  // value_dim in whole vectors: row length of split, total and values in scratch
 };
 
+// What follows a block in memory order of use: asked for while the block is worked on, into the
+// second-level cache, since blocks are scattered and short for the processor's own prefetches.
+// Null: nothing.
+static inline void AskFor(const uint8_t* ahead, int64_t begin, int bytes) {
+  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(ahead + begin + i, 0, 2);
+}
+
+// Rows of a block's keys that lie by dimension: Group(d) goes before the rows d .. d + 31, Get
+// gives 16 keys of a row.
+template <typename Elements>
+struct KeyRows {
+  static constexpr int kBytes = Elements::kBytes;
+  const uint8_t* data;
+  explicit KeyRows(const KvPart& part, const float* /*scales*/) : data(part.data) {}
+  void Group(int) {}
+  F Get(int d, int half) const {
+    return Elements::Get(data + (int64_t{d} * kKvBlockTokens + 16 * half) * kBytes);
+  }
+};
+// Rows of values, that lie by token: Token(j, at) goes before vectors at, at + 16, .. of token j.
+template <typename Elements>
+struct ValueRows {
+  static constexpr int kBytes = Elements::kBytes;
+  const uint8_t* data;
+  int64_t stride;
+  ValueRows(const KvPart& part, const float* /*scales*/) : data(part.data), stride(part.dim) {}
+  F Get(int j, int64_t at) const { return Elements::Get(data + (j * stride + at) * kBytes); }
+};
+
+// Scaled bytes, as LoadOfKeys and LoadOfToken give them. `scales`: those of the block as f32.
+struct ScaledBytes {};
+template <>
+struct KeyRows<ScaledBytes> {
+  static constexpr int kBytes = 1;
+  const uint8_t* data;
+  const float* scales;
+  F scale[2];
+  KeyRows(const KvPart& part, const float* of_block) : data(part.data), scales(of_block) {}
+  void Group(int d) {
+    scale[0] = Load(scales + d / kKvScaleElements * kKvBlockTokens);
+    scale[1] = Load(scales + d / kKvScaleElements * kKvBlockTokens + 16);
+  }
+  F Get(int d, int half) const {
+    return Mul(ToFloat(LoadI8(data + int64_t{d} * kKvBlockTokens + 16 * half)), scale[half]);
+  }
+};
+template <>
+struct ValueRows<ScaledBytes> {
+  static constexpr int kBytes = 1;
+  const uint8_t* data;
+  const float* scales;
+  int64_t stride, num_scales;
+  ValueRows(const KvPart& part, const float* of_block)
+      : data(part.data),
+        scales(of_block),
+        stride(part.dim),
+        num_scales((part.dim + kKvScaleElements - 1) / kKvScaleElements) {}
+  F Get(int j, int64_t at) const {
+    return Mul(ToFloat(LoadI8(data + j * stride + at)),
+               Set1(scales[j * num_scales + at / kKvScaleElements]));
+  }
+};
+
 // scores[t][0..31] = scale * (q_t . key), for kTile queries from `first` on and the 32 keys of a
 // block.
-template <typename Elements, int kTile>
-static inline void ScoreTile(const QueryBatch& batch, int first, const uint8_t* keys, float scale,
-                             float* scores) {
+template <typename Rows, int kTile>
+static inline void ScoreTile(const QueryBatch& batch, int first, Rows rows, const uint8_t* ahead,
+                             float scale, float* scores) {
+  constexpr int kRowBytes = kKvBlockTokens * Rows::kBytes;
   F sum[kTile][2];
-  for (int t = 0; t < kTile; ++t) sum[t][0] = sum[t][1] = Zero();
-  for (int d = 0; d < batch.key_dim; ++d) {
-    const uint8_t* row = keys + int64_t{d} * kKvBlockTokens * Elements::kBytes;
-    const F low = Elements::Get(row), high = Elements::Get(row + 16 * Elements::kBytes);
-    for (int t = 0; t < kTile; ++t) {
-      const F q = Set1(batch.q[first + t][d]);
-      sum[t][0] = Fma(q, low, sum[t][0]);
-      sum[t][1] = Fma(q, high, sum[t][1]);
+  DT_UNROLL for (int t = 0; t < kTile; ++t) sum[t][0] = sum[t][1] = Zero();
+  for (int group = 0; group < batch.key_dim; group += kKvScaleElements) {
+    const int left = batch.key_dim - group;
+    const int end = group + (left < kKvScaleElements ? left : kKvScaleElements);
+    rows.Group(group);
+    for (int d = group; d < end; ++d) {
+      if (ahead != nullptr) AskFor(ahead, int64_t{d} * kRowBytes, kRowBytes);
+      const F low = rows.Get(d, 0), high = rows.Get(d, 1);
+      DT_UNROLL for (int t = 0; t < kTile; ++t) {
+        const F q = Set1(batch.q[first + t][d]);
+        sum[t][0] = Fma(q, low, sum[t][0]);
+        sum[t][1] = Fma(q, high, sum[t][1]);
+      }
     }
   }
-  for (int t = 0; t < kTile; ++t) {
+  DT_UNROLL for (int t = 0; t < kTile; ++t) {
     float* to = scores + (first + t) * int64_t{kKvSplitTokens};
     Store(to, Mul(sum[t][0], Set1(scale)));
     Store(to + 16, Mul(sum[t][1], Set1(scale)));
@@ -49,57 +118,58 @@ static inline void ScoreTile(const QueryBatch& batch, int first, const uint8_t* 
 }
 
 // split[t] += p_t[j] * value[j] for j in [begin, end), kVectors vectors of the dimension.
-template <typename Elements, int kTile, int kVectors>
-static inline void ValueTile(const QueryBatch& batch, int first, const uint8_t* values,
-                             int64_t stride, const float* p, int begin, int end, int64_t at) {
+template <typename Rows, int kTile, int kVectors>
+static inline void ValueTile(const QueryBatch& batch, int first, const Rows& rows,
+                             const uint8_t* ahead, const float* p, int begin, int end, int64_t at) {
   F sum[kTile][kVectors];
-  for (int t = 0; t < kTile; ++t) {
-    for (int v = 0; v < kVectors; ++v) {
+  DT_UNROLL for (int t = 0; t < kTile; ++t) {
+    DT_UNROLL for (int v = 0; v < kVectors; ++v) {
       sum[t][v] = Load(batch.scratch.split + (first + t) * batch.dim + at + 16 * v);
     }
   }
   for (int j = begin; j < end; ++j) {
-    F value[kVectors];
-    for (int v = 0; v < kVectors; ++v) {
-      value[v] = Elements::Get(values + (j * stride + at + 16 * v) * Elements::kBytes);
+    if (ahead != nullptr) {
+      AskFor(ahead, (j * batch.dim + at) * Rows::kBytes, 16 * kVectors * Rows::kBytes);
     }
-    for (int t = 0; t < kTile; ++t) {
+    F value[kVectors];
+    DT_UNROLL for (int v = 0; v < kVectors; ++v) value[v] = rows.Get(j, at + 16 * v);
+    DT_UNROLL for (int t = 0; t < kTile; ++t) {
       const F weight = Set1(p[(first + t) * int64_t{kKvSplitTokens} + j]);
-      for (int v = 0; v < kVectors; ++v) sum[t][v] = Fma(weight, value[v], sum[t][v]);
+      DT_UNROLL for (int v = 0; v < kVectors; ++v) sum[t][v] = Fma(weight, value[v], sum[t][v]);
     }
   }
-  for (int t = 0; t < kTile; ++t) {
-    for (int v = 0; v < kVectors; ++v) {
+  DT_UNROLL for (int t = 0; t < kTile; ++t) {
+    DT_UNROLL for (int v = 0; v < kVectors; ++v) {
       Store(batch.scratch.split + (first + t) * batch.dim + at + 16 * v, sum[t][v]);
     }
   }
 }
 
-template <typename Elements, int kTile>
-static inline void ValueRange(const QueryBatch& batch, int first, const uint8_t* values,
-                              int64_t stride, const float* p, int begin, int end) {
+template <typename Rows, int kTile>
+static inline void ValueRange(const QueryBatch& batch, int first, const Rows& rows,
+                              const uint8_t* ahead, const float* p, int begin, int end) {
   if (begin >= end) return;
   int64_t at = 0;
   for (; at + 16 * kValueVectors <= batch.dim; at += 16 * kValueVectors) {
-    ValueTile<Elements, kTile, kValueVectors>(batch, first, values, stride, p, begin, end, at);
+    ValueTile<Rows, kTile, kValueVectors>(batch, first, rows, ahead, p, begin, end, at);
   }
   for (; at < batch.dim; at += 16) {
-    ValueTile<Elements, kTile, 1>(batch, first, values, stride, p, begin, end, at);
+    ValueTile<Rows, kTile, 1>(batch, first, rows, ahead, p, begin, end, at);
   }
 }
 
 // A tile of values: the keys that all its queries see together, then what each sees beyond.
-template <typename Elements, int kTile>
-static inline void ValueTileOfBlock(const QueryBatch& batch, int first, const uint8_t* values,
-                                    int64_t stride, const float* p, int key_begin) {
+template <typename Rows, int kTile>
+static inline void ValueTileOfBlock(const QueryBatch& batch, int first, const Rows& rows,
+                                    const uint8_t* ahead, const float* p, int key_begin) {
   const auto visible = [&](int t) {
     const int n = batch.num_keys[first + t] - key_begin;
     return n < kKvBlockTokens ? n : kKvBlockTokens;
   };
   const int common = visible(0);
-  ValueRange<Elements, kTile>(batch, first, values, stride, p, 0, common);
+  ValueRange<Rows, kTile>(batch, first, rows, ahead, p, 0, common);
   for (int t = 1; t < kTile; ++t) {
-    ValueRange<Elements, 1>(batch, first + t, values, stride, p, common, visible(t));
+    ValueRange<Rows, 1>(batch, first + t, rows, nullptr, p, common, visible(t));
   }
 }
 
@@ -115,18 +185,22 @@ static inline void ForTiles(int begin, int count, const Body& body) {
 }
 
 template <typename Elements>
-static void ScoreBlock(const QueryBatch& batch, int begin, const uint8_t* keys, float scale,
-                       float* scores) {
+static void ScoreBlock(const QueryBatch& batch, int begin, const KvPart& part, const uint8_t* ahead,
+                       float scale, float* scores) {
+  const KeyRows<Elements> rows(part, batch.scratch.keys);
   ForTiles(begin, batch.active, [&]<int kTile>(int first) {
-    ScoreTile<Elements, kTile>(batch, first, keys, scale, scores);
+    ScoreTile<KeyRows<Elements>, kTile>(batch, first, rows, first == begin ? ahead : nullptr, scale,
+                                        scores);
   });
 }
 
 template <typename Elements>
-static void ValueBlockSum(const QueryBatch& batch, int begin, const uint8_t* values, int64_t stride,
-                          const float* p, int key_begin) {
+static void ValueBlockSum(const QueryBatch& batch, int begin, const KvPart& part,
+                          const uint8_t* ahead, const float* p, int key_begin) {
+  const ValueRows<Elements> rows(part, batch.scratch.values);
   ForTiles(begin, batch.active, [&]<int kTile>(int first) {
-    ValueTileOfBlock<Elements, kTile>(batch, first, values, stride, p, key_begin);
+    ValueTileOfBlock<ValueRows<Elements>, kTile>(batch, first, rows,
+                                                 first == begin ? ahead : nullptr, p, key_begin);
   });
 }
 
@@ -135,8 +209,16 @@ constexpr int kWidenFrom = 2 * kQueryTile;
 
 // Whether the kernels read the part as it is stored, for so many queries.
 static inline bool ReadAsStored(const KvPart& part, int queries) {
-  if (part.type == KvType::kF32) return true;
-  return part.type != KvType::kQ8_0 && queries < kWidenFrom;
+  return part.type == KvType::kF32 || queries < kWidenFrom;
+}
+
+// The scales of a part of kQ8_0, in the order in which they are stored.
+static inline void WidenScales(const KvPart& part, float* to) {
+  const int blocks = (part.dim + kKvScaleElements - 1) / kKvScaleElements;
+  const uint8_t* from = ScaleOf(part, 0, 0);
+  for (int i = 0; i < blocks * kKvBlockTokens; i += 16) {
+    Store(to + i, F16Elements::Get(from + 2 * i));
+  }
 }
 
 // Keys of a split are taken from the first one's block that any query sees.
@@ -153,48 +235,73 @@ static inline void WithElements(KvType type, const Fn& fn) {
       return fn.template operator()<F16Elements>();
     case KvType::kBF16:
       return fn.template operator()<Bf16Elements>();
-    default:
-      return fn.template operator()<F32Elements>();
+    case KvType::kQ8_0:
+      return fn.template operator()<ScaledBytes>();
+    case KvType::kF32:
+      break;
   }
+  return fn.template operator()<F32Elements>();
+}
+
+// The block after the one of `key`, while work goes on in [.., end); then what `then` begins with.
+static inline const uint8_t* AheadOf(const AttentionArgs& args, const SequenceRows& sequence,
+                                     int kv_head, int key, int end, bool values,
+                                     const uint8_t* then) {
+  const int next = key / kKvBlockTokens + 1;
+  if (next * kKvBlockTokens >= end) return then;
+  const int32_t block = sequence.blocks[next];
+  return values ? ValuePart(args.kv, block, kv_head).data : KeyPart(args.kv, block, kv_head).data;
 }
 
 static void ScoreSplit(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
                        int split, int end, const QueryBatch& batch) {
   int begin = 0;
-  for (int key = FirstBlockKey(batch, split); key < end; key += kKvBlockTokens) {
+  const int first_key = FirstBlockKey(batch, split);
+  const uint8_t* first_values =
+      ValuePart(args.kv, sequence.blocks[first_key / kKvBlockTokens], kv_head).data;
+  for (int key = first_key; key < end; key += kKvBlockTokens) {
     while (batch.num_keys[begin] <= key) ++begin;
     if (begin >= batch.active) break;
     KvPart keys = KeyPart(args.kv, sequence.blocks[key / kKvBlockTokens], kv_head);
+    const uint8_t* ahead =
+        AheadOf(args, sequence, kv_head, key, end, /*values=*/false, first_values);
     float* scores = batch.scratch.scores + (key - split);
     if (keys.by_token || !ReadAsStored(keys, batch.active - begin)) {
       WidenKeys(keys, batch.scratch.keys);
       keys.data = reinterpret_cast<uint8_t*>(batch.scratch.keys);
       keys.type = KvType::kF32;
+      ahead = nullptr;
+    } else if (keys.type == KvType::kQ8_0) {
+      WidenScales(keys, batch.scratch.keys);
     }
     WithElements(keys.type, [&]<typename Elements>() {
-      ScoreBlock<Elements>(batch, begin, keys.data, args.scale, scores);
+      ScoreBlock<Elements>(batch, begin, keys, ahead, args.scale, scores);
     });
   }
 }
 
+// `then`: where the next split's keys begin, or null.
 static void SumValues(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
-                      int split, int end, const QueryBatch& batch) {
+                      int split, int end, const uint8_t* then, const QueryBatch& batch) {
   int begin = 0;
   for (int key = FirstBlockKey(batch, split); key < end; key += kKvBlockTokens) {
     while (batch.num_keys[begin] <= key) ++begin;
     if (begin >= batch.active) break;
     KvPart values = ValuePart(args.kv, sequence.blocks[key / kKvBlockTokens], kv_head);
+    const uint8_t* ahead = AheadOf(args, sequence, kv_head, key, end, /*values=*/true, then);
     const float* p = batch.scratch.scores + (key - split);
-    int64_t stride = values.dim;
     const bool whole = batch.dim == batch.value_dim;
     if (!whole || !ReadAsStored(values, batch.active - begin)) {
       WidenValues(values, batch.value_dim, batch.dim, batch.scratch.values);
       values.data = reinterpret_cast<uint8_t*>(batch.scratch.values);
       values.type = KvType::kF32;
-      stride = batch.dim;
+      values.dim = static_cast<int32_t>(batch.dim);
+      ahead = nullptr;
+    } else if (values.type == KvType::kQ8_0) {
+      WidenScales(values, batch.scratch.values);
     }
     WithElements(values.type, [&]<typename Elements>() {
-      ValueBlockSum<Elements>(batch, begin, values.data, stride, p, key);
+      ValueBlockSum<Elements>(batch, begin, values, ahead, p, key);
     });
   }
 }
@@ -246,8 +353,9 @@ static inline void MergeSink(QueryBatch* batch, int t) {
   MergeSplit(batch, t, /*is_first=*/false);
 }
 
+// The keys go on up to max_keys, after this split.
 static void AttendSplit(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
-                        int split, int end, QueryBatch* batch) {
+                        int split, int end, int max_keys, QueryBatch* batch) {
   int begin = 0;
   while (batch->num_keys[begin] <= split) ++begin;
   batch->active = batch->count;
@@ -261,7 +369,9 @@ static void AttendSplit(const AttentionArgs& args, const SequenceRows& sequence,
     float* sum = batch->scratch.split + t * batch->dim;
     for (int64_t d = 0; d < batch->dim; d += 16) Store(sum + d, Zero());
   }
-  SumValues(args, sequence, kv_head, split, end, *batch);
+  const uint8_t* next_keys =
+      AheadOf(args, sequence, kv_head, end - 1, max_keys, /*values=*/false, nullptr);
+  SumValues(args, sequence, kv_head, split, end, next_keys, *batch);
   for (int t = begin; t < batch->active; ++t) {
     MergeSplit(batch, t, /*is_first=*/batch->first_key[t] >= split);
   }
@@ -273,7 +383,7 @@ static void AttendBatch(const AttentionArgs& args, const SequenceRows& sequence,
   int split = batch->first_key[0] / kKvSplitTokens * kKvSplitTokens;
   for (; split < max_keys; split += kKvSplitTokens) {
     const int end = max_keys - split < kKvSplitTokens ? max_keys : split + kKvSplitTokens;
-    AttendSplit(args, sequence, kv_head, split, end, batch);
+    AttendSplit(args, sequence, kv_head, split, end, max_keys, batch);
   }
   for (int t = 0; t < batch->count; ++t) {
     if (args.sinks != nullptr) MergeSink(batch, t);
