@@ -25,6 +25,8 @@ int32_t ActivationBlock(WeightType type);
 
 // Floats of scratch that one thread's attention() slice needs.
 int64_t AttentionScratchFloats(const KvShape& shape);
+// Floats of one head and split in AttentionArgs::parts.
+int64_t AttentionPartFloats(const KvShape& shape);
 
 // f32 cosines and sines of position * inv_freq[i], times `factor`: cos_sin[0 .. n) and [n .. 2n).
 // Plain IEEE double arithmetic of our own: the same bits on every machine.

@@ -109,6 +109,18 @@ static inline AttentionScratch CutAttentionScratch(float* scratch, const KvShape
   return s;
 }
 
+// What a split gives for one head, until splits are merged: its maximum, its l, and from kPartSum
+// on its sum, in whole vectors.
+constexpr int kPartSum = 16;
+static inline int64_t AttentionPartSize(const KvShape& shape) {
+  return kPartSum + RoundUpLanes(shape.value_dim);
+}
+static inline float* PartOf(const AttentionArgs& args, int64_t task, int64_t split, int head) {
+  const int64_t groups = args.num_heads / args.heads_per_task;
+  const int64_t index = (task - args.first_row * groups) * args.part_splits + split;
+  return args.parts + (index * args.heads_per_task + head) * AttentionPartSize(args.kv.shape);
+}
+
 }  // namespace dovetail::kernels
 
 #endif  // DOVETAIL_KERNELS_KV_LAYOUT_H_

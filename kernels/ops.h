@@ -141,6 +141,10 @@ struct KvAppendArgs {
 // as a split with m = sink, l = 1 and o = 0.
 // Unit: tasks = rows * groups, groups = num_heads / heads_per_task: task t is row t / groups and
 // the heads_per_task heads of group t % groups, which read the same KV head.
+//
+// Threads that are more than the tasks share contexts, in two phases with the same bits:
+// attention_parts makes splits [begin, end) of one task, numbered by position / kKvSplitTokens
+// (those that the row does not see are passed over); attention_merge merges the splits of tasks.
 struct AttentionArgs {
   KvCacheView kv;
   const float* q;  // [rows, num_heads, key_dim], from row `first_row` on
@@ -156,6 +160,9 @@ struct AttentionArgs {
   int32_t window;      // a row sees its own key and the window - 1 before it; 0: all before it
   const float* sinks;  // [num_heads]: a score without a value; null: none
   int64_t first_row;   // of q and out; tasks count from row 0 of the step
+  // [tasks from first_row on, part_splits, heads_per_task, AttentionPartFloats()] of the two phases
+  float* parts = nullptr;
+  int64_t part_splits = 0;
 };
 
 // Rows of an embedding table stored as GGUF has it, dequantised: y[r] = table[tokens[r]]. Unit:

@@ -122,7 +122,20 @@ class BufferList {
   std::vector<WorkspaceBuffer> buffers_;
 };
 
-void AddAttention(const ModelConfig& config, int64_t rows, int num_threads, BufferList* buffers) {
+// What threads work with, and where those that share the contexts of few rows leave their parts:
+// one row's of the longest context.
+void AddAttentionScratch(const ModelConfig& config, int32_t context_length, int num_threads,
+                         BufferList* buffers) {
+  const KvShape kv = config.kv_shape();
+  buffers->Add("attn_scratch", num_threads * AttentionScratchFloats(kv), 4);
+  if (num_threads == 1) return;
+  const int64_t splits = (context_length + kKvSplitTokens - 1) / kKvSplitTokens;
+  buffers->Add("attn_parts", config.num_attention_heads * splits * AttentionPartFloats(kv), 4);
+}
+
+void AddAttention(const ModelConfig& config, const StepShape& shape, int num_threads,
+                  BufferList* buffers) {
+  const int64_t rows = shape.max_rows;
   const int64_t q = int64_t{config.num_attention_heads} * config.head_dim;
   const int64_t kv = int64_t{config.num_key_value_heads} * config.head_dim;
   buffers->Add("q", rows * q, 4);
@@ -133,11 +146,12 @@ void AddAttention(const ModelConfig& config, int64_t rows, int num_threads, Buff
   if (!config.rope_inv_freq_local.empty()) {
     buffers->Add("cos_sin_local", rows * config.rope_dim, 4);
   }
-  buffers->Add("attn_scratch", num_threads * AttentionScratchFloats(config.kv_shape()), 4);
+  AddAttentionScratch(config, shape.context_length, num_threads, buffers);
 }
 
-void AddLatentAttention(const ModelConfig& config, int64_t rows, int num_threads,
+void AddLatentAttention(const ModelConfig& config, const StepShape& shape, int num_threads,
                         BufferList* buffers) {
+  const int64_t rows = shape.max_rows;
   const LatentConfig& latent = config.latent;
   const KvShape kv = config.kv_shape();
   const int64_t heads = config.num_attention_heads;
@@ -147,7 +161,7 @@ void AddLatentAttention(const ModelConfig& config, int64_t rows, int num_threads
   buffers->Add("k", rows * kv.key_dim, 4);
   buffers->Add("attn", rows * heads * latent.v_head_dim, 4);
   buffers->Add("cos_sin", rows * config.rope_dim, 4);
-  buffers->Add("attn_scratch", num_threads * AttentionScratchFloats(kv), 4);
+  AddAttentionScratch(config, shape.context_length, num_threads, buffers);
   buffers->Add("q_latent", tile_heads * kv.key_dim, 4);
   buffers->Add("latent", tile_heads * kv.value_dim, 4);
   buffers->AddActivations(kHeadActivations, tile_heads,
@@ -280,6 +294,8 @@ int64_t AttentionScratchFloats(const KvShape& shape) {
   return kQueryBatch * (kKvSplitTokens + 2 * values) + (keys + values) * kKvBlockTokens;
 }
 
+int64_t AttentionPartFloats(const KvShape& shape) { return 16 + RoundUp(shape.value_dim, 16); }
+
 std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::Span<const Op> ops,
                                               const StepShape& shape, int num_threads) {
   const int64_t rows = shape.max_rows;
@@ -290,7 +306,7 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
   buffers.Add("x", any_rows * hidden, 4);
   buffers.Add("normed", any_rows * hidden, 4);
   if (Owns(ops, OpKind::kAttention)) {
-    (config.HasLatentAttention() ? AddLatentAttention : AddAttention)(config, rows, num_threads,
+    (config.HasLatentAttention() ? AddLatentAttention : AddAttention)(config, shape, num_threads,
                                                                       &buffers);
   }
   if (const int64_t columns = GateColumns(config, ops); columns > 0) {

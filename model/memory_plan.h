@@ -51,6 +51,7 @@ int64_t KvBytes(const ModelConfig& config, absl::Span<const Op> ops, const StepS
 // Floats of scratch that one thread's attention uses. The kernels have the same formula
 // (kernels/kv_layout.h), which model/ must not include; the worker compares the two at load.
 int64_t AttentionScratchFloats(const KvShape& shape);
+int64_t AttentionPartFloats(const KvShape& shape);
 
 // Rows whose latent attention is computed at once, all heads: what it needs besides is large.
 inline constexpr int32_t kLatentTileRows = 64;
@@ -80,10 +81,11 @@ RowShape RowShapeOf(const ModelConfig& config);
 //   x [A, hidden]      normed [A, hidden]     always; every owner of an op passes or makes x
 //   q, attn [R, heads * head_dim]   k, v [R, kv_heads * head_dim]   cos_sin [R, rope_dim]
 //   attn_scratch [num_threads, AttentionScratchFloats()]            with attention
-//   cos_sin_local [R, rope_dim]       where layers with a window have frequencies of their own
-//   with latent attention, of H heads, C latent and D rotated dimensions, T = min(R, 64):
+//   attn_parts [heads, splits of the context, AttentionPartFloats()]    the same, of several
+//   threads cos_sin_local [R, rope_dim]       where layers with a window have frequencies of their
+//   own with latent attention, of H heads, C latent and D rotated dimensions, T = min(R, 64):
 //     q [R, H * head_dim]  q_lora [R, q_lora_rank]  k [R, C + D]  attn [R, H * v_head_dim]
-//     cos_sin, attn_scratch as above;  q_latent [T, H * (C + D)]  latent [T, H * C]
+//     cos_sin, attn_scratch, attn_parts as above;  q_latent [T, H * (C + D)]  latent [T, H * C]
 //     head_*, head2_*, head3_* like act_* for [T * H, the longer of C and a head's key]
 //   gate, up [R, the widest of dense layers and shared experts]     with mlp or shared experts
 //   act_q8 int8 [A, K]   act_d [A, K / 32]   act_bsum int16 [A, K / 16]     with any product;

@@ -115,6 +115,8 @@ absl::StatusOr<std::unique_ptr<Workspace>> Workspace::Create(const model::ModelC
   if (ws->attn_scratch != nullptr) {
     DT_CHECK_LE(ws->attn_scratch_floats * num_threads * 4, bytes);
   }
+  ws->attn_parts = carver.Take<float>("attn_parts", &bytes);
+  if (ws->attn_parts != nullptr) ws->attn_parts_floats = bytes / sizeof(float);
   ws->logit_rows = carver.Take<float>("logit_rows");
   ws->logits = carver.Take<float>("logits");
   ws->probs = carver.Take<float>("probs");

@@ -84,6 +84,8 @@ class Workspace {
   float* cos_sin_local = nullptr;  // the same for layers with a window, where it differs
   float* attn_scratch = nullptr;   // [num_threads, attn_scratch_floats]
   int64_t attn_scratch_floats = 0;
+  float* attn_parts = nullptr;  // of contexts that threads share (AttentionArgs::parts)
+  int64_t attn_parts_floats = 0;
   float* logit_rows = nullptr;  // [logit rows, hidden]: what the last norm makes
   float* logits = nullptr;      // [logit rows, vocab]
   float* probs = nullptr;       // [num_threads, vocab]

@@ -324,9 +324,8 @@ static inline void Probabilities(float* scores, int begin, int n, float* max, fl
   *l = TreeSum(sum);
 }
 
-// Takes the split of query t into its total.
-static inline void MergeSplit(QueryBatch* batch, int t, bool is_first) {
-  const float* split = batch->scratch.split + t * batch->dim;
+// Takes a split of query t, of which batch has the maximum and l, into its total.
+static inline void MergeSplit(QueryBatch* batch, int t, const float* split, bool is_first) {
   float* total = batch->scratch.total + t * batch->dim;
   if (is_first) {
     batch->total_max[t] = batch->max[t];
@@ -350,12 +349,13 @@ static inline void MergeSink(QueryBatch* batch, int t) {
   for (int64_t d = 0; d < batch->dim; d += 16) Store(split + d, Zero());
   batch->max[t] = batch->sink[t];
   batch->l[t] = 1.0f;
-  MergeSplit(batch, t, /*is_first=*/false);
+  MergeSplit(batch, t, split, /*is_first=*/false);
 }
 
-// The keys go on up to max_keys, after this split.
-static void AttendSplit(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
-                        int split, int end, int max_keys, QueryBatch* batch) {
+// The sums of the split of queries [returned, batch->active), which see keys in it. Keys go on up
+// to max_keys after it.
+static int SumSplit(const AttentionArgs& args, const SequenceRows& sequence, int kv_head, int split,
+                    int end, int max_keys, QueryBatch* batch) {
   int begin = 0;
   while (batch->num_keys[begin] <= split) ++begin;
   batch->active = batch->count;
@@ -372,19 +372,10 @@ static void AttendSplit(const AttentionArgs& args, const SequenceRows& sequence,
   const uint8_t* next_keys =
       AheadOf(args, sequence, kv_head, end - 1, max_keys, /*values=*/false, nullptr);
   SumValues(args, sequence, kv_head, split, end, next_keys, *batch);
-  for (int t = begin; t < batch->active; ++t) {
-    MergeSplit(batch, t, /*is_first=*/batch->first_key[t] >= split);
-  }
+  return begin;
 }
 
-static void AttendBatch(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
-                        QueryBatch* batch) {
-  const int max_keys = batch->num_keys[batch->count - 1];
-  int split = batch->first_key[0] / kKvSplitTokens * kKvSplitTokens;
-  for (; split < max_keys; split += kKvSplitTokens) {
-    const int end = max_keys - split < kKvSplitTokens ? max_keys : split + kKvSplitTokens;
-    AttendSplit(args, sequence, kv_head, split, end, max_keys, batch);
-  }
+static void FinishBatch(const AttentionArgs& args, QueryBatch* batch) {
   for (int t = 0; t < batch->count; ++t) {
     if (args.sinks != nullptr) MergeSink(batch, t);
     const F l = Set1(batch->total_l[t]);
@@ -395,29 +386,58 @@ static void AttendBatch(const AttentionArgs& args, const SequenceRows& sequence,
   }
 }
 
-// Rows [begin, end) of the step, all of one sequence, and the heads of one group.
-static void AttendRows(const AttentionArgs& args, const SequenceRows& sequence, int group,
-                       int64_t begin, int64_t end) {
+static void AttendBatch(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
+                        QueryBatch* batch) {
+  const int max_keys = batch->num_keys[batch->count - 1];
+  int split = batch->first_key[0] / kKvSplitTokens * kKvSplitTokens;
+  for (; split < max_keys; split += kKvSplitTokens) {
+    const int end = max_keys - split < kKvSplitTokens ? max_keys : split + kKvSplitTokens;
+    const int begin = SumSplit(args, sequence, kv_head, split, end, max_keys, batch);
+    for (int t = begin; t < batch->active; ++t) {
+      MergeSplit(batch, t, batch->scratch.split + t * batch->dim,
+                 /*is_first=*/batch->first_key[t] >= split);
+    }
+  }
+  FinishBatch(args, batch);
+}
+
+static inline QueryBatch EmptyBatch(const AttentionArgs& args) {
   const KvShape& shape = args.kv.shape;
-  const int first_head = group * args.heads_per_task;
-  const int kv_head = first_head / (args.num_heads / shape.num_heads);
   QueryBatch batch;
   batch.key_dim = shape.key_dim;
   batch.value_dim = shape.value_dim;
   batch.dim = RoundUpLanes(shape.value_dim);
   batch.scratch = CutAttentionScratch(args.scratch, shape);
   batch.count = 0;
+  return batch;
+}
+
+static inline void AddQuery(const AttentionArgs& args, const SequenceRows& sequence, int64_t row,
+                            int head, QueryBatch* batch) {
+  const int t = batch->count++;
+  const int num_keys = sequence.position + static_cast<int>(row - sequence.row_begin) + 1;
+  batch->q[t] = args.q + (row - args.first_row) * args.q_stride + int64_t{head} * batch->key_dim;
+  batch->out[t] =
+      args.out + (row - args.first_row) * args.out_stride + int64_t{head} * batch->value_dim;
+  batch->num_keys[t] = num_keys;
+  batch->first_key[t] = FirstKey(num_keys, args.window);
+  batch->sink[t] = args.sinks == nullptr ? 0.0f : args.sinks[head];
+}
+
+static inline int KvHeadOf(const AttentionArgs& args, int head) {
+  return head / (args.num_heads / args.kv.shape.num_heads);
+}
+
+// Rows [begin, end) of the step, all of one sequence, and the heads of one group.
+static void AttendRows(const AttentionArgs& args, const SequenceRows& sequence, int group,
+                       int64_t begin, int64_t end) {
+  const int first_head = group * args.heads_per_task;
+  const int kv_head = KvHeadOf(args, first_head);
+  QueryBatch batch = EmptyBatch(args);
   for (int64_t row = begin; row < end; ++row) {
-    const float* q = args.q + (row - args.first_row) * args.q_stride;
-    float* out = args.out + (row - args.first_row) * args.out_stride;
     for (int head = first_head; head < first_head + args.heads_per_task; ++head) {
-      batch.q[batch.count] = q + int64_t{head} * shape.key_dim;
-      batch.out[batch.count] = out + int64_t{head} * shape.value_dim;
-      const int num_keys = sequence.position + static_cast<int>(row - sequence.row_begin) + 1;
-      batch.num_keys[batch.count] = num_keys;
-      batch.first_key[batch.count] = FirstKey(num_keys, args.window);
-      batch.sink[batch.count] = args.sinks == nullptr ? 0.0f : args.sinks[head];
-      if (++batch.count == kQueryBatch) {
+      AddQuery(args, sequence, row, head, &batch);
+      if (batch.count == kQueryBatch) {
         AttendBatch(args, sequence, kv_head, &batch);
         batch.count = 0;
       }

@@ -40,6 +40,9 @@ namespace {
 #include "kernels/cpu/kv_cache.inl.h"
 //
 #include "kernels/cpu/attention.inl.h"
+//
+#include "kernels/cpu/attention_parts.inl.h"
+//
 #include "kernels/cpu/matmul_float.inl.h"
 #include "kernels/cpu/matmul_quant.inl.h"
 #include "kernels/cpu/matmul_tile.inl.h"

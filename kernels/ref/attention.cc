@@ -124,6 +124,22 @@ void Merge(const Running& split, int value_dim, Running* total) {
   }
 }
 
+void Finish(const AttentionArgs& args, int head, Running* total, float* out) {
+  const int value_dim = args.kv.shape.value_dim;
+  if (args.sinks != nullptr) {
+    const AttentionScratch scratch = CutAttentionScratch(args.scratch, args.kv.shape);
+    std::memset(scratch.split, 0, sizeof(float) * value_dim);
+    Merge({args.sinks[head], 1.0f, scratch.split}, value_dim, total);
+  }
+  for (int d = 0; d < value_dim; ++d) out[d] = total->sum[d] / total->l;
+}
+
+// The end of split `split`, of a query with so many keys.
+int EndOfSplit(int64_t split, int num_keys) {
+  const int64_t next = (split + 1) * kKvSplitTokens;
+  return num_keys < next ? num_keys : static_cast<int>(next);
+}
+
 void AttendQuery(const AttentionArgs& args, const SequenceRows& sequence, int kv_head, int head,
                  const float* q, int num_keys, float* out) {
   const int value_dim = args.kv.shape.value_dim;
@@ -131,8 +147,7 @@ void AttendQuery(const AttentionArgs& args, const SequenceRows& sequence, int kv
   const int first_key = FirstKey(num_keys, args.window);
   Running total = {};
   for (int first = first_key; first < num_keys;) {
-    const int next = (first / kKvSplitTokens + 1) * kKvSplitTokens;
-    const int end = num_keys < next ? num_keys : next;
+    const int end = EndOfSplit(first / kKvSplitTokens, num_keys);
     const Running split = AttendSplit(args, sequence, kv_head, q, first, end, scratch);
     if (first == first_key) {
       total = {split.max, split.l, scratch.total};
@@ -142,11 +157,30 @@ void AttendQuery(const AttentionArgs& args, const SequenceRows& sequence, int kv
     }
     first = end;
   }
-  if (args.sinks != nullptr) {
-    std::memset(scratch.split, 0, sizeof(float) * value_dim);
-    Merge({args.sinks[head], 1.0f, scratch.split}, value_dim, &total);
-  }
-  for (int d = 0; d < value_dim; ++d) out[d] = total.sum[d] / total.l;
+  Finish(args, head, &total, out);
+}
+
+// One head of a task: what AttendQuery and the two phases know of it.
+struct Query {
+  const SequenceRows* sequence;
+  int head, kv_head, num_keys;
+  const float* q;
+  float* out;
+};
+
+Query QueryOf(const AttentionArgs& args, int64_t task, int head_of_task) {
+  const int groups = args.num_heads / args.heads_per_task;
+  const int64_t row = task / groups;
+  Query query;
+  query.sequence = FindSequence(args.sequences, args.num_sequences, row);
+  query.head = static_cast<int>(task % groups) * args.heads_per_task + head_of_task;
+  query.kv_head = query.head / (args.num_heads / args.kv.shape.num_heads);
+  query.num_keys = query.sequence->position + static_cast<int>(row - query.sequence->row_begin) + 1;
+  query.q =
+      args.q + (row - args.first_row) * args.q_stride + int64_t{query.head} * args.kv.shape.key_dim;
+  query.out = args.out + (row - args.first_row) * args.out_stride +
+              int64_t{query.head} * args.kv.shape.value_dim;
+  return query;
 }
 
 }  // namespace
@@ -171,19 +205,53 @@ bool KvAppend(const KvAppendArgs& args, int64_t begin, int64_t end) {
 }
 
 void Attention(const AttentionArgs& args, int64_t begin, int64_t end) {
-  const KvShape& shape = args.kv.shape;
-  const int groups = args.num_heads / args.heads_per_task;
   for (int64_t task = begin; task < end; ++task) {
-    const int64_t row = task / groups;
-    const int first_head = static_cast<int>(task % groups) * args.heads_per_task;
-    const int kv_head = first_head / (args.num_heads / shape.num_heads);
-    const SequenceRows& s = *FindSequence(args.sequences, args.num_sequences, row);
-    const int num_keys = s.position + static_cast<int>(row - s.row_begin) + 1;
-    const float* q = args.q + (row - args.first_row) * args.q_stride;
-    float* out = args.out + (row - args.first_row) * args.out_stride;
-    for (int head = first_head; head < first_head + args.heads_per_task; ++head) {
-      AttendQuery(args, s, kv_head, head, q + int64_t{head} * shape.key_dim, num_keys,
-                  out + int64_t{head} * shape.value_dim);
+    for (int head = 0; head < args.heads_per_task; ++head) {
+      const Query query = QueryOf(args, task, head);
+      AttendQuery(args, *query.sequence, query.kv_head, query.head, query.q, query.num_keys,
+                  query.out);
+    }
+  }
+}
+
+void AttentionParts(const AttentionArgs& args, int64_t task, int64_t begin, int64_t end) {
+  const AttentionScratch scratch = CutAttentionScratch(args.scratch, args.kv.shape);
+  for (int head = 0; head < args.heads_per_task; ++head) {
+    const Query query = QueryOf(args, task, head);
+    const int first_key = FirstKey(query.num_keys, args.window);
+    for (int64_t split = begin; split < end; ++split) {
+      const int from = static_cast<int>(split * kKvSplitTokens);
+      const int first = from < first_key ? first_key : from;
+      const int past = EndOfSplit(split, query.num_keys);
+      if (first >= past) continue;
+      const Running part =
+          AttendSplit(args, *query.sequence, query.kv_head, query.q, first, past, scratch);
+      float* to = PartOf(args, task, split, head);
+      to[0] = part.max;
+      to[1] = part.l;
+      std::memcpy(to + kPartSum, part.sum, sizeof(float) * args.kv.shape.value_dim);
+    }
+  }
+}
+
+void AttentionMerge(const AttentionArgs& args, int64_t begin, int64_t end) {
+  const int value_dim = args.kv.shape.value_dim;
+  const AttentionScratch scratch = CutAttentionScratch(args.scratch, args.kv.shape);
+  for (int64_t task = begin; task < end; ++task) {
+    for (int head = 0; head < args.heads_per_task; ++head) {
+      const Query query = QueryOf(args, task, head);
+      const int64_t first = FirstKey(query.num_keys, args.window) / kKvSplitTokens;
+      Running total = {};
+      for (int64_t split = first; split * kKvSplitTokens < query.num_keys; ++split) {
+        float* part = PartOf(args, task, split, head);
+        if (split == first) {
+          total = {part[0], part[1], scratch.total};
+          std::memcpy(total.sum, part + kPartSum, sizeof(float) * value_dim);
+        } else {
+          Merge({part[0], part[1], part + kPartSum}, value_dim, &total);
+        }
+      }
+      Finish(args, query.head, &total, query.out);
     }
   }
 }

@@ -31,6 +31,8 @@ void Combine(const CombineArgs& args, int64_t begin, int64_t end);
 void Rope(const RopeArgs& args, int64_t begin, int64_t end);
 bool KvAppend(const KvAppendArgs& args, int64_t begin, int64_t end);
 void Attention(const AttentionArgs& args, int64_t begin, int64_t end);
+void AttentionParts(const AttentionArgs& args, int64_t task, int64_t begin, int64_t end);
+void AttentionMerge(const AttentionArgs& args, int64_t begin, int64_t end);
 void Embedding(const EmbeddingArgs& args, int64_t begin, int64_t end);
 float Softmax(const SoftmaxArgs& args);
 int32_t ArgMax(const float* x, int64_t n);

@@ -16,6 +16,9 @@ constexpr int64_t kSharesPerThread = 4;
 // widening a block, and a single row still has tasks for several threads.
 constexpr int32_t kMaxTaskHeads = 16;
 
+// Splits of a context from which on it is worth its merging to share it between threads.
+constexpr int64_t kSharedSplits = 4;
+
 // The largest divisor of the heads that share a KV head up to kMaxTaskHeads; all of them where they
 // are few.
 int32_t HeadsPerTask(const kernels::AttentionArgs& args) {
@@ -25,6 +28,63 @@ int32_t HeadsPerTask(const kernels::AttentionArgs& args) {
   return heads;
 }
 
+// Tasks [first row's, ..) of so many rows, and the longest context among them in splits.
+struct AttentionWork {
+  int64_t first_task, tasks, splits;
+};
+
+AttentionWork WorkOf(const kernels::AttentionArgs& args, int64_t first, int64_t end) {
+  const int64_t groups = args.num_heads / args.heads_per_task;
+  AttentionWork work = {first * groups, (end - first) * groups, 0};
+  for (int32_t i = 0; i < args.num_sequences; ++i) {
+    const kernels::SequenceRows& s = args.sequences[i];
+    if (s.row_begin >= end || s.row_begin + s.num_rows <= first) continue;
+    const int64_t keys = int64_t{s.position} + s.num_rows;
+    work.splits = std::max(work.splits, (keys + kKvSplitTokens - 1) / kKvSplitTokens);
+  }
+  return work;
+}
+
+// Few tasks that do not divide among the threads, long ones, and room for their parts.
+bool SharesContexts(const StepContext& step, const kernels::AttentionArgs& args,
+                    const AttentionWork& work) {
+  const int num_threads = step.pool.num_threads();
+  const int64_t floats =
+      work.tasks * work.splits * args.heads_per_task * kernels::AttentionPartFloats(args.kv.shape);
+  return work.tasks < 4 * num_threads && work.tasks % num_threads != 0 &&
+         work.splits >= kSharedSplits && floats <= step.ws.attn_parts_floats;
+}
+
+void RunSharedContexts(StepContext& step, kernels::AttentionArgs args, const AttentionWork& work) {
+  args.parts = step.ws.attn_parts;
+  args.part_splits = work.splits;
+  const int num_threads = step.pool.num_threads();
+  WorkShare parts(work.tasks * work.splits, 1, num_threads);
+  step.pool.Run([&](int idx, int) {
+    kernels::AttentionArgs mine = args;
+    mine.scratch = step.ws.attn_scratch + idx * step.ws.attn_scratch_floats;
+    Range piece;
+    while (parts.Take(&piece)) {
+      for (int64_t at = piece.begin; at < piece.end;) {
+        const int64_t task = at / work.splits, begin = at % work.splits;
+        const int64_t end = std::min(work.splits, begin + piece.end - at);
+        step.kernels.attention_parts(mine, work.first_task + task, begin, end);
+        at += end - begin;
+      }
+    }
+  });
+  WorkShare merges(work.tasks, 1, num_threads);
+  step.pool.Run([&](int idx, int) {
+    kernels::AttentionArgs mine = args;
+    mine.scratch = step.ws.attn_scratch + idx * step.ws.attn_scratch_floats;
+    Range piece;
+    while (merges.Take(&piece)) {
+      step.kernels.attention_merge(mine, work.first_task + piece.begin,
+                                   work.first_task + piece.end);
+    }
+  });
+}
+
 }  // namespace
 
 void RunAttention(StepContext& step, kernels::AttentionArgs args, int64_t first, int64_t end) {
@@ -32,14 +92,16 @@ void RunAttention(StepContext& step, kernels::AttentionArgs args, int64_t first,
   args.num_sequences = static_cast<int32_t>(step.sequences.size());
   args.first_row = first;
   args.heads_per_task = HeadsPerTask(args);
+  const AttentionWork work = WorkOf(args, first, end);
+  if (SharesContexts(step, args, work)) return RunSharedContexts(step, args, work);
   const int64_t groups = args.num_heads / args.heads_per_task;
-  const int64_t rows = end - first, tasks = rows * groups;
+  const int64_t rows = end - first;
   const int num_threads = step.pool.num_threads();
   const int64_t share_rows =
       std::clamp<int64_t>(rows / (kSharesPerThread * num_threads), 1, kMaxShareRows);
   // Few rows: a task is one group of one row, and the groups are what there is to share.
   const int64_t share = rows < 2 * num_threads ? 1 : share_rows * groups;
-  const int64_t num_shares = (tasks + share - 1) / share;
+  const int64_t num_shares = (work.tasks + share - 1) / share;
   std::atomic<int64_t> next{0};
   step.pool.Run([&](int idx, int) {
     kernels::AttentionArgs mine = args;
@@ -48,8 +110,8 @@ void RunAttention(StepContext& step, kernels::AttentionArgs args, int64_t first,
       const int64_t taken = next.fetch_add(1, std::memory_order_relaxed);
       if (taken >= num_shares) break;
       const int64_t begin = (num_shares - 1 - taken) * share;  // the long ones first
-      step.kernels.attention(mine, first * groups + begin,
-                             first * groups + std::min(begin + share, tasks));
+      step.kernels.attention(mine, work.first_task + begin,
+                             work.first_task + std::min(begin + share, work.tasks));
     }
   });
 }

@@ -168,6 +168,15 @@ TEST(MemoryPlan, PartsOfAMergedTensorAreCountedAsTheyAreKept) {
   EXPECT_EQ(TransposedType(WeightType::kQ4_K), WeightType::kF32);
 }
 
+TEST(MemoryPlan, OneRowOfTheLongestContextCanBeShared) {
+  const Loaded m = LoadTiny({});  // 4 heads of 16
+  StepShape shape = kShape;
+  shape.context_length = 1025;
+  EXPECT_EQ(Buffers(m.config, OpsOf(m.config), shape)["attn_parts"], 4 * 5 * (16 + 16) * 4);
+  EXPECT_EQ(Buffers(m.config, OpsOf(m.config), shape, 1).count("attn_parts"), 0u)
+      << "one thread has nobody to share with";
+}
+
 TEST(MemoryPlan, WorkspaceHasWhatTheOpsNeed) {
   const Loaded m = LoadTiny({});  // hidden 64, 4 heads of 16, 2 KV heads, ffn 128, vocab 320
   const auto all = Buffers(m.config, OpsOf(m.config));
@@ -180,6 +189,7 @@ TEST(MemoryPlan, WorkspaceHasWhatTheOpsNeed) {
       {"attn", 24 * 64 * 4},
       {"cos_sin", 24 * 16 * 4},
       {"attn_scratch", 2 * AttentionScratchFloats(m.config.kv_shape()) * 4},
+      {"attn_parts", 4 * 1 * AttentionPartFloats(m.config.kv_shape()) * 4},
       {"gate", 24 * 128 * 4},
       {"up", 24 * 128 * 4},
       {"act_q8", 24 * 256},

@@ -83,6 +83,8 @@ TEST(Workspace, AttentionScratchIsPlannedAsTheKernelsWantIt) {
   const auto expect_same = [](const KvShape& shape) {
     EXPECT_EQ(model::AttentionScratchFloats(shape), kernels::AttentionScratchFloats(shape))
         << shape.key_dim;
+    EXPECT_EQ(model::AttentionPartFloats(shape), kernels::AttentionPartFloats(shape))
+        << shape.value_dim;
   };
   for (int head_dim : {16, 48, 64, 80, 96, 128, 192, 256}) {
     expect_same({KvLayout::kHeads, 2, head_dim, head_dim});
