@@ -106,6 +106,34 @@ TEST_F(ModelRunnerTest, AnswersWithHiddenStates) {
   }
 }
 
+// Two KV heads among three threads or more: they share the splits of a long context. The
+// last step has one row of it, beside another sequence.
+TEST_F(ModelRunnerTest, ThreadsThatShareAContextGiveTheSameLogits) {
+  options_.shape.max_rows = 600;
+  options_.shape.context_length = 4000;  // room for the parts of more than one row of these
+  std::vector<int32_t> tokens;
+  for (int i = 0; i < 1201; ++i) tokens.push_back((i * i + 3 * i) % 320);
+  std::vector<float> expected;
+  for (int num_threads : {1, 3, 5}) {
+    options_.num_threads = num_threads;
+    ASSERT_OK_AND_ASSIGN(auto pipeline, LocalPipeline::Start(options_));
+    std::vector<float> logits;
+    for (int begin : {0, 600, 1200}) {
+      StepFrame frame = pipeline->NewFrame();
+      const int rows = begin == 1200 ? 1 : 600;
+      LocalPipeline::AddRows(tokens, begin, rows, 0, 1, SequenceStep::kReturnLogits, {}, &frame);
+      if (begin == 1200) {
+        LocalPipeline::AddRows(kTokens, 0, 1, 60, 1, SequenceStep::kReturnLogits, {}, &frame);
+      }
+      ASSERT_OK_AND_ASSIGN(const auto output, pipeline->RunStep(frame));
+      logits.assign(output.logits.begin(), output.logits.end());
+    }
+    ASSERT_EQ(logits.size(), 640u);
+    if (num_threads == 1) expected = logits;
+    EXPECT_EQ(logits, expected) << num_threads << " threads";
+  }
+}
+
 TEST_F(ModelRunnerTest, NamesTheOpWhereAValueStoppedBeingFinite) {
   Spoil("blk.1.ffn_down.weight", std::numeric_limits<float>::quiet_NaN());
   // Ops: embedding, attention 0, mlp 0, attention 1, mlp 1: the fifth. The frame still reaches the
