@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/kernel_table.h"
 #include "kernels/ops.h"
+#include "tests/testing/kernel_tables.h"
 #include "tests/testing/test_data.h"
 #include "tests/unit/kernels/random_inputs.h"
 
@@ -179,7 +180,7 @@ TEST(AttentionTest, EveryTableGivesTheReferenceBytes) {
       reference.Append(*FindTable(Isa::kScalar), k, v, seed + trial);
       const auto expected = reference.Attend(*FindTable(Isa::kScalar), q);
       for (float f : expected) ASSERT_TRUE(std::isfinite(f)) << "an unwritten slot was read";
-      for (const KernelTable* table : AvailableTables()) {
+      for (const KernelTable* table : TablesUnderTest()) {
         Fixture other = copy;
         other.Append(*table, k, v, seed + trial);
         ASSERT_EQ(reference.cache(), other.cache()) << Describe(*table, shape);
@@ -272,7 +273,7 @@ TEST(KvAppendTest, Q8_0HasOneScaleForThirtyTwo) {
   std::vector<float> x(40, 0.25f);
   x[3] = -127.0f;  // scale 1
   x[35] = 0.5f;    // scale 0.5 / 127
-  for (const KernelTable* table : AvailableTables()) {
+  for (const KernelTable* table : TablesUnderTest()) {
     bool finite = false;
     const std::vector<float> read = StoreAndRead(*table, KvType::kQ8_0, x, &finite);
     EXPECT_TRUE(finite);
@@ -284,7 +285,7 @@ TEST(KvAppendTest, Q8_0HasOneScaleForThirtyTwo) {
 }
 
 TEST(KvAppendTest, TinyAndZeroVectorsStayFinite) {
-  for (const KernelTable* table : AvailableTables()) {
+  for (const KernelTable* table : TablesUnderTest()) {
     for (const float tiny : {0.0f, 1e-38f, 3e-8f, 9e-6f, 1.3e-5f}) {
       bool finite = false;
       for (const float f : StoreAndRead(*table, KvType::kQ8_0, {tiny, -tiny, tiny}, &finite)) {
@@ -305,7 +306,7 @@ TEST(KvAppendTest, SaysWhatCannotBeStored) {
                           {KvType::kF16, 65519.996f, 65520.0f},
                           {KvType::kBF16, 0x1.fefffep+127f, 0x1.ffp+127f},
                           {KvType::kQ8_0, 8321039.5f, 8321040.0f}};
-  for (const KernelTable* table : AvailableTables()) {
+  for (const KernelTable* table : TablesUnderTest()) {
     for (const Limit& limit : limits) {
       for (const int at : {0, 5, 19, 33}) {
         const auto finite = [&](float value) {
@@ -336,7 +337,7 @@ TEST(AttentionTest, ChunksDoNotChangeBits) {
   std::vector<std::vector<float>> results;
   for (int window : {0, 40}) {
     results.clear();
-    for (const KernelTable* table : AvailableTables()) {
+    for (const KernelTable* table : TablesUnderTest()) {
       for (int chunk : {300, 1, 7, 64}) {
         std::vector<uint8_t> cache(block_bytes * 10, 0xff);
         const KvCacheView view = {cache.data(), block_bytes, shape.type, shape.kv()};

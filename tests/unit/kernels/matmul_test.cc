@@ -6,6 +6,7 @@
 #include "base/packed_layout.h"
 #include "kernels/kernel_table.h"
 #include "kernels/quant/format.h"
+#include "tests/testing/kernel_tables.h"
 #include "tests/testing/test_data.h"
 #include "tests/unit/kernels/random_inputs.h"
 
@@ -39,7 +40,7 @@ void Quantize(const KernelTable& table, Rng& rng, int64_t rows, Quantized* x) {
 
 TEST(QuantizeTest, EveryTableGivesTheReferenceBytes) {
   Rng rng(dovetail::testing::TestSeed());
-  for (const KernelTable* table : AvailableTables()) {
+  for (const KernelTable* table : TablesUnderTest()) {
     for (int32_t block : {16, 32, 256}) {
       for (int trial = 0; trial < 20; ++trial) {
         const int32_t cols = block * static_cast<int32_t>(Uniform(rng, 1, 5));
@@ -63,7 +64,7 @@ TEST(QuantizeTest, EveryTableGivesTheReferenceBytes) {
 }
 
 TEST(QuantizeTest, NonFiniteInputMakesItsBlockNanAndNoOther) {
-  for (const KernelTable* table : AvailableTables()) {
+  for (const KernelTable* table : TablesUnderTest()) {
     for (float bad : {NAN, INFINITY, -INFINITY}) {
       std::vector<float> values(96, 1.0f);
       values[40] = bad;
@@ -130,7 +131,7 @@ void ExpectTablesAgree(Rng& rng, const Problem& p) {
   bool some_not_zero = false;
   for (float f : expected) some_not_zero = some_not_zero || f != 0;
   ASSERT_TRUE(some_not_zero);
-  for (const KernelTable* table : AvailableTables()) {
+  for (const KernelTable* table : TablesUnderTest()) {
     const std::vector<float> actual = Multiply(*table, rng, p, weights, values, before);
     ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
                    Describe(*table, p));
@@ -176,7 +177,7 @@ TEST_P(MatmulTest, ExtremeWeightsStayExact) {
       Rng rng(1);
       const Problem p = {type, n, k, rows, false};
       const auto expected = Multiply(*FindTable(Isa::kScalar), rng, p, weights, values, before);
-      for (const KernelTable* table : AvailableTables()) {
+      for (const KernelTable* table : TablesUnderTest()) {
         const auto actual = Multiply(*table, rng, p, weights, values, before);
         ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
                        Describe(*table, p));
@@ -243,7 +244,7 @@ TEST_P(MatmulTest, OddScalesGiveTheReferenceBytes) {
     const std::vector<float> values = RandomFloats(rng, rows * k), before(rows * (n + 3), 0.0f);
     const Problem p = {type, n, k, rows, false};
     const auto expected = Multiply(*FindTable(Isa::kScalar), rng, p, weights, values, before);
-    for (const KernelTable* table : AvailableTables()) {
+    for (const KernelTable* table : TablesUnderTest()) {
       const auto actual = Multiply(*table, rng, p, weights, values, before);
       ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
                      Describe(*table, p));
