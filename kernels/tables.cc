@@ -4,6 +4,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/cpu/amx_table.h"
 #include "kernels/cpu/isa_tables.h"
 #include "kernels/kernel_table.h"
 #include "kernels/kv_layout.h"
@@ -77,11 +78,12 @@ std::vector<IsaEntry> Entries() {
                                            "avx512vl", "avx512dq", "avx512vnni"};
   std::vector<const char*> amx = avx512;
   amx.insert(amx.end(), {"amx_tile", "amx_int8"});
+  static const KernelTable amx_table = OverAvx512(*AmxTable());
   return {{Isa::kScalar, "scalar", &ref::kTable, {}},
           {Isa::kAvx2, "avx2", Avx2Table(), avx2},
           {Isa::kAvxVnni, "avxvnni", AvxVnniTable(), avxvnni},
           {Isa::kAvx512, "avx512", Avx512Table(), avx512},
-          {Isa::kAmx, "amx", AmxTable(), amx}};
+          {Isa::kAmx, "amx", &amx_table, amx}};
 }
 
 // What keeps `entry` from running here, or "".
@@ -102,6 +104,14 @@ std::string Obstacle(const IsaEntry& entry) {
 }
 
 }  // namespace
+
+KernelTable OverAvx512(const KernelTable& part) {
+  KernelTable table = *Avx512Table();
+  table.name = part.name;
+  table.isa = part.isa;
+  table.matmul = part.matmul;
+  return table;
+}
 
 int32_t ActivationBlock(WeightType type) {
   const QuantFormat* format = FindQuantFormat(type);

@@ -1,11 +1,9 @@
-// The kernels for AMX with a model of the tiles in software, for tests: this unit's flags are set
-// in kernels/CMakeLists.txt and hold for it alone (kernels/cpu/unit.h).
+// As amx.cc with a model of the tiles in software, for tests: this unit's flags are set in
+// kernels/CMakeLists.txt and hold for it alone (kernels/cpu/unit.h).
 #include "kernels/cpu/tile_config.h"
 #include "kernels/cpu/unit.h"
 
 #define DOVETAIL_ISA_NAME "amx-software"
-#define DOVETAIL_ISA_VALUE Isa::kAmx
-#define DOVETAIL_TILE_UNIT
 
 namespace dovetail::kernels {
 namespace amx_software {
@@ -15,7 +13,7 @@ namespace {
 //
 #include "kernels/cpu/tile_software.inl.h"
 //
-#include "kernels/cpu/bodies.inl.h"
+#include "kernels/cpu/amx_bodies.inl.h"
 
 }  // namespace
 }  // namespace amx_software

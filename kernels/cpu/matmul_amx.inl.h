@@ -13,7 +13,7 @@
 constexpr int kTokensOfTile = 16;
 // Products of so many rows are made here. A tile costs the same however few of its rows are used;
 // where it begins to pay was not measured, for want of a machine.
-constexpr int kTileUnitRows = 16;
+constexpr int kTileRows = 16;
 
 // Tiles: activations and sums of 16 tokens, and of the tokens that are left.
 constexpr int kWeightTile = 0, kTokenTile = 1, kSumTile = 2, kLastTokenTile = 3, kLastSumTile = 4;

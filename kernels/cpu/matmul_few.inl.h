@@ -150,9 +150,6 @@ static void AnyMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
   if constexpr (kFewRows >= 3) {
     if (args.rows == 3) return FewMatmul<Format, 3>(args, begin, end);
   }
-#ifdef DOVETAIL_TILE_UNIT
-  if (args.rows >= kTileUnitRows) return AmxMatmul<Format>(args, begin, end);
-#endif
   if constexpr (TilesPay(Format::kBlock, Format::kMaxWeight)) {
     return TileMatmul<Format>(args, begin, end);
   } else {

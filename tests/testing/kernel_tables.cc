@@ -1,5 +1,6 @@
 #include "tests/testing/kernel_tables.h"
 
+#include "kernels/cpu/amx_table.h"
 #include "kernels/cpu/isa_tables.h"
 #include "kernels/kernel_table.h"
 
@@ -7,7 +8,8 @@ namespace dovetail::kernels::testing {
 
 std::vector<const KernelTable*> TablesUnderTest() {
   std::vector<const KernelTable*> tables = AvailableTables();
-  if (FindTable(Isa::kAvx512) != nullptr) tables.push_back(AmxSoftwareTable());
+  static const KernelTable software = OverAvx512(*AmxSoftwareTable());
+  if (FindTable(Isa::kAvx512) != nullptr) tables.push_back(&software);
   return tables;
 }
 

@@ -1,3 +1,7 @@
+#include <cstdlib>
+#include <string>
+
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "kernels/bandwidth.h"
 #include "kernels/kernel_table.h"
@@ -30,7 +34,8 @@ TEST(TablesTest, UnknownIsaNamesTheAcceptedOnes) {
                                             HasSubstr("sse9 is not known; use one of scalar, "
                                                       "avx2, avxvnni, avx512, amx, or leave")));
   // Tiles in software are for tests alone.
-  EXPECT_THAT(SelectTable("amx-software"), StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(SelectTable("amx-software"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("is not known")));
 }
 
 TEST(TablesTest, AnIsaThatIsAbsentHereNamesWhatIsMissing) {
@@ -40,6 +45,15 @@ TEST(TablesTest, AnIsaThatIsAbsentHereNamesWhatIsMissing) {
     EXPECT_THAT(table, StatusIs(absl::StatusCode::kFailedPrecondition,
                                 AnyOf(HasSubstr("lacks"), HasSubstr("Linux does not permit"))));
   }
+}
+
+// The emulated processor (emulated_avx2_test.sh) must be the one that is meant.
+TEST(TablesTest, AreThoseThatTheEnvironmentExpects) {
+  const char* expected = std::getenv("DOVETAIL_EXPECTED_TABLES");
+  if (expected == nullptr) GTEST_SKIP() << "nobody expects particular ones";
+  std::string names;
+  for (const KernelTable* t : AvailableTables()) absl::StrAppend(&names, t->name, " ");
+  EXPECT_EQ(names, absl::StrCat(expected, " "));
 }
 
 TEST(TablesTest, EveryEntryIsFilled) {
