@@ -165,9 +165,8 @@ TEST_P(MatmulTest, EveryTableGivesTheReferenceBytes) {
 TEST_P(MatmulTest, EveryKernelOnce) {
   Rng rng(dovetail::testing::TestSeed());
   const int32_t k = 2 * std::max(InfoOf(GetParam()).block_elements, 32);
-  for (int64_t rows : {1, 2, 3, 5, 16, 19}) {
+  for (int64_t rows : {1, 2, 3, 5, 16, 19}) {  // all of them even if one fails
     ExpectTablesAgree(rng, {GetParam(), /*n=*/41, k, rows, /*accumulate=*/rows == 5});
-    if (HasFatalFailure()) return;
   }
 }
 
