@@ -2,7 +2,8 @@
 // that callers of CPU kernels need.
 //
 // Tables: scalar (kernels/ref: the specification, works on weights as GGUF stores them), avx2,
-// avx512 (VNNI). All give the same bits. DOVETAIL_ISA=scalar|avx2|avx512 overrides the choice.
+// avxvnni, avx512 (VNNI), amx (INT8, beside AVX-512). All give the same bits. DOVETAIL_ISA with one
+// of these names overrides the choice, which is the last one that this processor can run.
 // Constants, thread-safe. A new weight type adds an entry to kernels/quant and an unpack; a new
 // instruction set adds a translation unit and a table (docs/kernels.md).
 #ifndef DOVETAIL_KERNELS_KERNEL_TABLE_H_
@@ -32,11 +33,13 @@ int64_t AttentionPartFloats(const KvShape& shape);
 // Plain IEEE double arithmetic of our own: the same bits on every machine.
 void RopeAngles(int32_t position, const float* inv_freq, int32_t n, float factor, float* cos_sin);
 
-// The table of `isa`, or nullptr where this build or this processor lacks it.
+// The table of `isa`, or nullptr where this build or this processor lacks it, or where Linux
+// refuses the registers (AMX: it is asked for this process when tables are first looked for).
 const KernelTable* FindTable(Isa isa);
 // What DOVETAIL_ISA asks for, else the best that this processor can run. Errors name the value, the
 // accepted ones, and what the processor lacks.
 absl::StatusOr<const KernelTable*> SelectTable(absl::string_view dovetail_isa);
+// From the plainest to the best.
 std::vector<const KernelTable*> AvailableTables();
 
 // "avx2 fma f16c avx512f ... amx_int8": what cpuid says, for registration and bug reports.

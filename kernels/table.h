@@ -11,7 +11,7 @@
 
 namespace dovetail::kernels {
 
-enum class Isa { kScalar = 0, kAvx2 = 1, kAvx512 = 2 };
+enum class Isa { kScalar, kAvx2, kAvxVnni, kAvx512, kAmx };
 
 struct KernelTable {
   const char* name;  // "avx512"

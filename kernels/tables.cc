@@ -1,7 +1,10 @@
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/cpu/amx_table.h"
 #include "kernels/cpu/isa_tables.h"
 #include "kernels/kernel_table.h"
 #include "kernels/kv_layout.h"
@@ -16,18 +19,40 @@ struct Feature {
   bool present;
 };
 
-bool CpuidLeaf7Edx(int bit) {
+// Words of cpuid.
+struct ExtendedFeatures {
+  unsigned ecx_1 = 0;    // of leaf 1
+  unsigned edx = 0;      // of leaf 7, subleaf 0
+  unsigned eax_one = 0;  // of leaf 7, subleaf 1
+};
+ExtendedFeatures ReadExtendedFeatures() {
+  ExtendedFeatures f;
   unsigned a, b, c, d;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> bit & 1) != 0;
+  if (__get_cpuid(1, &a, &b, &c, &d) != 0) f.ecx_1 = c;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return f;
+  f.edx = d;
+  if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0) f.eax_one = a;
+  return f;
 }
 
-// __builtin_cpu_supports asks the operating system too (xgetbv). Only the AMX bits are raw: nothing
-// uses tiles yet, they are reported.
+// Linux lends a process the tile registers of AMX when it asks; once does for all its threads.
+bool TilesPermitted() {
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+  static const bool permitted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return permitted;
+}
+
+// __builtin_cpu_supports asks the operating system too (xgetbv). f16c, of which clang's does not
+// know, and avx_vnni have the registers of avx2; for those of AMX see TilesPermitted.
 std::vector<Feature> Features() {
   __builtin_cpu_init();
-  return {{"avx2", __builtin_cpu_supports("avx2") != 0},
+  const ExtendedFeatures extended = ReadExtendedFeatures();
+  const auto bit = [](unsigned word, int bit) { return (word >> bit & 1) != 0; };
+  const bool avx2 = __builtin_cpu_supports("avx2") != 0;
+  return {{"avx2", avx2},
           {"fma", __builtin_cpu_supports("fma") != 0},
-          {"f16c", __builtin_cpu_supports("f16c") != 0},
+          {"f16c", avx2 && bit(extended.ecx_1, 29)},
+          {"avx_vnni", avx2 && bit(extended.eax_one, 4)},
           {"avx512f", __builtin_cpu_supports("avx512f") != 0},
           {"avx512bw", __builtin_cpu_supports("avx512bw") != 0},
           {"avx512vl", __builtin_cpu_supports("avx512vl") != 0},
@@ -36,9 +61,9 @@ std::vector<Feature> Features() {
           {"avx512vbmi", __builtin_cpu_supports("avx512vbmi") != 0},
           {"avx512bf16", __builtin_cpu_supports("avx512bf16") != 0},
           {"gfni", __builtin_cpu_supports("gfni") != 0},
-          {"amx_bf16", CpuidLeaf7Edx(22)},
-          {"amx_tile", CpuidLeaf7Edx(24)},
-          {"amx_int8", CpuidLeaf7Edx(25)}};
+          {"amx_bf16", bit(extended.edx, 22)},
+          {"amx_tile", bit(extended.edx, 24)},
+          {"amx_int8", bit(extended.edx, 25)}};
 }
 
 struct IsaEntry {
@@ -48,13 +73,20 @@ struct IsaEntry {
   std::vector<const char*> needs;
 };
 
+// From the plainest to the best.
 std::vector<IsaEntry> Entries() {
+  const std::vector<const char*> avx2 = {"avx2", "fma", "f16c"};
+  const std::vector<const char*> avxvnni = {"avx2", "fma", "f16c", "avx_vnni"};
+  const std::vector<const char*> avx512 = {"fma",      "f16c",     "avx512f",   "avx512bw",
+                                           "avx512vl", "avx512dq", "avx512vnni"};
+  std::vector<const char*> amx = avx512;
+  amx.insert(amx.end(), {"amx_tile", "amx_int8"});
+  static const KernelTable amx_table = OverAvx512(*AmxTable());
   return {{Isa::kScalar, "scalar", &ref::kTable, {}},
-          {Isa::kAvx2, "avx2", Avx2Table(), {"avx2", "fma", "f16c"}},
-          {Isa::kAvx512,
-           "avx512",
-           Avx512Table(),
-           {"fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"}}};
+          {Isa::kAvx2, "avx2", Avx2Table(), avx2},
+          {Isa::kAvxVnni, "avxvnni", AvxVnniTable(), avxvnni},
+          {Isa::kAvx512, "avx512", Avx512Table(), avx512},
+          {Isa::kAmx, "amx", &amx_table, amx}};
 }
 
 // What keeps `entry` from running here, or "".
@@ -68,10 +100,21 @@ std::string Obstacle(const IsaEntry& entry) {
       }
     }
   }
+  if (missing.empty() && entry.isa == Isa::kAmx && !TilesPermitted()) {
+    return "Linux does not permit this process the tile registers of AMX";
+  }
   return missing;
 }
 
 }  // namespace
+
+KernelTable OverAvx512(const KernelTable& part) {
+  KernelTable table = *Avx512Table();
+  table.name = part.name;
+  table.isa = part.isa;
+  table.matmul = part.matmul;
+  return table;
+}
 
 int32_t ActivationBlock(WeightType type) {
   const QuantFormat* format = FindQuantFormat(type);
@@ -106,8 +149,10 @@ absl::StatusOr<const KernelTable*> SelectTable(absl::string_view dovetail_isa) {
     return absl::FailedPreconditionError(
         absl::StrCat("DOVETAIL_ISA=", dovetail_isa, ": ", obstacle));
   }
+  std::string known;
+  for (const IsaEntry& entry : Entries()) absl::StrAppend(&known, entry.name, ", ");
   return absl::InvalidArgumentError(absl::StrCat("DOVETAIL_ISA=", dovetail_isa,
-                                                 " is not known; use scalar, avx2 or avx512, "
+                                                 " is not known; use one of ", known,
                                                  "or leave it unset for the best one"));
 }
 

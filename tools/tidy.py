@@ -137,7 +137,7 @@ def duplicates(texts):
 def check_isa_objects():
     build = ROOT / "build" / "release"
     for obj in build.glob("kernels/**/*.o"):
-        isa = re.search(r"/(avx2|avx512|avxvnni|amx)\.cc\.o$", obj.as_posix())
+        isa = re.search(r"/(avx2|avx512|avxvnni|amx|amx_software)\.cc\.o$", obj.as_posix())
         if not isa:
             continue
         out = subprocess.run(["nm", "-C", obj], text=True, capture_output=True).stdout

@@ -25,18 +25,6 @@ static inline F Exp(F x) {
 
 static inline float ScalarExp(float x) { return FirstLane(Exp(Set1(x))); }
 
-// Whole vectors go through Load and Store, the rest through the masked forms.
-static inline F LoadUpTo(const float* p, int n, float fill) {
-  return n >= 16 ? Load(p) : LoadPart(p, n, fill);
-}
-static inline void StoreUpTo(float* p, int n, F v) {
-  if (n >= 16) {
-    Store(p, v);
-  } else {
-    StorePart(p, n, v);
-  }
-}
-
 static void RmsNorm(const RmsNormArgs& args, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const float* x = args.x + row * args.x_stride;

@@ -7,7 +7,11 @@ namespace dovetail::kernels {
 struct KernelTable;
 
 const KernelTable* Avx2Table();
+const KernelTable* AvxVnniTable();
 const KernelTable* Avx512Table();
+const KernelTable* AmxTable();
+// AMX's code over a model of its tiles, on AVX-512; only tests link it (tests/testing).
+const KernelTable* AmxSoftwareTable();
 
 }  // namespace dovetail::kernels
 

@@ -37,8 +37,12 @@ def test_instruction_sets():
     if "avx2" not in CPU:
         raise harness.Skip("this processor has no AVX2")
     check(threads=2, isa="avx2")
+    if "avx_vnni" in CPU:
+        check(threads=2, isa="avxvnni")
     if "avx512_vnni" in CPU:
         check(threads=2, isa="avx512")
+    if "amx_int8" in CPU:
+        check(threads=2, isa="amx")
 
 
 def test_threads():

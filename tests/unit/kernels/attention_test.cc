@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/kernel_table.h"
 #include "kernels/ops.h"
+#include "tests/testing/kernel_tables.h"
 #include "tests/testing/test_data.h"
 #include "tests/unit/kernels/random_inputs.h"
 
@@ -192,6 +193,34 @@ const Shape kShapes[] = {
     {KvType::kQ8_0, 3, 1, 50, 70, true, 36},
 };
 
+// sequences: tokens before the step, rows of the step.
+void ExpectTablesAgree(Rng& rng, const Shape& shape,
+                       const std::vector<std::pair<int, int>>& sequences, uint64_t seed) {
+  Fixture reference(rng, shape, sequences);
+  const auto k = Fixture::Normals(rng, reference.num_rows() * reference.kv_width());
+  const auto v = RandomFloats(rng, reference.num_rows() * reference.kv_width());
+  const auto q = Fixture::Normals(rng, reference.num_rows() * reference.q_width());
+  const Fixture copy = reference;
+  reference.Append(*FindTable(Isa::kScalar), k, v, seed);
+  const auto expected = reference.Attend(*FindTable(Isa::kScalar), q);
+  for (float f : expected) ASSERT_TRUE(std::isfinite(f)) << "an unwritten slot was read";
+  for (const KernelTable* table : TablesUnderTest()) {
+    Fixture other = copy;
+    other.Append(*table, k, v, seed);
+    ASSERT_EQ(reference.cache(), other.cache()) << Describe(*table, shape);
+    const auto actual = other.Attend(*table, q);
+    ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
+                   Describe(*table, shape));
+    if (::testing::Test::HasFatalFailure()) return;
+    // Two phases are for few rows: the last ones will do.
+    const int first = std::max(0, other.num_rows() - 3);
+    const auto in_parts = other.AttendInParts(*table, q, first);
+    ExpectSameBits(expected.data() + first * other.out_width(), in_parts.data(),
+                   static_cast<int64_t>(in_parts.size()), Describe(*table, shape) + " in parts");
+    if (::testing::Test::HasFatalFailure()) return;
+  }
+}
+
 TEST(AttentionTest, EveryTableGivesTheReferenceBytes) {
   const uint64_t seed = dovetail::testing::TestSeed();
   Rng rng(seed);
@@ -205,31 +234,18 @@ TEST(AttentionTest, EveryTableGivesTheReferenceBytes) {
         const int rows = shape.head_dim > 128 ? 8 : 40;
         sequences.emplace_back(Uniform(rng, 0, longest), Uniform(rng, 1, rows));
       }
-      Fixture reference(rng, shape, sequences);
-      const auto k = Fixture::Normals(rng, reference.num_rows() * reference.kv_width());
-      const auto v = RandomFloats(rng, reference.num_rows() * reference.kv_width());
-      const auto q = Fixture::Normals(rng, reference.num_rows() * reference.q_width());
-      Fixture copy = reference;
-      reference.Append(*FindTable(Isa::kScalar), k, v, seed + trial);
-      const auto expected = reference.Attend(*FindTable(Isa::kScalar), q);
-      for (float f : expected) ASSERT_TRUE(std::isfinite(f)) << "an unwritten slot was read";
-      for (const KernelTable* table : AvailableTables()) {
-        Fixture other = copy;
-        other.Append(*table, k, v, seed + trial);
-        ASSERT_EQ(reference.cache(), other.cache()) << Describe(*table, shape);
-        const auto actual = other.Attend(*table, q);
-        ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
-                       Describe(*table, shape));
-        if (HasFatalFailure()) return;
-        // Two phases are for few rows: the last ones will do.
-        const int first = std::max(0, other.num_rows() - 3);
-        const auto in_parts = other.AttendInParts(*table, q, first);
-        ExpectSameBits(expected.data() + first * other.out_width(), in_parts.data(),
-                       static_cast<int64_t>(in_parts.size()),
-                       Describe(*table, shape) + " in parts");
-        if (HasFatalFailure()) return;
-      }
+      ExpectTablesAgree(rng, shape, sequences, seed + trial);
+      if (HasFatalFailure()) return;
     }
+  }
+}
+
+// In little time: what an emulated processor runs (emulated_avx2_test.sh).
+TEST(AttentionTest, EveryShapeOnce) {
+  Rng rng(dovetail::testing::TestSeed());
+  for (const Shape& shape : kShapes) {
+    ExpectTablesAgree(rng, shape, {{37, 1}, {0, 5}}, 1);
+    if (HasFatalFailure()) return;
   }
 }
 
@@ -313,7 +329,7 @@ TEST(KvAppendTest, Q8_0HasOneScaleForThirtyTwo) {
   std::vector<float> x(40, 0.25f);
   x[3] = -127.0f;  // scale 1
   x[35] = 0.5f;    // scale 0.5 / 127
-  for (const KernelTable* table : AvailableTables()) {
+  for (const KernelTable* table : TablesUnderTest()) {
     bool finite = false;
     const std::vector<float> read = StoreAndRead(*table, KvType::kQ8_0, x, &finite);
     EXPECT_TRUE(finite);
@@ -325,7 +341,7 @@ TEST(KvAppendTest, Q8_0HasOneScaleForThirtyTwo) {
 }
 
 TEST(KvAppendTest, TinyAndZeroVectorsStayFinite) {
-  for (const KernelTable* table : AvailableTables()) {
+  for (const KernelTable* table : TablesUnderTest()) {
     for (const float tiny : {0.0f, 1e-38f, 3e-8f, 9e-6f, 1.3e-5f}) {
       bool finite = false;
       for (const float f : StoreAndRead(*table, KvType::kQ8_0, {tiny, -tiny, tiny}, &finite)) {
@@ -346,7 +362,7 @@ TEST(KvAppendTest, SaysWhatCannotBeStored) {
                           {KvType::kF16, 65519.996f, 65520.0f},
                           {KvType::kBF16, 0x1.fefffep+127f, 0x1.ffp+127f},
                           {KvType::kQ8_0, 8321039.5f, 8321040.0f}};
-  for (const KernelTable* table : AvailableTables()) {
+  for (const KernelTable* table : TablesUnderTest()) {
     for (const Limit& limit : limits) {
       for (const int at : {0, 5, 19, 33}) {
         const auto finite = [&](float value) {
@@ -377,7 +393,7 @@ TEST(AttentionTest, ChunksDoNotChangeBits) {
   std::vector<std::vector<float>> results;
   for (int window : {0, 40}) {
     results.clear();
-    for (const KernelTable* table : AvailableTables()) {
+    for (const KernelTable* table : TablesUnderTest()) {
       for (int chunk : {300, 1, 7, 64}) {
         std::vector<uint8_t> cache(block_bytes * 10, 0xff);
         const KvCacheView view = {cache.data(), block_bytes, shape.type, shape.kv()};

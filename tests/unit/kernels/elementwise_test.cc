@@ -2,6 +2,7 @@
 // reference, byte for byte.
 #include "absl/strings/str_cat.h"
 #include "kernels/kernel_table.h"
+#include "tests/testing/kernel_tables.h"
 #include "tests/testing/test_data.h"
 #include "tests/unit/kernels/random_inputs.h"
 
@@ -17,7 +18,7 @@ template <typename Op>
 void ExpectSame(int64_t size, const Op& op) {
   Guarded<float> expected(size);
   op(Scalar(), expected.data());
-  for (const KernelTable* table : AvailableTables()) {
+  for (const KernelTable* table : TablesUnderTest()) {
     Guarded<float> actual(size);
     op(*table, actual.data());
     actual.ExpectGuardsIntact();
@@ -46,7 +47,7 @@ TEST(RmsNormTest, EveryTableGivesTheReferenceBytes) {
 TEST(RmsNormTest, IsTheRootMeanSquareAndMayRunInPlace) {
   std::vector<float> x = {3, -4, 0, 5}, w = {1, 2, 3, 4};
   const double inverse = 1 / std::sqrt(50.0 / 4 + 1e-6);
-  for (const KernelTable* table : AvailableTables()) {
+  for (const KernelTable* table : TablesUnderTest()) {
     std::vector<float> y = x;
     table->rms_norm({y.data(), 4, w.data(), y.data(), 4, 4, 1e-6f}, 0, 1);
     for (int i = 0; i < 4; ++i) EXPECT_NEAR(y[i], x[i] * w[i] * inverse, 1e-6) << table->name;
@@ -147,7 +148,7 @@ TEST(RopeTest, EveryTableGivesTheReferenceBytes) {
 
 TEST(RopeTest, RotatesPairs) {
   const float cos_sin[] = {0.6f, 1.0f, 0.8f, 0.0f};
-  for (const KernelTable* table : AvailableTables()) {
+  for (const KernelTable* table : TablesUnderTest()) {
     float halves[] = {1, 7, 2, 9};
     table->rope({halves, 4, cos_sin, 1, 4, 4, false}, 0, 1);
     EXPECT_FLOAT_EQ(halves[0], 0.6f - 1.6f);
@@ -180,7 +181,7 @@ TEST(SoftmaxTest, EveryTableGivesTheReferenceBytes) {
 
 TEST(ArgMaxTest, TiesGoToTheLowestIndexAndNanIsReported) {
   Rng rng(dovetail::testing::TestSeed());
-  for (const KernelTable* table : AvailableTables()) {
+  for (const KernelTable* table : TablesUnderTest()) {
     for (int64_t n : {1, 5, 16, 40, 1001}) {
       std::vector<float> x(n);
       for (float& f : x) f = static_cast<float>(Uniform(rng, -3, 3));
@@ -207,7 +208,7 @@ TEST(ReadStreamTest, XorsEveryWord) {
     std::vector<uint8_t> data(bytes);
     for (uint8_t& b : data) b = static_cast<uint8_t>(rng());
     const uint64_t expected = Scalar().read_stream(data.data(), bytes);
-    for (const KernelTable* table : AvailableTables()) {
+    for (const KernelTable* table : TablesUnderTest()) {
       EXPECT_EQ(table->read_stream(data.data(), bytes), expected) << table->name << " " << bytes;
     }
   }

@@ -1,11 +1,13 @@
 // Products and activation quantisation: every table against the scalar reference, byte for byte,
 // and the reference against f64 arithmetic on dequantised weights.
+#include <algorithm>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "base/packed_layout.h"
 #include "kernels/kernel_table.h"
 #include "kernels/quant/format.h"
+#include "tests/testing/kernel_tables.h"
 #include "tests/testing/test_data.h"
 #include "tests/unit/kernels/random_inputs.h"
 
@@ -39,7 +41,7 @@ void Quantize(const KernelTable& table, Rng& rng, int64_t rows, Quantized* x) {
 
 TEST(QuantizeTest, EveryTableGivesTheReferenceBytes) {
   Rng rng(dovetail::testing::TestSeed());
-  for (const KernelTable* table : AvailableTables()) {
+  for (const KernelTable* table : TablesUnderTest()) {
     for (int32_t block : {16, 32, 256}) {
       for (int trial = 0; trial < 20; ++trial) {
         const int32_t cols = block * static_cast<int32_t>(Uniform(rng, 1, 5));
@@ -63,7 +65,7 @@ TEST(QuantizeTest, EveryTableGivesTheReferenceBytes) {
 }
 
 TEST(QuantizeTest, NonFiniteInputMakesItsBlockNanAndNoOther) {
-  for (const KernelTable* table : AvailableTables()) {
+  for (const KernelTable* table : TablesUnderTest()) {
     for (float bad : {NAN, INFINITY, -INFINITY}) {
       std::vector<float> values(96, 1.0f);
       values[40] = bad;
@@ -130,7 +132,7 @@ void ExpectTablesAgree(Rng& rng, const Problem& p) {
   bool some_not_zero = false;
   for (float f : expected) some_not_zero = some_not_zero || f != 0;
   ASSERT_TRUE(some_not_zero);
-  for (const KernelTable* table : AvailableTables()) {
+  for (const KernelTable* table : TablesUnderTest()) {
     const std::vector<float> actual = Multiply(*table, rng, p, weights, values, before);
     ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
                    Describe(*table, p));
@@ -157,14 +159,35 @@ TEST_P(MatmulTest, EveryTableGivesTheReferenceBytes) {
   }
 }
 
+// Every kernel of every table in little time: few rows, tiles of vectors, tiles of AMX with a last
+// one that is not full; a last panel that is not full. What an emulated processor runs
+// (emulated_avx2_test.sh).
+TEST_P(MatmulTest, EveryKernelOnce) {
+  Rng rng(dovetail::testing::TestSeed());
+  const int32_t k = 2 * std::max(InfoOf(GetParam()).block_elements, 32);
+  for (int64_t rows : {1, 2, 3, 5, 16, 19}) {  // all of them even if one fails
+    ExpectTablesAgree(rng, {GetParam(), /*n=*/41, k, rows, /*accumulate=*/rows == 5});
+  }
+}
+
+TEST_P(MatmulTest, LongRowsGiveTheReferenceBytes) {
+  Rng rng(dovetail::testing::TestSeed());
+  for (int64_t rows : {1, 2, 7, 33}) {
+    ExpectTablesAgree(rng, {GetParam(), /*n=*/19, /*k=*/18944, rows, /*accumulate=*/false});
+    if (HasFatalFailure()) return;
+  }
+}
+
 TEST_P(MatmulTest, ExtremeWeightsStayExact) {
   // Every quant, scale and activation at its largest magnitude: no intermediate may saturate.
   const WeightType type = GetParam();
   if (IsFloat(type)) GTEST_SKIP() << "only integer products can saturate";
   const int32_t k = 512, n = 48;
-  for (int fill_and_rows : {0x003, 0xff3, 0x803, 0x7f3, 0x883, 0x00d, 0xffd, 0x80d, 0x7fd, 0x88d}) {
-    const uint8_t fill = static_cast<uint8_t>(fill_and_rows >> 4);
-    const int32_t rows = fill_and_rows & 15;  // few and several: they have kernels of their own
+  // Few rows, several and many: they have kernels of their own.
+  for (int rows_and_fill : {0x300, 0x3ff, 0x380, 0x37f, 0x388, 0xd00, 0xdff, 0xd80, 0xd7f, 0xd88,
+                            0x1200, 0x12ff, 0x1280, 0x127f, 0x1288}) {
+    const uint8_t fill = static_cast<uint8_t>(rows_and_fill & 255);
+    const int32_t rows = rows_and_fill >> 8;
     std::vector<uint8_t> weights(n * StoredBytes(type, k), fill);
     const uint16_t one = F32ToF16(1.0f);
     const int64_t block_bytes = InfoOf(type).block_bytes;
@@ -176,7 +199,7 @@ TEST_P(MatmulTest, ExtremeWeightsStayExact) {
       Rng rng(1);
       const Problem p = {type, n, k, rows, false};
       const auto expected = Multiply(*FindTable(Isa::kScalar), rng, p, weights, values, before);
-      for (const KernelTable* table : AvailableTables()) {
+      for (const KernelTable* table : TablesUnderTest()) {
         const auto actual = Multiply(*table, rng, p, weights, values, before);
         ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
                        Describe(*table, p));
@@ -197,7 +220,7 @@ TEST_P(MatmulTest, LargeSumsOfOneSignStayExact) {
     for (float& v : values) v = 1.0f + 0.1f * std::abs(Normal(rng));
     const std::vector<float> before(rows * (p.n + 3), 0.0f);
     const auto expected = Multiply(*FindTable(Isa::kScalar), rng, p, weights, values, before);
-    for (const KernelTable* table : AvailableTables()) {
+    for (const KernelTable* table : TablesUnderTest()) {
       const auto actual = Multiply(*table, rng, p, weights, values, before);
       ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
                      Describe(*table, p));
@@ -250,9 +273,10 @@ TEST_P(MatmulTest, OddScalesGiveTheReferenceBytes) {
   const WeightType type = GetParam();
   if (IsFloat(type)) GTEST_SKIP() << "no scales";
   Rng rng(dovetail::testing::TestSeed());
-  const int32_t n = 32, k = 512, rows = 3;
+  const int32_t n = 32, k = 512;
   const uint16_t halves[] = {0x7c00, 0xfc00, 0x7e00, 0x8000, 0x8001, 0x0001, 0x7bff, 0xbc00};
   for (int trial = 0; trial < 8; ++trial) {
+    const int32_t rows = trial % 2 == 0 ? 3 : 21;
     std::vector<uint8_t> weights = RandomWeights(rng, type, n, k);
     const int64_t block_bytes = InfoOf(type).block_bytes;
     for (size_t i = 0; i < weights.size(); i += block_bytes) {
@@ -263,7 +287,7 @@ TEST_P(MatmulTest, OddScalesGiveTheReferenceBytes) {
     const std::vector<float> values = RandomFloats(rng, rows * k), before(rows * (n + 3), 0.0f);
     const Problem p = {type, n, k, rows, false};
     const auto expected = Multiply(*FindTable(Isa::kScalar), rng, p, weights, values, before);
-    for (const KernelTable* table : AvailableTables()) {
+    for (const KernelTable* table : TablesUnderTest()) {
       const auto actual = Multiply(*table, rng, p, weights, values, before);
       ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
                      Describe(*table, p));

@@ -1,0 +1,16 @@
+#include "tests/testing/kernel_tables.h"
+
+#include "kernels/cpu/amx_table.h"
+#include "kernels/cpu/isa_tables.h"
+#include "kernels/kernel_table.h"
+
+namespace dovetail::kernels::testing {
+
+std::vector<const KernelTable*> TablesUnderTest() {
+  std::vector<const KernelTable*> tables = AvailableTables();
+  static const KernelTable software = OverAvx512(*AmxSoftwareTable());
+  if (FindTable(Isa::kAvx512) != nullptr) tables.push_back(&software);
+  return tables;
+}
+
+}  // namespace dovetail::kernels::testing
