@@ -39,7 +39,6 @@ ALLOWED = [
     ("avxvnni", r"FewMatmul<FormatQ5_", 8, "16 registers: the weights of a block alone"),
     ("avxvnni", r"FewMatmul<FormatIQ4_NL", 7, "likewise"),
     ("avxvnni", r"FewMatmul<FormatMXFP4", 7, "likewise"),
-    ("avxvnni", r"TileMatmul<", 12, "the end of a block: factors of its sums"),
     ("avxvnni", r"AttendBatch", 2, ""),
     ("avx512", r"FloatTile<", 6, "no spills: buffers of the last k"),
     ("avx512", r"FewMatmul<FormatIQ1_M", 47, "a whole block unrolled, with gathers"),
