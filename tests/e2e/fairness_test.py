@@ -3,6 +3,7 @@ import contextlib
 import json
 import re
 import threading
+import urllib.error
 import urllib.request
 
 import harness
@@ -61,10 +62,10 @@ class Queue:
 
 
 @contextlib.contextmanager
-def queue():
+def queue(*flags):
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(harness.Server("--workers", "cpu:0", "--max-batch-size", 1, "--context-length", 4096,
-                                                    "--api-keys", KEY_FLAG))
+                                                    "--api-keys", KEY_FLAG, *flags))
         yield Queue(server, stack)
 
 
@@ -93,6 +94,21 @@ def test_priority_comes_before_keys():
         order = q.release()
         # bob's urgent ones; then alice, for whom less was computed; bob's third comes last.
         assert order == ["bob", "bob", "alice", "alice", "bob"], order
+
+
+def test_keys_may_have_priorities():
+    with queue("--key-priority", "bob=-10,carol=50") as q:
+        q.add("alice", "Alice 0")
+        q.add("alice", "Alice 1", priority=100)
+        q.add("bob", "Bob 0", priority=100)
+        q.add("bob", "Bob 1")
+        assert sorted(s.get("priority", 0) for s in q.queued()) == [-10, 0, 90, 100], q.queued()
+        error = harness.expect(urllib.error.HTTPError, "400", lambda: q.open("alice", "Me first", priority=-1))
+        assert "`priority` must be at least 0 where API keys have priorities" in json.load(error)["error"]["message"]
+        assert q.release() == ["bob", "alice", "bob", "alice"]
+    refused = harness.run("dovetail", "serve", "--model", harness.need(harness.SMOLLM2), "--port", 0, "--api-keys", KEY_FLAG,
+                          "--key-priority", "dave=3", check=False)
+    assert refused.returncode == 2 and "`key_priority`: there is no API key of dave" in refused.stderr, refused.stderr
 
 
 def test_grpc_waits_in_the_same_queue():
