@@ -223,9 +223,9 @@ void ReadKeyPriority(const YamlNode& node, absl::string_view name, ConfigDraft* 
   const auto add = [&](const YamlNode& at, const std::string& who, const std::string& text) {
     int priority = 0;
     if (!absl::SimpleAtoi(text, &priority) || std::abs(priority) > kMaxKeyPriority) {
-      mistakes->Add(at, absl::StrCat("`", name, "` of ", who, " must be a number from -",
-                                     kMaxKeyPriority, " to ", kMaxKeyPriority, ", got `", text,
-                                     "`"));
+      mistakes->Add(
+          at, absl::StrCat("`", name, "` of ", who, " must be a number from -", kMaxKeyPriority,
+                           " to ", kMaxKeyPriority, ", got `", text, "`"));
     } else if (!priorities.emplace(who, priority).second) {
       mistakes->Add(at, absl::StrCat("`", name, "` of ", who, " is given twice"));
     }

@@ -104,9 +104,8 @@ absl::StatusOr<NewRequest> EngineLoop::Check(EngineRequest request,
 absl::StatusOr<int> EngineLoop::PriorityOf(const EngineRequest& request) const {
   if (options_.tenant_priority.empty()) return request.priority;
   if (request.priority < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("`priority` must be at least 0 where API keys have priorities, got ",
-                     request.priority));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "`priority` must be at least 0 where API keys have priorities, got ", request.priority));
   }
   const auto it = options_.tenant_priority.find(request.tenant);
   return request.priority + (it == options_.tenant_priority.end() ? 0 : it->second);

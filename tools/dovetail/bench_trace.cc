@@ -98,13 +98,12 @@ absl::StatusOr<nlohmann::json> ReplayLocally(const BenchTraceFlags& flags,
     made.max_tokens = request.max_tokens;
     made.at = request.at;
   }
-  DT_ASSIGN_OR_RETURN(
-      std::vector<BatchResult> results,
-      RunBatch(job->model().engine(), requests, static_cast<int>(requests.size())));
+  DT_ASSIGN_OR_RETURN(std::vector<BatchResult> results,
+                      RunBatch(job->model().engine(), requests, static_cast<int>(requests.size())));
   std::vector<ReplayAnswer> answers;
   for (BatchResult& result : results) {
-    answers.push_back({result.submitted, std::move(result.token_times),
-                       static_cast<int>(result.tokens.size())});
+    answers.push_back(
+        {result.submitted, std::move(result.token_times), static_cast<int>(result.tokens.size())});
   }
   nlohmann::json json = Report(flags, trace, answers);
   const coordinator::EngineStats stats = job->model().engine()->stats();

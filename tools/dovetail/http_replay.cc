@@ -32,12 +32,9 @@ constexpr size_t kMostEventBytes = 4 << 20;
 constexpr char kNoEnd[] = "the answer ended without [DONE]";
 
 std::string MakeRequest(const HttpTarget& target, const ReplayRequest& request) {
-  const json body = {{"prompt", request.prompt},
-                     {"max_tokens", request.max_tokens},
-                     {"temperature", 0},
-                     {"ignore_eos", true},
-                     {"stream", true},
-                     {"stream_options", {{"include_usage", true}}}};
+  const json body = {{"prompt", request.prompt}, {"max_tokens", request.max_tokens},
+                     {"temperature", 0},         {"ignore_eos", true},
+                     {"stream", true},           {"stream_options", {{"include_usage", true}}}};
   const std::string text = body.dump();
   return absl::StrCat("POST ", target.path, " HTTP/1.1\r\nHost: ", target.host, ":", target.port,
                       "\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: ",
@@ -226,8 +223,7 @@ absl::Status AnswerReader::TakeEvent(absl::string_view data, absl::Time now) {
   }
   const json event = json::parse(data, nullptr, /*allow_exceptions=*/false);
   if (!event.is_object() || event.contains("error")) {
-    return absl::UnavailableError(
-        absl::StrCat("the stream has an error: ", data.substr(0, 500)));
+    return absl::UnavailableError(absl::StrCat("the stream has an error: ", data.substr(0, 500)));
   }
   if (const auto usage = event.find("usage"); usage != event.end() && usage->is_object()) {
     const auto tokens = usage->find("completion_tokens");

@@ -38,8 +38,8 @@ struct ReplayAnswer {
   int generated_tokens = 0;            // as the server counts them
 };
 
-// The text events of one answer, taken from its bytes as they come: HTTP's head, a body in chunks or
-// to the connection's end, and server-sent events in it.
+// The text events of one answer, taken from its bytes as they come: HTTP's head, a body in chunks
+// or to the connection's end, and server-sent events in it.
 class AnswerReader {
  public:
   // `now` is when these bytes came. Unavailable: the server refused, or its stream has an error.

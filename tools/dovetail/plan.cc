@@ -182,8 +182,7 @@ absl::Status CheckSharedMemory(const Flags& flags,
                                const std::vector<coordinator::ModelSettings>& models) {
   std::map<std::string, int64_t> available;
   if (flags.devices.empty()) {
-    available[coordinator::kThisMachine] =
-        static_cast<int64_t>(ReadMemoryInfo().available_bytes);
+    available[coordinator::kThisMachine] = static_cast<int64_t>(ReadMemoryInfo().available_bytes);
   } else {
     DT_ASSIGN_OR_RETURN(const auto devices, coordinator::ParseDeviceSpecs(flags.devices));
     for (const DeviceInfo& device : devices) available[device.name] = device.budget();

@@ -93,8 +93,8 @@ TEST(HttpReplayTest, AServersAnswersComeInTime) {
   ASSERT_OK(target);
   std::vector<ReplayRequest> requests;
   for (int i = 0; i < 20; ++i) {
-    requests.push_back({std::vector<int32_t>(static_cast<size_t>(1 + i), 50), 1 + i,
-                        absl::Milliseconds(5 * i)});
+    requests.push_back(
+        {std::vector<int32_t>(static_cast<size_t>(1 + i), 50), 1 + i, absl::Milliseconds(5 * i)});
   }
   const absl::Time start = absl::Now();
   const auto answers = ReplayOverHttp(*target, requests, kPatience);
