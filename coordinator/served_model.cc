@@ -135,7 +135,7 @@ ClusterOptions ServedModel::MakeClusterOptions() {
   options.model_fingerprint = model_.file->fingerprint();
   options.ring_bytes = static_cast<uint64_t>(model::kRingBytes);
   options.worker_timeout = settings_.worker_timeout;
-  options.make_plan = [this](const std::vector<ClusterMember>& members) {
+  options.make_plan = [this](const std::vector<ClusterMember>& members) -> absl::StatusOr<Plan> {
     absl::StatusOr<Plan> plan = PlanMembers(MakePlanInputs(), members);
     if (!plan.ok()) return plan;
     DT_RETURN_IF_ERROR(ClaimBudgets(members));

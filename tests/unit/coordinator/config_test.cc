@@ -209,7 +209,7 @@ TEST_F(ConfigTest, PrioritiesAreOfKeysThatAreThere) {
             "f:3:33: `key_priority` of bob must be a number from -100 to 100, got `high`");
   EXPECT_THAT(Mistakes(keys + "key_priority: {alice: 1, bob: 2}\n"),
               HasSubstr("`key_priority`: there is no API key of bob"));
-  EXPECT_EQ(Mistakes(keys, {{"key_priority", "alice=1,bob,alice=2"}}),
+  EXPECT_EQ(Mistakes(keys, {{"key-priority", "alice=1,bob,alice=2"}}),
             "--key-priority: `key_priority` must be a key's name and a number, as in alice=-10, "
             "got `bob`\n"
             "--key-priority: `key_priority` of alice is given twice");
