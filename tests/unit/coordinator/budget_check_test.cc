@@ -75,8 +75,8 @@ TEST(BudgetLedgerTest, ModelsThatComeOneAfterTheOtherShareANode) {
   // The first one has been loaded: less is free now, but that is what it claimed.
   EXPECT_OK(ledger.Claim("b", {{"b", "cpu:1", kGiB, node}}, {{node, kGiB}}));
   EXPECT_THAT(ledger.Claim("c", {{"c", "cpu:0", kGiB, node}}, {{node, kGiB / 2}}),
-              StatusIs(kTooMuch, AllOf(HasSubstr("together           5.00 GiB"),
-                                       HasSubstr("available          4.00 GiB"))));
+              StatusIs(kTooMuch, AllOf(HasSubstr("together            5.00 GiB"),
+                                       HasSubstr("available           4.00 GiB"))));
   EXPECT_OK(ledger.Claim("c", {{"c", "cpu:0", kGiB, "NUMA node 0"}}, {{"NUMA node 0", kGiB}}));
   // Planned again: in place of what it had.
   EXPECT_OK(ledger.Claim("a", {{"a", "cpu:1", 2 * kGiB, node}}, {{node, 0}}));
