@@ -219,6 +219,23 @@ MemoryInfo ReadMemoryInfo(const std::string& root) {
   return memory;
 }
 
+MemoryInfo ReadNodeMemory(int node, const std::string& root) {
+  MemoryInfo memory = ReadMemoryInfo(root);
+  if (node < 0) return memory;
+  const std::string prefix = absl::StrCat("Node ", node, " ");
+  const std::string text =
+      ReadText(absl::StrCat(root, "/sys/devices/system/node/node", node, "/meminfo")).value_or("");
+  const auto bytes = [&](absl::string_view key) {
+    return FindNumber(text, absl::StrCat(prefix, key, ":")).value_or(0) * 1024;
+  };
+  if (const uint64_t total = bytes("MemTotal"); total > 0) {
+    memory.total_bytes = std::min(memory.total_bytes, total);
+    memory.available_bytes =
+        std::min(memory.available_bytes, bytes("MemFree") + bytes("Inactive(file)"));
+  }
+  return memory;
+}
+
 uint64_t ResidentBytes() {
   const std::string text = ReadText("/proc/self/statm").value_or("");
   const std::vector<absl::string_view> words = absl::StrSplit(text, ' ');

@@ -46,6 +46,8 @@ struct MemoryInfo {
 };
 
 MemoryInfo ReadMemoryInfo(const std::string& root = "/");
+// The same for a process whose memory comes from one NUMA node: at most what that has. -1: of all.
+MemoryInfo ReadNodeMemory(int node, const std::string& root = "/");
 
 // Bytes of this process in memory now.
 uint64_t ResidentBytes();

@@ -278,6 +278,17 @@ absl::Status ReadNamedFiles(ServeConfig* config, Mistakes* mistakes) {
   return absl::OkStatus();
 }
 
+// All keys are known, those of the keys' file too.
+void CheckKeyPriority(const ConfigDraft& draft, const std::string& source, Mistakes* mistakes) {
+  for (const ModelSettings& model : draft.config.Models()) {
+    for (const auto& [name, priority] : model.key_priority) {
+      if (draft.config.api_keys.count(name) > 0) continue;
+      Complain(draft, "key_priority", source,
+               absl::StrCat("`key_priority`: there is no API key of ", name), mistakes);
+    }
+  }
+}
+
 }  // namespace
 
 std::string ModelNameOf(const ModelSettings& settings) {
@@ -318,6 +329,7 @@ absl::StatusOr<ServeConfig> LoadConfig(const std::string& path,
   }
   mistakes.Append(others);
   if (mistakes.empty()) DT_RETURN_IF_ERROR(ReadNamedFiles(&draft.config, &mistakes));
+  if (mistakes.empty()) CheckKeyPriority(draft, source, &mistakes);
   if (!mistakes.empty()) return mistakes.ToStatus();
   return draft.config;
 }

@@ -48,6 +48,9 @@ struct ModelSettings {
   int max_new_tokens = 0;  // cap on max_tokens; 0: until the context ends
   int max_queue = 256;     // waiting requests before RESOURCE_EXHAUSTED
   int max_logit_rows = 0;  // 0: max_batch_size (eval raises it)
+  // By the names of API keys, the lower number first: what their requests' own priority is added
+  // to, which must not be negative then. Others have 0.
+  std::map<std::string, int> key_priority;
   int lanes = 0;           // steps in flight along the route; 0: as many as pay ("auto")
   absl::Duration token_target = absl::Milliseconds(100);  // between two tokens of a stream
   Preemption preemption = Preemption::kCheaper;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
@@ -18,6 +19,8 @@
 
 namespace dovetail::coordinator {
 namespace {
+
+constexpr int kMaxKeyPriority = 100;  // and -100, as of a request
 
 using Reader = decltype(ConfigField::read);
 
@@ -211,6 +214,38 @@ void ReadApiKeys(const YamlNode& node, absl::string_view name, ConfigDraft* draf
   }
 }
 
+// A map {alice: -10}, or the text alice=-10,bob=5. Whether there are such keys is seen when all
+// were read.
+void ReadKeyPriority(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+                     Mistakes* mistakes) {
+  std::map<std::string, int>& priorities = draft->config.key_priority;
+  priorities.clear();
+  const auto add = [&](const YamlNode& at, const std::string& who, const std::string& text) {
+    int priority = 0;
+    if (!absl::SimpleAtoi(text, &priority) || std::abs(priority) > kMaxKeyPriority) {
+      mistakes->Add(
+          at, absl::StrCat("`", name, "` of ", who, " must be a number from -", kMaxKeyPriority,
+                           " to ", kMaxKeyPriority, ", got `", text, "`"));
+    } else if (!priorities.emplace(who, priority).second) {
+      mistakes->Add(at, absl::StrCat("`", name, "` of ", who, " is given twice"));
+    }
+  };
+  if (node.kind == YamlKind::kMap) {
+    for (const YamlEntry& entry : node.entries) add(entry.value, entry.key, entry.value.scalar);
+    return;
+  }
+  for (const YamlNode& item : Items(node)) {
+    const std::vector<std::string> parts = absl::StrSplit(item.scalar, absl::MaxSplits('=', 1));
+    if (item.kind == YamlKind::kScalar && parts.size() == 2) {
+      add(item, parts[0], parts[1]);
+    } else {
+      mistakes->Add(item, absl::StrCat("`", name,
+                                       "` must be a key's name and a number, as in alice=-10, got ",
+                                       Quoted(item)));
+    }
+  }
+}
+
 // A list, or the text a,b.
 void ReadAliases(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                  Mistakes* mistakes) {
@@ -378,6 +413,7 @@ const std::vector<ConfigField>& ConfigFields() {
       {"max_new_tokens", "", ConfigScope::kModel, Int(&ModelSettings::max_new_tokens, 0, kMany)},
       {"max_queue", "", ConfigScope::kModel, Int(&ModelSettings::max_queue, 1, 1 << 20)},
       {"max_logit_rows", "", ConfigScope::kModel, Int(&ModelSettings::max_logit_rows, 0, 1 << 20)},
+      {"key_priority", "", ConfigScope::kModel, ReadKeyPriority},
       {"lanes", "", ConfigScope::kModel, ReadLanes},
       {"token_target", "", ConfigScope::kModel, Duration(&ModelSettings::token_target)},
       {"preemption", "", ConfigScope::kModel, ReadPreemption},

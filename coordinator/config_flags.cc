@@ -50,6 +50,8 @@ constexpr Flag kFlags[] = {
     {"chunk_size", "TOKENS", "prefill tokens of one step (default: 512)"},
     {"max_new_tokens", "TOKENS", "cap on max_tokens; 0: until the context ends (default: 0)"},
     {"max_queue", "N", "waiting requests before more are refused (default: 256)"},
+    {"key_priority", "PRIORITIES",
+     "whose requests come first, such as alice=-10,bob=5: the lower number (default: 0)"},
     {"lanes", "N", "steps in flight along the route, or auto: as many as pay (default: auto)"},
     {"token_target", "DURATION",
      "between two tokens of a stream while prompts are computed (default: 100ms)"},

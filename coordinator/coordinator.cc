@@ -85,6 +85,7 @@ struct Coordinator::Impl {
   const absl::Time start_time = absl::Now();
   std::unique_ptr<transport::RunDir> run_dir;
   ApiKeys keys;
+  BudgetLedger ledger;
   std::vector<std::unique_ptr<ServedModel>> models;  // at least one
   ModelDirectory directory;
   std::unique_ptr<HealthService> health;
@@ -151,7 +152,7 @@ absl::Status Coordinator::Impl::CheckMemory() const {
       budgets.push_back({model->name(), worker, bytes});
     }
   }
-  return CheckBudgets(budgets, available);
+  return CheckBudgets(budgets, {{kThisMachine, available}});
 }
 
 void Coordinator::Impl::StartModels() {
@@ -160,7 +161,7 @@ void Coordinator::Impl::StartModels() {
   health = std::make_unique<HealthService>(services);
   std::vector<ModelEntry> entries;
   for (const auto& model : models) {
-    model->Start(run_dir.get(), [this] { OnModelChange(); });
+    model->Start(run_dir.get(), &ledger, [this] { OnModelChange(); });
     entries.push_back(model->Entry());
   }
   directory = ModelDirectory(std::move(entries));

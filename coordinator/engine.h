@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -110,6 +111,8 @@ struct EngineOptions {
   bool adaptive_lanes = false;
   absl::Duration token_target = absl::Milliseconds(100);
   Preemption preemption = Preemption::kCheaper;
+  // Of tenants, added to that of their requests, which must not be negative where there are some.
+  std::map<std::string, int> tenant_priority;
   CostModelOptions cost;
   // How long requests wait for a new pipeline.
   absl::Duration recovery_timeout = absl::Seconds(60);

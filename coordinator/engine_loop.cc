@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/status_macros.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -64,6 +65,7 @@ absl::StatusOr<NewRequest> EngineLoop::Check(EngineRequest request,
         "token id ", token, " is outside of the vocabulary of ", options_.vocab_size, " tokens"));
   }
   if (absl::Status valid = CheckDraw(request); !valid.ok()) return valid;
+  DT_ASSIGN_OR_RETURN(const int priority, PriorityOf(request));
   const int num_prompt = static_cast<int>(std::min<int64_t>(num_prompt_tokens, INT32_MAX / 2));
   if (absl::Status fits = scheduler_.CheckFits(num_prompt, request.max_tokens); !fits.ok()) {
     return fits;
@@ -88,7 +90,7 @@ absl::StatusOr<NewRequest> EngineLoop::Check(EngineRequest request,
   }
   sequence.salt = MakeCacheSalt(request.cache_salt);
   sequence.tenant_name = std::move(request.tenant);
-  sequence.priority = request.priority;
+  sequence.priority = priority;
   sequence.tokens = std::move(request.prompt);
   sequence.tokens.reserve(sequence.max_total_tokens);
   result.sink = std::move(sink);
@@ -96,6 +98,17 @@ absl::StatusOr<NewRequest> EngineLoop::Check(EngineRequest request,
   result.constraint = std::move(request.constraint);
   result.deadline = request.deadline;
   return result;
+}
+
+// That of the request and of its tenant together.
+absl::StatusOr<int> EngineLoop::PriorityOf(const EngineRequest& request) const {
+  if (options_.tenant_priority.empty()) return request.priority;
+  if (request.priority < 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "`priority` must be at least 0 where API keys have priorities, got ", request.priority));
+  }
+  const auto it = options_.tenant_priority.find(request.tenant);
+  return request.priority + (it == options_.tenant_priority.end() ? 0 : it->second);
 }
 
 absl::Status EngineLoop::CheckDraw(const EngineRequest& request) const {

@@ -97,6 +97,7 @@ class EngineLoop {
   absl::Status HandleOutput(absl::Time now);
   bool IsNext(const transport::OutputHeader& header) const;
   absl::Status CheckDraw(const EngineRequest& request) const;
+  absl::StatusOr<int> PriorityOf(const EngineRequest& request) const;
   absl::Status HandleRows(const ScheduledRows& rows, OutputCursor* cursor);
   void Deliver(const ScheduledRows& rows, const RowsOutput& output);
   static void DeliverLogprobs(const ScheduledRows& rows, bool draws,

@@ -97,6 +97,7 @@ EngineOptions ServedModel::MakeEngineOptions() {
       std::max<uint64_t>(1, static_cast<uint64_t>(model::kRingBytes) / largest_frame));
   options.token_target = settings_.token_target;
   options.preemption = settings_.preemption;
+  options.tenant_priority = settings_.key_priority;
   options.recovery_timeout = settings_.recovery_timeout;
   options.cost.num_experts = config.experts.count;
   options.cost.experts_used = config.experts.num_used;
@@ -134,9 +135,10 @@ ClusterOptions ServedModel::MakeClusterOptions() {
   options.model_fingerprint = model_.file->fingerprint();
   options.ring_bytes = static_cast<uint64_t>(model::kRingBytes);
   options.worker_timeout = settings_.worker_timeout;
-  options.make_plan = [this](const std::vector<ClusterMember>& members) {
+  options.make_plan = [this](const std::vector<ClusterMember>& members) -> absl::StatusOr<Plan> {
     absl::StatusOr<Plan> plan = PlanMembers(MakePlanInputs(), members);
     if (!plan.ok()) return plan;
+    DT_RETURN_IF_ERROR(ClaimBudgets(members));
     if (!label_.empty()) LogInfo(absl::StrCat("the plan of ", label_, ":"));
     LogLines(DescribePlan(*plan, model_.config));
     return plan;
@@ -155,8 +157,32 @@ ClusterOptions ServedModel::MakeClusterOptions() {
   return options;
 }
 
-void ServedModel::Start(const transport::RunDir* run_dir, std::function<void()> on_change) {
+// Of several models: what their workers may use of the memory of a NUMA node or a device. That of
+// the machine as a whole was compared before any worker was there.
+absl::Status ServedModel::ClaimBudgets(const std::vector<ClusterMember>& members) {
+  if (label_.empty()) return absl::OkStatus();
+  std::vector<WorkerBudget> budgets;
+  std::map<std::string, int64_t> free;
+  std::map<std::string, int64_t> held;
+  for (const ClusterMember& member : members) {
+    const DeviceInfo& device = member.device;
+    const std::string memory = MemoryOf(device);
+    const auto budget = settings_.memory.find(device.name);
+    if (memory == kThisMachine || budget == settings_.memory.end()) continue;
+    budgets.push_back({model_.name, device.name, budget->second, memory});
+    const int64_t own =
+        SegmentBytes(*run_dir_, FullWorkerName(label_, device.name)) + device.held_bytes;
+    free[memory] = std::max(free[memory], device.memory_bytes - own);
+    held[memory] += own;
+  }
+  for (auto& [memory, bytes] : free) bytes += held[memory];
+  return ledger_->Claim(model_.name, std::move(budgets), free);
+}
+
+void ServedModel::Start(const transport::RunDir* run_dir, BudgetLedger* ledger,
+                        std::function<void()> on_change) {
   run_dir_ = run_dir;
+  ledger_ = ledger;
   on_change_ = std::move(on_change);
   StartEngine();
   cluster_ = std::make_unique<Cluster>(

@@ -18,6 +18,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "coordinator/budget_check.h"
 #include "coordinator/cluster.h"
 #include "coordinator/config.h"
 #include "coordinator/embedding.h"
@@ -49,9 +50,10 @@ class ServedModel {
                                                            const std::string& label);
   ~ServedModel();
 
-  // `run_dir` is borrowed. `on_change` is called on the model's control thread when its state or
-  // load progress have changed.
-  void Start(const transport::RunDir* run_dir, std::function<void()> on_change);
+  // `run_dir` and `ledger`, where several models claim their budgets, are borrowed. `on_change` is
+  // called on the model's control thread when its state or load progress have changed.
+  void Start(const transport::RunDir* run_dir, BudgetLedger* ledger,
+             std::function<void()> on_change);
   absl::Status StartWorkers(const WorkerLaunch& launch);
 
   // Refuses new requests with kUnavailable from now on.
@@ -87,6 +89,7 @@ class ServedModel {
   EngineOptions MakeEngineOptions();
   void StartEngine();
   ClusterOptions MakeClusterOptions();
+  absl::Status ClaimBudgets(const std::vector<ClusterMember>& members);
   void OnClusterChange(const ClusterSnapshot& snapshot);
 
   const ModelSettings settings_;
@@ -95,6 +98,7 @@ class ServedModel {
   std::unique_ptr<RuleSet> rules_;
   StepShape shape_;
   const transport::RunDir* run_dir_ = nullptr;
+  BudgetLedger* ledger_ = nullptr;
   RequestMetrics metrics_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<GenerationService> generation_;

@@ -34,7 +34,7 @@ v1::Register MakeRegister(const DeviceFacts& facts, const transport::RunDir& run
   r.set_num_threads(static_cast<uint32_t>(facts.num_threads));
   r.set_numa_node(facts.numa_node);
   const std::string name = FullWorkerName(facts.model, facts.worker);
-  const MemoryInfo memory = ReadMemoryInfo();
+  const MemoryInfo memory = ReadNodeMemory(facts.numa_node);
   r.set_memory_total_bytes(memory.total_bytes);
   const uint64_t held = PrivateResidentBytes();
   r.set_memory_held_bytes(held);

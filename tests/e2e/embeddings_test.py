@@ -52,12 +52,12 @@ def post(address, path, body):
         return error.code, json.load(error)
 
 
-def hidden_from_logits(folder, meta):
+def hidden_from_logits(model_file, logits_file):
     """The last norm's output of every stored row, of unit length."""
-    logits = numpy.fromfile(folder / "logits.f32", dtype="<f4").reshape(-1, meta["vocab"]).astype(numpy.float64)
-    tensors = {t.name: t for t in gguf.GGUFReader(folder / "model-bf16.gguf").tensors}
+    tensors = {t.name: t for t in gguf.GGUFReader(model_file).tensors}
     head = tensors.get("output.weight", tensors["token_embd.weight"])
     weight = gguf.dequantize(head.data, head.tensor_type).astype(numpy.float64)
+    logits = numpy.fromfile(logits_file, dtype="<f4").reshape(-1, weight.shape[0]).astype(numpy.float64)
     assert weight.shape[0] > weight.shape[1], weight.shape
     hidden, *_ = numpy.linalg.lstsq(weight, logits.T, rcond=None)
     return (hidden / numpy.linalg.norm(hidden, axis=0)).T
@@ -67,7 +67,7 @@ def test_hidden_states_are_those_of_hugging_face():
     for family in ("llama", "qwen3", "qwen3moe", "deepseek2-lite"):
         folder = harness.DATA / "golden" / family
         meta = json.loads(pathlib.Path(harness.need(folder / "golden.json")).read_text())
-        expected = hidden_from_logits(folder, meta)
+        expected = hidden_from_logits(folder / "model-bf16.gguf", folder / "logits.f32")
         with harness.Server("--workers", "cpu:0,cpu:1", "--kv-type", "f32", model=folder / "model-bf16.gguf") as running:
             _, answer = post(running.http, "/v1/embeddings", {"input": [case["tokens"] for case in meta["cases"]]})
         begin = 0
@@ -79,6 +79,20 @@ def test_hidden_states_are_those_of_hugging_face():
             error = float(numpy.linalg.norm(ours - expected[begin - 1]))
             print(f"  {family}: distance {error:.1e}")
             assert error < 1e-3, (family, error)
+
+
+def test_real_weights_are_near_hugging_face():
+    """SmolLM2 with its int8 activations beside the same weights in exact arithmetic."""
+    golden = harness.DATA / "golden/smollm2-135m-instruct-q4_1"
+    meta = json.loads(pathlib.Path(harness.need(golden / "golden.json")).read_text())
+    expected = hidden_from_logits(harness.need(harness.SMOLLM2), golden / meta["last_logits"].split(":")[0])
+    _, answer = post(server().http, "/v1/embeddings", {"input": [case["tokens"] for case in meta["cases"]]})
+    ours = numpy.array([item["embedding"] for item in answer["data"]])
+    assert ours.shape == expected.shape, (ours.shape, expected.shape)
+    cosines = ours @ expected.T
+    print("  cosine to the reference:", ", ".join(f"{c:.5f}" for c in cosines.diagonal()))
+    assert (cosines.diagonal() > 0.99).all(), cosines
+    assert (cosines.argmax(axis=1) == numpy.arange(len(ours))).all(), "each is nearest to its own"
 
 
 def test_openai_client():

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 
 import grpc
+import jsonschema
 
 import harness
 from grpc_client import ReflectionClient
@@ -113,6 +114,37 @@ def test_streams_outlive_workers():
                 print(f"  {name} killed at event {at}: same text, longest pause {1000 * longest:.0f} ms")
                 harness.wait_for(lambda: server.status().get("state") == "SERVING_STATE_READY", 30, "ready again")
         stub.close()
+        harness.wait_for(lambda: server.status().get("kv_blocks_used", 0) == 0, 2, "KV blocks free")
+
+
+SCHEMA = {"type": "object", "additionalProperties": False, "required": ["name", "born", "towns", "friends"],
+          "properties": {"name": {"type": "string", "minLength": 5, "maxLength": 30},
+                         "born": {"type": "integer", "minimum": 1000, "maximum": 1999},
+                         "towns": {"type": "array", "items": {"enum": ["Rome", "Oslo", "Lima"]}, "minItems": 6, "maxItems": 9},
+                         "friends": {"type": "array", "minItems": 3, "maxItems": 4, "items": {
+                             "type": "object", "additionalProperties": False, "required": ["name", "age"],
+                             "properties": {"name": {"type": "string", "minLength": 3, "maxLength": 20},
+                                            "age": {"type": "integer", "minimum": 1, "maximum": 99}}}}}}
+
+
+def test_structured_streams_outlive_workers():
+    """What the grammar allows next belongs to the tokens that were sent, whatever epoch computed them."""
+    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA, "strict": True}}
+    fields = {"stream": True, "max_tokens": 400, "temperature": 0.9, "seed": 5, "response_format": form}
+    ask = lambda server, **more: chat(server, "Describe a person as JSON.", **fields, **more)
+    with harness.Server("--workers", "cpu:0,cpu:1", "--rules", harness.RULES) as server:
+        undisturbed, _ = read_stream(ask(server))
+        jsonschema.validate(json.loads(undisturbed), SCHEMA)
+        for name, at in (("cpu:0", 1), ("cpu:1", 3), ("cpu:0", 25), ("cpu:1", 60)):
+            other = ask(server)  # in the same steps, read when the first one has ended
+            kill = lambda: os.kill(server.workers()[name], signal.SIGKILL)
+            text, _ = read_stream(ask(server), at=at, action=kill)
+            assert text == undisturbed, (name, at, text, undisturbed)
+            text, _ = read_stream(other)
+            assert text == undisturbed, (name, at, text, undisturbed)
+            print(f"  {name} killed at event {at}: the same JSON")
+            harness.wait_for(lambda: server.status().get("state") == "SERVING_STATE_READY", 30, "ready again")
+        assert int(server.status()["epoch"]) >= 5, server.status()
         harness.wait_for(lambda: server.status().get("kv_blocks_used", 0) == 0, 2, "KV blocks free")
 
 

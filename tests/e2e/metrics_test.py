@@ -1,16 +1,19 @@
 """/metrics of a running server, read by Prometheus's own parsers, before, during and after requests."""
 import json
 import os
+import pathlib
 import re
 import shutil
 import subprocess
+import tempfile
 import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
 
 import harness
 
-PROMTOOL = os.environ.get("DOVETAIL_PROMTOOL") or shutil.which("promtool")
+FETCHED = harness.SOURCE / ".venv/bin/promtool"  # tools/fetch_promtool
+PROMTOOL = os.environ.get("DOVETAIL_PROMTOOL") or shutil.which("promtool") or (FETCHED.exists() and str(FETCHED))
 
 
 def scrape(address):
@@ -32,21 +35,29 @@ def values(text):
 
 
 def lint(text):
-    """What promtool complains about, for where it is not installed."""
+    """What promtool complains about, for where it is not there, and then promtool."""
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
     helps = re.findall(r"^# HELP (\S+) (.+)$", text, re.M)
     assert len(dict(helps)) == len(helps) == len(types), "help and type once for each family"
     for name, kind in types.items():
         assert re.fullmatch(r"dovetail_[a-z0-9_]+", name), name
         assert (kind == "counter") == name.endswith("_total"), (name, kind)
-        assert not re.search(r"_(milliseconds|ms|kb|mb|count|sum|bucket)$", name), name
+        # Base units only, none abbreviated, and no suffix that belongs to the parts of a histogram or to a type.
+        words = name.split("_")
+        assert not set(words) & {"milliseconds", "microseconds", "minutes", "hours", "kilobytes", "megabytes", "ms", "us", "s",
+                                 "sec", "kb", "mb", "gb", "b", "percent", kind}, name
+        assert words[-1] not in ("count", "sum", "bucket", "info") or name == "dovetail_build_info", name
     if PROMTOOL:
-        done = subprocess.run([PROMTOOL, "check", "metrics"], input=text, text=True, capture_output=True)
-        assert done.returncode == 0 and not done.stderr.strip(), done.stdout + done.stderr
+        check_with_promtool(text)
 
 
-def complete(address, tokens):
-    body = json.dumps({"prompt": "Once upon a time", "max_tokens": tokens, "temperature": 0, "ignore_eos": True}).encode()
+def check_with_promtool(text):
+    done = subprocess.run([PROMTOOL, "check", "metrics"], input=text, text=True, capture_output=True)
+    assert done.returncode == 0 and not (done.stdout + done.stderr).strip(), done.stdout + done.stderr
+
+
+def complete(address, tokens, **fields):
+    body = json.dumps({"prompt": "Once upon a time", "max_tokens": tokens, "temperature": 0, "ignore_eos": True, **fields}).encode()
     request = urllib.request.Request(f"http://{address}/v1/completions", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=120) as response:
         return json.load(response)["usage"]
@@ -105,6 +116,26 @@ def test_figures_from_the_first_byte():
     text = first_scrape() or first_scrape() or first_scrape()
     lint(text)
     assert "dovetail_worker_memory_bytes" in text and "dovetail_worker_loaded_bytes" in text
+
+
+def test_promtool_accepts_several_models():
+    if not PROMTOOL:
+        raise harness.Skip("promtool is not there (tools/fetch_promtool)")
+    with tempfile.TemporaryDirectory() as folder:
+        models = [f"{folder}/{name}.gguf" for name in ("one", "two")]
+        for model in models:
+            harness.run("make-tiny-llama", model, "--context", 256)
+        config = pathlib.Path(folder, "both.yaml")
+        config.write_text(json.dumps({"models": [{"model": m, "memory": {"cpu:0": "200MiB"}} for m in models], "threads": 1}))
+        with harness.Server(config=config) as server:
+            for model in ("one", "two"):
+                complete(server.http, 5, model=model)
+            text = scrape(server.http)
+            assert 'model="one"' in text and 'model="two"' in text
+            lint(text)
+        # It does complain where there is something.
+        bad = text.replace("# HELP dovetail_uptime_seconds", "# HELP dovetail_other", 1)
+        harness.expect(AssertionError, "dovetail_uptime_seconds no help text", lambda: check_with_promtool(bad))
 
 
 if __name__ == "__main__":

@@ -65,6 +65,60 @@ def test_explain():
     assert done.returncode == 2 and "no module `model.layers.30`" in done.stderr, done.stderr
 
 
+def two_models(folder, budget, **more):
+    """A configuration of a tiny model and of another one with two workers."""
+    for name in ("one", "two"):
+        harness.run("make-tiny-llama", f"{folder}/{name}.gguf", "--context", 256)
+    config = pathlib.Path(folder, "both.yaml")
+    entries = [{"model": f"{folder}/one.gguf", "memory": {"cpu:0": budget}},
+               {"model": f"{folder}/two.gguf", "model_name": "second", "workers": ["cpu:0", "cpu:1"],
+                "memory": {"cpu:0": budget, "cpu:1": budget}, **more}]
+    config.write_text(json.dumps({"models": entries, "context_length": 128}))
+    return config
+
+
+def test_several_models():
+    with tempfile.TemporaryDirectory() as folder:
+        config = two_models(folder, "100MiB")
+        plans = plan("--config", config)
+        assert [[d["name"] for d in p["devices"]] for p in plans] == [["cpu:0"], ["cpu:0", "cpu:1"]], plans
+        assert all(p["fits"] and d["capacity"] == 100 << 20 for p in plans for d in p["devices"]), plans
+        shown = harness.run("dovetail", "plan", "--config", config).stdout
+        assert shown.index("model one\n") < shown.index("model second\n"), shown
+        why = harness.run("dovetail", "explain", "lm_head", "--config", config).stdout
+        one, second = why.removeprefix("model one\n").split("model second\n")
+        assert "cpu:0" in one and "cpu:1" in second, why
+        # A mistake in one is that entry's; the other is shown all the same.
+        bad = two_models(folder, "100MiB", rules=f"{folder}/none.yaml")
+        done = harness.run("dovetail", "plan", "--config", bad, check=False)
+        assert done.returncode == 2 and "none.yaml" in done.stderr and "model one\n" in done.stdout, done
+        done = harness.run("dovetail", "explain", "lm_head", "--config", bad, check=False)
+        assert done.returncode == 2 and "none.yaml" in done.stderr and "model one\n" in done.stdout, done
+        # One that does not fit its own budget.
+        small = two_models(folder, "100MiB", kv_tokens=1 << 20)
+        assert [p["fits"] for p in plan("--config", small, code=3)] == [True, False]
+        for flag in (("--emit-rules", "-"), ("--model-config", "x")):
+            done = harness.run("dovetail", "plan", "--config", config, *flag, check=False)
+            assert done.returncode == 2 and "for one model" in done.stderr, done.stderr
+
+
+def test_budgets_of_several_models_on_each_device():
+    """Each device's memory is its own: more on one of them is not made good by another that has more."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = two_models(folder, "400MiB")
+        devices = lambda first: ["--device", f"cpu:0:{first}:numa0", "--device", "cpu:1:64GiB:numa1"]
+        plans = plan("--config", config, *devices("1GiB"))
+        assert {d["name"]: d["capacity"] for d in plans[1]["devices"]} == {"cpu:0": 400 << 20, "cpu:1": 400 << 20}, plans
+        done = harness.run("dovetail", "plan", "--config", config, *devices("600MiB"), check=False)
+        assert done.returncode == 3, done
+        for words in ("the models' budgets are more than cpu:0 has available", "one         cpu:0  400.0 MiB",
+                      "second      cpu:0  400.0 MiB", "together           800.0 MiB", "too little         200.0 MiB"):
+            assert words in done.stderr, (words, done.stderr)
+        assert "cpu:1" not in done.stderr, done.stderr
+        # A device that has less than a budget bounds it.
+        assert plan("--config", config, *devices("50MiB"), code=3)[0]["devices"][0]["capacity"] == 50 << 20
+
+
 def test_chosen_rules_can_be_given_back():
     with tempfile.TemporaryDirectory() as folder:
         model, rules = f"{folder}/m.gguf", f"{folder}/r.yaml"

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <map>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -42,6 +43,7 @@ class FakeWorker {
  public:
   struct Options {
     std::string name = "cpu:0";
+    std::string model;  // whose worker it is, where there are several
     std::string run_dir_id;
     uint64_t incarnation = 1;
     uint32_t protocol_version = kClusterProtocolVersion;
@@ -76,6 +78,7 @@ class FakeWorker {
     v1::Register& r = *event.mutable_register_();
     r.set_protocol_version(options_.protocol_version);
     r.set_worker(options_.name);
+    r.set_model(options_.model);
     r.set_incarnation(options_.incarnation);
     r.set_pid(1234);
     r.set_run_dir_id(options_.run_dir_id);
@@ -199,7 +202,7 @@ class ClusterAttachTest : public ::testing::Test {
       absl::MutexLock lock(&mutex_);
       seen_.push_back(snapshot.message);
     });
-    service_ = MakeClusterService([this](const std::string&) { return cluster_.get(); });
+    service_ = MakeClusterService([this](const std::string& model) { return Find(model); });
     ASSERT_OK_AND_ASSIGN(server_,
                          GrpcServer::Start({}, {{"dovetail.v1.ClusterService", service_.get()}}));
   }
@@ -246,6 +249,26 @@ class ClusterAttachTest : public ::testing::Test {
     return options;
   }
 
+  absl::StatusOr<Cluster*> Find(const std::string& model) {
+    absl::MutexLock lock(&mutex_);
+    if (by_model_.empty()) return cluster_.get();
+    const auto it = by_model_.find(model);
+    if (it == by_model_.end()) return absl::InvalidArgumentError("there is no such model");
+    return it->second;
+  }
+  // One more model with one worker, and nobody who asks it.
+  std::unique_ptr<Cluster> AddModel(const std::string& model) {
+    ClusterOptions options = MakeOptions();
+    options.model = model;
+    options.workers = {"cpu:0"};
+    options.set_pipeline = [](std::unique_ptr<Pipeline>) {};
+    options.suspend_pipeline = options.clear_pipeline = [](const absl::Status&) {};
+    auto cluster = std::make_unique<Cluster>(options, [](const ClusterSnapshot&) {});
+    absl::MutexLock lock(&mutex_);
+    by_model_ = {{"first", cluster_.get()}, {model, cluster.get()}};
+    return cluster;
+  }
+
   FakeWorker* AddWorker(FakeWorker::Options options) {
     if (options.run_dir_id.empty()) options.run_dir_id = run_dir_->id();
     workers_.push_back(std::make_unique<FakeWorker>(server_->port(), std::move(options)));
@@ -269,6 +292,7 @@ class ClusterAttachTest : public ::testing::Test {
   std::unique_ptr<grpc::Service> service_;
   std::unique_ptr<GrpcServer> server_;
   absl::Mutex mutex_;
+  std::map<std::string, Cluster*> by_model_;  // where there are several
   std::vector<std::string> seen_;
   std::shared_ptr<testing::FakeWorkers> pipeline_workers_;
   std::vector<std::unique_ptr<FakeWorker>> workers_;
@@ -356,6 +380,40 @@ TEST_F(ClusterAttachTest, RefusesWhoDoesNotBelong) {
   EXPECT_EQ(AddWorker({.name = "cpu:0", .incarnation = 2})->Join().error_code(),
             grpc::StatusCode::ALREADY_EXISTS);
   EXPECT_TRUE(cluster_->snapshot().workers[0].attached);
+}
+
+TEST_F(ClusterAttachTest, WorkersBelongToTheModelThatTheyName) {
+  const std::unique_ptr<Cluster> second = AddModel("second");
+  AddWorker({.name = "cpu:0", .model = "first"});
+  AddWorker({.name = "cpu:1", .model = "first"});
+  ASSERT_OK(cluster_->WaitReady(kPatience));
+  EXPECT_EQ(second->snapshot().message, "waiting for cpu:0");
+  FakeWorker* worker = AddWorker({.name = "cpu:0", .model = "second"});
+  ASSERT_OK(second->WaitReady(kPatience));
+  // A worker that only the other model has, one of no model, one of a model that is not there.
+  const grpc::Status other = AddWorker({.name = "cpu:1", .model = "second"})->Join();
+  EXPECT_EQ(other.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(other.error_message(), HasSubstr("not one of the configured workers (cpu:0)"));
+  for (const char* model : {"", "third"}) {
+    const grpc::Status status = AddWorker({.name = "cpu:0", .model = model})->Join();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_EQ(status.error_message(), "there is no such model");
+  }
+  // The loss of one model's worker is none of the other's business.
+  worker->Kill();
+  ASSERT_TRUE(WaitFor([&] { return second->snapshot().state == ServingState::kRecovering; }));
+  EXPECT_EQ(cluster_->snapshot().state, ServingState::kReady);
+  auto sink = Submit();
+  ASSERT_TRUE(sink->Wait());
+  EXPECT_OK(sink->status());
+  AddWorker({.name = "cpu:0", .model = "second", .incarnation = 2});
+  ASSERT_OK(second->WaitReady(kPatience));
+  EXPECT_EQ(second->snapshot().epoch, 2u);
+  EXPECT_EQ(cluster_->snapshot().epoch, 1u);
+  second->Shutdown("the test is over");
+  cluster_->Shutdown("the test is over");
+  workers_.clear();
+  server_->Shutdown(absl::ZeroDuration());  // nobody finds a cluster that is gone
 }
 
 TEST_F(ClusterAttachTest, AFailedLoadEndsInFailed) {

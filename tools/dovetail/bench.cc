@@ -132,6 +132,9 @@ absl::StatusOr<double> DecodeRate(const BenchFlags& flags, coordinator::Coordina
 
 absl::Status Bench(const BenchFlags& flags) {
   if (!flags.trace.path.empty()) return BenchTrace(flags.trace, flags.job);
+  if (!flags.trace.url.empty()) {
+    return absl::InvalidArgumentError("--url: only a --trace is replayed on a server elsewhere");
+  }
   DT_ASSIGN_OR_RETURN(const std::vector<int> streams, ParseStreams(flags.streams));
   LocalJobShape shape;
   shape.context_length = std::max(flags.prompt + 1, flags.depth + flags.generate) + 1;
@@ -185,6 +188,9 @@ void AddBench(CLI::App* app, int* exit_code) {
   command->add_option(
       "--trace", flags->trace.path,
       "replay a trace (CSV: TIMESTAMP,ContextTokens,GeneratedTokens) instead; JSON");
+  command->add_option("--url", flags->trace.url,
+                      "replay the trace on a server with this --model that speaks OpenAI's "
+                      "completions, such as http://127.0.0.1:8080, instead of a job of its own");
   command->add_option("--speed", flags->trace.options.speed, "of the trace: 2 is twice as fast")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

@@ -1,4 +1,5 @@
-// BenchTrace: replays a trace on a local job and reports what its users would have seen.
+// BenchTrace: replays a trace on a local job, or on a server that runs, and reports what its users
+// would have seen.
 #ifndef DOVETAIL_TOOLS_DOVETAIL_BENCH_TRACE_H_
 #define DOVETAIL_TOOLS_DOVETAIL_BENCH_TRACE_H_
 
@@ -13,13 +14,15 @@ namespace dovetail::tools {
 struct BenchTraceFlags {
   std::string path;
   TraceOptions options;
+  std::string url;           // of a server that speaks OpenAI's completions; empty: a local job
   int slots = 32;            // sequences of one step
   double ttft_seconds = 2;   // a good answer: its first token within this,
   double itl_seconds = 0.2;  // its tokens in the mean within this after each other
 };
 
 // Prints one JSON object: requests, tokens, seconds; goodput (good answers a second, and their
-// share); time to first token and between tokens at p50, p95 and p99, in milliseconds.
+// share); time to first token and between tokens at p50, p95 and p99, in milliseconds. Of a server
+// elsewhere, times are those of the events that brought text.
 absl::Status BenchTrace(const BenchTraceFlags& flags, const LocalJobFlags& job_flags);
 
 }  // namespace dovetail::tools

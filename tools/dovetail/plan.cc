@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -85,6 +86,11 @@ absl::StatusOr<PlanInput> ReadInput(const Flags& flags,
     MeasureBandwidth(&input.devices);
   } else {
     DT_ASSIGN_OR_RETURN(input.devices, coordinator::ParseDeviceSpecs(flags.devices));
+    for (DeviceInfo& device : input.devices) {
+      const auto budget = settings.memory.find(device.name);
+      if (budget == settings.memory.end()) continue;
+      device.memory_bytes = std::min(device.memory_bytes, budget->second);
+    }
   }
   model::ModelFile opened;
   if (flags.model_config.empty()) {
@@ -171,15 +177,24 @@ int PlanModel(const Flags& flags, const coordinator::ModelSettings& settings) {
   return coordinator::Fits(plan) ? 0 : kDoesNotFit;
 }
 
-// The budgets of several models together, on this machine.
-absl::Status CheckSharedMemory(const std::vector<coordinator::ModelSettings>& models) {
+// The budgets of several models together: on this machine, or on each of the described devices.
+absl::Status CheckSharedMemory(const Flags& flags,
+                               const std::vector<coordinator::ModelSettings>& models) {
+  std::map<std::string, int64_t> available;
+  if (flags.devices.empty()) {
+    available[coordinator::kThisMachine] = static_cast<int64_t>(ReadMemoryInfo().available_bytes);
+  } else {
+    DT_ASSIGN_OR_RETURN(const auto devices, coordinator::ParseDeviceSpecs(flags.devices));
+    for (const DeviceInfo& device : devices) available[device.name] = device.budget();
+  }
   std::vector<coordinator::WorkerBudget> budgets;
   for (const coordinator::ModelSettings& model : models) {
     for (const auto& [worker, bytes] : model.memory) {
-      budgets.push_back({coordinator::ModelNameOf(model), worker, bytes});
+      budgets.push_back({coordinator::ModelNameOf(model), worker, bytes,
+                         flags.devices.empty() ? coordinator::kThisMachine : worker});
     }
   }
-  return CheckBudgets(budgets, static_cast<int64_t>(ReadMemoryInfo().available_bytes));
+  return CheckBudgets(budgets, available);
 }
 
 // Several models one after the other: with a heading each, or as an array.
@@ -199,7 +214,7 @@ int RunPlan(const Flags& flags) {
     if (worst != kBadInput && code != 0) worst = code;
   }
   if (flags.json) std::printf("]\n");
-  const absl::Status shared = flags.devices.empty() ? CheckSharedMemory(models) : absl::OkStatus();
+  const absl::Status shared = CheckSharedMemory(flags, models);
   return shared.ok() || worst == kBadInput ? worst : ReportError(shared);
 }
 

@@ -106,6 +106,20 @@ TEST_F(CpuTopologyTest, MemoryLimitOfCgroupVersion1) {
   EXPECT_EQ(memory.available_bytes, 0u);
 }
 
+TEST_F(CpuTopologyTest, MemoryOfANode) {
+  Write("sys/devices/system/node/node1/meminfo",
+        "Node 1 MemTotal:         500 kB\nNode 1 MemFree:          200 kB\n"
+        "Node 1 Active(file):     150 kB\nNode 1 Inactive(file):    50 kB\n");
+  EXPECT_EQ(ReadNodeMemory(1, root_).total_bytes, 500u * 1024);
+  EXPECT_EQ(ReadNodeMemory(1, root_).available_bytes, 250u * 1024);
+  for (int other : {-1, 7}) {  // of the machine, and of a node that the kernel says nothing about
+    EXPECT_EQ(ReadNodeMemory(other, root_).available_bytes, 600u * 1024) << other;
+  }
+  Write("sys/fs/cgroup/a/memory.max", "100000\n");
+  Write("sys/fs/cgroup/a/memory.current", "90000\n");
+  EXPECT_EQ(ReadNodeMemory(1, root_).available_bytes, 10000u) << "the limit is below the node's";
+}
+
 TEST(ReadCpuTopology, ThisMachine) {
   const CpuTopology topology = ReadCpuTopology();
   EXPECT_FALSE(topology.online_cpus.empty());

@@ -65,6 +65,8 @@ max_batch_size: 16
 chunk_size: 128
 max_new_tokens: 100
 max_queue: 10
+api_keys: {alice: sk-alice-1234, bob: sk-bob-12345}
+key_priority: {alice: -10, bob: 5}
 max_logit_rows: 64
 lanes: 2
 request_timeout: 90
@@ -90,6 +92,7 @@ log_level: debug
   EXPECT_EQ(config.chunk_size, 128);
   EXPECT_EQ(config.max_new_tokens, 100);
   EXPECT_EQ(config.max_queue, 10);
+  EXPECT_THAT(config.key_priority, ElementsAre(Pair("alice", -10), Pair("bob", 5)));
   EXPECT_EQ(config.max_logit_rows, 64);
   EXPECT_EQ(config.lanes, 2);
   EXPECT_EQ(config.request_timeout, absl::Seconds(90));
@@ -161,7 +164,7 @@ TEST_F(ConfigTest, ListsAllMistakesAtOnceWithTheirPlaces) {
       "api_keys, api_keys_file, tls_certificate, tls_key, max_connections, "
       "context_length, kv_tokens, cache_lens, kv_swap_tokens, kv_type, weight_memory, "
       "max_batch_size, chunk_size, chunk_prefill_size, max_new_tokens, max_queue, max_logit_rows, "
-      "lanes, "
+      "key_priority, lanes, "
       "token_target, preemption, request_timeout, worker_timeout, recovery_timeout, drain_timeout, "
       "chat_template, tool_parser, reasoning_parser, log_level, models\n"
       "f:3:18: `workers`: `cuda:0`: GPU workers are not there yet; this version knows cpu:N\n"
@@ -197,6 +200,19 @@ TEST_F(ConfigTest, ChecksWhatFieldsSayTogether) {
             "f:2:12: `cpu_infer` is 1, fewer than the 2 workers that share it");
   EXPECT_EQ(Mistakes("model: m\nport: 65535\n"),
             "f:2:7: `grpc_port` is `port` + 1, which is beyond 65535; set it");
+}
+
+TEST_F(ConfigTest, PrioritiesAreOfKeysThatAreThere) {
+  const std::string keys = "model: m\napi_keys: {alice: sk-alice-1234}\n";
+  EXPECT_EQ(Mistakes(keys + "key_priority: {alice: 101, bob: high}\n"),
+            "f:3:23: `key_priority` of alice must be a number from -100 to 100, got `101`\n"
+            "f:3:33: `key_priority` of bob must be a number from -100 to 100, got `high`");
+  EXPECT_THAT(Mistakes(keys + "key_priority: {alice: 1, bob: 2}\n"),
+              HasSubstr("`key_priority`: there is no API key of bob"));
+  EXPECT_EQ(Mistakes(keys, {{"key-priority", "alice=1,bob,alice=2"}}),
+            "--key-priority: `key_priority` must be a key's name and a number, as in alice=-10, "
+            "got `bob`\n"
+            "--key-priority: `key_priority` of alice is given twice");
 }
 
 TEST_F(ConfigTest, BadFiles) {

@@ -2,6 +2,7 @@
 #include <condition_variable>
 #include <map>
 #include <mutex>
+#include <numeric>
 
 #include "coordinator/engine.h"
 #include "gmock/gmock.h"
@@ -235,6 +236,53 @@ TEST_F(EngineDrawTest, ASequenceThatWaitsForItsMaskHoldsNobody) {
   EXPECT_THAT(sink->tokens(), ElementsAre(10, 11, 12, 13));
   engine_.reset();
   wake();  // of an engine that is gone
+}
+
+// The constraint itself fails the test if a token comes twice or is left out; a mask of another
+// position would allow another token.
+TEST_F(EngineDrawTest, GrammarsGoOnWhereALostEpochLeftThem) {
+  constexpr int kTokens = 30;
+  for (int lanes : {1, 3}) {
+    EngineOptions options = Options();
+    options.shape.vocab_size = kVocab;
+    options.lanes = lanes;
+    Start(options);
+    workers_->Hold();
+    std::vector<std::shared_ptr<DrawSink>> sinks;
+    std::vector<std::shared_ptr<CountingConstraint>> constraints;
+    for (int i = 0; i < 5; ++i) {
+      EngineRequest request = Request(Prompt(20 + 15 * i, i), 2 * kTokens);
+      constraints.push_back(std::make_shared<CountingConstraint>(1 + 10 * i));
+      constraints.back()->FinishAt(10 * i + kTokens);
+      request.constraint = constraints.back();
+      sinks.push_back(Submit(std::move(request)));
+    }
+    constraints[2]->MakeSlow();  // its second mask comes when some epochs are over
+    std::vector<std::shared_ptr<FakeWorkers>> epochs = {workers_};
+    for (int lost = 0; lost < 6; ++lost) {
+      epochs.back()->Release(3 + 5 * lost);
+      epochs.back()->AwaitReleased();
+      absl::SleepFor(absl::Milliseconds(5));
+      engine_->SuspendPipeline(absl::UnavailableError("worker cpu:1 was killed"));
+      if (lost == 4) {
+        constraints[2]->Release();
+        engine_->Waker()();
+      }
+      epochs.push_back(std::make_shared<FakeWorkers>(options.shape, kVocab, 4, 2 + lost));
+      epochs.back()->Hold();
+      engine_->SetPipeline(epochs.back()->MakePipeline());
+    }
+    epochs.back()->Release(100'000);
+    for (int i = 0; i < 5; ++i) {
+      ASSERT_TRUE(sinks[i]->WaitFinished());
+      std::vector<int32_t> expected(kTokens);
+      std::iota(expected.begin(), expected.end(), 1 + 10 * i);
+      EXPECT_EQ(sinks[i]->tokens(), expected);
+      EXPECT_EQ(sinks[i]->reason(), FinishReason::kStop);
+    }
+    ExpectAllFree();
+    for (auto& workers : epochs) EXPECT_THAT(workers->errors(), IsEmpty());
+  }
 }
 
 TEST_F(EngineDrawTest, TheEndTokenHasNoLogprob) {

@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "tests/unit/coordinator/engine_fixture.h"
@@ -317,6 +318,45 @@ TEST_F(EngineTest, OutputsOfAnotherEpochAreIgnored) {
   EXPECT_FALSE(sink->finished());
   EXPECT_THAT(sink->tokens(), IsEmpty());
   EXPECT_EQ(workers_->num_steps(), 1) << "the step counts as in flight";
+}
+
+TEST_F(EngineTest, ATenantsPriorityIsAddedToThatOfItsRequests) {
+  EngineOptions options = Options();
+  options.shape.max_sequences = 1;
+  options.shape.max_logit_rows = 1;
+  options.tenant_priority = {{"gold", -10}, {"bronze", 5}};
+  Start(options);
+  workers_->Hold();
+  auto first = Submit(Request(Prompt(5), 1));
+  ASSERT_TRUE(workers_->WaitForSteps(1));
+  struct {
+    const char* tenant;
+    int priority;
+    int sum;
+  } const cases[] = {{"bronze", 0, 5}, {"", 3, 3}, {"gold", 8, -2}, {"gold", 0, -10}};
+  for (const auto& c : cases) {
+    EngineRequest request = Request(Prompt(5), 1);
+    request.tenant = c.tenant;
+    request.priority = c.priority;
+    Submit(std::move(request));
+  }
+  ASSERT_OK_AND_ASSIGN(const auto sequences, engine_->ListSequences(absl::Seconds(10)));
+  ASSERT_EQ(sequences.size(), 5u);
+  for (const auto& c : cases) {
+    EXPECT_EQ(std::count_if(sequences.begin(), sequences.end(),
+                            [&](const SequenceInfo& s) {
+                              return s.priority == c.sum && s.tenant == c.tenant;
+                            }),
+              1)
+        << c.tenant << " " << c.priority;
+  }
+  EngineRequest pushing = Request(Prompt(5), 1);
+  pushing.priority = -1;
+  EXPECT_THAT(SubmitError(pushing),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "`priority` must be at least 0 where API keys have priorities, got -1"));
+  workers_->Release(100);
+  ExpectAllFree();
 }
 
 TEST_F(EngineTest, AFullQueueRefuses) {
