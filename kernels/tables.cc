@@ -19,20 +19,19 @@ struct Feature {
   bool present;
 };
 
-// Words of cpuid.
-struct ExtendedFeatures {
-  unsigned ecx_1 = 0;    // of leaf 1
-  unsigned edx = 0;      // of leaf 7, subleaf 0
-  unsigned eax_one = 0;  // of leaf 7, subleaf 1
+struct CpuidBits {
+  unsigned leaf1_ecx = 0;
+  unsigned leaf7_edx = 0;
+  unsigned leaf7_1_eax = 0;  // subleaf 1
 };
-ExtendedFeatures ReadExtendedFeatures() {
-  ExtendedFeatures f;
+CpuidBits ReadCpuid() {
+  CpuidBits bits;
   unsigned a, b, c, d;
-  if (__get_cpuid(1, &a, &b, &c, &d) != 0) f.ecx_1 = c;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return f;
-  f.edx = d;
-  if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0) f.eax_one = a;
-  return f;
+  if (__get_cpuid(1, &a, &b, &c, &d) != 0) bits.leaf1_ecx = c;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return bits;
+  bits.leaf7_edx = d;
+  if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0) bits.leaf7_1_eax = a;
+  return bits;
 }
 
 // Linux lends a process the tile registers of AMX when it asks; once does for all its threads.
@@ -42,17 +41,17 @@ bool TilesPermitted() {
   return permitted;
 }
 
-// __builtin_cpu_supports asks the operating system too (xgetbv). f16c, of which clang's does not
-// know, and avx_vnni have the registers of avx2; for those of AMX see TilesPermitted.
+// __builtin_cpu_supports asks the operating system too (xgetbv). f16c and avx_vnni have the
+// registers of avx2; for those of AMX see TilesPermitted.
 std::vector<Feature> Features() {
   __builtin_cpu_init();
-  const ExtendedFeatures extended = ReadExtendedFeatures();
-  const auto bit = [](unsigned word, int bit) { return (word >> bit & 1) != 0; };
+  const CpuidBits cpuid = ReadCpuid();
   const bool avx2 = __builtin_cpu_supports("avx2") != 0;
+  const auto bit = [](unsigned word, int bit) { return (word >> bit & 1) != 0; };
   return {{"avx2", avx2},
           {"fma", __builtin_cpu_supports("fma") != 0},
-          {"f16c", avx2 && bit(extended.ecx_1, 29)},
-          {"avx_vnni", avx2 && bit(extended.eax_one, 4)},
+          {"f16c", avx2 && bit(cpuid.leaf1_ecx, 29)},
+          {"avx_vnni", avx2 && bit(cpuid.leaf7_1_eax, 4)},
           {"avx512f", __builtin_cpu_supports("avx512f") != 0},
           {"avx512bw", __builtin_cpu_supports("avx512bw") != 0},
           {"avx512vl", __builtin_cpu_supports("avx512vl") != 0},
@@ -61,9 +60,9 @@ std::vector<Feature> Features() {
           {"avx512vbmi", __builtin_cpu_supports("avx512vbmi") != 0},
           {"avx512bf16", __builtin_cpu_supports("avx512bf16") != 0},
           {"gfni", __builtin_cpu_supports("gfni") != 0},
-          {"amx_bf16", bit(extended.edx, 22)},
-          {"amx_tile", bit(extended.edx, 24)},
-          {"amx_int8", bit(extended.edx, 25)}};
+          {"amx_bf16", bit(cpuid.leaf7_edx, 22)},
+          {"amx_tile", bit(cpuid.leaf7_edx, 24)},
+          {"amx_int8", bit(cpuid.leaf7_edx, 25)}};
 }
 
 struct IsaEntry {
@@ -122,8 +121,6 @@ int32_t ActivationBlock(WeightType type) {
 }
 
 int64_t AttentionScratchFloats(const KvShape& shape) { return AttentionScratchSize(shape); }
-
-int64_t AttentionPartFloats(const KvShape& shape) { return AttentionPartSize(shape); }
 
 const KernelTable* FindTable(Isa isa) {
   for (const IsaEntry& entry : Entries()) {

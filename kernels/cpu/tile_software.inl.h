@@ -66,7 +66,7 @@ static void DotTiles() {
       __builtin_memcpy(&sum, &tiles.bytes[kSum][m][4 * n], sizeof(sum));
       for (int g = 0; g < groups; ++g) {
         for (int b = 0; b < 4; ++b) {
-          const int x = static_cast<int8_t>(tiles.bytes[kSigned][m][4 * g + b]);
+          const auto x = static_cast<int8_t>(tiles.bytes[kSigned][m][4 * g + b]);
           sum += static_cast<uint32_t>(x * tiles.bytes[kUnsigned][g][4 * n + b]);
         }
       }
