@@ -112,7 +112,7 @@ def test_budgets_of_several_models_on_each_device():
         done = harness.run("dovetail", "plan", "--config", config, *devices("600MiB"), check=False)
         assert done.returncode == 3, done
         for words in ("the models' budgets are more than cpu:0 has available", "one          cpu:0  400.0 MiB",
-                      "second       cpu:0  400.0 MiB", "together            800.0 MiB", "too little         200.0 MiB"):
+                      "second       cpu:0  400.0 MiB", "together            800.0 MiB", "too little          200.0 MiB"):
             assert words in done.stderr, (words, done.stderr)
         assert "cpu:1" not in done.stderr, done.stderr
         # A device that has less than a budget bounds it.
