@@ -51,7 +51,7 @@ struct ModelSettings {
   // By the names of API keys, the lower number first: what their requests' own priority is added
   // to, which must not be negative then. Others have 0.
   std::map<std::string, int> key_priority;
-  int lanes = 0;           // steps in flight along the route; 0: as many as pay ("auto")
+  int lanes = 0;  // steps in flight along the route; 0: as many as pay ("auto")
   absl::Duration token_target = absl::Milliseconds(100);  // between two tokens of a stream
   Preemption preemption = Preemption::kCheaper;
   absl::Duration worker_timeout = absl::Seconds(10);    // without a sign of life
