@@ -111,8 +111,8 @@ def test_budgets_of_several_models_on_each_device():
         assert {d["name"]: d["capacity"] for d in plans[1]["devices"]} == {"cpu:0": 400 << 20, "cpu:1": 400 << 20}, plans
         done = harness.run("dovetail", "plan", "--config", config, *devices("600MiB"), check=False)
         assert done.returncode == 3, done
-        for words in ("the models' budgets are more than cpu:0 has available", "one         cpu:0  400.0 MiB",
-                      "second      cpu:0  400.0 MiB", "together           800.0 MiB", "too little         200.0 MiB"):
+        for words in ("the models' budgets are more than cpu:0 has available", "one          cpu:0  400.0 MiB",
+                      "second       cpu:0  400.0 MiB", "together            800.0 MiB", "too little          200.0 MiB"):
             assert words in done.stderr, (words, done.stderr)
         assert "cpu:1" not in done.stderr, done.stderr
         # A device that has less than a budget bounds it.
