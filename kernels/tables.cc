@@ -122,6 +122,8 @@ int32_t ActivationBlock(WeightType type) {
 
 int64_t AttentionScratchFloats(const KvShape& shape) { return AttentionScratchSize(shape); }
 
+int64_t AttentionPartFloats(const KvShape& shape) { return AttentionPartSize(shape); }
+
 const KernelTable* FindTable(Isa isa) {
   for (const IsaEntry& entry : Entries()) {
     if (entry.isa == isa && Obstacle(entry).empty()) return entry.table;
