@@ -1,5 +1,7 @@
 // KV cache and attention: every table against the scalar reference, the reference against f64, and
 // independence of how rows are cut into steps.
+#include <set>
+
 #include "absl/strings/str_cat.h"
 #include "kernels/kernel_table.h"
 #include "kernels/ops.h"
@@ -204,14 +206,18 @@ void ExpectTablesAgree(Rng& rng, const Shape& shape,
   reference.Append(*FindTable(Isa::kScalar), k, v, seed);
   const auto expected = reference.Attend(*FindTable(Isa::kScalar), q);
   for (float f : expected) ASSERT_TRUE(std::isfinite(f)) << "an unwritten slot was read";
+  std::set<void (*)(const AttentionArgs&, int64_t, int64_t)> seen;  // tables may share it
   for (const KernelTable* table : TablesUnderTest()) {
+    if (!seen.insert(table->attention).second) continue;
     Fixture other = copy;
     other.Append(*table, k, v, seed);
     ASSERT_EQ(reference.cache(), other.cache()) << Describe(*table, shape);
-    const auto actual = other.Attend(*table, q);
-    ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
-                   Describe(*table, shape));
-    if (::testing::Test::HasFatalFailure()) return;
+    if (table->isa != Isa::kScalar) {
+      const auto actual = other.Attend(*table, q);
+      ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
+                     Describe(*table, shape));
+      if (::testing::Test::HasFatalFailure()) return;
+    }
     // Two phases are for few rows: the last ones will do.
     const int first = std::max(0, other.num_rows() - 3);
     const auto in_parts = other.AttendInParts(*table, q, first);
