@@ -193,13 +193,10 @@ void ReadOverrides(const YamlNode& node, absl::string_view name, ConfigDraft* dr
   }
 }
 
-// A map {alice: KEY}, or the text alice=KEY,bob=KEY. Keys are never repeated in a message.
-void ReadApiKeys(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
-                 Mistakes* mistakes) {
-  const auto add = [&](const YamlNode& at, const std::string& who, const std::string& key) {
-    const absl::Status status = AddApiKey(who, key, &draft->config.api_keys);
-    if (!status.ok()) mistakes->Add(at, absl::StrCat("`", name, "`: ", status.message()));
-  };
+// Calls add(node, name, value) for each of a map {alice: VALUE}, or of the text
+// alice=VALUE,bob=VALUE; wrong(node) for what is neither.
+template <typename Add, typename Wrong>
+void ForNamedValues(const YamlNode& node, const Add& add, const Wrong& wrong) {
   if (node.kind == YamlKind::kMap) {
     for (const YamlEntry& entry : node.entries) add(entry.value, entry.key, entry.value.scalar);
     return;
@@ -209,13 +206,24 @@ void ReadApiKeys(const YamlNode& node, absl::string_view name, ConfigDraft* draf
     if (item.kind == YamlKind::kScalar && parts.size() == 2) {
       add(item, parts[0], parts[1]);
     } else {
-      mistakes->Add(item, absl::StrCat("`", name, "` must be name and key, as in alice=KEY"));
+      wrong(item);
     }
   }
 }
 
-// A map {alice: -10}, or the text alice=-10,bob=5. Whether there are such keys is seen when all
-// were read.
+// Keys are never repeated in a message.
+void ReadApiKeys(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+                 Mistakes* mistakes) {
+  const auto add = [&](const YamlNode& at, const std::string& who, const std::string& key) {
+    const absl::Status status = AddApiKey(who, key, &draft->config.api_keys);
+    if (!status.ok()) mistakes->Add(at, absl::StrCat("`", name, "`: ", status.message()));
+  };
+  ForNamedValues(node, add, [&](const YamlNode& item) {
+    mistakes->Add(item, absl::StrCat("`", name, "` must be name and key, as in alice=KEY"));
+  });
+}
+
+// Whether there are such keys is seen when all were read.
 void ReadKeyPriority(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                      Mistakes* mistakes) {
   std::map<std::string, int>& priorities = draft->config.key_priority;
@@ -230,20 +238,11 @@ void ReadKeyPriority(const YamlNode& node, absl::string_view name, ConfigDraft* 
       mistakes->Add(at, absl::StrCat("`", name, "` of ", who, " is given twice"));
     }
   };
-  if (node.kind == YamlKind::kMap) {
-    for (const YamlEntry& entry : node.entries) add(entry.value, entry.key, entry.value.scalar);
-    return;
-  }
-  for (const YamlNode& item : Items(node)) {
-    const std::vector<std::string> parts = absl::StrSplit(item.scalar, absl::MaxSplits('=', 1));
-    if (item.kind == YamlKind::kScalar && parts.size() == 2) {
-      add(item, parts[0], parts[1]);
-    } else {
-      mistakes->Add(item, absl::StrCat("`", name,
-                                       "` must be a key's name and a number, as in alice=-10, got ",
-                                       Quoted(item)));
-    }
-  }
+  ForNamedValues(node, add, [&](const YamlNode& item) {
+    mistakes->Add(
+        item, absl::StrCat("`", name, "` must be a key's name and a number, as in alice=-10, got ",
+                           Quoted(item)));
+  });
 }
 
 // A list, or the text a,b.

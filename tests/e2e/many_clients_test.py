@@ -120,9 +120,10 @@ class GrpcCaller:
         client.close()
         options = [("grpc.use_local_subchannel_pool", 1)]
         self.channels = [grpc.aio.insecure_channel(server.grpc, options) for _ in range(GRPC_CHANNELS)]
-        self.stubs = [channel.unary_stream("/dovetail.v1.InferenceService/Generate", response_deserializer=reply.FromString,
-                                           request_serializer=lambda message: message.SerializeToString())
-                      for channel in self.channels]
+        self.generate = [
+            channel.unary_stream("/dovetail.v1.InferenceService/Generate", response_deserializer=reply.FromString,
+                                 request_serializer=lambda message: message.SerializeToString())
+            for channel in self.channels]
 
     async def stream(self, number, kind, expected):
         asked = request(kind)
@@ -130,7 +131,7 @@ class GrpcCaller:
             {"prompt": asked["prompt"], "max_tokens": asked["max_tokens"], "ignore_eos": True,
              "sampling": {"temperature": asked["temperature"], "seed": kind}}, self.request())
         text, last = "", None
-        async for last in self.stubs[number % GRPC_CHANNELS](message, timeout=PATIENCE):
+        async for last in self.generate[number % GRPC_CHANNELS](message, timeout=PATIENCE):
             text += last.text
         assert text == expected, (kind, text, expected)
         assert last.usage.completion_tokens == asked["max_tokens"], last

@@ -55,34 +55,35 @@ bool SharesContexts(const StepContext& step, const kernels::AttentionArgs& args,
          work.splits >= kSharedSplits && floats <= step.ws.attn_parts_floats;
 }
 
+// Shares [0, total): fn(args, begin, end), args with the scratch of the thread that runs it.
+template <typename Fn>
+void ShareAttention(StepContext& step, const kernels::AttentionArgs& args, int64_t total,
+                    const Fn& fn) {
+  WorkShare work(total, 1, step.pool.num_threads());
+  step.pool.Run([&](int idx, int) {
+    kernels::AttentionArgs mine = args;
+    mine.scratch = step.ws.attn_scratch + idx * step.ws.attn_scratch_floats;
+    Range piece;
+    while (work.Take(&piece)) fn(mine, piece.begin, piece.end);
+  });
+}
+
 void RunSharedContexts(StepContext& step, kernels::AttentionArgs args, const AttentionWork& work) {
   args.parts = step.ws.attn_parts;
   args.part_splits = work.splits;
-  const int num_threads = step.pool.num_threads();
-  WorkShare parts(work.tasks * work.splits, 1, num_threads);
-  step.pool.Run([&](int idx, int) {
-    kernels::AttentionArgs mine = args;
-    mine.scratch = step.ws.attn_scratch + idx * step.ws.attn_scratch_floats;
-    Range piece;
-    while (parts.Take(&piece)) {
-      for (int64_t at = piece.begin; at < piece.end;) {
-        const int64_t task = at / work.splits, begin = at % work.splits;
-        const int64_t end = std::min(work.splits, begin + piece.end - at);
-        step.kernels.attention_parts(mine, work.first_task + task, begin, end);
-        at += end - begin;
-      }
-    }
-  });
-  WorkShare merges(work.tasks, 1, num_threads);
-  step.pool.Run([&](int idx, int) {
-    kernels::AttentionArgs mine = args;
-    mine.scratch = step.ws.attn_scratch + idx * step.ws.attn_scratch_floats;
-    Range piece;
-    while (merges.Take(&piece)) {
-      step.kernels.attention_merge(mine, work.first_task + piece.begin,
-                                   work.first_task + piece.end);
-    }
-  });
+  ShareAttention(step, args, work.tasks * work.splits,
+                 [&](const kernels::AttentionArgs& mine, int64_t from, int64_t to) {
+                   while (from < to) {
+                     const int64_t task = from / work.splits, begin = from % work.splits;
+                     const int64_t end = std::min(work.splits, begin + to - from);
+                     step.kernels.attention_parts(mine, work.first_task + task, begin, end);
+                     from += end - begin;
+                   }
+                 });
+  ShareAttention(
+      step, args, work.tasks, [&](const kernels::AttentionArgs& mine, int64_t begin, int64_t end) {
+        step.kernels.attention_merge(mine, work.first_task + begin, work.first_task + end);
+      });
 }
 
 }  // namespace
