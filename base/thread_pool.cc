@@ -151,6 +151,7 @@ int ThreadPool::num_threads() const { return shared_->num_threads; }
 
 void ThreadPool::RunErased(Erased call, const void* fn) {
   Shared& s = *shared_;
+  ++num_phases_;
   if (s.num_threads == 1) {
     call(fn, 0, 1);
     return;

@@ -35,6 +35,8 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int num_threads() const;
+  // So many were run: the barriers that a step took.
+  int64_t num_phases() const { return num_phases_; }
 
   template <typename Fn>
   void Run(const Fn& fn) {
@@ -55,6 +57,7 @@ class ThreadPool {
   void RunErased(Erased call, const void* fn);
   struct Shared;
   std::unique_ptr<Shared> shared_;
+  int64_t num_phases_ = 0;
 };
 
 }  // namespace dovetail

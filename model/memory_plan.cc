@@ -102,6 +102,13 @@ int64_t GateColumns(const ModelConfig& config, absl::Span<const Op> ops) {
   return columns;
 }
 
+// Of all gates of one layer: no activation block is shorter than a panel.
+int64_t GatePanels(const ModelConfig& config, absl::Span<const Op> ops) {
+  const auto panels_of = [](int64_t columns) { return (columns + kPanelRows - 1) / kPanelRows; };
+  return panels_of(GateColumns(config, ops)) +
+         MostExperts(ops) * panels_of(config.experts.intermediate_size);
+}
+
 class BufferList {
  public:
   void Add(const char* name, int64_t elements, int64_t element_bytes) {
@@ -204,6 +211,7 @@ void AddExpertParts(const ModelConfig& config, absl::Span<const Op> ops, int64_t
   buffers->Add("slot_sources", rows * slots, 4);
   buffers->Add("pair_rows", pairs, 4);
   buffers->Add("expert_begin", experts.count + 1, 4);
+  buffers->Add("expert_order", own_experts + 1, 4);
   buffers->Add("expert_gate", pairs * experts.intermediate_size, 4);
   buffers->Add("expert_up", pairs * experts.intermediate_size, 4);
   buffers->AddActivations(kExpertInputs, pairs, config.hidden_size);
@@ -314,6 +322,9 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
     buffers.Add("up", rows * columns, 4);
   }
   AddExpertParts(config, ops, rows, &buffers);
+  if (const int64_t panels = GatePanels(config, ops); panels > 0) {
+    buffers.Add("block_counts", panels, 4);
+  }
   if (const int64_t k = LongestProduct(config, ops); k > 0) {
     buffers.AddActivations(kProductActivations, any_rows, k);
   }

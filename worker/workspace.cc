@@ -61,6 +61,7 @@ ExpertBuffers CarveExperts(const Carver& carver) {
           .slot_sources = carver.Take<int32_t>("slot_sources"),
           .pair_rows = carver.Take<int32_t>("pair_rows"),
           .begin = carver.Take<int32_t>("expert_begin"),
+          .order = carver.Take<int32_t>("expert_order"),
           .gate = carver.Take<float>("expert_gate"),
           .up = carver.Take<float>("expert_up"),
           .y = y,
@@ -104,6 +105,7 @@ absl::StatusOr<std::unique_ptr<Workspace>> Workspace::Create(const model::ModelC
   ws->head_act = CarveForms(carver, "head");
   ws->gate = carver.Take<float>("gate");
   ws->up = carver.Take<float>("up");
+  ws->block_counts = carver.Take<std::atomic<int32_t>>("block_counts");
   ws->normed_act = CarveForms(carver, "normed");
   ws->inner_act = CarveForms(carver, "act");
   ws->cos_sin = carver.Take<float>("cos_sin");

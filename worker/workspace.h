@@ -6,6 +6,7 @@
 #ifndef DOVETAIL_WORKER_WORKSPACE_H_
 #define DOVETAIL_WORKER_WORKSPACE_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -43,6 +44,7 @@ struct ExpertBuffers {
   int32_t* slot_sources = nullptr;  // [rows, slots]: the row of y that belongs to it
   int32_t* pair_rows = nullptr;     // [P]
   int32_t* begin = nullptr;         // [experts + 1]: the first pair of each expert
+  int32_t* order = nullptr;         // [own experts + 1]: those with rows, most rows first, then -1
   float* gate = nullptr;            // [P, expert width]
   float* up = nullptr;
   // [rows, hidden] that the shared expert made, if there is one, then a row for each pair. Frames
@@ -75,6 +77,7 @@ class Workspace {
   ActivationBuffers head_act;  // of what each head multiplies, [tile rows * heads, ..]
   float* gate = nullptr;       // [rows, intermediate], of dense layers and shared experts
   float* up = nullptr;
+  std::atomic<int32_t>* block_counts = nullptr;  // of a layer's gates (BlockCounter)
   ExpertBuffers experts;
   // Two inputs, because threads that are ahead in a phase write the second one while others still
   // read the first.

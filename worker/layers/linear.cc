@@ -9,7 +9,6 @@
 namespace dovetail::worker {
 namespace {
 
-constexpr int64_t kPanelGrain = 2;    // panels that a thread takes at least: a whole tile
 constexpr int32_t kSumElements = 16;  // Activations::bsum
 
 // Rows `first`, first + n, first + 2 n ...
@@ -45,6 +44,10 @@ int64_t QuantizedStride(int64_t cols) { return (cols + 63) / 64 * 64; }
 }  // namespace
 
 int64_t Linear::panels() const { return (out_features + kPanelRows - 1) / kPanelRows; }
+
+int64_t Linear::panels_per_input_block() const {
+  return std::max(activation_block(), kPanelRows) / kPanelRows;
+}
 
 int32_t Linear::activation_block() const { return kernels::ActivationBlock(type); }
 

@@ -16,6 +16,8 @@
 
 namespace dovetail::worker {
 
+inline constexpr int64_t kPanelGrain = 2;  // panels that a thread takes at least: a whole tile
+
 struct Linear {
   const uint8_t* weight = nullptr;
   WeightType type = WeightType::kF32;
@@ -26,6 +28,8 @@ struct Linear {
 
   int64_t panels() const;
   int32_t activation_block() const;  // 16, 32, 256, or 0: reads f32
+  // Panels of what this matrix reads that make one activation block of it.
+  int64_t panels_per_input_block() const;
 };
 
 // The same matrix of all experts of a layer, one after another.

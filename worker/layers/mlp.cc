@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/packed_layout.h"
+#include "worker/layers/block_counter.h"
 
 namespace dovetail::worker {
 
@@ -58,36 +59,24 @@ void Mlp::ProjectUp(StepContext& step, const LinearInput& normed,
   const int64_t cols = w_.down_proj.in_features;
   const Product gate = {&w_.gate_proj, step.ws.gate + first, false, cols};
   const Product up = {&w_.up_proj, step.ws.up + first, false, cols};
-
-  // A thread that has computed whole activation blocks of gate and up can go on with them at once,
-  // which saves a barrier. With few blocks per thread, even shares of panels are worth more.
-  const int32_t unit_cols = std::max(w_.down_proj.activation_block(), kPanelRows);
-  const int64_t panels_per_unit = unit_cols / kPanelRows;
-  const int64_t units = (own + unit_cols - 1) / unit_cols;
-  const int num_threads = step.pool.num_threads();
-  if (units % num_threads == 0 || units >= 8 * num_threads) {
-    step.pool.Share(units, 1, [&](int64_t first_unit, int64_t last_unit) {
-      const int64_t begin = first_unit * panels_per_unit;
-      const int64_t end = std::min(last_unit * panels_per_unit, w_.gate_proj.panels());
-      const Range columns = RunProductSlice(step, gate, normed, rows, begin, end);
-      RunProductSlice(step, up, normed, rows, begin, end);
-      Activate(step, activated, 0, rows, first + static_cast<int32_t>(columns.begin),
-               first + static_cast<int32_t>(columns.end));
+  const int64_t panels = w_.gate_proj.panels();
+  const BlockCounter blocks(step.ws.block_counts, panels, w_.down_proj.panels_per_input_block());
+  step.pool.Share(panels, kPanelGrain, [&](int64_t begin, int64_t end) {
+    RunProductSlice(step, gate, normed, rows, begin, end);
+    RunProductSlice(step, up, normed, rows, begin, end);
+    blocks.Finish(begin, end, [&](int64_t from, int64_t to) {
+      Activate(step, activated, first + static_cast<int32_t>(from * kPanelRows),
+               first + static_cast<int32_t>(std::min<int64_t>(to * kPanelRows, own)));
     });
-    return;
-  }
-  RunProducts(step, {gate, up}, normed, rows, /*check_finite=*/false);
-  ForRows(step, rows, own, [&](int64_t begin, int64_t end) {
-    Activate(step, activated, begin, end, first, first + own);
   });
 }
 
-void Mlp::Activate(StepContext& step, const LinearInput& activated, int64_t begin, int64_t end,
-                   int32_t col_begin, int32_t col_end) const {
+void Mlp::Activate(StepContext& step, const LinearInput& activated, int32_t col_begin,
+                   int32_t col_end) const {
   const Gated gated = {activation_, step.ws.gate, step.ws.up, step.ws.gate,
                        w_.down_proj.in_features};
-  RunGated(step, gated, begin, end, col_begin, col_end);
-  activated.Quantize(step.kernels, begin, end, col_begin, col_end);
+  RunGated(step, gated, 0, step.x_rows, col_begin, col_end);
+  activated.Quantize(step.kernels, 0, step.x_rows, col_begin, col_end);
 }
 
 }  // namespace dovetail::worker

@@ -41,10 +41,11 @@ class Mlp : public Layer {
   void Forward(StepContext& step) const override;
 
  private:
+  // gate_proj, up_proj and the activation function in one phase.
   void ProjectUp(StepContext& step, const LinearInput& normed, const LinearInput& activated) const;
-  // gate = act(gate) * up, quantised, for columns [col_begin, col_end) of rows [begin, end).
-  void Activate(StepContext& step, const LinearInput& activated, int64_t begin, int64_t end,
-                int32_t col_begin, int32_t col_end) const;
+  // gate = act(gate) * up, quantised, for columns [col_begin, col_end) of all rows.
+  void Activate(StepContext& step, const LinearInput& activated, int32_t col_begin,
+                int32_t col_end) const;
 
   MlpWeights w_;
   model::Activation activation_;

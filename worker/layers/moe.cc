@@ -12,9 +12,9 @@ namespace {
 
 constexpr int64_t kMoePieces = 256;  // a thread takes at least this part of a phase
 
-// Work of a panel with so many rows, in units of one row's arithmetic: reading the weights costs
-// about as much as some rows of products.
-int64_t PanelWork(int64_t rows) { return rows + 4; }
+// Work of a unit, which is kPanelGrain panels, with so many rows, by one row's arithmetic: reading
+// the weights costs about as much as some rows of products.
+int64_t UnitWork(int64_t rows) { return rows + 4; }
 
 int64_t CeilDiv(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
 
@@ -72,22 +72,17 @@ void Moe::ComputeParts(StepContext& step, const LinearInput& normed) const {
       .shared_activated =
           LinearInput(ws.gate, config_.shared_intermediate_size, shared_down_forms_, ws.inner_act)};
   Gather(step, inputs);
-  // As in a dense mlp: whole activation blocks of gate and up go on at once, where there are enough
-  // of them to share.
-  const int num_threads = step.pool.num_threads();
-  Panels up_panels = UpPanels();
-  const int64_t units = NumUnits(step, up_panels);
-  const bool at_once = units % num_threads == 0 || units >= 8 * num_threads;
-  if (!at_once) up_panels.expert_unit = up_panels.shared_unit = 1;
+  const Panels up_panels = UpPanels();
   ForPanels(step, up_panels, [&](int32_t index, int64_t begin, int64_t end) {
     const Part part = PartOf(step, inputs, index);
     const Product gate = {&part.gate_proj, part.gate, false, part.inner_cols};
     const Product up = {&part.up_proj, part.up, false, part.inner_cols};
-    const Range columns = RunProductSlice(step, gate, part.input, part.rows, begin, end);
+    RunProductSlice(step, gate, part.input, part.rows, begin, end);
     RunProductSlice(step, up, part.input, part.rows, begin, end);
-    if (at_once) ActivatePart(step, part, columns);
+    BlocksOf(step, up_panels, index).Finish(begin, end, [&](int64_t from, int64_t to) {
+      ActivatePart(step, part, from, to);
+    });
   });
-  if (!at_once) Activate(step, inputs);
   GatherActivated(step, inputs);
   ForPanels(step, DownPanels(), [&](int32_t index, int64_t begin, int64_t end) {
     const Part part = PartOf(step, inputs, index);
@@ -97,19 +92,8 @@ void Moe::ComputeParts(StepContext& step, const LinearInput& normed) const {
 }
 
 Moe::Panels Moe::UpPanels() const {
-  const auto unit_of = [](const Linear& down) {
-    return std::max(down.activation_block(), kPanelRows) / kPanelRows;
-  };
-  Panels panels;
-  if (has_experts()) {
-    panels.of_expert = w_.experts.front().gate.first.panels();
-    panels.expert_unit = unit_of(w_.experts.front().down.first);
-  }
-  if (has_shared()) {
-    panels.of_shared = w_.shared_gate_proj.panels();
-    panels.shared_unit = unit_of(w_.shared_down_proj);
-  }
-  return panels;
+  return {.of_expert = has_experts() ? w_.experts.front().gate.first.panels() : 0,
+          .of_shared = has_shared() ? w_.shared_gate_proj.panels() : 0};
 }
 
 Moe::Panels Moe::DownPanels() const {
@@ -183,42 +167,49 @@ Moe::Part Moe::PartOf(const StepContext& step, const Inputs& inputs, int32_t par
           first};
 }
 
-int64_t Moe::NumUnits(const StepContext& step, const Panels& panels) const {
-  int64_t units = 0;
-  for (int32_t part = 0; part < num_parts(); ++part) {
-    if (RowsOfPart(step, part) > 0) units += UnitsOf(panels, part);
+BlockCounter Moe::BlocksOf(const StepContext& step, const Panels& up_panels, int32_t part) const {
+  const bool shared = part == num_experts();
+  const int64_t panels = up_panels.Of(shared);
+  const auto per_block = [](const Linear& down) { return down.panels_per_input_block(); };
+  int64_t first = 0;  // the shared expert's come after those of all others
+  if (has_experts()) {
+    const int64_t expert_block = per_block(w_.experts.front().down.first);
+    first = part * BlockCounter::NumBlocks(up_panels.of_expert, expert_block);
+    if (!shared) return {step.ws.block_counts + first, panels, expert_block};
   }
-  return units;
+  return {step.ws.block_counts + first, panels, per_block(w_.shared_down_proj)};
 }
 
-int64_t Moe::UnitsOf(const Panels& panels, int32_t part) const {
-  return part == num_experts() ? CeilDiv(panels.of_shared, panels.shared_unit)
-                               : CeilDiv(panels.of_expert, panels.expert_unit);
+template <typename Fn>
+void Moe::ForBusyParts(const StepContext& step, const Fn& fn) const {
+  if (has_shared() && step.x_rows > 0 && !fn(num_experts())) return;
+  if (!has_experts()) return;
+  for (const int32_t* part = step.ws.experts.order; *part >= 0; ++part) {
+    if (!fn(*part)) return;
+  }
 }
 
 template <typename Fn>
 void Moe::ForPanels(StepContext& step, const Panels& panels, const Fn& fn) const {
-  const auto work_of_unit = [&](int32_t part) {
-    const bool shared = part == num_experts();
-    return (shared ? panels.shared_unit : panels.expert_unit) * PanelWork(RowsOfPart(step, part));
+  const auto units_of = [&](int32_t part) {
+    return CeilDiv(panels.Of(part == num_experts()), kPanelGrain);
   };
   int64_t total = 0;
-  for (int32_t part = 0; part < num_parts(); ++part) {
-    if (RowsOfPart(step, part) > 0) total += UnitsOf(panels, part) * work_of_unit(part);
-  }
+  ForBusyParts(step, [&](int32_t part) {
+    total += units_of(part) * UnitWork(RowsOfPart(step, part));
+    return true;
+  });
   step.pool.Share(total, std::max<int64_t>(total / kMoePieces, 1), [&](int64_t from, int64_t to) {
     int64_t first = 0;  // work of the parts before this one
-    for (int32_t part = 0; part < num_parts() && first < to; ++part) {
-      if (RowsOfPart(step, part) == 0) continue;
-      const bool shared = part == num_experts();
-      const int64_t work = work_of_unit(part), units = UnitsOf(panels, part);
-      const int64_t unit = shared ? panels.shared_unit : panels.expert_unit;
-      const int64_t begin = UnitAt(from, first, work, units) * unit;
-      const int64_t end = std::min(UnitAt(to, first, work, units) * unit,
-                                   shared ? panels.of_shared : panels.of_expert);
+    ForBusyParts(step, [&](int32_t part) {
+      const int64_t work = UnitWork(RowsOfPart(step, part)), units = units_of(part);
+      const int64_t begin = UnitAt(from, first, work, units) * kPanelGrain;
+      const int64_t end =
+          std::min(UnitAt(to, first, work, units) * kPanelGrain, panels.Of(part == num_experts()));
       first += units * work;
       if (begin < end) fn(part, begin, end);
-    }
+      return first < to;
+    });
   });
 }
 
@@ -276,10 +267,24 @@ void Moe::SortPairs(StepContext& step) const {
   // Each entry has moved on to where the next expert begins.
   std::copy_backward(begin, begin + config_.count, begin + config_.count + 1);
   begin[0] = 0;
+  OrderExperts(step);
   if (!has_shared_slot()) return;
   for (int32_t row = 0; row < step.x_rows; ++row) {
     experts.slot_sources[int64_t{row} * slots_ + used] = row;
   }
+}
+
+void Moe::OrderExperts(StepContext& step) const {
+  int32_t* const order = step.ws.experts.order;
+  int32_t* past = order;
+  for (int32_t part = 0; part < num_experts(); ++part) {
+    if (RowsOfPart(step, part) > 0) *past++ = part;
+  }
+  *past = -1;
+  std::sort(order, past, [&](int32_t a, int32_t b) {
+    const int32_t rows_a = RowsOfPart(step, a), rows_b = RowsOfPart(step, b);
+    return rows_a != rows_b ? rows_a > rows_b : a < b;
+  });
 }
 
 void Moe::Gather(StepContext& step, const Inputs& inputs) const {
@@ -294,39 +299,11 @@ void Moe::Gather(StepContext& step, const Inputs& inputs) const {
   });
 }
 
-void Moe::Activate(StepContext& step, const Inputs& inputs) const {
-  const Workspace& ws = step.ws;
-  const int32_t cols = config_.intermediate_size;
-  const int32_t shared_cols = config_.shared_intermediate_size;
-  const Gated gated = {activation_, ws.experts.gate, ws.experts.up, ws.experts.gate, cols};
-  const Gated shared = {activation_, ws.gate, ws.up, ws.gate, shared_cols};
-  const auto own_cols = [](const MemberColumns& columns, int32_t all) -> Range {
-    return columns.whole() ? Range{0, all} : columns.parts[columns.member];
-  };
-  const auto run = [&](const Gated& of, const LinearInput& activated, int64_t begin, int64_t end,
-                       const Range& own) {
-    const auto first = static_cast<int32_t>(own.begin), past = static_cast<int32_t>(own.end);
-    RunGated(step, of, begin, end, first, past);
-    activated.Quantize(step.kernels, begin, end, first, past);
-  };
-  // Rows of pairs, then those of the shared expert.
-  const Range own = OwnPairs(step);
-  const int64_t pairs = own.end - own.begin;
-  const int64_t rows = pairs + (has_shared() ? step.x_rows : 0);
-  ForRows(step, rows, std::max(cols, shared_cols), [&](int64_t begin, int64_t end) {
-    const int64_t last = std::min(end, pairs);
-    if (begin < last) run(gated, inputs.activated, begin, last, own_cols(w_.inner, cols));
-    const int64_t first = std::max(begin, pairs);
-    if (first < end) {
-      run(shared, inputs.shared_activated, first - pairs, end - pairs,
-          own_cols(w_.shared_inner, shared_cols));
-    }
-  });
-}
-
-void Moe::ActivatePart(StepContext& step, const Part& part, const Range& columns) const {
-  const int32_t begin = static_cast<int32_t>(columns.begin),
-                end = static_cast<int32_t>(columns.end);
+void Moe::ActivatePart(StepContext& step, const Part& part, int64_t first_panel,
+                       int64_t past_panel) const {
+  const auto begin = static_cast<int32_t>(first_panel * kPanelRows);
+  const auto end =
+      static_cast<int32_t>(std::min<int64_t>(past_panel * kPanelRows, part.gate_proj.out_features));
   const Gated gated = {activation_, part.gate, part.up, part.gate, part.inner_cols};
   RunGated(step, gated, 0, part.rows, begin, end);
   part.activated.Quantize(step.kernels, 0, part.rows, part.first_col + begin, part.first_col + end);

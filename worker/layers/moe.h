@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "model/model_config.h"
+#include "worker/layers/block_counter.h"
 #include "worker/layers/layer.h"
 #include "worker/layers/linear.h"
 #include "worker/layers/norm.h"
@@ -94,26 +95,29 @@ class Moe : public Layer {
   void FillSlots(StepContext& step, int64_t begin, int64_t end) const;
   void SortPairs(StepContext& step) const;
   void ComputeParts(StepContext& step, const LinearInput& normed) const;
+  void OrderExperts(StepContext& step) const;
   void Gather(StepContext& step, const Inputs& inputs) const;
-  void Activate(StepContext& step, const Inputs& inputs) const;
-  void ActivatePart(StepContext& step, const Part& part, const Range& columns) const;
+  // Gate and up of panels [first_panel, past_panel) become what down reads.
+  void ActivatePart(StepContext& step, const Part& part, int64_t first_panel,
+                    int64_t past_panel) const;
   void GatherActivated(StepContext& step, const Inputs& inputs) const;
   void Combine(StepContext& step) const;
 
-  // The panels of a matrix that each expert has, and of that of the shared one; a unit is so many
-  // of them that one thread computes.
+  // The panels of a matrix that each expert has, and of that of the shared one.
   struct Panels {
     int64_t of_expert = 0, of_shared = 0;
-    int64_t expert_unit = 1, shared_unit = 1;
+    int64_t Of(bool shared) const { return shared ? of_shared : of_expert; }
   };
   Panels UpPanels() const;
   Panels DownPanels() const;
-  int64_t UnitsOf(const Panels& panels, int32_t part) const;
-  int64_t NumUnits(const StepContext& step, const Panels& panels) const;
+  BlockCounter BlocksOf(const StepContext& step, const Panels& up_panels, int32_t part) const;
   // Runs fn(part, first panel, past the last) for all panels of all parts in one phase. Threads
-  // share by work.
+  // share by work; parts with the most rows come first, so that what is left to the end is small.
   template <typename Fn>
   void ForPanels(StepContext& step, const Panels& panels, const Fn& fn) const;
+  // The parts that have rows, in that order: fn(part) until it returns false.
+  template <typename Fn>
+  void ForBusyParts(const StepContext& step, const Fn& fn) const;
 
   MoeWeights w_;
   model::ExpertConfig config_;

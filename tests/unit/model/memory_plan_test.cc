@@ -192,6 +192,7 @@ TEST(MemoryPlan, WorkspaceHasWhatTheOpsNeed) {
       {"attn_parts", 4 * 1 * AttentionPartFloats(m.config.kv_shape()) * 4},
       {"gate", 24 * 128 * 4},
       {"up", 24 * 128 * 4},
+      {"block_counts", 64},  // 8 panels of 4 bytes: a line
       {"act_q8", 24 * 256},
       {"act_d", 24 * 8 * 4},
       {"act_bsum", 24 * 16 * 2},

@@ -53,8 +53,9 @@ TEST(Workspace, HasBuffersForExperts) {
   for (const void* buffer :
        {static_cast<void*>(e.router), static_cast<void*>(e.slot_experts),
         static_cast<void*>(e.slot_weights), static_cast<void*>(e.slot_sources),
-        static_cast<void*>(e.pair_rows), static_cast<void*>(e.begin), static_cast<void*>(e.gate),
-        static_cast<void*>(e.up), static_cast<void*>(e.y), static_cast<void*>(e.in_act.block32.q),
+        static_cast<void*>(e.pair_rows), static_cast<void*>(e.begin), static_cast<void*>(e.order),
+        static_cast<void*>(ws->block_counts), static_cast<void*>(e.gate), static_cast<void*>(e.up),
+        static_cast<void*>(e.y), static_cast<void*>(e.in_act.block32.q),
         static_cast<void*>(e.in_act.block256.bsum), static_cast<void*>(e.act.block32.d),
         static_cast<void*>(e.act.block256.q)}) {
     EXPECT_NE(buffer, nullptr);
