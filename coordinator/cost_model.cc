@@ -35,6 +35,7 @@ void CostModel::SetRoute(absl::Span<const int> worker_of_segment) {
   workers_.assign(num_workers, Worker());
   seconds_.assign(num_workers, 0);
   num_observed_ = 0;
+  decode_rows_ = prefill_rows_ = {};
   hop_seconds_ = -1;
 }
 
@@ -71,6 +72,11 @@ void CostModel::Observe(const StepWork& work, absl::Span<const uint32_t> segment
   }
   const Terms terms = TermsOf(work);
   ++num_observed_;
+  if (work.prefill_rows > 0) {
+    prefill_rows_.Add(work.prefill_rows);
+  } else if (work.decode_rows > 0) {
+    decode_rows_.Add(work.decode_rows);
+  }
   const bool fit = num_observed_ <= kFitAlways || num_observed_ % kFitEvery == 0;
   for (size_t i = 0; i < workers_.size(); ++i) {
     Learn(&workers_[i], terms, seconds_[i]);

@@ -13,6 +13,7 @@
 #ifndef DOVETAIL_COORDINATOR_COST_MODEL_H_
 #define DOVETAIL_COORDINATOR_COST_MODEL_H_
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <vector>
@@ -63,6 +64,10 @@ class CostModel {
   // Enough was seen to predict.
   bool ready() const { return !workers_.empty() && num_observed_ >= kEnough; }
   int num_workers() const { return static_cast<int>(workers_.size()); }
+  // Steps of different sizes were seen, so that what a step costs whatever it has can be told from
+  // what its rows cost: predictions for other sizes mean something.
+  bool knows_decode_rows() const { return decode_rows_.differ(); }
+  bool knows_prefill_rows() const { return prefill_rows_.differ(); }
   // The busy time of one worker, over all its segments.
   double WorkerSeconds(int worker, const StepWork& work) const;
   // Of the busiest worker: what one step in flight after the other costs.
@@ -74,6 +79,15 @@ class CostModel {
  private:
   static constexpr int kEnough = 12;
   using Terms = std::array<double, kNumTerms>;
+  struct Sizes {  // of the steps on this route
+    double least = 0, most = 0;
+
+    void Add(double rows) {
+      least = most == 0 ? rows : std::min(least, rows);
+      most = std::max(most, rows);
+    }
+    bool differ() const { return most > 1.4 * least; }
+  };
   struct Worker {
     std::array<Terms, kNumTerms> moments = {};  // sum of w x x^T
     Terms targets = {};                         // sum of w x t
@@ -91,6 +105,8 @@ class CostModel {
   std::vector<Worker> workers_;
   std::vector<double> seconds_;  // of each worker in the observed step
   int64_t num_observed_ = 0;
+  Sizes decode_rows_;  // of steps without prefill
+  Sizes prefill_rows_;
   double hop_seconds_ = -1;  // of all hops of a pass together; < 0: not measured
 };
 

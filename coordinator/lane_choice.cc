@@ -3,12 +3,17 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/kv_cache.h"
+
 namespace dovetail::coordinator {
 namespace {
 
 constexpr double kWorthIt = 0.95;  // of the present cycle
 constexpr double kAsGood = 1.02;   // as the shortest: then fewer lanes are taken
 constexpr int kLookAgain = 64;     // updates
+constexpr int kTrial = 16;         // updates
+constexpr int kLeastChunk = 64;    // rows: fewer are slower each, whatever a step costs
+constexpr int kChunksOfUnknown = 4;
 
 }  // namespace
 
@@ -31,7 +36,12 @@ int LaneChoice::BestDecodeLanes(const CostModel& model, int decodes, double atte
 }
 
 void LaneChoice::Update(const CostModel& model, int decodes, double attended, int prefill_rows) {
-  if (!adaptive_ || !model.ready()) return;
+  if (!adaptive_) return;
+  if (!model.ready()) {
+    in_flight_ =
+        prefill_rows > 0 ? std::clamp(model.num_workers(), decode_lanes_, most_) : decode_lanes_;
+    return;
+  }
   const bool with_prefill = prefill_rows > 0;
   const bool same =
       4 * std::abs(decodes - decided_for_) <= decided_for_ && with_prefill == decided_with_prefill_;
@@ -39,14 +49,50 @@ void LaneChoice::Update(const CostModel& model, int decodes, double attended, in
   since_ = 0;
   decided_for_ = decodes;
   decided_with_prefill_ = with_prefill;
-  decode_lanes_ = decodes > 0 ? BestDecodeLanes(model, decodes, attended) : 1;
-  in_flight_ = decode_lanes_;
-  if (!with_prefill) return;
+  const bool known = model.num_workers() == 1 || model.knows_decode_rows();
+  if (decodes <= 1) {
+    decode_lanes_ = 1;
+  } else if (known) {
+    decode_lanes_ = BestDecodeLanes(model, decodes, attended);
+  } else {
+    decode_lanes_ = decode_lanes_ == 1 ? std::min(2, most_) : 1;
+    since_ = kLookAgain - kTrial;
+  }
+  in_flight_ = with_prefill ? LanesForPrefill(model, prefill_rows) : decode_lanes_;
+}
+
+int LaneChoice::LanesForPrefill(const CostModel& model, int rows) const {
   StepWork chunk;
-  chunk.AddPrefill(0, prefill_rows);
+  chunk.AddPrefill(0, rows);
   const double busiest = model.BottleneckSeconds(chunk);
-  const double wanted = busiest > 0 ? std::ceil(model.PassSeconds(chunk) / busiest - 0.05) : 1;
-  in_flight_ = std::clamp(static_cast<int>(std::min<double>(wanted, most_)), decode_lanes_, most_);
+  const double stages = busiest > 0 ? model.PassSeconds(chunk) / busiest : 1;
+  const double wanted = std::ceil(stages - 0.05) + (stages > 1.05 ? 1 : 0);
+  return std::clamp(static_cast<int>(std::min<double>(wanted, most_)), decode_lanes_, most_);
+}
+
+int LaneChoice::ChunkRows(const CostModel& model, int rows, int most) const {
+  if (in_flight_ == 1 || rows <= kLeastChunk) return most;
+  if (!model.ready() || !model.knows_prefill_rows()) {
+    const int part = rows / (kChunksOfUnknown * in_flight_) / kKvBlockTokens * kKvBlockTokens;
+    return std::min(most, std::max(part, kLeastChunk));
+  }
+  const auto seconds = [&](int chunk) {
+    StepWork work;
+    work.prefill_rows = chunk;
+    work.attended = 0.5 * chunk * rows;
+    const double pass = model.PassSeconds(work);
+    const double each = std::max(model.BottleneckSeconds(work), pass / in_flight_);
+    return pass + each * ((rows + chunk - 1) / chunk - 1);
+  };
+  int best = most;
+  double shortest = seconds(most);
+  for (int chunk = (most - 1) / kKvBlockTokens * kKvBlockTokens; chunk >= kLeastChunk;
+       chunk -= kKvBlockTokens) {
+    if (seconds(chunk) * kAsGood >= shortest) continue;
+    best = chunk;
+    shortest = seconds(chunk);
+  }
+  return best;
 }
 
 }  // namespace dovetail::coordinator

@@ -1,12 +1,19 @@
-// LaneChoice: into how many lanes the decodes are cut, and how many steps are in flight.
+// LaneChoice: into how many lanes the decodes are cut, how many steps are in flight, and how much
+// of a prompt one of them has.
 //
 // With B decodes in m lanes a worker w is busy m T_w(B/m) per token of each, and a lane's step
 // cannot come back before a whole pass:
 //   cycle(m) = max(max_w m T_w(B/m), Lat(B/m))
-// The decodes get the m with the shortest cycle. Prefill chunks need no partner to wait for, so
-// they may use more lanes than the decodes: as many as keep the busiest worker busy, Lat / max_w
-// T_w. Decided again when B has changed by a quarter or some steps have passed, and a new m must be
-// better by 5 %: sequences do not move without need. Plain data; owned by the scheduler.
+// The decodes get the m with the shortest cycle. Where all steps had the same number of rows, T_w
+// of others is not known, and one lane and two are tried. Prefill chunks need no partner to wait
+// for, so they may use more lanes than the decodes: as many as keep the busiest worker busy, Lat /
+// max_w T_w, and one more that is on its way. Decided again when B has changed by a quarter or some
+// steps have passed, and a new m must be better by 5 %: sequences do not move without need.
+//
+// R prompt rows in chunks of c take Lat(c) + (ceil(R / c) - 1) max_w T_w(c): small chunks fill and
+// drain the route soon, large ones pay what a step costs anyway less often. Before steps of
+// different sizes were seen, a prompt is cut into four chunks for each step in flight. Plain data;
+// owned by the scheduler.
 #ifndef DOVETAIL_COORDINATOR_LANE_CHOICE_H_
 #define DOVETAIL_COORDINATOR_LANE_CHOICE_H_
 
@@ -29,9 +36,14 @@ class LaneChoice {
   int decode_lanes() const { return decode_lanes_; }  // the decodes are in lanes [0, this)
   int in_flight() const { return in_flight_; }        // steps; >= decode_lanes()
 
+  // The most prefill rows of a step, at most `most`, if `rows` are waiting in all. Multiples of
+  // kKvBlockTokens, unless it is `most`.
+  int ChunkRows(const CostModel& model, int rows, int most) const;
+
   static double Cycle(const CostModel& model, int decodes, double attended, int lanes);
 
  private:
+  int LanesForPrefill(const CostModel& model, int rows) const;
   int BestDecodeLanes(const CostModel& model, int decodes, double attended) const;
 
   int most_;

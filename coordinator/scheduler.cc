@@ -144,7 +144,8 @@ Scheduler::Budget Scheduler::NewBudget() const {
 
 // What is left for prompts after the decodes.
 void Scheduler::LimitPrefill(Budget* budget) const {
-  budget->prefill_rows = std::min(options_.chunk_size, budget->rows);
+  const int chunk = lane_choice_.ChunkRows(model_, pending_prefill_rows_, options_.chunk_size);
+  budget->prefill_rows = std::min(chunk, budget->rows);
   const bool anybody_decodes = std::any_of(running_.begin(), running_.end(),
                                            [](const Sequence* s) { return s->prompt_confirmed(); });
   if (!anybody_decodes || !model_.ready()) return;
@@ -261,6 +262,7 @@ void Scheduler::AppendRows(Sequence* sequence, int num_rows, int lane, Budget* b
     budget->work.AddDecode(rows.position);
   } else {
     budget->work.AddPrefill(rows.position, num_rows);
+    pending_prefill_rows_ = std::max(0, pending_prefill_rows_ - num_rows);
   }
   sequence->num_computed_tokens = end;
   ++sequence->num_in_flight;

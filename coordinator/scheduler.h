@@ -7,7 +7,8 @@
 // running sequences by rank, then newly admitted ones (fair_queue.h has the order). How much fits
 // is asked of the cost model: while anybody decodes, the busiest worker is to be done with a step
 // within token_target / lanes, or twice what the decodes alone take. Chunks of one prompt may be in
-// flight in several lanes, because steps pass every worker in order.
+// flight in several lanes, because steps pass every worker in order; they are as long as fills the
+// route best (lane_choice.h).
 //
 // A sequence is admitted when the blocks of all its tokens and one more are free, and a share of
 // what the running ones may still need. One whose beginning is being computed by another waits for
@@ -188,6 +189,7 @@ class Scheduler {
   std::vector<Sequence*> running_;  // by rank
   std::vector<Lane> lanes_;
   SchedulerCounts counts_;
+  int pending_prefill_rows_ = 0;  // of prompts, roughly: as of this round, less what was sent
   // How much of what running sequences may still generate is kept free for them at an admission:
   // rises with each preemption, sinks with each sequence that ends without.
   double growth_share_;

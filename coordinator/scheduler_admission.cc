@@ -10,6 +10,7 @@ namespace {
 constexpr double kMostGrowthShare = 0.7;
 constexpr double kGrowthShareRises = 0.1;  // with a preemption
 constexpr int kForeseenTokens = 4096;      // of one sequence
+constexpr int kForeseenChunks = 16;        // of prompts that wait
 
 }  // namespace
 
@@ -27,9 +28,10 @@ void Scheduler::ChooseLanes() {
     }
   }
   for (const Sequence* sequence : queue_.waiting()) {
-    if (prefill_rows >= options_.chunk_size) break;
+    if (prefill_rows >= kForeseenChunks * options_.chunk_size) break;
     prefill_rows += sequence->num_pending_tokens();
   }
+  pending_prefill_rows_ = prefill_rows;
   lane_choice_.Update(model_, decodes, decodes > 0 ? static_cast<double>(attended) / decodes : 0,
                       std::min(prefill_rows, options_.chunk_size));
 }

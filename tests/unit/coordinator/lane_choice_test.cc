@@ -75,9 +75,72 @@ TEST(LaneChoiceTest, PromptsUseAsManyLanesAsKeepTheBusiestWorkerBusy) {
   LaneChoice lanes(8, /*adaptive=*/true);
   lanes.Update(model, 1, 100, 512);
   EXPECT_EQ(lanes.decode_lanes(), 1);
-  EXPECT_EQ(lanes.in_flight(), 3);
+  EXPECT_EQ(lanes.in_flight(), 4) << "one for each worker and one on its way";
   lanes.Update(model, 1, 100, 0);
   EXPECT_EQ(lanes.in_flight(), 1);
+  const CostModel alone = Learned({{1e-4, 1e-3}});
+  lanes.Update(alone, 1, 100, 512);
+  EXPECT_EQ(lanes.in_flight(), 1);
+}
+
+// Until something is known prompts go through all workers at once, in four parts each.
+TEST(LaneChoiceTest, PromptsAreCutBeforeAnythingIsKnown) {
+  CostModel model({});
+  model.SetRoute({0, 1});
+  LaneChoice lanes(3, /*adaptive=*/true);
+  lanes.Update(model, 0, 0, 512);
+  EXPECT_EQ(lanes.in_flight(), 2);
+  EXPECT_EQ(lanes.decode_lanes(), 1);
+  EXPECT_EQ(lanes.ChunkRows(model, 2000, 512), 224);
+  EXPECT_EQ(lanes.ChunkRows(model, 512, 512), 64);
+  EXPECT_EQ(lanes.ChunkRows(model, 100, 512), 64);
+  EXPECT_EQ(lanes.ChunkRows(model, 60, 512), 512);
+  EXPECT_EQ(lanes.ChunkRows(model, 2000, 20), 20) << "not more than is allowed";
+}
+
+TEST(LaneChoiceTest, ChunksBalanceFillingTheRouteAgainstWhatAStepCosts) {
+  const auto chunk_of = [](const CostModel& model, int rows) {
+    LaneChoice lanes(4, /*adaptive=*/true);
+    lanes.Update(model, 0, 0, 512);
+    return lanes.ChunkRows(model, rows, 512);
+  };
+  // Seconds of a route of two: (n + 1) (constant + row * rows / n), least at n = sqrt(row * rows /
+  // constant): 7.2 of 512 rows, 14 of 2048.
+  const CostModel model = Learned({{10e-3, 1e-3}, {10e-3, 1e-3}});
+  EXPECT_NEAR(chunk_of(model, 512), 512 / 7.2, 32);
+  EXPECT_NEAR(chunk_of(model, 2048), 2048 / 14.0, 32);
+  // What costs the same whatever it has is not cut.
+  EXPECT_EQ(chunk_of(Learned({{1, 1e-6}, {1, 1e-6}}), 2048), 512);
+  EXPECT_EQ(chunk_of(Learned({{1e-6, 1e-3}, {1e-6, 1e-3}}), 2048), 64);
+  EXPECT_EQ(chunk_of(Learned({{1e-6, 1e-3}}), 2048), 512) << "there is no other worker";
+}
+
+// All steps have eight rows: both numbers of lanes are tried before one is chosen.
+TEST(LaneChoiceTest, TriesWhatItCannotPredict) {
+  CostModel model({});
+  model.SetRoute({0, 1});
+  const auto observe = [&](int rows) {
+    StepWork work;
+    work.decode_rows = rows;
+    const auto us = static_cast<uint32_t>(1000 * rows);
+    model.Observe(work, {us, us}, 2e-6 * us, true);
+  };
+  LaneChoice lanes(3, /*adaptive=*/true);
+  for (int i = 0; i < 12; ++i) observe(8);
+  lanes.Update(model, 8, 0, 0);
+  EXPECT_EQ(lanes.decode_lanes(), 2) << "a trial";
+  for (int i = 0; i < 16; ++i) {
+    EXPECT_EQ(lanes.decode_lanes(), 2);
+    observe(4);
+    lanes.Update(model, 8, 0, 0);
+  }
+  EXPECT_TRUE(model.knows_decode_rows());
+  EXPECT_EQ(lanes.decode_lanes(), 2) << "time grows with the rows, so this is better";
+  for (int i = 0; i < 200; ++i) {
+    observe(4);
+    lanes.Update(model, 8, 0, 0);
+    ASSERT_EQ(lanes.decode_lanes(), 2) << "no more trials";
+  }
 }
 
 TEST(LaneChoiceTest, SmallChangesChangeNothing) {
