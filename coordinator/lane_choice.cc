@@ -66,7 +66,7 @@ int LaneChoice::LanesForPrefill(const CostModel& model, int rows) const {
   chunk.AddPrefill(0, rows);
   const double busiest = model.BottleneckSeconds(chunk);
   const double stages = busiest > 0 ? model.PassSeconds(chunk) / busiest : 1;
-  const double wanted = std::ceil(stages - 0.05) + (stages > 1.05 ? 1 : 0);
+  const double wanted = std::ceil(stages - 0.05) + (model.num_workers() > 1 ? 1 : 0);
   return std::clamp(static_cast<int>(std::min<double>(wanted, most_)), decode_lanes_, most_);
 }
 
