@@ -19,8 +19,8 @@ double UlpError(float actual, double exact) {
 
 TEST(ExpTest, IsWithinTwoUlpOfF64) {
   double worst = 0;
-  // Every 97th float from -104 to 88.7.
-  for (uint32_t bits = 0; bits < 0x42d00000; bits += 97) {
+  // Every 389th float from -104 to 88.7.
+  for (uint32_t bits = 0; bits < 0x42d00000; bits += 389) {
     for (float x : {std::bit_cast<float>(bits), -std::bit_cast<float>(bits)}) {
       if (x > 88.72f) continue;
       const double error = UlpError(ref::Exp(x), std::exp(double{x}));
@@ -47,9 +47,9 @@ TEST(ExpTest, Edges) {
 TEST(ExpTest, EveryTableGivesTheReferenceBits) {
   constexpr int kChunk = 1 << 16;
   std::vector<float> x(kChunk), expected(kChunk), actual(kChunk);
-  for (uint64_t first = 0x80000000; first < 0xff800000; first += kChunk * 61ull) {
+  for (uint64_t first = 0x80000000; first < 0xff800000; first += kChunk * 251ull) {
     for (int i = 0; i < kChunk; ++i) {
-      x[i] = std::bit_cast<float>(static_cast<uint32_t>(first + i * 61ull));
+      x[i] = std::bit_cast<float>(static_cast<uint32_t>(first + i * 251ull));
       if (!(x[i] <= 0)) x[i] = -1.0f;
     }
     x[0] = 0.0f;
