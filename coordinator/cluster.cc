@@ -8,13 +8,6 @@
 #include "dovetail/v1/cluster.pb.h"
 
 namespace dovetail::coordinator {
-namespace {
-
-// Waking this much later than asked means that the whole process stood still (SIGSTOP, a suspended
-// machine).
-constexpr absl::Duration kOverslept = absl::Milliseconds(500);
-
-}  // namespace
 
 Cluster::Cluster(ClusterOptions options, std::function<void(const ClusterSnapshot&)> on_change)
     : on_change_(std::move(on_change)), machine_(AddHooks(std::move(options))) {
@@ -106,18 +99,16 @@ void Cluster::Run() {
   bool stopping = false;
   std::string stop_reason;
   while (!stopping) {
-    const absl::Time deadline = machine_.NextDeadline();
+    const absl::Duration until_tick = machine_.UntilNextTick(absl::Now());
     {
       absl::MutexLock lock(&mutex_);
       auto awake = [this]()
                        ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stopping_ || !inbox_.empty(); };
-      mutex_.AwaitWithDeadline(absl::Condition(&awake), deadline);
+      mutex_.AwaitWithTimeout(absl::Condition(&awake), until_tick);
       batch.swap(inbox_);
       stopping = stopping_;
       stop_reason = stop_reason_;
     }
-    const absl::Time now = absl::Now();
-    if (now - deadline > kOverslept) machine_.ForgiveSilence(now);
     // Messages before timeouts: a heartbeat that has come counts, however late this thread is.
     for (Message& message : batch) message(machine_, absl::Now());
     batch.clear();

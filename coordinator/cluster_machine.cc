@@ -60,8 +60,8 @@ void ClusterMachine::OnEvent(const std::shared_ptr<WorkerLink>& link, const v1::
     return;
   }
   if (Worker* worker = FindByLink(link); worker != nullptr) {
-    worker->last_seen = now;
-    HandleWorkerEvent(*worker, event, now);
+    worker->silence.Renew();
+    HandleWorkerEvent(*worker, event);
   } else if (event.event_case() == v1::WorkerEvent::kRegister) {
     HandleRegister(link, event.register_(), now);
   } else {
@@ -92,10 +92,10 @@ void ClusterMachine::Tick(absl::Time now) {
   if (stopped_) return;
   for (Worker& worker : workers_) {
     if (worker.link == nullptr) continue;
-    if (now - worker.last_seen >= options_.worker_timeout) {
+    if (worker.silence.Exhausted(now)) {
       LoseWorker(worker, absl::StrCat("no sign of life for ",
                                       absl::FormatDuration(options_.worker_timeout)));
-    } else if (worker.phase == Phase::kConnecting && now >= worker.connect_deadline) {
+    } else if (worker.phase == Phase::kConnecting && worker.connecting.Exhausted(now)) {
       LoseWorker(worker, absl::StrCat("did not connect within ",
                                       absl::FormatDuration(options_.connect_timeout)));
     }
@@ -103,22 +103,20 @@ void ClusterMachine::Tick(absl::Time now) {
   Advance(now);
 }
 
-absl::Time ClusterMachine::NextDeadline() const {
-  absl::Time next = absl::InfiniteFuture();
+absl::Duration ClusterMachine::UntilNextTick(absl::Time now) const {
+  absl::Duration next = absl::InfiniteDuration();
   if (stopped_) return next;
   for (const Worker& worker : workers_) {
     if (worker.link == nullptr) continue;
-    next = std::min(next, worker.last_seen + options_.worker_timeout);
-    if (worker.phase == Phase::kConnecting) next = std::min(next, worker.connect_deadline);
+    next = std::min(next, worker.silence.UntilNextLook());
+    if (worker.phase == Phase::kConnecting) {
+      next = std::min(next, worker.connecting.UntilNextLook());
+    }
   }
   if (failure_.ok() && exchange_ == nullptr && AllPlanned(Phase::kLoaded)) {
-    next = std::min(next, earliest_epoch_);
+    next = std::min(next, earliest_epoch_ - now);
   }
-  return next;
-}
-
-void ClusterMachine::ForgiveSilence(absl::Time now) {
-  for (Worker& worker : workers_) worker.last_seen = now;
+  return std::max(next, absl::ZeroDuration());
 }
 
 void ClusterMachine::Fail(const absl::Status& reason) {
@@ -173,7 +171,7 @@ void ClusterMachine::HandleRegister(const std::shared_ptr<WorkerLink>& link,
   if (worker->link != nullptr) {
     // The same process that dials again has lost its old stream. Another one with the same name may
     // only take over from a worker that has been silent for a while.
-    const bool silent = now - worker->last_seen > options_.worker_timeout * 2 / 3;
+    const bool silent = worker->silence.Waited(now) > options_.worker_timeout * 2 / 3;
     if (member->incarnation != worker->member.incarnation && !silent) {
       link->Close(absl::AlreadyExistsError(absl::StrCat(
           "worker ", FullName(*worker), " is already attached (pid ", worker->member.pid, ")")));
@@ -181,11 +179,11 @@ void ClusterMachine::HandleRegister(const std::shared_ptr<WorkerLink>& link,
     }
     LoseWorker(*worker, "a newer stream of this worker took its place");
   }
-  Attach(*worker, link, std::move(*member), now);
+  Attach(*worker, link, std::move(*member));
 }
 
 void ClusterMachine::Attach(Worker& worker, const std::shared_ptr<WorkerLink>& link,
-                            ClusterMember member, absl::Time now) {
+                            ClusterMember member) {
   const bool same_device = !worker.known || SameDevice(worker.member, member);
   if (worker.known && worker.member.incarnation != member.incarnation) {
     // A new process counts from zero; what is shown goes on from where the old one was.
@@ -195,7 +193,7 @@ void ClusterMachine::Attach(Worker& worker, const std::shared_ptr<WorkerLink>& l
   worker.link = link;
   worker.phase = Phase::kAttached;
   worker.known = true;
-  worker.last_seen = now;
+  worker.silence = Patience(options_.worker_timeout);
   worker.member = std::move(member);
   WorkerSnapshot& snapshot = worker.snapshot;
   snapshot.isa = worker.member.isa;
@@ -215,8 +213,7 @@ void ClusterMachine::Attach(Worker& worker, const std::shared_ptr<WorkerLink>& l
   ++revision_;
 }
 
-void ClusterMachine::HandleWorkerEvent(Worker& worker, const v1::WorkerEvent& event,
-                                       absl::Time now) {
+void ClusterMachine::HandleWorkerEvent(Worker& worker, const v1::WorkerEvent& event) {
   WorkerSnapshot& snapshot = worker.snapshot;
   switch (event.event_case()) {
     case v1::WorkerEvent::kHeartbeat: {
@@ -356,7 +353,7 @@ void ClusterMachine::StartEpoch(absl::Time now) {
     if (!worker.planned) continue;
     worker.link->Send(command);
     worker.phase = Phase::kConnecting;
-    worker.connect_deadline = now + options_.connect_timeout;
+    worker.connecting = Patience(options_.connect_timeout);
   }
 }
 

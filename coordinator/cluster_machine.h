@@ -24,6 +24,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/patience.h"
 #include "coordinator/cluster_member.h"
 #include "coordinator/pipeline.h"
 #include "coordinator/placement/plan.h"
@@ -77,10 +78,9 @@ class ClusterMachine {
   void OnPipelineLost(uint64_t epoch, const absl::Status& reason, absl::Time now);
   // Loses workers that were silent for too long; starts what was put off.
   void Tick(absl::Time now);
-  // When Tick() is due.
-  absl::Time NextDeadline() const;
-  // This process itself stood still: nobody's silence counts until now.
-  void ForgiveSilence(absl::Time now);
+  // How long until Tick() is due: while workers are attached several times per worker_timeout, so
+  // that a pause of this process is not taken for their silence (base/patience.h).
+  absl::Duration UntilNextTick(absl::Time now) const;
   // Cannot go on.
   void Fail(const absl::Status& reason);
   // Tells every worker to end.
@@ -104,18 +104,17 @@ class ClusterMachine {
     bool known = false;                // registered at least once: `member` is set
     bool planned = false;              // owns ops of the plan
     ClusterMember member;
-    absl::Time last_seen;
-    absl::Time connect_deadline;
-    uint64_t steps_before = 0;  // of earlier processes
-    uint64_t busy_before = 0;   // microseconds
+    Patience silence{absl::InfiniteDuration()};     // since it was heard last
+    Patience connecting{absl::InfiniteDuration()};  // of kConnecting
+    uint64_t steps_before = 0;                      // of earlier processes
+    uint64_t busy_before = 0;                       // microseconds
     WorkerSnapshot snapshot;
   };
 
   void HandleRegister(const std::shared_ptr<WorkerLink>& link, const v1::Register& message,
                       absl::Time now);
-  void Attach(Worker& worker, const std::shared_ptr<WorkerLink>& link, ClusterMember member,
-              absl::Time now);
-  void HandleWorkerEvent(Worker& worker, const v1::WorkerEvent& event, absl::Time now);
+  void Attach(Worker& worker, const std::shared_ptr<WorkerLink>& link, ClusterMember member);
+  void HandleWorkerEvent(Worker& worker, const v1::WorkerEvent& event);
   void HandleFailure(Worker& worker, const v1::WorkerFailure& failure);
   void LoseWorker(Worker& worker, const std::string& reason);
   void Advance(absl::Time now);

@@ -13,7 +13,7 @@ namespace {
 constexpr absl::Duration kMaxMaskWait = absl::Milliseconds(2);
 
 // A step may take so many times what was predicted.
-constexpr double kPatience = 20;
+constexpr double kTimesPredicted = 20;
 // A sequence with which the pipeline was lost so often, without a new token in between, may be the
 // reason for it.
 constexpr int kMostInterruptions = 4;
@@ -186,6 +186,7 @@ void EngineLoop::SuspendPipeline(const absl::Status& reason, absl::Time now) {
   pipeline_.reset();
   suspended_since_ = now;
   suspend_reason_ = reason;
+  recovery_ = Patience(options_.recovery_timeout);
   std::vector<RequestId> given_up;
   for (const auto& [id, request] : requests_) {
     if (request.sequence->num_interruptions >= kMostInterruptions) given_up.push_back(id);
@@ -401,18 +402,18 @@ void EngineLoop::ExpireRequests(absl::Time now) {
     Finish(id, FinishReason::kError,
            absl::DeadlineExceededError("the request did not finish before its deadline"));
   }
-  if (now - suspended_since_ >= options_.recovery_timeout) {
+  if (suspended_since_ != absl::InfiniteFuture() && recovery_.Exhausted(now)) {
     suspended_since_ = absl::InfiniteFuture();
     return EndAll(FinishReason::kError,
                   absl::UnavailableError(
                       absl::StrCat(suspend_reason_.message(), "; the workers were not back within ",
                                    absl::FormatDuration(options_.recovery_timeout))));
   }
-  for (const LaneStep& lane : lanes_) {
-    if (!lane.in_flight || !lane.overdue.Passed()) continue;
+  for (LaneStep& lane : lanes_) {
+    if (!lane.in_flight || !lane.patience.Exhausted(now)) continue;
     return Lose(
         absl::DeadlineExceededError(absl::StrCat("step ", lane.step, " did not come back within ",
-                                                 absl::FormatDuration(lane.allowed))),
+                                                 absl::FormatDuration(lane.patience.limit()))),
         now);
   }
 }
@@ -463,8 +464,7 @@ void EngineLoop::TakeMasks() {
 void EngineLoop::NoteSent(int lane, absl::Time now) {
   const bool alone = !AnyInFlight();
   for (LaneStep& other : lanes_) other.alone = false;
-  const absl::Duration allowed = StepAllowance();
-  lanes_[lane] = {true, ++num_steps_, Deadline(allowed), allowed, now, alone};
+  lanes_[lane] = {true, ++num_steps_, Patience(StepAllowance()), now, alone};
 }
 
 // A step may have to wait for those of the other lanes.
@@ -477,7 +477,7 @@ absl::Duration EngineLoop::StepAllowance() const {
     if (model.ready()) predicted += model.PassSeconds(scheduler_.work(lane));
   }
   const absl::Duration most = options_.step_timeout_per_row * rows;
-  const absl::Duration known = absl::Seconds(kPatience * predicted);
+  const absl::Duration known = absl::Seconds(kTimesPredicted * predicted);
   return options_.step_timeout + (model.ready() ? std::min(most, known) : most);
 }
 
@@ -494,10 +494,10 @@ absl::Duration EngineLoop::UntilNextDeadline(absl::Time now) const {
     if (request.deadline != absl::InfiniteFuture()) left = std::min(left, request.deadline - now);
   }
   for (const LaneStep& lane : lanes_) {
-    if (lane.in_flight) left = std::min(left, lane.overdue.Remaining());
+    if (lane.in_flight) left = std::min(left, lane.patience.UntilNextLook());
   }
-  if (!requests_.empty()) {
-    left = std::min(left, suspended_since_ + options_.recovery_timeout - now);
+  if (!requests_.empty() && suspended_since_ != absl::InfiniteFuture()) {
+    left = std::min(left, recovery_.UntilNextLook());
   }
   return std::max(left, absl::ZeroDuration());
 }

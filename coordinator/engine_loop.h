@@ -13,7 +13,7 @@
 #include "absl/container/btree_map.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "base/deadline.h"
+#include "base/patience.h"
 #include "coordinator/engine.h"
 #include "coordinator/pipeline.h"
 #include "coordinator/scheduler.h"
@@ -75,8 +75,7 @@ class EngineLoop {
   struct LaneStep {  // the step in flight in a lane
     bool in_flight = false;
     uint64_t step = 0;
-    Deadline overdue{absl::InfiniteDuration()};
-    absl::Duration allowed;
+    Patience patience{absl::InfiniteDuration()};
     absl::Time sent;
     bool alone = false;  // no other step was in flight since
   };
@@ -119,6 +118,7 @@ class EngineLoop {
   // While requests wait for a pipeline: since when, and why.
   absl::Time suspended_since_ = absl::InfiniteFuture();
   absl::Status suspend_reason_;
+  Patience recovery_{absl::InfiniteDuration()};
   std::vector<LaneStep> lanes_;
   int most_in_flight_ = 0;  // steps, on this pipeline's route
   int next_lane_ = 0;       // whose turn it is, where not all lanes may have one in flight

@@ -52,18 +52,18 @@ ShmRingSender::ShmRingSender(const RingView& ring)
 absl::Status ShmRingSender::Send(absl::Span<const ConstBytes> pieces, absl::Duration timeout) {
   if (IsAborted(ring_)) return AbortedError(ring_);
   if (broken_) return BrokenError(ring_);
-  const Deadline deadline(timeout);
+  Patience patience(timeout);
   uint64_t total = 0;
   for (const ConstBytes& piece : pieces) total += piece.size;
   uint64_t left = kPrefixBytes + total;
   // The length is never split, so that a receiver that sees anything sees all of it.
   absl::Status status;
-  if (Room() < kPrefixBytes) status = WaitForRoom(kPrefixBytes, left, deadline);
+  if (Room() < kPrefixBytes) status = WaitForRoom(kPrefixBytes, left, &patience);
   if (status.ok()) {
-    status = Write(reinterpret_cast<const uint8_t*>(&total), kPrefixBytes, &left, deadline);
+    status = Write(reinterpret_cast<const uint8_t*>(&total), kPrefixBytes, &left, &patience);
   }
   for (size_t i = 0; i < pieces.size() && status.ok(); ++i) {
-    status = Write(static_cast<const uint8_t*>(pieces[i].data), pieces[i].size, &left, deadline);
+    status = Write(static_cast<const uint8_t*>(pieces[i].data), pieces[i].size, &left, &patience);
   }
   if (!status.ok()) {
     broken_ = true;
@@ -74,9 +74,9 @@ absl::Status ShmRingSender::Send(absl::Span<const ConstBytes> pieces, absl::Dura
 }
 
 absl::Status ShmRingSender::Write(const uint8_t* data, uint64_t size, uint64_t* left,
-                                  const Deadline& deadline) {
+                                  Patience* patience) {
   while (size > 0) {
-    if (Room() == 0) DT_RETURN_IF_ERROR(WaitForRoom(1, *left, deadline));
+    if (Room() == 0) DT_RETURN_IF_ERROR(WaitForRoom(1, *left, patience));
     const uint64_t at = tail_ & (ring_.capacity - 1);
     const uint64_t count = std::min({size, Room(), ring_.capacity - at, kPublishBytes});
     std::memcpy(ring_.bytes + at, data, count);
@@ -98,8 +98,7 @@ absl::Status ShmRingSender::RefreshHead() {
   return absl::OkStatus();
 }
 
-absl::Status ShmRingSender::WaitForRoom(uint64_t min_room, uint64_t left,
-                                        const Deadline& deadline) {
+absl::Status ShmRingSender::WaitForRoom(uint64_t min_room, uint64_t left, Patience* patience) {
   // Sleeping until half of the ring is free saves waking for every few bytes.
   const uint64_t wanted = std::max(min_room, std::min(left, ring_.capacity / 2));
   bool announced = false;
@@ -115,11 +114,11 @@ absl::Status ShmRingSender::WaitForRoom(uint64_t min_room, uint64_t left,
     announced = true;
     DT_RETURN_IF_ERROR(RefreshHead());
     if (Room() >= wanted) break;
-    if (deadline.Passed()) {
+    if (patience->Exhausted()) {
       return absl::DeadlineExceededError(
           absl::StrCat("ring ", ring_.name, ": the receiver made no room in time"));
     }
-    own_bell_.Wait(seen, kDefaultSpin, deadline.Remaining());
+    own_bell_.Wait(seen, kDefaultSpin, patience->UntilNextLook());
   }
   if (announced) ring_.control->room_wanted.store(0, std::memory_order_relaxed);
   return absl::OkStatus();
@@ -154,10 +153,10 @@ absl::Status ShmRingReceiver::CheckUsable() const {
 absl::StatusOr<size_t> ShmRingReceiver::Begin(absl::Duration timeout) {
   DT_RETURN_IF_ERROR(CheckUsable());
   DT_CHECK(!in_message_);
-  const Deadline deadline(timeout);
-  DT_RETURN_IF_ERROR(WaitForBytes(kPrefixBytes, deadline));
+  Patience patience(timeout);
+  DT_RETURN_IF_ERROR(WaitForBytes(kPrefixBytes, &patience));
   uint64_t size = 0;
-  DT_RETURN_IF_ERROR(Consume(reinterpret_cast<uint8_t*>(&size), kPrefixBytes, deadline));
+  DT_RETURN_IF_ERROR(Consume(reinterpret_cast<uint8_t*>(&size), kPrefixBytes, &patience));
   message_left_ = size;
   in_message_ = true;
   return size;
@@ -172,7 +171,8 @@ absl::Status ShmRingReceiver::Read(void* data, size_t size, absl::Duration timeo
                                                    " left"));
   }
   if (size == 0) return absl::OkStatus();
-  const absl::Status status = Consume(static_cast<uint8_t*>(data), size, Deadline(timeout));
+  Patience patience(timeout);
+  const absl::Status status = Consume(static_cast<uint8_t*>(data), size, &patience);
   broken_ = !status.ok();
   return status;
 }
@@ -180,7 +180,8 @@ absl::Status ShmRingReceiver::Read(void* data, size_t size, absl::Duration timeo
 absl::Status ShmRingReceiver::End(absl::Duration timeout) {
   DT_RETURN_IF_ERROR(CheckUsable());
   DT_CHECK(in_message_);
-  const absl::Status status = Consume(nullptr, message_left_, Deadline(timeout));
+  Patience patience(timeout);
+  const absl::Status status = Consume(nullptr, message_left_, &patience);
   broken_ = !status.ok();
   if (status.ok()) {
     in_message_ = false;
@@ -189,9 +190,9 @@ absl::Status ShmRingReceiver::End(absl::Duration timeout) {
   return status;
 }
 
-absl::Status ShmRingReceiver::Consume(uint8_t* data, uint64_t size, const Deadline& deadline) {
+absl::Status ShmRingReceiver::Consume(uint8_t* data, uint64_t size, Patience* patience) {
   while (size > 0) {
-    if (tail_seen_ == head_) DT_RETURN_IF_ERROR(WaitForBytes(1, deadline));
+    if (tail_seen_ == head_) DT_RETURN_IF_ERROR(WaitForBytes(1, patience));
     const uint64_t at = head_ & (ring_.capacity - 1);
     const uint64_t count = std::min({size, tail_seen_ - head_, ring_.capacity - at});
     if (data != nullptr) {
@@ -207,7 +208,7 @@ absl::Status ShmRingReceiver::Consume(uint8_t* data, uint64_t size, const Deadli
   return absl::OkStatus();
 }
 
-absl::Status ShmRingReceiver::WaitForBytes(uint64_t min_bytes, const Deadline& deadline) {
+absl::Status ShmRingReceiver::WaitForBytes(uint64_t min_bytes, Patience* patience) {
   for (;;) {
     const uint32_t seen = own_bell_.Sequence();
     if (IsAborted(ring_)) return AbortedError(ring_);
@@ -216,11 +217,11 @@ absl::Status ShmRingReceiver::WaitForBytes(uint64_t min_bytes, const Deadline& d
     tail_seen_ = tail;
     if (tail_seen_ - head_ >= min_bytes) return absl::OkStatus();
     if (head_ != published_) PublishHead();
-    if (deadline.Passed()) {
+    if (patience->Exhausted()) {
       return absl::DeadlineExceededError(
           absl::StrCat("ring ", ring_.name, ": nothing arrived in time"));
     }
-    own_bell_.Wait(seen, kDefaultSpin, deadline.Remaining());
+    own_bell_.Wait(seen, kDefaultSpin, patience->UntilNextLook());
   }
 }
 

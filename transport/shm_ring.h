@@ -16,7 +16,7 @@
 #include <cstdint>
 #include <string>
 
-#include "base/deadline.h"
+#include "base/patience.h"
 #include "transport/shm_doorbell.h"
 #include "transport/tensor_channel.h"
 
@@ -52,9 +52,9 @@ class ShmRingSender final : public TensorSender {
  private:
   uint64_t Room() const { return ring_.capacity - (tail_ - head_seen_); }
   // Returns with at least `min_room` free bytes; `left` is what the message still needs.
-  absl::Status WaitForRoom(uint64_t min_room, uint64_t left, const Deadline& deadline);
+  absl::Status WaitForRoom(uint64_t min_room, uint64_t left, Patience* patience);
   absl::Status RefreshHead();
-  absl::Status Write(const uint8_t* data, uint64_t size, uint64_t* left, const Deadline& deadline);
+  absl::Status Write(const uint8_t* data, uint64_t size, uint64_t* left, Patience* patience);
   void Publish();
 
   RingView ring_;
@@ -76,9 +76,9 @@ class ShmRingReceiver final : public TensorReceiver {
 
  private:
   // Returns with at least `min_bytes` published bytes that were not consumed yet.
-  absl::Status WaitForBytes(uint64_t min_bytes, const Deadline& deadline);
+  absl::Status WaitForBytes(uint64_t min_bytes, Patience* patience);
   // Takes `size` bytes of the ring; `data` may be null to skip them.
-  absl::Status Consume(uint8_t* data, uint64_t size, const Deadline& deadline);
+  absl::Status Consume(uint8_t* data, uint64_t size, Patience* patience);
   absl::Status CheckUsable() const;
   void PublishHead();
 

@@ -4,7 +4,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
-#include "base/deadline.h"
 #include "base/status_macros.h"
 #include "transport/step_frame_check.h"
 
@@ -18,80 +17,80 @@ ConstBytes BytesOf(absl::Span<const T> items) {
 
 template <typename T>
 absl::Status ReadArray(TensorReceiver& receiver, size_t count, std::vector<T>* out,
-                       const Deadline& deadline) {
+                       absl::Duration timeout) {
   out->resize(count);
-  return receiver.Read(out->data(), count * sizeof(T), deadline.Remaining());
+  return receiver.Read(out->data(), count * sizeof(T), timeout);
 }
 
 template <typename T>
 absl::Status ReadInto(TensorReceiver& receiver, absl::Span<T> room, size_t count,
-                      const Deadline& deadline) {
+                      absl::Duration timeout) {
   DT_CHECK_LE(count, room.size());
-  return receiver.Read(room.data(), count * sizeof(T), deadline.Remaining());
+  return receiver.Read(room.data(), count * sizeof(T), timeout);
 }
 
 // Reads the header, the first thing in a message.
 template <typename Header>
 absl::Status ReadHeader(TensorReceiver& receiver, size_t message_bytes, Header* header,
-                        const Deadline& deadline) {
+                        absl::Duration timeout) {
   if (message_bytes < sizeof(Header)) {
     return absl::InternalError(absl::StrCat("malformed frame: ", message_bytes,
                                             " bytes, its header alone has ", sizeof(Header)));
   }
-  return receiver.Read(header, sizeof(Header), deadline.Remaining());
+  return receiver.Read(header, sizeof(Header), timeout);
 }
 
 // Reads the body of the begun message; what it leaves unread is skipped by the caller.
 absl::Status ReadStepBody(TensorReceiver& receiver, size_t message_bytes, const StepShape& shape,
                           const RowShape& row, uint64_t epoch, StepFrame* frame,
-                          const StepRoom& room, const Deadline& deadline) {
+                          const StepRoom& room, absl::Duration timeout) {
   StepHeader& h = frame->header;
-  DT_RETURN_IF_ERROR(ReadHeader(receiver, message_bytes, &h, deadline));
+  DT_RETURN_IF_ERROR(ReadHeader(receiver, message_bytes, &h, timeout));
   DT_RETURN_IF_ERROR(CheckStepHeader(h, shape, row, epoch, room, message_bytes));
-  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_sequences, &frame->sequences, deadline));
-  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_copies, &frame->copies, deadline));
-  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_block_ids, &frame->block_ids, deadline));
-  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_rows, &frame->tokens, deadline));
-  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_logit_rows, &frame->logit_rows, deadline));
-  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_logit_rows, &frame->targets, deadline));
-  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_adjustments, &frame->adjustments, deadline));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_sequences, &frame->sequences, timeout));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_copies, &frame->copies, timeout));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_block_ids, &frame->block_ids, timeout));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_rows, &frame->tokens, timeout));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_logit_rows, &frame->logit_rows, timeout));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_logit_rows, &frame->targets, timeout));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_adjustments, &frame->adjustments, timeout));
   const size_t mask_words = size_t{h.num_masks} * static_cast<size_t>(MaskWords(shape.vocab_size));
-  DT_RETURN_IF_ERROR(ReadArray(receiver, mask_words, &frame->masks, deadline));
-  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_segment_times, &frame->segment_us, deadline));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, mask_words, &frame->masks, timeout));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_segment_times, &frame->segment_us, timeout));
   DT_RETURN_IF_ERROR(CheckStepBody(*frame, shape));
   const size_t hidden = size_t{h.hidden_rows} * h.hidden_size;
-  DT_RETURN_IF_ERROR(ReadInto(receiver, room.hidden, hidden, deadline));
+  DT_RETURN_IF_ERROR(ReadInto(receiver, room.hidden, hidden, timeout));
   if (h.slot_rows == 0) return absl::OkStatus();
   const size_t experts = size_t{h.slot_rows} * static_cast<size_t>(row.experts_used);
   const size_t weights = size_t{h.slot_rows} * static_cast<size_t>(row.slots());
   const size_t partials = size_t{h.partial_rows} * h.hidden_size;
-  DT_RETURN_IF_ERROR(ReadInto(receiver, room.slot_experts, experts, deadline));
+  DT_RETURN_IF_ERROR(ReadInto(receiver, room.slot_experts, experts, timeout));
   DT_RETURN_IF_ERROR(CheckSlotExperts(room.slot_experts.first(experts), row));
-  DT_RETURN_IF_ERROR(ReadInto(receiver, room.slot_weights, weights, deadline));
-  return ReadInto(receiver, room.partials, partials, deadline);
+  DT_RETURN_IF_ERROR(ReadInto(receiver, room.slot_weights, weights, timeout));
+  return ReadInto(receiver, room.partials, partials, timeout);
 }
 
 absl::Status ReadOutputBody(TensorReceiver& receiver, size_t message_bytes, const StepShape& shape,
                             uint64_t epoch, int vocab_size, int hidden_size, StepOutput* output,
-                            const Deadline& deadline) {
+                            absl::Duration timeout) {
   OutputHeader& h = output->header;
-  DT_RETURN_IF_ERROR(ReadHeader(receiver, message_bytes, &h, deadline));
+  DT_RETURN_IF_ERROR(ReadHeader(receiver, message_bytes, &h, timeout));
   DT_RETURN_IF_ERROR(CheckOutputHeader(h, shape, epoch, vocab_size, hidden_size, message_bytes));
-  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_sequences, &output->sequences, deadline));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_sequences, &output->sequences, timeout));
   DT_RETURN_IF_ERROR(CheckOutputSequences(*output, vocab_size));
-  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_logprobs, &output->logprobs, deadline));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_logprobs, &output->logprobs, timeout));
   DT_RETURN_IF_ERROR(CheckLogprobs(*output, vocab_size));
-  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_segment_times, &output->segment_us, deadline));
+  DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_segment_times, &output->segment_us, timeout));
   const size_t logits = size_t{h.num_logit_rows} * h.vocab_size;
-  DT_RETURN_IF_ERROR(ReadArray(receiver, logits, &output->logits, deadline));
-  return ReadArray(receiver, size_t{h.num_hidden_rows} * h.hidden_size, &output->hidden, deadline);
+  DT_RETURN_IF_ERROR(ReadArray(receiver, logits, &output->logits, timeout));
+  return ReadArray(receiver, size_t{h.num_hidden_rows} * h.hidden_size, &output->hidden, timeout);
 }
 
 // Takes the rest of the message out of the channel. What went wrong before says more than what the
 // skipping says.
 absl::Status EndMessage(TensorReceiver& receiver, const absl::Status& status,
-                        const Deadline& deadline) {
-  const absl::Status ended = receiver.End(deadline.Remaining());
+                        absl::Duration timeout) {
+  const absl::Status ended = receiver.End(timeout);
   return status.ok() ? ended : status;
 }
 
@@ -197,12 +196,11 @@ absl::Status SendStep(TensorSender& sender, const StepFrame& frame, const StepRo
 absl::Status ReceiveStep(TensorReceiver& receiver, const StepShape& shape, const RowShape& row,
                          uint64_t epoch, StepFrame* frame, const StepRoom& room,
                          absl::Duration timeout) {
-  const Deadline deadline(timeout);
   frame->Clear();
   DT_ASSIGN_OR_RETURN(const size_t message_bytes, receiver.Begin(timeout));
   return EndMessage(receiver,
-                    ReadStepBody(receiver, message_bytes, shape, row, epoch, frame, room, deadline),
-                    deadline);
+                    ReadStepBody(receiver, message_bytes, shape, row, epoch, frame, room, timeout),
+                    timeout);
 }
 
 absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Duration timeout) {
@@ -248,7 +246,6 @@ absl::Status SendOutputRows(TensorSender& sender, const OutputHeader& header,
 absl::Status ReceiveOutput(TensorReceiver& receiver, const StepShape& shape, uint64_t epoch,
                            int vocab_size, int hidden_size, StepOutput* output,
                            absl::Duration timeout) {
-  const Deadline deadline(timeout);
   output->sequences.clear();
   output->logprobs.clear();
   output->logits.clear();
@@ -257,8 +254,8 @@ absl::Status ReceiveOutput(TensorReceiver& receiver, const StepShape& shape, uin
   DT_ASSIGN_OR_RETURN(const size_t message_bytes, receiver.Begin(timeout));
   return EndMessage(receiver,
                     ReadOutputBody(receiver, message_bytes, shape, epoch, vocab_size, hidden_size,
-                                   output, deadline),
-                    deadline);
+                                   output, timeout),
+                    timeout);
 }
 
 }  // namespace dovetail::transport

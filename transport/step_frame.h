@@ -166,7 +166,7 @@ uint64_t MaxOutputBytes(const StepShape& shape, int vocab_size, int hidden_size)
 // Sends the frame with its rows, as many as its header says.
 absl::Status SendStep(TensorSender& sender, const StepFrame& frame, const StepRows& rows,
                       absl::Duration timeout);
-// Receives the next frame into `frame` and its rows into `room`.
+// Receives the next frame into `frame`, its rows into `room`. `timeout`: of each wait for the peer.
 absl::Status ReceiveStep(TensorReceiver& receiver, const StepShape& shape, const RowShape& row,
                          uint64_t epoch, StepFrame* frame, const StepRoom& room,
                          absl::Duration timeout);

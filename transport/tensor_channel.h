@@ -9,7 +9,7 @@
 // Flow control can stand still in a circle: two processes that each wait for room in a ring to the
 // other. A route that visits a worker twice therefore needs rings that hold all steps in flight.
 //
-// Each end belongs to one thread. Sending and receiving allocate nothing.
+// Each end belongs to one thread. Sending and receiving allocate nothing. Timeouts: base/patience.h
 #ifndef DOVETAIL_TRANSPORT_TENSOR_CHANNEL_H_
 #define DOVETAIL_TRANSPORT_TENSOR_CHANNEL_H_
 

@@ -12,8 +12,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/cpu_topology.h"
 #include "base/log.h"
+#include "base/patience.h"
 #include "base/status_macros.h"
 #include "base/worker_name.h"
 #include "dovetail/v1/cluster.grpc.pb.h"
@@ -25,14 +28,13 @@
 namespace dovetail::worker {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using Milliseconds = std::chrono::milliseconds;
 using Stream = grpc::ClientReaderWriter<v1::WorkerEvent, v1::WorkerCommand>;
 
 constexpr Milliseconds kMinBackoff{100};
 constexpr Milliseconds kMaxBackoff{2000};
-constexpr Milliseconds kPollSlice{500};           // how soon a wait notices Stop()
-constexpr Milliseconds kRegisterTimeout{10'000};  // until Registered says something else
+constexpr Milliseconds kPollSlice{500};                         // how soon a wait notices Stop()
+constexpr absl::Duration kRegisterTimeout = absl::Seconds(10);  // until Registered says otherwise
 
 uint64_t RandomIncarnation() {
   std::random_device random;
@@ -71,9 +73,8 @@ struct ClusterClient::Impl {
   grpc::ClientContext* context = nullptr;  // of the attached stream, to cancel it
   bool stopping = false;
   bool registered = false;
-  Clock::time_point last_heard;
-  Milliseconds heartbeat_interval{1000};
-  Milliseconds heartbeat_timeout = kRegisterTimeout;
+  Patience silence{kRegisterTimeout};  // of the coordinator
+  absl::Duration heartbeat_interval = absl::Seconds(1);
 
   // One writer at a time.
   std::mutex write_mutex;
@@ -124,16 +125,22 @@ struct ClusterClient::Impl {
   // Beats while the stream lives, and ends it when the coordinator falls silent.
   void KeepLease(const std::atomic<bool>& ended) {
     std::unique_lock<std::mutex> lock(lease_mutex);
+    absl::Time now = absl::Now();
+    absl::Time next_beat = now;  // the first one as soon as it is registered
     while (!ended.load()) {
-      lease_cv.wait_for(lock, heartbeat_interval);
+      const absl::Duration until_beat = registered ? next_beat - now : absl::InfiniteDuration();
+      const absl::Duration sleep = std::min(until_beat, silence.UntilNextLook());
+      lease_cv.wait_for(lock, absl::ToChronoNanoseconds(sleep));
       if (ended.load()) return;
-      if (Clock::now() - last_heard > heartbeat_timeout) {
-        LogWarn(absl::StrCat("nothing heard from the coordinator for ", heartbeat_timeout.count(),
-                             " ms"));
+      now = absl::Now();
+      if (silence.Exhausted(now)) {
+        LogWarn(absl::StrCat("nothing heard from the coordinator for ",
+                             absl::FormatDuration(silence.limit())));
         context->TryCancel();
         return;
       }
-      if (!registered) continue;
+      if (!registered || now < next_beat) continue;
+      next_beat = now + heartbeat_interval;
       lock.unlock();
       SendHeartbeat();
       lock.lock();
@@ -152,8 +159,8 @@ void ClusterClient::Impl::Handle(const v1::WorkerCommand& command,
     case v1::WorkerCommand::kRegistered: {
       std::lock_guard<std::mutex> lock(lease_mutex);
       const v1::Registered& r = command.registered();
-      heartbeat_interval = Milliseconds(std::max(10u, r.heartbeat_interval_ms()));
-      heartbeat_timeout = Milliseconds(std::max(100u, r.heartbeat_timeout_ms()));
+      heartbeat_interval = absl::Milliseconds(std::max(10u, r.heartbeat_interval_ms()));
+      silence = Patience(absl::Milliseconds(std::max(100u, r.heartbeat_timeout_ms())));
       registered = true;
       lease_cv.notify_all();
       LogInfo(absl::StrCat("attached to the coordinator at ", coordinator));
@@ -200,8 +207,7 @@ absl::Status ClusterClient::Impl::Attach(const std::shared_ptr<grpc::Channel>& c
     if (stopping) return absl::CancelledError("stopping");
     context = &attached_context;
     registered = false;
-    last_heard = Clock::now();
-    heartbeat_timeout = kRegisterTimeout;
+    silence = Patience(kRegisterTimeout);
   }
   const std::unique_ptr<Stream> attached = stub->Attach(&attached_context);
   std::atomic<bool> ended{false};
@@ -230,7 +236,7 @@ absl::Status ClusterClient::Impl::ServeStream(Stream* attached, const transport:
   while (!shut_down && attached->Read(&command)) {
     {
       std::lock_guard<std::mutex> lock(lease_mutex);
-      last_heard = Clock::now();
+      silence.Renew();
     }
     Handle(command, run_dir);
   }

@@ -1,9 +1,10 @@
 // ClusterClient: the worker's side of ClusterService.Attach. Dials the coordinator, registers, and
 // turns its commands into calls of the Executor and the Executor's events into messages.
 //
-// The stream is the worker's lease: when nothing has been heard for heartbeat_timeout, or the
-// stream ends, the data plane is left, the weights are kept, and the coordinator is dialled again
-// (100 ms to 2 s between attempts). Coordinator and worker may start in any order.
+// The stream is the worker's lease: when nothing has been heard for heartbeat_timeout (in
+// which this process itself ran: base/patience.h), or the stream ends, the data plane is left, the
+// weights are kept, and the coordinator is dialled again (100 ms to 2 s between attempts).
+// Coordinator and worker may start in any order.
 //
 // Run() belongs to one thread; events come from the executor's thread, Stop() from any.
 #ifndef DOVETAIL_WORKER_CLUSTER_CLIENT_H_
