@@ -128,17 +128,6 @@ void ApplyMemoryLimit(std::optional<uint64_t> limit, std::optional<uint64_t> usa
       std::min(memory->available_bytes, *limit - std::min<uint64_t>(*limit, used));
 }
 
-// A line of /proc/self/status; 0 where there is none.
-uint64_t StatusBytes(absl::string_view name) {
-  const std::string text = ReadText("/proc/self/status").value_or("");
-  for (absl::string_view line : absl::StrSplit(text, '\n')) {
-    if (!absl::ConsumePrefix(&line, name) || !absl::ConsumeSuffix(&line, " kB")) continue;
-    uint64_t kibibytes = 0;
-    return absl::SimpleAtoi(line, &kibibytes) ? kibibytes * 1024 : 0;
-  }
-  return 0;
-}
-
 }  // namespace
 
 absl::StatusOr<std::vector<int>> ParseCpuList(absl::string_view list) {
@@ -235,18 +224,6 @@ MemoryInfo ReadNodeMemory(int node, const std::string& root) {
   }
   return memory;
 }
-
-uint64_t ResidentBytes() {
-  const std::string text = ReadText("/proc/self/statm").value_or("");
-  const std::vector<absl::string_view> words = absl::StrSplit(text, ' ');
-  uint64_t pages = 0;
-  if (words.size() < 2 || !absl::SimpleAtoi(words[1], &pages)) return 0;
-  return pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-}
-
-uint64_t PeakResidentBytes() { return StatusBytes("VmHWM:"); }
-
-uint64_t PrivateResidentBytes() { return StatusBytes("RssAnon:"); }
 
 absl::Status BindMemoryToNode(int node) {
   if (numa_available() < 0) {

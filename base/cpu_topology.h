@@ -49,13 +49,6 @@ MemoryInfo ReadMemoryInfo(const std::string& root = "/");
 // The same for a process whose memory comes from one NUMA node: at most what that has. -1: of all.
 MemoryInfo ReadNodeMemory(int node, const std::string& root = "/");
 
-// Bytes of this process in memory now.
-uint64_t ResidentBytes();
-// The most that ResidentBytes() was since the process started; 0 if the kernel does not say.
-uint64_t PeakResidentBytes();
-// Of ResidentBytes(), what this process holds for itself: neither files nor shared memory.
-uint64_t PrivateResidentBytes();
-
 // Memory that this thread, and threads it starts later, touches first comes from `node`.
 absl::Status BindMemoryToNode(int node);
 

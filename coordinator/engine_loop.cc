@@ -19,15 +19,6 @@ constexpr double kTimesPredicted = 20;
 constexpr int kMostInterruptions = 4;
 constexpr double kHopeless = 2;  // times what is left until the deadline
 
-// Does a worker have more than one segment?
-bool ComesBack(absl::Span<const int> segment_workers) {
-  const auto end = segment_workers.end();
-  for (auto it = segment_workers.begin(); it != end; ++it) {
-    if (std::find(it + 1, end, *it) != end) return true;
-  }
-  return false;
-}
-
 SchedulerOptions OptionsOfScheduler(const EngineOptions& options) {
   SchedulerOptions result;
   result.shape = options.shape;
@@ -44,96 +35,10 @@ SchedulerOptions OptionsOfScheduler(const EngineOptions& options) {
 }  // namespace
 
 EngineLoop::EngineLoop(const EngineOptions& options)
-    : options_(options), scheduler_(OptionsOfScheduler(options)), lanes_(options.lanes) {
+    : options_(options), scheduler_(OptionsOfScheduler(options)), steps_(options.lanes) {
   DT_CHECK_GT(options.vocab_size, 0);
   frame_.Reserve(options.shape);
   output_.Reserve(options.shape, options.vocab_size, options.hidden_size);
-}
-
-absl::StatusOr<NewRequest> EngineLoop::Check(EngineRequest request,
-                                             std::shared_ptr<TokenSink> sink) const {
-  const int64_t num_prompt_tokens = static_cast<int64_t>(request.prompt.size());
-  if (num_prompt_tokens == 0) return absl::InvalidArgumentError("the prompt has no tokens");
-  const bool generates = !request.logits && !request.hidden;
-  if (request.max_tokens < 0 || (request.max_tokens == 0 && generates)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("max_tokens must be at least 1, got ", request.max_tokens));
-  }
-  for (int32_t token : request.prompt) {
-    if (token >= 0 && token < options_.vocab_size) continue;
-    return absl::InvalidArgumentError(absl::StrCat(
-        "token id ", token, " is outside of the vocabulary of ", options_.vocab_size, " tokens"));
-  }
-  if (absl::Status valid = CheckDraw(request); !valid.ok()) return valid;
-  DT_ASSIGN_OR_RETURN(const int priority, PriorityOf(request));
-  const int num_prompt = static_cast<int>(std::min<int64_t>(num_prompt_tokens, INT32_MAX / 2));
-  if (absl::Status fits = scheduler_.CheckFits(num_prompt, request.max_tokens); !fits.ok()) {
-    return fits;
-  }
-  NewRequest result;
-  result.sequence = std::make_unique<Sequence>();
-  Sequence& sequence = *result.sequence;
-  sequence.sampling = request.sampling;
-  sequence.num_prompt_tokens = num_prompt;
-  sequence.max_total_tokens = scheduler_.MaxTotalTokens(num_prompt, request.max_tokens);
-  sequence.wants_logits = request.logits || request.hidden;
-  sequence.wants_hidden = request.hidden;
-  if (request.hidden && !request.logits) sequence.num_logit_rows_sent = num_prompt - 1;
-  sequence.num_top_logprobs = request.num_top_logprobs;
-  if (request.adjustments.any()) {
-    if (request.logits && request.num_top_logprobs < 0) {
-      return absl::InvalidArgumentError("logits cannot be had together with adjustments");
-    }
-    request.adjustments.end_tokens = request.end_tokens;
-    sequence.adjustments = std::make_unique<LogitAdjustments>(
-        std::move(request.adjustments), num_prompt, sequence.max_total_tokens);
-  }
-  sequence.salt = MakeCacheSalt(request.cache_salt);
-  sequence.tenant_name = std::move(request.tenant);
-  sequence.priority = priority;
-  sequence.tokens = std::move(request.prompt);
-  sequence.tokens.reserve(sequence.max_total_tokens);
-  result.sink = std::move(sink);
-  result.end_tokens = std::move(request.end_tokens);
-  result.constraint = std::move(request.constraint);
-  result.deadline = request.deadline;
-  return result;
-}
-
-// That of the request and of its tenant together.
-absl::StatusOr<int> EngineLoop::PriorityOf(const EngineRequest& request) const {
-  if (options_.tenant_priority.empty()) return request.priority;
-  if (request.priority < 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "`priority` must be at least 0 where API keys have priorities, got ", request.priority));
-  }
-  const auto it = options_.tenant_priority.find(request.tenant);
-  return request.priority + (it == options_.tenant_priority.end() ? 0 : it->second);
-}
-
-absl::Status EngineLoop::CheckDraw(const EngineRequest& request) const {
-  if (request.num_top_logprobs < -1 || request.num_top_logprobs > kMaxTopLogprobs) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "at most ", kMaxTopLogprobs, " logprobs can be had, not ", request.num_top_logprobs));
-  }
-  if (request.adjustments.logit_bias.size() > AdjustmentOptions::kMaxBiases ||
-      request.end_tokens.size() > AdjustmentOptions::kMaxEndTokens) {
-    return absl::InvalidArgumentError("too many biases or end tokens");
-  }
-  if (request.hidden && (request.max_tokens > 0 || request.num_top_logprobs >= 0 ||
-                         request.adjustments.any() || request.constraint != nullptr)) {
-    return absl::InvalidArgumentError("nothing is generated where hidden states are asked for");
-  }
-  if (request.constraint != nullptr && options_.shape.vocab_size == 0) {
-    return absl::InvalidArgumentError("the workers take no masks");
-  }
-  for (const auto& [token, bias] : request.adjustments.logit_bias) {
-    if (token >= 0 && token < options_.vocab_size) continue;
-    return absl::InvalidArgumentError(absl::StrCat("the biased token id ", token,
-                                                   " is outside of the vocabulary of ",
-                                                   options_.vocab_size, " tokens"));
-  }
-  return absl::OkStatus();
 }
 
 void EngineLoop::Add(NewRequest request, absl::Time now) {
@@ -167,12 +72,7 @@ void EngineLoop::SetPipeline(std::shared_ptr<Pipeline> pipeline, absl::Time now)
   SuspendPipeline(absl::UnavailableError("the workers were replaced"), now);
   pipeline_ = std::move(pipeline);
   scheduler_.cost_model().SetRoute(pipeline_->segment_workers());
-  most_in_flight_ = options_.lanes;
-  if (ComesBack(pipeline_->segment_workers())) {
-    most_in_flight_ = std::clamp(options_.lanes_on_loops, 1, options_.lanes);
-  }
-  if (pipeline_->one_step_at_a_time()) most_in_flight_ = 1;
-  next_lane_ = 0;
+  steps_.Begin(MostInFlight(*pipeline_, options_));
   if (suspended_since_ == absl::InfiniteFuture()) return;
   ++num_recoveries_;
   recovery_time_ += now - suspended_since_;
@@ -181,7 +81,7 @@ void EngineLoop::SetPipeline(std::shared_ptr<Pipeline> pipeline, absl::Time now)
 
 void EngineLoop::SuspendPipeline(const absl::Status& reason, absl::Time now) {
   if (pipeline_ == nullptr) return;
-  for (LaneStep& lane : lanes_) lane = LaneStep();
+  steps_.Clear();
   scheduler_.LoseEpoch();
   pipeline_.reset();
   suspended_since_ = now;
@@ -249,20 +149,9 @@ bool EngineLoop::CollectOutputs(absl::Time now) {
   return any;
 }
 
-// Steps come back in the order in which they were sent.
-bool EngineLoop::IsNext(const transport::OutputHeader& header) const {
-  if (header.lane >= lanes_.size() || !lanes_[header.lane].in_flight ||
-      lanes_[header.lane].step != header.step) {
-    return false;
-  }
-  return std::none_of(lanes_.begin(), lanes_.end(), [&](const LaneStep& lane) {
-    return lane.in_flight && lane.step < header.step;
-  });
-}
-
 absl::Status EngineLoop::HandleOutput(absl::Time now) {
   const transport::OutputHeader& header = output_.header;
-  if (!IsNext(header)) {
+  if (!steps_.IsNext(header.lane, header.step)) {
     return absl::InternalError(absl::StrCat("step ", header.step, " of lane ", header.lane,
                                             " came back, which is not the next one in flight"));
   }
@@ -271,58 +160,17 @@ absl::Status EngineLoop::HandleOutput(absl::Time now) {
     FailStep(lane, header.error_layer);
     scheduler_.DropStep(lane);
   } else {
-    OutputCursor cursor;
+    OutputSplit split(output_, options_.vocab_size, options_.hidden_size);
     for (const ScheduledRows& rows : scheduler_.in_flight(lane)) {
-      if (absl::Status handled = HandleRows(rows, &cursor); !handled.ok()) {
-        return handled;
-      }
+      DT_ASSIGN_OR_RETURN(const RowsOutput output, split.Take(rows));
+      if (!rows.sequence->removed) Deliver(rows, output);
     }
+    const StepsInFlight::Step& step = steps_.of(lane);
     scheduler_.cost_model().Observe(scheduler_.work(lane), output_.segment_us,
-                                    absl::ToDoubleSeconds(now - lanes_[lane].sent),
-                                    lanes_[lane].alone);
+                                    absl::ToDoubleSeconds(now - step.sent), step.alone);
     scheduler_.CompleteStep(lane);
   }
-  lanes_[lane].in_flight = false;
-  return absl::OkStatus();
-}
-
-// Outputs come in the order of the frame's sequences; those without anything to report may be
-// missing.
-absl::Status EngineLoop::HandleRows(const ScheduledRows& rows, OutputCursor* cursor) {
-  transport::SequenceOutput output;
-  if (cursor->sequence < output_.sequences.size() &&
-      output_.sequences[cursor->sequence].sequence_id == rows.sequence->id) {
-    output = output_.sequences[cursor->sequence++];
-  }
-  const Sequence& sequence = *rows.sequence;
-  const bool as_logprobs = sequence.num_top_logprobs >= 0;
-  const int hidden_rows = sequence.wants_hidden ? rows.num_logit_rows : 0;
-  const int logit_rows = as_logprobs || sequence.wants_hidden ? 0 : rows.num_logit_rows;
-  const int logprob_rows = as_logprobs ? std::max(rows.num_logit_rows, rows.samples ? 1 : 0) : 0;
-  const size_t num_logits = static_cast<size_t>(output.num_logit_rows) * options_.vocab_size;
-  const size_t num_hidden = static_cast<size_t>(output.num_hidden_rows) * options_.hidden_size;
-  const size_t num_logprobs =
-      static_cast<size_t>(output.num_logprob_rows) * (1 + output.num_top_logprobs);
-  if (output.num_logit_rows != logit_rows || output.num_logprob_rows != logprob_rows ||
-      output.num_hidden_rows != hidden_rows ||
-      cursor->hidden + num_hidden > output_.hidden.size() ||
-      (logprob_rows > 0 && output.num_top_logprobs != sequence.num_top_logprobs) ||
-      cursor->logits + num_logits > output_.logits.size() ||
-      cursor->logprobs + num_logprobs > output_.logprobs.size() ||
-      (rows.samples && (output.token < 0 || output.token >= options_.vocab_size))) {
-    return absl::InternalError(absl::StrCat("step ", output_.header.step,
-                                            " came back without what sequence ", sequence.id,
-                                            " asked for"));
-  }
-  RowsOutput result;
-  result.token = output.token;
-  result.logits = absl::MakeConstSpan(output_.logits).subspan(cursor->logits, num_logits);
-  result.logprobs = absl::MakeConstSpan(output_.logprobs).subspan(cursor->logprobs, num_logprobs);
-  result.hidden = absl::MakeConstSpan(output_.hidden).subspan(cursor->hidden, num_hidden);
-  cursor->logits += num_logits;
-  cursor->hidden += num_hidden;
-  cursor->logprobs += num_logprobs;
-  if (!sequence.removed) Deliver(rows, result);
+  steps_.NoteBack(lane);
   return absl::OkStatus();
 }
 
@@ -409,31 +257,27 @@ void EngineLoop::ExpireRequests(absl::Time now) {
                       absl::StrCat(suspend_reason_.message(), "; the workers were not back within ",
                                    absl::FormatDuration(options_.recovery_timeout))));
   }
-  for (LaneStep& lane : lanes_) {
-    if (!lane.in_flight || !lane.patience.Exhausted(now)) continue;
-    return Lose(
-        absl::DeadlineExceededError(absl::StrCat("step ", lane.step, " did not come back within ",
-                                                 absl::FormatDuration(lane.patience.limit()))),
-        now);
+  if (const StepsInFlight::Step* step = steps_.FindOverdue(now); step != nullptr) {
+    Lose(absl::DeadlineExceededError(absl::StrCat("step ", step->number,
+                                                  " did not come back within ",
+                                                  absl::FormatDuration(step->patience.limit()))),
+         now);
   }
 }
 
 void EngineLoop::ScheduleSteps(absl::Time now) {
   if (num_without_mask_ > 0) TakeMasks();
   if (pipeline_ == nullptr || scheduler_.idle()) return;
-  int in_flight = NumInFlight();
-  for (int i = 0, first = next_lane_; i < options_.lanes && in_flight < most_in_flight_; ++i) {
+  for (int i = 0, first = steps_.first_lane(); i < options_.lanes && steps_.MaySend(); ++i) {
     const int lane = (first + i) % options_.lanes;
-    if (lanes_[lane].in_flight || !scheduler_.Schedule(lane, now, &frame_)) continue;
-    NoteSent(lane, now);
-    ++in_flight;
-    if (most_in_flight_ < options_.lanes) next_lane_ = (lane + 1) % options_.lanes;
+    if (steps_.of(lane).in_flight || !scheduler_.Schedule(lane, now, &frame_)) continue;
+    steps_.NoteSent(lane, ++num_steps_, StepAllowance(), now);
     frame_.header.epoch = pipeline_->epoch();
     frame_.header.step = num_steps_;
     if (absl::Status sent = pipeline_->Send(frame_); !sent.ok()) return Lose(sent, now);
   }
   // With nothing in flight the oldest sequence can always go on: anything else would wait for ever.
-  DT_CHECK(AnyInFlight() || num_without_mask_ > 0);
+  DT_CHECK(steps_.count() > 0 || num_without_mask_ > 0);
 }
 
 void EngineLoop::WaitForMask(Request* request) {
@@ -461,12 +305,6 @@ void EngineLoop::TakeMasks() {
   }
 }
 
-void EngineLoop::NoteSent(int lane, absl::Time now) {
-  const bool alone = !AnyInFlight();
-  for (LaneStep& other : lanes_) other.alone = false;
-  lanes_[lane] = {true, ++num_steps_, Patience(StepAllowance()), now, alone};
-}
-
 // A step may have to wait for those of the other lanes.
 absl::Duration EngineLoop::StepAllowance() const {
   const CostModel& model = scheduler_.cost_model();
@@ -481,20 +319,10 @@ absl::Duration EngineLoop::StepAllowance() const {
   return options_.step_timeout + (model.ready() ? std::min(most, known) : most);
 }
 
-bool EngineLoop::AnyInFlight() const { return NumInFlight() > 0; }
-
-int EngineLoop::NumInFlight() const {
-  return static_cast<int>(std::count_if(lanes_.begin(), lanes_.end(),
-                                        [](const LaneStep& lane) { return lane.in_flight; }));
-}
-
 absl::Duration EngineLoop::UntilNextDeadline(absl::Time now) const {
-  absl::Duration left = absl::InfiniteDuration();
+  absl::Duration left = steps_.UntilNextLook();
   for (const auto& [id, request] : requests_) {
     if (request.deadline != absl::InfiniteFuture()) left = std::min(left, request.deadline - now);
-  }
-  for (const LaneStep& lane : lanes_) {
-    if (lane.in_flight) left = std::min(left, lane.patience.UntilNextLook());
   }
   if (!requests_.empty() && suspended_since_ != absl::InfiniteFuture()) {
     left = std::min(left, recovery_.UntilNextLook());

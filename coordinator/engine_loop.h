@@ -7,7 +7,7 @@
 #define DOVETAIL_COORDINATOR_ENGINE_LOOP_H_
 
 #include <memory>
-#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/btree_map.h"
@@ -15,27 +15,22 @@
 #include "absl/time/time.h"
 #include "base/patience.h"
 #include "coordinator/engine.h"
+#include "coordinator/new_request.h"
+#include "coordinator/output_split.h"
 #include "coordinator/pipeline.h"
 #include "coordinator/scheduler.h"
+#include "coordinator/steps_in_flight.h"
 
 namespace dovetail::coordinator {
-
-// A request that passed the checks, on its way to the loop. Made on the caller's thread, so that
-// copying the prompt does not delay a step.
-struct NewRequest {
-  std::unique_ptr<Sequence> sequence;
-  std::shared_ptr<TokenSink> sink;
-  std::vector<int32_t> end_tokens;
-  std::shared_ptr<TokenConstraint> constraint;
-  absl::Time deadline;
-};
 
 class EngineLoop {
  public:
   explicit EngineLoop(const EngineOptions& options);
 
-  // Any thread: depends on the options only. The sequence has no id yet.
-  absl::StatusOr<NewRequest> Check(EngineRequest request, std::shared_ptr<TokenSink> sink) const;
+  // Any thread.
+  absl::StatusOr<NewRequest> Check(EngineRequest request, std::shared_ptr<TokenSink> sink) const {
+    return MakeRequest(options_, scheduler_, std::move(request), std::move(sink));
+  }
 
   void Add(NewRequest request, absl::Time now);
   void Cancel(RequestId id);
@@ -72,43 +67,15 @@ class EngineLoop {
     std::shared_ptr<TokenConstraint> constraint;
     bool prompt_counted = false;
   };
-  struct LaneStep {  // the step in flight in a lane
-    bool in_flight = false;
-    uint64_t step = 0;
-    Patience patience{absl::InfiniteDuration()};
-    absl::Time sent;
-    bool alone = false;  // no other step was in flight since
-  };
-
-  struct OutputCursor {  // what of output_ was handed out
-    size_t sequence = 0;
-    size_t logits = 0;
-    size_t hidden = 0;
-    size_t logprobs = 0;
-  };
-  struct RowsOutput {  // what came back for one sequence
-    int32_t token = -1;
-    absl::Span<const float> logits;
-    absl::Span<const float> hidden;
-    absl::Span<const TokenLogprob> logprobs;
-  };
-
   absl::Status HandleOutput(absl::Time now);
-  bool IsNext(const transport::OutputHeader& header) const;
-  absl::Status CheckDraw(const EngineRequest& request) const;
-  absl::StatusOr<int> PriorityOf(const EngineRequest& request) const;
-  absl::Status HandleRows(const ScheduledRows& rows, OutputCursor* cursor);
   void Deliver(const ScheduledRows& rows, const RowsOutput& output);
   static void DeliverLogprobs(const ScheduledRows& rows, bool draws,
                               absl::Span<const TokenLogprob> logprobs, TokenSink* sink);
   void FailStep(int lane, uint32_t error_layer);
   void Finish(RequestId id, FinishReason reason, const absl::Status& status);
   void Lose(const absl::Status& error, absl::Time now);
-  void NoteSent(int lane, absl::Time now);
   void WaitForMask(Request* request);
   void TakeMasks();
-  bool AnyInFlight() const;
-  int NumInFlight() const;
   absl::Duration StepAllowance() const;
 
   const EngineOptions options_;
@@ -119,9 +86,7 @@ class EngineLoop {
   absl::Time suspended_since_ = absl::InfiniteFuture();
   absl::Status suspend_reason_;
   Patience recovery_{absl::InfiniteDuration()};
-  std::vector<LaneStep> lanes_;
-  int most_in_flight_ = 0;  // steps, on this pipeline's route
-  int next_lane_ = 0;       // whose turn it is, where not all lanes may have one in flight
+  StepsInFlight steps_;
   transport::StepFrame frame_;
   transport::StepOutput output_;
   int num_without_mask_ = 0;  // requests that wait for one

@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
-#include "base/cpu_topology.h"
+#include "base/process_memory.h"
 
 namespace dovetail::coordinator {
 namespace {

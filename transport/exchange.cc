@@ -164,6 +164,21 @@ uint64_t Exchange::epoch() const { return impl_->spec.epoch; }
 
 uint64_t Exchange::ring_bytes() const { return impl_->layout.ring_bytes; }
 
+uint64_t Exchange::BytesTouchedBySending(absl::string_view from) const {
+  uint64_t bytes = 0;
+  size_t ring = 0;
+  for (const auto* edges : {&impl_->spec.edges, &impl_->spec.gathers}) {
+    for (const auto& edge : *edges) {
+      const uint8_t* at = impl_->map.data() + impl_->layout.RingOffset(ring++);
+      if (edge.first != from) continue;
+      const uint64_t sent =
+          reinterpret_cast<const RingControl*>(at)->tail.load(std::memory_order_relaxed);
+      bytes += std::min(sent, impl_->layout.ring_bytes);
+    }
+  }
+  return bytes;
+}
+
 absl::StatusOr<std::unique_ptr<TensorSender>> Exchange::Sender(absl::string_view from,
                                                                absl::string_view to,
                                                                EdgeKind kind) {

@@ -64,6 +64,9 @@ class Exchange {
                                                            EdgeKind kind = EdgeKind::kSteps);
   // The bytes that a ring holds.
   uint64_t ring_bytes() const;
+  // What was written to so far of the rings that begin at `from`: pages that are in its process's
+  // memory too, while a plan has every ring at the end where it is read. Any thread.
+  uint64_t BytesTouchedBySending(absl::string_view from) const;
   absl::StatusOr<std::unique_ptr<Doorbell>> DoorbellOf(absl::string_view endpoint);
 
   void Abort();

@@ -14,9 +14,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "base/cpu_topology.h"
 #include "base/log.h"
 #include "base/patience.h"
+#include "base/process_memory.h"
 #include "base/status_macros.h"
 #include "base/worker_name.h"
 #include "dovetail/v1/cluster.grpc.pb.h"
@@ -75,6 +75,7 @@ struct ClusterClient::Impl {
   bool registered = false;
   Patience silence{kRegisterTimeout};  // of the coordinator
   absl::Duration heartbeat_interval = absl::Seconds(1);
+  uint64_t peak_held = 0;  // of the heartbeats; of the thread that keeps the lease
 
   // One writer at a time.
   std::mutex write_mutex;
@@ -111,8 +112,12 @@ struct ClusterClient::Impl {
     v1::WorkerEvent event;
     event.mutable_heartbeat()->set_steps(stats.steps);
     event.mutable_heartbeat()->set_busy_microseconds(stats.busy_microseconds);
-    event.mutable_heartbeat()->set_resident_bytes(ResidentBytes());
-    event.mutable_heartbeat()->set_peak_resident_bytes(PeakResidentBytes());
+    // As the plan counts: each ring once, and no pages of files, which the kernel's own peak has.
+    uint64_t held = HeldBytes();
+    held -= std::min(held, stats.peers_ring_bytes);
+    peak_held = std::max(peak_held, held);
+    event.mutable_heartbeat()->set_resident_bytes(held);
+    event.mutable_heartbeat()->set_peak_resident_bytes(peak_held);
     for (const SegmentStats& segment : stats.segments) {
       v1::SegmentTime* time = event.mutable_heartbeat()->add_segments();
       time->set_segment(segment.segment);

@@ -70,8 +70,18 @@ void Executor::Stop() {
 }
 
 ExecutorStats Executor::stats() const {
+  ExecutorStats stats;
+  stats.steps = steps_.load();
+  stats.busy_microseconds = busy_microseconds_.load();
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (ring_owner_ != nullptr) {
+      stats.peers_ring_bytes = ring_owner_->BytesTouchedBySending(options_.worker);
+    }
+  }
   std::lock_guard<std::mutex> lock(segments_mutex_);
-  return {steps_.load(), busy_microseconds_.load(), segments_};
+  stats.segments = segments_;
+  return stats;
 }
 
 void Executor::CountSegment(uint32_t segment, absl::Duration busy) {

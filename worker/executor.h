@@ -72,6 +72,7 @@ struct ExecutorStats {
   uint64_t steps = 0;
   uint64_t busy_microseconds = 0;
   std::vector<SegmentStats> segments;  // of the loaded plan, those of this worker
+  uint64_t peers_ring_bytes = 0;       // touched of rings that are in the plans of their other ends
 };
 
 class Executor {
@@ -115,7 +116,7 @@ class Executor {
   const ExecutorOptions options_;
   const ExecutorEvents events_;
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable posted_cv_;
   std::condition_variable ended_cv_;
   bool ended_ = false;                               // guarded by mutex_: the loop is over

@@ -7,6 +7,7 @@
 
 #include "base/cpu_topology.h"
 #include "base/packed_layout.h"
+#include "base/process_memory.h"
 #include "base/weight_type.h"
 #include "base/worker_name.h"
 #include "dovetail/v1/cluster.pb.h"

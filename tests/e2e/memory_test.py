@@ -1,9 +1,10 @@
 """The plan's bytes against the workers' memory: while loading, and at the largest step with the whole KV cache in use."""
 import os
 import tempfile
+import time
 
 import harness
-from worker_memory import ANSWER_TOKENS, MIB, bound, measure
+from worker_memory import ANSWER_TOKENS, MIB, bound, fill, measure
 
 
 def check(model, context, sequences, *flags):
@@ -41,6 +42,30 @@ def test_other_shapes():
             harness.run("make-tiny-llama", model, "--context", 2048, *options)
             check(model, 512, 3, "--chunk-size=256")
             os.unlink(model)
+
+
+def check_status(*flags):
+    """What operators see (`status`, `top`, `/metrics`) are the plan's own terms: never more than planned, and not much less."""
+    settings = ["--context-length=512", "--kv-tokens=1536", "--max-batch-size=3", "--chunk-size=256", "--token-target=1h"]
+    with harness.Server(*flags, *settings) as server:
+        fill(server, 512 - ANSWER_TOKENS, 3)
+        time.sleep(1.5)  # until the next heartbeat of each
+        workers = server.status()["workers"]
+    wrong = []
+    for worker in workers:
+        used, peak, planned = (int(worker[key]) for key in ("resident_bytes", "peak_resident_bytes", "planned_bytes"))
+        print(f"  {' '.join(flags)} {worker['name']}: {used / MIB:.1f}, at most {peak / MIB:.1f} of {planned / MIB:.1f} MiB")
+        if not used <= peak <= planned or planned - used > bound(planned):
+            wrong.append(worker)
+    assert not wrong, wrong
+
+
+def test_status_shows_what_was_planned():
+    """Also where workers write into several rings, which are in the plans of those who read them."""
+    for rules in ("attention-and-mlp-apart.yaml", "rows-shared.yaml"):
+        check_status("--workers=cpu:0,cpu:1", f"--rules={harness.SOURCE / 'rules' / rules}")
+    check_status("--weight-memory=private", "--workers=cpu:0,cpu:1")
+    check_status("--weight-memory=shared", "--threads=2")
 
 
 if __name__ == "__main__":

@@ -126,8 +126,6 @@ TEST(ReadCpuTopology, ThisMachine) {
   EXPECT_FALSE(UsableCpus(topology, -1).empty());
   const MemoryInfo memory = ReadMemoryInfo();
   EXPECT_GT(memory.total_bytes, memory.available_bytes);
-  EXPECT_GT(ResidentBytes(), 1u << 20);
-  EXPECT_LT(ResidentBytes(), memory.total_bytes);
 }
 
 TEST(BindMemoryToNode, RefusesWhatIsNotThere) {

@@ -108,6 +108,27 @@ TEST(Exchange, CarriesAMessageThroughTheFile) {
   EXPECT_EQ(got, value);
 }
 
+TEST(Exchange, SaysWhatASenderHasTouched) {
+  const testing::TempDir dir;
+  const std::string path = dir.File("exchange-7");
+  ASSERT_OK_AND_ASSIGN(auto made,
+                       Exchange::Create(path, ExchangeSpec::ForRoute(TwoWorkers(), 7, 4096)));
+  ASSERT_OK_AND_ASSIGN(auto opened, Exchange::Open(path, 7));
+  ASSERT_OK_AND_ASSIGN(auto sender, made->Sender("cpu:0", "cpu:1"));
+  ASSERT_OK_AND_ASSIGN(auto receiver, opened->Receiver("cpu:0", "cpu:1"));
+  EXPECT_EQ(opened->BytesTouchedBySending("cpu:0"), 0u);
+  const std::string text(1000, 'x');
+  const ConstBytes piece = {text.data(), text.size()};
+  for (const uint64_t touched : {1008u, 2016u, 3024u, 4032u, 4096u, 4096u}) {
+    ASSERT_OK(sender->Send({&piece, 1}, kLong));
+    ASSERT_OK(receiver->Begin(kLong).status());
+    ASSERT_OK(receiver->End(kLong));
+    EXPECT_EQ(opened->BytesTouchedBySending("cpu:0"), touched);
+  }
+  EXPECT_EQ(opened->BytesTouchedBySending("cpu:1"), 0u) << "it only read";
+  EXPECT_EQ(opened->BytesTouchedBySending("nobody"), 0u);
+}
+
 TEST(Exchange, ReplacesALeftoverFile) {
   const testing::TempDir dir;
   const std::string path = dir.File("exchange-1");
