@@ -35,6 +35,8 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int num_threads() const;
+  // Inside a phase: the number of the thread that calls it, 0 to num_threads - 1.
+  static int ThisThread();
 
   template <typename Fn>
   void Run(const Fn& fn) {
