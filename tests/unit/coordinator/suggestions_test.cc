@@ -169,12 +169,12 @@ TEST_F(SuggestionsTest, InPlaceTogetherWithSmallerSteps) {
   shape_.max_rows = 1024 + 64;
   shape_.max_sequences = shape_.max_logit_rows = 64;
   std::vector<DeviceInfo> devices = Devices(1);
-  devices[0].layout = PackedLayout::kInPlace;
-  const model::WorkerMemory memory = PlanOn(devices).workers[0].memory;
-  devices[0].memory_bytes = memory.total() - memory.kv - memory.workspace / 2;
-  devices[0].layout = PackedLayout::kP16;
-  ASSERT_LT(devices[0].memory_bytes, PlanOn(devices).workers[0].memory.weights_packed +
-                                         memory.runtime + memory.communication);
+  const StepShape whole = shape_;
+  shape_.max_rows = 2;
+  shape_.max_sequences = shape_.max_logit_rows = shape_.num_kv_blocks = 1;
+  shape_.context_length = kKvBlockTokens;
+  devices[0].memory_bytes = PlanOn(devices).workers[0].memory.total() - 64;  // the smallest step
+  shape_ = whole;
   const std::vector<Suggestion> suggestions = For(devices);
   ASSERT_EQ(suggestions.size(), 1u);
   EXPECT_THAT(suggestions[0].message, HasSubstr("together: weights in_place, chunk_size "));
