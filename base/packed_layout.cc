@@ -5,12 +5,20 @@
 namespace dovetail {
 
 absl::string_view PackedLayoutName(PackedLayout layout) {
-  return layout == PackedLayout::kRaw ? "raw" : "p16";
+  switch (layout) {
+    case PackedLayout::kRaw:
+      return "raw";
+    case PackedLayout::kP16:
+      return "p16";
+    case PackedLayout::kInPlace:
+      return "in_place";
+  }
+  DT_CHECK(false);
 }
 
 int64_t PackedBlockBytes(PackedLayout layout, WeightType type) {
   const int64_t stored = InfoOf(type).block_bytes;
-  if (layout == PackedLayout::kRaw) return stored;
+  if (layout != PackedLayout::kP16) return stored;
   // P16 keeps the bytes of the block, but for fields that a lane could only read by shifting across
   // bytes or by computing: those are stored ready.
   switch (type) {
@@ -37,7 +45,7 @@ int64_t PackedBlockBytes(PackedLayout layout, WeightType type) {
 }
 
 bool HasFastKernel(PackedLayout layout, WeightType type) {
-  return layout == PackedLayout::kP16 && IsSupported(type);
+  return layout != PackedLayout::kRaw && IsSupported(type);
 }
 
 int64_t PackedBytes(PackedLayout layout, WeightType type, int64_t rows, int64_t cols) {
@@ -48,6 +56,12 @@ int64_t PackedBytes(PackedLayout layout, WeightType type, int64_t rows, int64_t 
   }
   const int64_t bytes = rows * (cols / block) * PackedBlockBytes(layout, type);
   return (bytes + 63) / 64 * 64;
+}
+
+int64_t InPlaceScratchBytes(int64_t cols) {
+  // No quantised type takes more than Q8_0: 34 bytes for 32 elements.
+  constexpr int64_t kBlock = 256, kBytesOfBlock = 256 / 32 * 34;
+  return kInPlacePanels * kPanelRows * ((cols + kBlock - 1) / kBlock) * kBytesOfBlock;
 }
 
 }  // namespace dovetail

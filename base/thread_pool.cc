@@ -24,6 +24,9 @@ void Pause() {
 #endif
 }
 
+// Which helper this thread is. All others are a pool's caller.
+thread_local int this_thread = 0;
+
 // Results must not depend on who set flush-to-zero in this process before us.
 void ResetFloatingPointMode() {
 #if defined(__x86_64__)
@@ -108,6 +111,7 @@ struct ThreadPool::Shared {
   explicit Shared(int n) : helpers(n - 1), num_threads(n) {}
 
   void HelperLoop(int idx) {
+    this_thread = idx;
     ResetFloatingPointMode();
     Helper& self = helpers[idx - 1];
     uint32_t seen = 0;
@@ -148,6 +152,8 @@ ThreadPool::~ThreadPool() {
 }
 
 int ThreadPool::num_threads() const { return shared_->num_threads; }
+
+int ThreadPool::ThisThread() { return this_thread; }
 
 void ThreadPool::RunErased(Erased call, const void* fn) {
   Shared& s = *shared_;

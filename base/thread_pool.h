@@ -37,6 +37,8 @@ class ThreadPool {
   int num_threads() const;
   // So many were run: the barriers that a step took.
   int64_t num_phases() const { return num_phases_; }
+  // Inside a phase: the number of the thread that calls it, 0 to num_threads - 1.
+  static int ThisThread();
 
   template <typename Fn>
   void Run(const Fn& fn) {

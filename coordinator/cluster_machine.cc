@@ -313,6 +313,7 @@ bool ClusterMachine::MakePlanIfComplete() {
       if (placed.device.name != worker.name) continue;
       worker.planned = !placed.ops.empty();
       worker.snapshot.planned_bytes = static_cast<uint64_t>(placed.memory.total());
+      worker.snapshot.mapped_bytes = static_cast<uint64_t>(placed.memory.weights_mapped);
       worker.snapshot.load_bytes_total = static_cast<uint64_t>(placed.memory.weights_packed);
     }
   }

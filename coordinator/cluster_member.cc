@@ -14,7 +14,7 @@ namespace {
 constexpr uint32_t kMaxThreads = 4096;
 
 absl::StatusOr<PackedLayout> ParseLayout(absl::string_view name) {
-  for (PackedLayout layout : {PackedLayout::kRaw, PackedLayout::kP16}) {
+  for (PackedLayout layout : {PackedLayout::kRaw, PackedLayout::kP16, PackedLayout::kInPlace}) {
     if (PackedLayoutName(layout) == name) return layout;
   }
   return absl::InvalidArgumentError(absl::StrCat("packed_layout `", name, "` is not known"));

@@ -43,6 +43,8 @@ struct ModelSettings {
   int kv_swap_tokens = 0;  // tokens of the swap area, besides
   KvType kv_type = KvType::kF16;
   std::string weight_memory = "auto";  // of local workers: their flag --memory
+  std::string weights = "packed";      // of local workers: their flag --weights
+  std::string weight_cache;            // of local workers: their flag --weight-cache; empty: none
   int max_batch_size = 32;             // sequences of one step
   int chunk_size = 512;    // prefill tokens of one step              (alias chunk_prefill_size)
   int max_new_tokens = 0;  // cap on max_tokens; 0: until the context ends

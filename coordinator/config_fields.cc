@@ -277,6 +277,16 @@ void ReadWeightMemory(const YamlNode& node, absl::string_view name, ConfigDraft*
       node, absl::StrCat("`", name, "` must be one of auto, shared, private, got ", Quoted(node)));
 }
 
+void ReadWeights(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+                 Mistakes* mistakes) {
+  const std::string text = node.kind == YamlKind::kScalar ? node.scalar : "";
+  if (text == "packed" || text == "in_place") {
+    draft->config.weights = text;
+    return;
+  }
+  mistakes->Add(node, absl::StrCat("`", name, "` must be packed or in_place, got ", Quoted(node)));
+}
+
 void ReadPreemption(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                     Mistakes* mistakes) {
   const std::string text = node.kind == YamlKind::kScalar ? node.scalar : "";
@@ -406,6 +416,8 @@ const std::vector<ConfigField>& ConfigFields() {
       {"kv_swap_tokens", "", ConfigScope::kModel, Int(&ModelSettings::kv_swap_tokens, 0, kMany)},
       {"kv_type", "", ConfigScope::kModel, ReadKvType},
       {"weight_memory", "", ConfigScope::kModel, ReadWeightMemory},
+      {"weights", "", ConfigScope::kModel, ReadWeights},
+      {"weight_cache", "", ConfigScope::kModel, Text(&ModelSettings::weight_cache)},
       {"max_batch_size", "", ConfigScope::kModel, Int(&ModelSettings::max_batch_size, 1, 1024)},
       {"chunk_size", "chunk_prefill_size", ConfigScope::kModel,
        Int(&ModelSettings::chunk_size, 1, 65536)},

@@ -7,6 +7,10 @@
 
 namespace dovetail::coordinator {
 
+PackedLayout LocalLayout(const ModelSettings& settings) {
+  return settings.weights == "in_place" ? PackedLayout::kInPlace : PackedLayout::kP16;
+}
+
 int LocalThreads(const ModelSettings& settings) {
   if (settings.threads > 0) return settings.threads;
   const size_t cores = UsableCpus(ReadCpuTopology(), -1).size();
@@ -32,6 +36,7 @@ std::vector<DeviceInfo> LocalDevices(const ModelSettings& settings) {
     DeviceInfo& device = devices.emplace_back();
     device.name = name;
     device.num_threads = LocalThreads(settings);
+    device.layout = LocalLayout(settings);
     const auto types = SupportedWeightTypes();
     device.weight_types.assign(types.begin(), types.end());
     const auto budget = settings.memory.find(name);

@@ -12,6 +12,9 @@ namespace dovetail::coordinator {
 // Threads of each local worker: as configured, or the machine's cores divided among them.
 int LocalThreads(const ModelSettings& settings);
 
+// How CPU workers of this machine keep their weights.
+PackedLayout LocalLayout(const ModelSettings& settings);
+
 // With ModelSettings::own_cores, the processors for the threads of each local worker, none for two
 // of them; otherwise, or where there are fewer than threads, empty lists.
 std::vector<std::vector<int>> LocalCpus(const ModelSettings& settings,

@@ -215,7 +215,12 @@ absl::Status ServedModel::StartWorkers(const WorkerLaunch& launch) {
                                           launch.log_level,
                                           "--die-with-parent",
                                           "--memory",
-                                          settings_.weight_memory};
+                                          settings_.weight_memory,
+                                          "--weights",
+                                          settings_.weights};
+    if (!settings_.weight_cache.empty()) {
+      arguments.insert(arguments.end(), {"--weight-cache", settings_.weight_cache});
+    }
     if (!label_.empty()) arguments.insert(arguments.end(), {"--model", label_});
     if (!cpus.at(worker).empty()) arguments.insert(arguments.end(), {"--cpus", cpus.at(worker)});
     return arguments;

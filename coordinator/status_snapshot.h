@@ -42,6 +42,7 @@ struct WorkerSnapshot {
   uint64_t resident_bytes = 0;
   uint64_t peak_resident_bytes = 0;  // since the process started
   uint64_t planned_bytes = 0;
+  uint64_t mapped_bytes = 0;  // of the model's file, planned to be read in place: not in the former
   double read_bandwidth_gb_per_s = 0;
   int restarts = 0;
   std::vector<SegmentSnapshot> segments;

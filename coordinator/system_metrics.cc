@@ -177,11 +177,13 @@ void WriteSteps(ModelFamilies* families) {
 
 void WriteWorkerMemory(absl::Span<const StatusSnapshot> models, MetricsText* text) {
   text->Family("dovetail_worker_memory_bytes", "gauge",
-               "Memory of a worker's device: in use, planned, and the most that was in use.");
+               "Memory of a worker's device: in use, planned, and the most that was in use; "
+               "weights that are read from the file in place, which is not planned memory.");
   for (const StatusSnapshot& model : models) {
     for (const WorkerSnapshot& worker : model.workers) {
       const std::pair<absl::string_view, uint64_t> kinds[] = {{"used", worker.resident_bytes},
                                                               {"planned", worker.planned_bytes},
+                                                              {"mapped", worker.mapped_bytes},
                                                               {"peak", worker.peak_resident_bytes}};
       for (const auto& [kind, bytes] : kinds) {
         text->Sample({{"model", model.model}, {"worker", worker.name}, {"kind", kind}}, bytes);

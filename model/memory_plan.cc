@@ -56,9 +56,18 @@ int64_t StoredSlotBytes(const WeightSpec& spec, const GgufTensor& tensor) {
          StoredBytes(tensor.type, spec.stored_cols());
 }
 
+void SetSource(const GgufTensor& tensor, WeightSlot* slot) {
+  const WeightSpec& spec = slot->spec;
+  const int64_t row_bytes = StoredBytes(tensor.type, spec.stored_cols());
+  slot->source_stride =
+      (spec.tensor_stride > 0 ? spec.tensor_stride : spec.stored_rows()) * row_bytes;
+  slot->source_offset = spec.first_expert * slot->source_stride + spec.tensor_first * row_bytes;
+}
+
 int64_t PackedSlotBytes(const WeightSlot& slot, PackedLayout layout) {
   const int64_t experts = std::max<int64_t>(slot.spec.experts, 1);
   if (slot.spec.is_vector) return RoundUp(experts * slot.spec.cols * 4, kAlign);
+  if (slot.in_place) return 0;
   // An embedding is read row by row, a copy of what the file has.
   if (slot.op.kind == OpKind::kEmbedding) layout = PackedLayout::kRaw;
   return experts * PackedBytes(layout, slot.type, slot.spec.rows, slot.spec.cols);
@@ -72,6 +81,18 @@ int64_t LongestProduct(const ModelConfig& config, absl::Span<const Op> ops) {
   int64_t longest = 0;
   for (const Op& op : ops) {
     if (!IsProduct(op) || op.kind == OpKind::kExperts || op.kind == OpKind::kRouter) continue;
+    for (const WeightSpec& spec : WeightsOf(config, op)) {
+      if (!spec.is_vector) longest = std::max(longest, spec.cols);
+    }
+  }
+  return longest;
+}
+
+// The longest row of any matrix that the ops multiply with.
+int64_t LongestRow(const ModelConfig& config, absl::Span<const Op> ops) {
+  int64_t longest = 0;
+  for (const Op& op : ops) {
+    if (!IsProduct(op)) continue;
     for (const WeightSpec& spec : WeightsOf(config, op)) {
       if (!spec.is_vector) longest = std::max(longest, spec.cols);
     }
@@ -252,7 +273,10 @@ absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
       slot.spec = std::move(spec);
       slot.type = slot.spec.transposed ? TransposedType(tensor->type) : tensor->type;
       slot.offset = offset;
+      slot.in_place =
+          layout == PackedLayout::kInPlace && !slot.spec.is_vector && !slot.spec.transposed;
       slot.bytes = PackedSlotBytes(slot, layout);
+      SetSource(*tensor, &slot);
       slot.stored_bytes = StoredSlotBytes(slot.spec, *tensor);
       DT_CHECK_EQ(slot.bytes % kAlign, 0);
       offset += slot.bytes;
@@ -305,7 +329,8 @@ int64_t AttentionScratchFloats(const KvShape& shape) {
 int64_t AttentionPartFloats(const KvShape& shape) { return 16 + RoundUp(shape.value_dim, 16); }
 
 std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::Span<const Op> ops,
-                                              const StepShape& shape, int num_threads) {
+                                              const StepShape& shape, PackedLayout layout,
+                                              int num_threads) {
   const int64_t rows = shape.max_rows;
   const int64_t logit_rows = shape.max_logit_rows;
   const int64_t any_rows = std::max(rows, logit_rows);
@@ -331,11 +356,18 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
   if (std::any_of(ops.begin(), ops.end(), &IsProduct)) {
     buffers.AddActivations(kNormActivations, any_rows, hidden);
   }
+  if (layout == PackedLayout::kInPlace) {
+    buffers.Add("panels", num_threads * InPlaceScratchBytes(LongestRow(config, ops)), 1);
+  }
   if (Owns(ops, OpKind::kNorm) || Owns(ops, OpKind::kLmHead)) {
     buffers.Add("logit_rows", logit_rows * hidden, 4);
   }
   AddLmHead(config, ops, logit_rows, num_threads, &buffers);
   return buffers.Take();
+}
+
+bool HeadIsEmbedding(const ModelConfig& config, absl::Span<const Op> ops) {
+  return config.tie_word_embeddings && Owns(ops, OpKind::kEmbedding) && Owns(ops, OpKind::kLmHead);
 }
 
 absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const GgufFile& file,
@@ -348,18 +380,20 @@ absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const G
   for (const WeightSlot& slot : slots) {
     memory.weights_stored += slot.stored_bytes;
     memory.weights_packed += slot.bytes;
+    const bool counted = slot.op.kind == OpKind::kLmHead && HeadIsEmbedding(config, ops);
+    if (slot.in_place && !counted) memory.weights_mapped += slot.stored_bytes;
   }
-  PlanStepMemory(config, ops, shape, num_threads, &memory);
+  PlanStepMemory(config, ops, shape, layout, num_threads, &memory);
   memory.communication = communication_bytes;
   memory.runtime = RuntimeBytes(num_threads) + FrameBytes(shape);
   return memory;
 }
 
 void PlanStepMemory(const ModelConfig& config, absl::Span<const Op> ops, const StepShape& shape,
-                    int num_threads, WorkerMemory* memory) {
+                    PackedLayout layout, int num_threads, WorkerMemory* memory) {
   memory->kv = KvBytes(config, ops, shape);
   memory->workspace = 0;
-  for (const WorkspaceBuffer& buffer : WorkspaceBuffers(config, ops, shape, num_threads)) {
+  for (const WorkspaceBuffer& buffer : WorkspaceBuffers(config, ops, shape, layout, num_threads)) {
     memory->workspace += buffer.bytes;
   }
 }

@@ -20,14 +20,23 @@
 
 namespace dovetail::model {
 
-// Where one weight lies in a worker's weight segment. Offsets are multiples of 64.
+// Where one weight lies: in a worker's weight segment, or in the file. Offsets are multiples of 64.
 struct WeightSlot {
   Op op;
   WeightSpec spec;
   WeightType type = WeightType::kF32;  // that it is computed with
   int64_t offset = 0;
-  int64_t bytes = 0;         // as packed (vectors: f32)
+  int64_t bytes = 0;  // as packed (vectors: f32); 0: it is read in place
+  // In the tensor's data: where its rows begin, and from one expert, or head, to the next.
+  int64_t source_offset = 0;
+  int64_t source_stride = 0;
   int64_t stored_bytes = 0;  // as the file has it
+  bool in_place = false;
+
+  // From one expert, or head, to the next where it is read.
+  int64_t stride() const {
+    return in_place ? source_stride : bytes / std::max<int64_t>(1, spec.experts);
+  }
 };
 
 // The type of a weight of `type` whose rows become columns: blocks of rows cannot be turned around,
@@ -36,8 +45,9 @@ WeightType TransposedType(WeightType type);
 
 // The slots of a worker that owns `ops`, in op order. A weight used by two ops of the same worker
 // (tied embeddings) gets one slot each: the embedding is read row by row as stored, the head
-// packed. But what is a copy (WeightSpec::is_copy) is there once, in the slot of the first op. Of
-// an op whose rows are shared (Op::rows) they are this worker's rows.
+// packed. With PackedLayout::kInPlace matrices stay in the file, but for transposed ones, which it
+// does not have. But what is a copy (WeightSpec::is_copy) is there once, in the slot of the first
+// op. Of an op whose rows are shared (Op::rows) they are this worker's rows.
 absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
                                                       const GgufFile& file,
                                                       absl::Span<const Op> ops,
@@ -106,6 +116,7 @@ RowShape RowShapeOf(const ModelConfig& config);
 //                      was made for the slots, here or on the workers before; before that, the
 //                      inputs of experts
 //   logit_rows [L, hidden]                                          with norm or lm_head
+//   panels [num_threads, InPlaceScratchBytes()]     with products that are read in place
 //   logits [L, vocab]   probs, ids int32 [num_threads, vocab]       with lm_head; of those that
 //                      share its rows all but the first have logits alone, [L, own rows]
 // f32 unless said otherwise; sizes are multiples of 64 bytes. What else is shared has buffers as
@@ -115,11 +126,17 @@ struct WorkspaceBuffer {
   int64_t bytes = 0;
 };
 std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::Span<const Op> ops,
-                                              const StepShape& shape, int num_threads);
+                                              const StepShape& shape, PackedLayout layout,
+                                              int num_threads);
+
+// Whether the head reads the same rows in place as the worker's embedding: they count once.
+bool HeadIsEmbedding(const ModelConfig& config, absl::Span<const Op> ops);
 
 struct WorkerMemory {
   int64_t weights_stored = 0;
   int64_t weights_packed = 0;
+  // Read in place: the kernel's cache of the file, which it may drop and read again.
+  int64_t weights_mapped = 0;
   int64_t kv = 0;
   int64_t workspace = 0;
   int64_t communication = 0;  // rings that end at this worker
@@ -138,7 +155,7 @@ absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const G
 
 // The parts of it that the shape of a step decides: KV cache and workspace.
 void PlanStepMemory(const ModelConfig& config, absl::Span<const Op> ops, const StepShape& shape,
-                    int num_threads, WorkerMemory* memory);
+                    PackedLayout layout, int num_threads, WorkerMemory* memory);
 
 }  // namespace dovetail::model
 

@@ -277,7 +277,8 @@ ExecutorEvents ClusterClient::events() {
   };
   events.loaded = [impl](const LoadResult& result) {
     LogInfo(absl::StrCat(result.reattached ? "found " : "loaded ", result.weight_bytes / 1000000,
-                         " MB of weights in ", result.seconds, " s"));
+                         " MB of weights", result.from_cache ? " from the cache" : "", " in ",
+                         result.seconds, " s"));
     v1::WorkerEvent event;
     event.mutable_loaded()->set_plan_id(result.plan_id);
     event.mutable_loaded()->set_weight_bytes(result.weight_bytes);

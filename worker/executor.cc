@@ -148,6 +148,8 @@ void Executor::DoLoad(const transport::WorkerPlan& plan, const std::string& weig
   load.weights_path = weights_path;
   load.kv_path = kv_path;
   load.kernels = options_.kernels;
+  load.in_place = options_.in_place;
+  load.cache_dir = options_.weight_cache;
   load.progress = [&](uint64_t done, uint64_t total) {
     const absl::Time now = absl::Now();
     if (events_.load_progress && (done == total || now - last_report >= kProgressInterval)) {
@@ -183,7 +185,8 @@ void Executor::DoLoad(const transport::WorkerPlan& plan, const std::string& weig
   events_.loaded({.plan_id = plan.plan_id,
                   .weight_bytes = runner_->store().weight_bytes(),
                   .seconds = absl::ToDoubleSeconds(absl::Now() - start),
-                  .reattached = runner_->store().reattached});
+                  .reattached = runner_->store().reattached,
+                  .from_cache = runner_->store().from_cache});
 }
 
 void Executor::DoConnect(const OpenExchange& open) {

@@ -46,6 +46,8 @@ struct ExecutorOptions {
   int num_threads = 1;
   std::vector<int> cpus;  // to pin to; empty: not pinned
   const kernels::KernelTable* kernels = nullptr;
+  bool in_place = false;  // matrices are read from the file in each step (PackedLayout::kInPlace)
+  std::string weight_cache;  // directory of packed weights (worker/weight_cache.h); empty: none
 };
 
 struct LoadResult {
@@ -53,6 +55,7 @@ struct LoadResult {
   uint64_t weight_bytes = 0;
   double seconds = 0;
   bool reattached = false;
+  bool from_cache = false;
 };
 
 struct ExecutorEvents {

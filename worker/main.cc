@@ -37,6 +37,8 @@ struct Flags {
   std::string cpus;
   int numa = -1;
   std::string memory = "auto";
+  std::string weights = "packed";
+  std::string weight_cache;
   std::string log_level = "info";
   bool die_with_parent = false;
 };
@@ -63,6 +65,13 @@ void AddFlags(CLI::App& app, Flags* flags) {
          "restart), private (in huge pages of the process, read faster), or auto: shared "
          "if the run directory has huge pages, else private if the system has some")
       ->capture_default_str();
+  app.add_option("--weights", flags->weights,
+                 "packed (copied in the layout that is computed with fastest), or in_place (read "
+                 "from the model's file in each step: slower, and needs no memory for them)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"packed", "in_place"}));
+  app.add_option("--weight-cache", flags->weight_cache,
+                 "Directory that keeps packed weights for the next start (default: none)");
   app.add_option("--log-level", flags->log_level, "debug, info, warn, error or off")
       ->capture_default_str();
   app.add_flag("--die-with-parent", flags->die_with_parent,
@@ -148,6 +157,8 @@ absl::Status RunWorker(const Flags& flags) {
   if (!memory.ok()) return Annotate(memory.status(), "--memory");
   ExecutorOptions options;
   options.worker = flags.name;
+  options.in_place = flags.weights == "in_place";
+  options.weight_cache = flags.weight_cache;
   DT_RETURN_IF_ERROR(ChooseThreads(flags, &options));
   const char* isa = std::getenv("DOVETAIL_ISA");
   DT_ASSIGN_OR_RETURN(options.kernels, kernels::SelectTable(isa == nullptr ? "" : isa));
@@ -159,6 +170,7 @@ absl::Status RunWorker(const Flags& flags) {
   facts.numa_node = flags.numa;
   facts.kernels = options.kernels;
   facts.memory = *memory;
+  facts.in_place = options.in_place;
   ClusterClient client(flags.coordinator, flags.run_dir);
   signals.Start(&client);
   Executor executor(options, client.events());

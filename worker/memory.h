@@ -39,6 +39,7 @@ class Memory {
 
   uint8_t* data() const;
   uint64_t bytes() const { return bytes_; }
+  uint64_t key() const { return key_; }
   // Whether what was wanted was there when it was opened.
   bool was_complete() const { return was_complete_; }
   // To be called when all writers are done.

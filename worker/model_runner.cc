@@ -97,9 +97,10 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(
   runner->kernels_ = kernels;
   runner->pool_ = pool;
   runner->store_ = std::move(store);
-  DT_ASSIGN_OR_RETURN(runner->workspace_,
-                      Workspace::Create(runner->store_->config, runner->store_->ops,
-                                        plan.step_shape, pool->num_threads()));
+  DT_ASSIGN_OR_RETURN(
+      runner->workspace_,
+      Workspace::Create(runner->store_->config, runner->store_->ops, plan.step_shape,
+                        runner->store_->layout, pool->num_threads()));
   runner->sequences_.reserve(plan.step_shape.max_sequences);
   runner->head_rows_.reserve(plan.step_shape.max_sequences);
   runner->segments_.resize(plan.route.size());

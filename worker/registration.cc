@@ -45,7 +45,8 @@ v1::Register MakeRegister(const DeviceFacts& facts, const transport::RunDir& run
   r.set_read_bandwidth_gb_per_s(facts.read_bandwidth_gb_per_s);
   r.set_isa(facts.kernels->name);
   r.set_cpu_features(kernels::CpuFeatures());
-  const absl::string_view layout = PackedLayoutName(facts.kernels->layout);
+  const absl::string_view layout =
+      PackedLayoutName(facts.in_place ? PackedLayout::kInPlace : facts.kernels->layout);
   r.set_packed_layout(layout.data(), layout.size());
   for (WeightType type : SupportedWeightTypes()) {
     const absl::string_view name = InfoOf(type).name;

@@ -9,11 +9,13 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/log.h"
 #include "base/packed_layout.h"
 #include "base/status_macros.h"
 #include "model/gguf/gguf_file.h"
 #include "model/row_parts.h"
 #include "worker/transpose.h"
+#include "worker/weight_cache.h"
 
 namespace dovetail::worker {
 namespace {
@@ -54,17 +56,18 @@ class Packer {
   Packer(const model::GgufFile& file, const LoadOptions& options, WeightStore* store,
          ThreadPool* pool)
       : file_(file), options_(options), store_(store), pool_(pool) {
-    for (const model::WeightSlot& slot : store->slots) total_ += slot.stored_bytes;
+    for (const model::WeightSlot& slot : store->slots) {
+      if (slot.in_place) continue;
+      slots_.push_back(&slot);
+      total_ += slot.stored_bytes;
+    }
   }
 
   absl::Status PackAll() {
-    for (size_t i = 0; i < store_->slots.size(); ++i) {
+    for (size_t i = 0; i < slots_.size(); ++i) {
       // The beginning of the next one is read while the end of this one is packed.
-      if (i + 1 < store_->slots.size()) {
-        const model::WeightSlot& next = store_->slots[i + 1];
-        ReadAhead(next, SourceOf(next, *file_.FindTensor(next.spec.tensor), 0));
-      }
-      DT_RETURN_IF_ERROR(PackSlot(store_->slots[i]));
+      if (i + 1 < slots_.size()) ReadAhead(*slots_[i + 1], SourceOf(*slots_[i + 1], 0));
+      DT_RETURN_IF_ERROR(PackSlot(*slots_[i]));
     }
     return absl::OkStatus();
   }
@@ -75,15 +78,14 @@ class Packer {
     const int64_t experts = std::max<int64_t>(1, slot.spec.experts);
     uint8_t* dst = store_->weights->data() + slot.offset;
     if (slot.spec.is_vector) {
-      PackVectors(slot, SourceOf(slot, tensor, 0), dst);
+      PackVectors(slot, SourceOf(slot, 0), dst);
       done_ += slot.stored_bytes;
     } else if (slot.spec.transposed) {
       PackTransposed(slot, tensor, dst);
       done_ += slot.stored_bytes;
     } else {
       for (int64_t i = 0; i < experts; ++i) {
-        DT_RETURN_IF_ERROR(
-            PackMatrix(slot, SourceOf(slot, tensor, i), dst + i * (slot.bytes / experts)));
+        DT_RETURN_IF_ERROR(PackMatrix(slot, SourceOf(slot, i), dst + i * slot.stride()));
       }
     }
     file_.DropPages(tensor);
@@ -91,12 +93,9 @@ class Packer {
   }
 
   // The stored rows of expert, or head, `i` of the slot.
-  const uint8_t* SourceOf(const model::WeightSlot& slot, const model::GgufTensor& tensor,
-                          int64_t i) const {
-    const model::WeightSpec& spec = slot.spec;
-    const int64_t stride = spec.tensor_stride > 0 ? spec.tensor_stride : spec.stored_rows();
-    return file_.Data(tensor).data() + ((spec.first_expert + i) * stride + spec.tensor_first) *
-                                           StoredBytes(tensor.type, spec.stored_cols());
+  const uint8_t* SourceOf(const model::WeightSlot& slot, int64_t i) const {
+    return file_.Data(*file_.FindTensor(slot.spec.tensor)).data() + slot.source_offset +
+           i * slot.source_stride;
   }
 
   // What is packed next, from `src` in the slot's tensor on: page faults alone keep too little in
@@ -115,10 +114,10 @@ class Packer {
       const Range part = Slice(spec.experts, idx, n);
       for (int64_t i = part.begin; i < part.end; ++i) {
         const std::vector<uint8_t> rows =
-            TransposeRows(*options_.kernels, tensor.type, SourceOf(slot, tensor, i),
-                          spec.stored_rows(), spec.stored_cols());
+            TransposeRows(*options_.kernels, tensor.type, SourceOf(slot, i), spec.stored_rows(),
+                          spec.stored_cols());
         options_.kernels->pack(slot.type, rows.data(), spec.rows, spec.cols, 0, spec.rows,
-                               dst + i * (slot.bytes / spec.experts));
+                               dst + i * slot.stride());
       }
     });
   }
@@ -176,9 +175,42 @@ class Packer {
   const LoadOptions& options_;
   WeightStore* store_;
   ThreadPool* pool_;
+  std::vector<const model::WeightSlot*> slots_;  // those that are packed
   uint64_t done_ = 0;
   uint64_t total_ = 0;
 };
+
+absl::Status PackWeights(const model::GgufFile& file, const LoadOptions& options,
+                         WeightStore* store, ThreadPool* pool) {
+  DT_RETURN_IF_ERROR(Packer(file, options, store, pool).PackAll());
+  store->weights->MarkComplete();
+  return absl::OkStatus();
+}
+
+// From the cache, or from the model's file and then into the cache. Whatever is wrong with the
+// cache costs time and nothing else.
+absl::Status FillWeights(const model::GgufFile& file, const LoadOptions& options,
+                         WeightStore* store, ThreadPool* pool) {
+  if (options.cache_dir.empty()) return PackWeights(file, options, store, pool);
+  const std::string path = WeightCachePath(options.cache_dir, file, options.worker);
+  const uint64_t key = WeightCacheKey(store->weights->key(), file);
+  const absl::Span<uint8_t> weights(store->weights->data(), store->weights->bytes());
+  const absl::Status found = ReadWeightCache(path, key, weights, pool, options.progress);
+  if (found.ok()) {
+    store->from_cache = true;
+    store->weights->MarkComplete();
+    return absl::OkStatus();
+  }
+  if (absl::IsCancelled(found)) return found;
+  if (!absl::IsNotFound(found)) {
+    LogWarn(absl::StrCat("weight cache: ", found.message(), "; the weights are packed anew"));
+    std::memset(weights.data(), 0, weights.size());
+  }
+  DT_RETURN_IF_ERROR(PackWeights(file, options, store, pool));
+  const absl::Status written = WriteWeightCache(path, key, weights, pool);
+  if (!written.ok()) LogWarn(absl::StrCat("weight cache: not written: ", written.message()));
+  return absl::OkStatus();
+}
 
 absl::Status OpenKv(const transport::WorkerPlan& plan, const std::string& path,
                     std::unique_ptr<Memory> previous, WeightStore* store) {
@@ -197,7 +229,7 @@ absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(const transport::Worker
                                                          const LoadOptions& options,
                                                          ThreadPool* pool,
                                                          std::unique_ptr<WeightStore> previous) {
-  DT_ASSIGN_OR_RETURN(const std::unique_ptr<model::GgufFile> file,
+  DT_ASSIGN_OR_RETURN(std::unique_ptr<model::GgufFile> file,
                       model::GgufFile::Open(plan.model_path));
   if (file->fingerprint() != plan.model_fingerprint) {
     return absl::FailedPreconditionError(absl::StrCat(
@@ -207,7 +239,8 @@ absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(const transport::Worker
   auto store = std::make_unique<WeightStore>();
   DT_ASSIGN_OR_RETURN(store->config, model::LoadModelConfig(*file));
   store->ops = OwnedOps(plan.route, options.worker);
-  const PackedLayout layout = options.kernels->layout;
+  const PackedLayout layout = options.in_place ? PackedLayout::kInPlace : options.kernels->layout;
+  store->layout = layout;
   DT_ASSIGN_OR_RETURN(store->slots, model::LayOutWeights(store->config, *file, store->ops, layout));
   int64_t bytes = 64;  // a worker without weights still has a segment
   for (const model::WeightSlot& slot : store->slots) {
@@ -225,9 +258,9 @@ absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(const transport::Worker
                    std::move(old_weights)));
   store->reattached = store->weights->was_complete();
   if (!store->reattached) {
-    DT_RETURN_IF_ERROR(Packer(*file, options, store.get(), pool).PackAll());
-    store->weights->MarkComplete();
+    DT_RETURN_IF_ERROR(FillWeights(*file, options, store.get(), pool));
   }
+  if (options.in_place) store->file = std::move(file);
   // Weights first, then the KV cache from what is left.
   DT_RETURN_IF_ERROR(OpenKv(plan, options.kv_path, std::move(old_kv), store.get()));
   return store;

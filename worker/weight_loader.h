@@ -1,8 +1,9 @@
-// LoadWeights: from a GGUF file to the worker's packed weights.
+// LoadWeights: from a GGUF file to the worker's weights.
 //
 // Only the tensors of the worker's own ops are read. They are packed by all threads of the pool,
-// slice by slice; memory that already holds the same weights (same file, ops, layout), a segment or
-// what the worker loaded before, is used as it is.
+// slice by slice, or come packed from the weight cache, or matrices stay where they are, in the
+// pages of the mapped file; memory that already holds the same weights (same file, ops, layout), a
+// segment or what the worker loaded before, is used as it is.
 #ifndef DOVETAIL_WORKER_WEIGHT_LOADER_H_
 #define DOVETAIL_WORKER_WEIGHT_LOADER_H_
 
@@ -24,6 +25,8 @@ struct LoadOptions {
   std::string weights_path;  // of the segments; empty: memory of this process
   std::string kv_path;
   const kernels::KernelTable* kernels = nullptr;
+  bool in_place = false;  // matrices are not packed
+  std::string cache_dir;  // of the weight cache (weight_cache.h); empty: none
   // Called after each slice with bytes of the file done and in all; false stops with kCancelled.
   std::function<bool(uint64_t done, uint64_t total)> progress;
 };

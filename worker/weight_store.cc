@@ -24,7 +24,8 @@ const model::WeightSlot& WeightStore::SlotOf(const Op& op, model::WeightRole rol
 }
 
 const uint8_t* WeightStore::DataOf(const model::WeightSlot& slot) const {
-  return weights->data() + slot.offset;
+  if (!slot.in_place) return weights->data() + slot.offset;
+  return file->Data(*file->FindTensor(slot.spec.tensor)).data() + slot.source_offset;
 }
 
 Linear WeightStore::LinearOf(const Op& op, model::WeightRole role) const {
@@ -34,6 +35,7 @@ Linear WeightStore::LinearOf(const Op& op, model::WeightRole role) const {
           .type = slot.type,
           .out_features = static_cast<int32_t>(slot.spec.rows),
           .in_features = static_cast<int32_t>(slot.spec.cols),
+          .in_place = slot.in_place,
           .scale = scale == nullptr ? 1.0f : *scale};
 }
 
@@ -76,14 +78,14 @@ ExpertLinear WeightStore::ExpertsOf(const Op& op, model::WeightRole role,
                                     model::WeightRole bias) const {
   const model::WeightSlot& slot = SlotOf(op, role);
   return {.first = LinearOf(op, role, bias),
-          .bytes = slot.bytes / slot.spec.experts,
+          .stride = slot.stride(),
           .bias_stride = slot.spec.tensor_stride > 0 ? slot.spec.tensor_stride : slot.spec.rows,
           .scales = FindScale(slot)};
 }
 
 ExpertLinear WeightStore::MatricesOf(const Op& op, model::WeightRole role) const {
   const model::WeightSlot& slot = SlotOf(op, role);
-  return {.first = LinearOf(op, role), .bytes = slot.bytes / slot.spec.experts};
+  return {.first = LinearOf(op, role), .stride = slot.stride()};
 }
 
 std::vector<Op> OwnedOps(const Route& route, absl::string_view worker) {

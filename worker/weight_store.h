@@ -1,7 +1,8 @@
 // WeightStore: the weights and the KV cache of a loaded plan.
 //
-// Made by LoadWeights (weight_loader.h). Constant but for the KV cache, which the layers write
-// through their views. Pointers stay valid as long as the store.
+// Made by LoadWeights (weight_loader.h). Matrices lie in its memory or, with
+// PackedLayout::kInPlace, in the pages of the mapped file. Constant but for the KV cache, which the
+// layers write through their views. Pointers stay valid as long as the store.
 #ifndef DOVETAIL_WORKER_WEIGHT_STORE_H_
 #define DOVETAIL_WORKER_WEIGHT_STORE_H_
 
@@ -10,8 +11,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/packed_layout.h"
 #include "base/route.h"
 #include "kernels/ops.h"
+#include "model/gguf/gguf_file.h"
 #include "model/memory_plan.h"
 #include "model/model_config.h"
 #include "worker/layers/layer.h"
@@ -22,11 +25,14 @@ namespace dovetail::worker {
 
 struct WeightStore {
   model::ModelConfig config;
+  PackedLayout layout = PackedLayout::kRaw;
   std::vector<Op> ops;                   // owned, in route order
   std::vector<model::WeightSlot> slots;  // of these ops
   std::unique_ptr<Memory> weights;
-  std::unique_ptr<Memory> kv;  // null without attention
-  bool reattached = false;     // the weights were complete: nothing was read from the file
+  std::unique_ptr<model::GgufFile> file;  // that matrices are read from in place; else null
+  std::unique_ptr<Memory> kv;             // null without attention
+  bool reattached = false;  // the weights were complete: nothing was read from the file
+  bool from_cache = false;  // they were copied from the weight cache
 
   // The weight with `role` of `op`, which must be owned.
   Linear LinearOf(const Op& op, model::WeightRole role) const;
@@ -45,6 +51,7 @@ struct WeightStore {
   const model::WeightSlot* FindSlot(const Op& op, model::WeightRole role) const;
   const model::WeightSlot& SlotOf(const Op& op, model::WeightRole role) const;
   const uint8_t* DataOf(const model::WeightSlot& slot) const;
+  // Of what is in its memory, and not in the file.
   uint64_t weight_bytes() const { return weights->bytes(); }
 };
 

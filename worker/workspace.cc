@@ -75,9 +75,9 @@ ExpertBuffers CarveExperts(const Carver& carver) {
 absl::StatusOr<std::unique_ptr<Workspace>> Workspace::Create(const model::ModelConfig& config,
                                                              absl::Span<const Op> ops,
                                                              const StepShape& shape,
-                                                             int num_threads) {
+                                                             PackedLayout layout, int num_threads) {
   const std::vector<model::WorkspaceBuffer> buffers =
-      model::WorkspaceBuffers(config, ops, shape, num_threads);
+      model::WorkspaceBuffers(config, ops, shape, layout, num_threads);
   std::unique_ptr<Workspace> ws(new Workspace());
   for (const model::WorkspaceBuffer& buffer : buffers) ws->bytes_ += buffer.bytes;
   ws->bytes_ = std::max<size_t>(ws->bytes_, 64);
@@ -119,6 +119,8 @@ absl::StatusOr<std::unique_ptr<Workspace>> Workspace::Create(const model::ModelC
   }
   ws->attn_parts = carver.Take<float>("attn_parts", &bytes);
   if (ws->attn_parts != nullptr) ws->attn_parts_floats = bytes / sizeof(float);
+  ws->panels = carver.Take<uint8_t>("panels", &bytes);
+  if (ws->panels != nullptr) ws->panels_bytes = bytes / num_threads;
   ws->logit_rows = carver.Take<float>("logit_rows");
   ws->logits = carver.Take<float>("logits");
   ws->probs = carver.Take<float>("probs");

@@ -13,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "base/packed_layout.h"
 #include "base/route.h"
 #include "base/step_shape.h"
 #include "model/model_config.h"
@@ -59,7 +60,8 @@ class Workspace {
  public:
   static absl::StatusOr<std::unique_ptr<Workspace>> Create(const model::ModelConfig& config,
                                                            absl::Span<const Op> ops,
-                                                           const StepShape& shape, int num_threads);
+                                                           const StepShape& shape,
+                                                           PackedLayout layout, int num_threads);
   ~Workspace();
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
@@ -89,6 +91,8 @@ class Workspace {
   int64_t attn_scratch_floats = 0;
   float* attn_parts = nullptr;  // of contexts that threads share (AttentionArgs::parts)
   int64_t attn_parts_floats = 0;
+  uint8_t* panels = nullptr;  // [num_threads, panels_bytes]: of matrices that are read in place
+  int64_t panels_bytes = 0;
   float* logit_rows = nullptr;  // [logit rows, hidden]: what the last norm makes
   float* logits = nullptr;      // [logit rows, vocab]
   float* probs = nullptr;       // [num_threads, vocab]

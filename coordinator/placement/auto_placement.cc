@@ -42,11 +42,18 @@ class Solver {
 
  private:
   void MeasureModules() {
+    // What is read in place takes no memory, but only if all devices do so.
+    const auto packs = std::find_if(devices_.begin(), devices_.end(), [](const DeviceInfo& d) {
+      return d.layout != PackedLayout::kInPlace;
+    });
+    const PackedLayout layout = (packs == devices_.end() ? devices_.begin() : packs)->layout;
     for (const ModulePlacement& module : modules_) {
       PlacedModule placed{module};
-      placed.packed_bytes = PackedBytesOf(config_, file_, module.op, devices_[0].layout);
+      const ModuleBytes bytes = BytesOf(config_, file_, module.op, layout);
+      placed.packed_bytes = bytes.packed;
+      placed.in_place_bytes = bytes.in_place;
       model::WorkerMemory memory;
-      model::PlanStepMemory(config_, {module.op}, shape_, 1, &memory);
+      model::PlanStepMemory(config_, {module.op}, shape_, layout, 1, &memory);
       items_.push_back({placed.packed_bytes + memory.kv, BytesRead(config_, placed, 1)});
     }
   }

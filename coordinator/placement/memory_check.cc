@@ -75,6 +75,9 @@ void PlanMemory(const model::ModelConfig& config, Plan* plan) {
       const ModuleBytes bytes = BytesOn(module, worker.device.name);
       worker.memory.weights_stored += bytes.stored;
       worker.memory.weights_packed += bytes.packed;
+      const bool counted =
+          module.op.kind == OpKind::kLmHead && model::HeadIsEmbedding(config, worker.ops);
+      if (!counted) worker.memory.weights_mapped += bytes.in_place;
     }
   }
   PlanMemoryOfShape(config, plan);
@@ -84,7 +87,8 @@ void PlanMemoryOfShape(const model::ModelConfig& config, Plan* plan) {
   for (PlacedWorker& worker : plan->workers) {
     const DeviceInfo& device = worker.device;
     model::WorkerMemory& memory = worker.memory;
-    model::PlanStepMemory(config, worker.ops, plan->shape, device.num_threads, &memory);
+    model::PlanStepMemory(config, worker.ops, plan->shape, device.layout, device.num_threads,
+                          &memory);
     if (device.kind == DeviceKind::kCuda) {
       memory.communication = 2 * HopBytes(config, plan->shape.max_rows);
       memory.runtime = kGpuRuntimeBytes;

@@ -21,19 +21,21 @@ std::vector<model::WeightSlot> SlotsOf(const model::ModelConfig& config,
 
 }  // namespace
 
-int64_t StoredBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op) {
-  int64_t bytes = 0;
-  for (const model::WeightSlot& slot : SlotsOf(config, file, op, PackedLayout::kRaw)) {
-    if (!slot.spec.is_copy) bytes += slot.stored_bytes;
-  }
+void ModuleBytes::Add(const model::WeightSlot& slot) {
+  packed += slot.bytes;
+  if (slot.in_place) in_place += slot.stored_bytes;
+  if (!slot.spec.is_copy) stored += slot.stored_bytes;
+}
+
+ModuleBytes BytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op,
+                    PackedLayout layout) {
+  ModuleBytes bytes;
+  for (const model::WeightSlot& slot : SlotsOf(config, file, op, layout)) bytes.Add(slot);
   return bytes;
 }
 
-int64_t PackedBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op,
-                      PackedLayout layout) {
-  int64_t bytes = 0;
-  for (const model::WeightSlot& slot : SlotsOf(config, file, op, layout)) bytes += slot.bytes;
-  return bytes;
+int64_t StoredBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op) {
+  return BytesOf(config, file, op, PackedLayout::kRaw).stored;
 }
 
 std::vector<std::string> DevicesOf(const ModulePlacement& module) {

@@ -16,6 +16,7 @@
 #include "coordinator/placement/rule_ref.h"
 #include "coordinator/placement/rule_set.h"
 #include "model/gguf/gguf_file.h"
+#include "model/memory_plan.h"
 #include "model/model_config.h"
 
 namespace dovetail::coordinator {
@@ -45,10 +46,18 @@ std::optional<Op> OpOn(const ModulePlacement& module, const std::string& device)
 Placement Place(const model::ModelConfig& config, const model::GgufFile& file, const RuleSet* rules,
                 const std::vector<DeviceInfo>& devices, const StepShape& shape);
 
-// What an op's tensors take in the file, and in a worker's memory.
+// What weights take in the file, and in a worker's memory; what of them it reads in place, from the
+// file's pages, which are not its memory.
+struct ModuleBytes {
+  int64_t stored = 0;
+  int64_t packed = 0;
+  int64_t in_place = 0;
+
+  void Add(const model::WeightSlot& slot);
+};
+ModuleBytes BytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op,
+                    PackedLayout layout);
 int64_t StoredBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op);
-int64_t PackedBytesOf(const model::ModelConfig& config, const model::GgufFile& file, const Op& op,
-                      PackedLayout layout);
 
 }  // namespace dovetail::coordinator
 

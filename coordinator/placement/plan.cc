@@ -121,11 +121,9 @@ void MeasurePacked(const model::ModelConfig& config, const model::GgufFile& file
     const std::optional<Op> op = OpOn(module, worker.device.name);
     if (!op) continue;
     ModuleBytes bytes;
-    for (; slot != slots->end() && slot->op == *op; ++slot) {
-      bytes.packed += slot->bytes;
-      if (!slot->spec.is_copy) bytes.stored += slot->stored_bytes;
-    }
+    for (; slot != slots->end() && slot->op == *op; ++slot) bytes.Add(*slot);
     module.packed_bytes += bytes.packed;
+    module.in_place_bytes += bytes.in_place;
     if (!op->rows.whole()) module.member_bytes[op->rows.member] = bytes;
   }
   DT_CHECK(slot == slots->end());
@@ -177,7 +175,7 @@ Plan PlanByRules(const model::ModelConfig& config, const model::GgufFile& file,
 ModuleBytes BytesOn(const PlacedModule& module, const std::string& device) {
   const std::optional<Op> op = OpOn(module, device);
   if (!op) return {};
-  if (op->rows.whole()) return {module.stored_bytes, module.packed_bytes};
+  if (op->rows.whole()) return {module.stored_bytes, module.packed_bytes, module.in_place_bytes};
   return module.member_bytes[op->rows.member];
 }
 

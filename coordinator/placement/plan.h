@@ -19,15 +19,11 @@
 
 namespace dovetail::coordinator {
 
-struct ModuleBytes {
-  int64_t stored = 0;
-  int64_t packed = 0;
-};
-
 struct PlacedModule : ModulePlacement {
-  int64_t stored_bytes = 0;  // in the file
-  int64_t packed_bytes = 0;  // in its worker's memory, or in those of all its members
-  std::vector<ModuleBytes> member_bytes = {};  // what each member has of both
+  int64_t stored_bytes = 0;    // in the file
+  int64_t packed_bytes = 0;    // in its worker's memory, or in those of all its members
+  int64_t in_place_bytes = 0;  // that its worker, or all its members, read in place
+  std::vector<ModuleBytes> member_bytes = {};  // what each member has of them
 };
 
 // What `device` has of the module.

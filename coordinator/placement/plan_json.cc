@@ -20,6 +20,7 @@ Json DevicesJson(const Plan& plan) {
                     {"capacity", worker.device.budget()},
                     {"weights_stored", memory.weights_stored},
                     {"weights_packed", memory.weights_packed},
+                    {"weights_mapped", memory.weights_mapped},
                     {"kv", memory.kv},
                     {"workspace", memory.workspace},
                     {"communication", memory.communication},

@@ -186,9 +186,13 @@ std::string FormatTable(const std::vector<std::vector<std::string>>& rows) {
 }
 
 std::string FormatMemoryTable(const std::vector<PlacedWorker>& workers) {
+  const bool in_place = std::any_of(workers.begin(), workers.end(), [](const PlacedWorker& w) {
+    return w.memory.weights_mapped > 0;
+  });
   std::vector<std::vector<std::string>> rows = {{"worker", "weights", "KV cache", "workspace",
                                                  "communication", "runtime", "total", "budget",
                                                  ""}};
+  if (in_place) rows.back().push_back("read in place");
   for (const PlacedWorker& worker : workers) {
     const model::WorkerMemory& memory = worker.memory;
     const int64_t left = worker.device.budget() - memory.total();
@@ -197,6 +201,7 @@ std::string FormatMemoryTable(const std::vector<PlacedWorker>& workers) {
                     FormatBytes(memory.runtime), FormatBytes(memory.total()),
                     FormatBytes(worker.device.budget()),
                     left >= 0 ? "fits" : absl::StrCat(FormatBytes(-left), " too little")});
+    if (in_place) rows.back().push_back(FormatBytes(memory.weights_mapped));
   }
   return FormatTable(rows);
 }

@@ -29,7 +29,8 @@ std::string FormatTable(const std::vector<std::vector<std::string>>& rows);
 // The worker of a segment, or "cpu:0 + cpu:1" where several share its rows.
 std::string SegmentText(const Segment& segment);
 
-// One row a worker: what it is to hold, the sum, the budget, and what is missing.
+// One row a worker: what it is to hold, the sum, the budget, and what is missing; where workers
+// read weights in place, how many bytes, which are not a part of the sum.
 std::string FormatMemoryTable(const std::vector<PlacedWorker>& workers);
 
 }  // namespace dovetail::coordinator

@@ -17,12 +17,19 @@ std::string RuleText(const ModulePlacement& module) {
   return module.rule ? absl::StrCat(module.rule->file, ":", module.rule->line) : "automatic";
 }
 
+// "12.0 MiB", "12.0 MiB + 1.0 GiB in place".
+std::string WeightsText(int64_t packed, int64_t in_place) {
+  if (in_place == 0) return FormatBytes(packed);
+  return absl::StrCat(FormatBytes(packed), " + ", FormatBytes(in_place), " in place");
+}
+
 // One row for what one rule has put on one device, ops of one kind after another.
 std::string ModuleTable(const model::ModelConfig& config, const Plan& plan) {
   struct Row {
     const PlacedModule* first;
     std::vector<Op> ops;
     int64_t bytes;
+    int64_t in_place;
   };
   std::vector<Row> rows;
   for (const PlacedModule& module : plan.modules) {
@@ -31,16 +38,17 @@ std::string ModuleTable(const model::ModelConfig& config, const Plan& plan) {
              r.first->rule == module.rule;
     });
     if (row == rows.end()) {
-      rows.push_back({&module, {module.op}, module.packed_bytes});
+      rows.push_back({&module, {module.op}, module.packed_bytes, module.in_place_bytes});
     } else {
       row->ops.push_back(module.op);
       row->bytes += module.packed_bytes;
+      row->in_place += module.in_place_bytes;
     }
   }
   std::vector<std::vector<std::string>> table = {{"modules", "device", "weights", "rule"}};
   for (const Row& row : rows) {
-    table.push_back({DescribeOps(config, row.ops), DeviceText(*row.first), FormatBytes(row.bytes),
-                     RuleText(*row.first)});
+    table.push_back({DescribeOps(config, row.ops), DeviceText(*row.first),
+                     WeightsText(row.bytes, row.in_place), RuleText(*row.first)});
   }
   return FormatTable(table);
 }
@@ -144,7 +152,7 @@ std::string ExplainText(const model::ModelConfig& config, const Plan& plan,
                                                module.rule->index + 1, " of the file)")
                                 : std::string("the automatic placement"),
                     "\n  weights: ", FormatBytes(module.stored_bytes), " in the file, ",
-                    FormatBytes(module.packed_bytes), " in memory\n");
+                    WeightsText(module.packed_bytes, module.in_place_bytes), " in memory\n");
     for (const model::WeightSpec& spec : model::WeightsOf(config, module.op)) {
       absl::StrAppend(&text, "    ", spec.tensor, "\n");
     }

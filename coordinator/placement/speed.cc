@@ -131,7 +131,7 @@ double Largest(const std::map<std::string, double>& seconds) {
 }  // namespace
 
 double BytesRead(const model::ModelConfig& config, const PlacedModule& module, int64_t rows) {
-  const double bytes = static_cast<double>(module.packed_bytes);
+  const double bytes = static_cast<double>(module.packed_bytes + module.in_place_bytes);
   if (module.op.kind == OpKind::kEmbedding) {
     return bytes / std::max(1, config.vocab_size) * static_cast<double>(rows);
   }

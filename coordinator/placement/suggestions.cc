@@ -50,7 +50,9 @@ class Search {
     AddBatch(shape);
     AddMoved(/*only_experts=*/false);
     AddMoved(/*only_experts=*/true);
-    if (found_.empty()) AddCombination(shape);
+    AddInPlace();
+    if (found_.empty()) AddCombination(shape, {});
+    if (found_.empty()) AddCombinationInPlace(shape);
     if (found_.empty()) AddNothing();
     return std::move(found_);
   }
@@ -114,8 +116,36 @@ class Search {
     Add({{"max_batch_size", absl::StrCat(batch)}}, absl::StrCat("max_batch_size ", batch));
   }
 
+  // The plan with all CPU workers reading their weights in place.
+  Plan InPlace() const {
+    Plan plan = plan_;
+    for (PlacedWorker& worker : plan.workers) {
+      if (worker.device.kind == DeviceKind::kCpu) worker.device.layout = PackedLayout::kInPlace;
+    }
+    for (PlacedModule& module : plan.modules) SetBytes(plan, &module);
+    PlanMemory(config_, &plan);
+    return plan;
+  }
+
+  void AddInPlace() {
+    const Plan plan = InPlace();
+    if (!Fits(plan)) return;
+    int64_t mapped = 0;
+    for (const PlacedWorker& worker : plan.workers) mapped += worker.memory.weights_mapped;
+    Add({{"weights", "in_place"}},
+        absl::StrCat("weights in_place: ", FormatBytes(mapped),
+                     " stay in the file and are read from its pages, which is slower"));
+  }
+
+  void AddCombinationInPlace(const StepShape& shape) {
+    trial_ = InPlace();
+    AddCombination(shape, {{"weights", "in_place"}});
+    trial_ = plan_;
+  }
+
   // Half of everything, again and again, until it fits; then as much KV cache as that leaves.
-  void AddCombination(StepShape shape) {
+  // `settings` are those of the trial.
+  void AddCombination(StepShape shape, std::vector<std::pair<std::string, std::string>> settings) {
     while (!FitsWith(shape)) {
       const StepShape before = shape;
       shape = WithBlocks(shape, std::max(1, shape.num_kv_blocks / 2));
@@ -127,13 +157,16 @@ class Search {
     const int blocks =
         Largest(plan_.shape.num_kv_blocks, [&](int value) { return WithBlocks(shape, value); });
     shape = WithBlocks(shape, std::max(blocks, 1));
-    Add({{"chunk_size", absl::StrCat(ChunkOf(shape))},
-         {"max_batch_size", absl::StrCat(shape.max_sequences)},
-         {"kv_tokens", absl::StrCat(KvTokens(shape))},
-         {"context_length", absl::StrCat(shape.context_length)}},
-        absl::StrCat("together: chunk_size ", ChunkOf(shape), ", max_batch_size ",
-                     shape.max_sequences, ", kv_tokens ", KvTokens(shape), " with context_length ",
-                     shape.context_length));
+    std::string message = "together: ";
+    for (const auto& [name, value] : settings) absl::StrAppend(&message, name, " ", value, ", ");
+    settings.insert(settings.end(), {{"chunk_size", absl::StrCat(ChunkOf(shape))},
+                                     {"max_batch_size", absl::StrCat(shape.max_sequences)},
+                                     {"kv_tokens", absl::StrCat(KvTokens(shape))},
+                                     {"context_length", absl::StrCat(shape.context_length)}});
+    absl::StrAppend(&message, "chunk_size ", ChunkOf(shape), ", max_batch_size ",
+                    shape.max_sequences, ", kv_tokens ", KvTokens(shape), " with context_length ",
+                    shape.context_length);
+    Add(std::move(settings), std::move(message));
   }
 
   int64_t Room(const Plan& plan, const PlacedWorker& worker) const {
@@ -166,7 +199,7 @@ class Search {
     std::vector<int> taken;
     for (const int layer : layers) {
       taken.push_back(layer);
-      Move(layer, only_experts, tight->device.name, roomy->device, &moved);
+      Move(layer, only_experts, tight->device.name, roomy->device.name, &moved);
       if (!Fits(moved)) continue;
       std::sort(taken.begin(), taken.end());
       const std::string ranges = FormatRanges(ToRanges(taken));
@@ -197,13 +230,13 @@ class Search {
     return layers;
   }
 
-  void Move(int layer, bool only_experts, const std::string& from, const DeviceInfo& to,
+  void Move(int layer, bool only_experts, const std::string& from, const std::string& to,
             Plan* plan) const {
     for (PlacedModule& module : plan->modules) {
       if (module.op.layer != layer || module.device != from) continue;
       if (!Counts(module, only_experts)) continue;
-      module.device = to.name;
-      module.packed_bytes = PackedBytesOf(config_, file_, module.op, to.layout);
+      module.device = to;
+      SetBytes(*plan, &module);
     }
     for (PlacedWorker& worker : plan->workers) {
       worker.ops.clear();
@@ -212,6 +245,19 @@ class Search {
       }
     }
     PlanMemory(config_, plan);
+  }
+
+  // What the module takes on its devices, each with the layout that it has in `plan`.
+  void SetBytes(const Plan& plan, PlacedModule* module) const {
+    module->packed_bytes = module->in_place_bytes = 0;
+    for (const PlacedWorker& worker : plan.workers) {
+      const std::optional<Op> op = OpOn(*module, worker.device.name);
+      if (!op) continue;
+      const ModuleBytes bytes = BytesOf(config_, file_, *op, worker.device.layout);
+      module->packed_bytes += bytes.packed;
+      module->in_place_bytes += bytes.in_place;
+      if (!op->rows.whole()) module->member_bytes[op->rows.member] = bytes;
+    }
   }
 
   void AddNothing() {

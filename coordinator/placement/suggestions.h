@@ -20,8 +20,9 @@ struct Suggestion {
 
 // For a plan that does not fit: of each setting the nearest value with which it would, alone: a
 // smaller KV cache (and context), another KV type, a smaller chunk, a smaller batch, layers moved
-// from the tight device to one with room. Where none is enough alone, the mildest combination.
-// Where nothing helps, one that says so with the bytes, without settings.
+// from the tight device to one with room, weights that CPU workers read in place. Where none is
+// enough alone, the mildest combination. Where nothing helps, one that says so with the bytes,
+// without settings.
 std::vector<Suggestion> NearestFits(const model::ModelConfig& config, const model::GgufFile& file,
                                     const Plan& plan);
 

@@ -58,6 +58,7 @@ void FillWorker(const WorkerSnapshot& worker, v1::WorkerStatus* proto) {
     out->set_busy_microseconds(segment.busy_microseconds);
   }
   proto->set_planned_bytes(worker.planned_bytes);
+  proto->set_mapped_bytes(worker.mapped_bytes);
   proto->set_read_bandwidth_gb_per_s(worker.read_bandwidth_gb_per_s);
   proto->set_restarts(static_cast<uint32_t>(worker.restarts));
 }
@@ -108,6 +109,7 @@ void FillPlan(const Plan& plan, const std::string& model, v1::GetPlanResponse* p
     out->set_capacity_bytes(static_cast<uint64_t>(worker.device.memory_bytes));
     out->set_weights_stored_bytes(static_cast<uint64_t>(worker.memory.weights_stored));
     out->set_weights_packed_bytes(static_cast<uint64_t>(worker.memory.weights_packed));
+    out->set_weights_mapped_bytes(static_cast<uint64_t>(worker.memory.weights_mapped));
     out->set_kv_bytes(static_cast<uint64_t>(worker.memory.kv));
     out->set_workspace_bytes(static_cast<uint64_t>(worker.memory.workspace));
     out->set_communication_bytes(static_cast<uint64_t>(worker.memory.communication));

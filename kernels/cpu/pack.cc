@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "base/check.h"
@@ -113,11 +114,16 @@ constexpr PackRule kRules[] = {
      {{0, 1, 32}, {32, 1, 16}, {48, 1, 8}, {56, 2, 1}}},
 };
 
-// Every byte of a row's block is in one plane, and the planes fill the panel block.
+// Every byte of a row's block is in one plane, and the planes fill the panel block; a block of any
+// type has room where expanded ones have.
 constexpr bool RulesAddUp() {
   for (const PackRule& rule : kRules) {
     int bytes = 0;
-    for (const Plane& plane : rule.planes) bytes += plane.unit * plane.count;
+    for (const Plane& plane : rule.planes) {
+      bytes += plane.unit * plane.count;
+      if (plane.count > 1 && plane.count % 2 != 0) return false;  // PackPlane
+    }
+    if (bytes > kMaxRowBytes) return false;
     if (bytes != rule.row_bytes || bytes * kPanelRows != rule.panel_bytes) return false;
   }
   return true;
@@ -132,25 +138,131 @@ const PackRule& RuleOf(WeightType type) {
   return kRules[0];
 }
 
-template <int kUnit>
-void CopyUnits(const uint8_t* src, int count, uint8_t* dst) {
-  for (int i = 0; i < count; ++i) std::memcpy(dst + i * kPanelRows * kUnit, src + i * kUnit, kUnit);
+// 16 bytes: units of one lane, or the same unit of several lanes.
+template <typename Unit>
+struct VectorOf {
+  static constexpr int kCount = 16 / sizeof(Unit);
+  using Type [[gnu::vector_size(16)]] = Unit;
+};
+
+// The first halves of two vectors, unit by unit, and the second halves.
+inline void Interleave(VectorOf<uint32_t>::Type* a, VectorOf<uint32_t>::Type* b) {
+  const auto low = __builtin_shufflevector(*a, *b, 0, 4, 1, 5);
+  *b = __builtin_shufflevector(*a, *b, 2, 6, 3, 7);
+  *a = low;
+}
+inline void Interleave(VectorOf<uint16_t>::Type* a, VectorOf<uint16_t>::Type* b) {
+  const auto low = __builtin_shufflevector(*a, *b, 0, 8, 1, 9, 2, 10, 3, 11);
+  *b = __builtin_shufflevector(*a, *b, 4, 12, 5, 13, 6, 14, 7, 15);
+  *a = low;
+}
+inline void Interleave(VectorOf<uint8_t>::Type* a, VectorOf<uint8_t>::Type* b) {
+  const auto low =
+      __builtin_shufflevector(*a, *b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  *b =
+      __builtin_shufflevector(*a, *b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  *a = low;
 }
 
-// Puts one row's canonical block into lane `lane` of the panel block at dst.
-void PackRow(const PackRule& rule, const uint8_t* row, int lane, uint8_t* dst) {
+// Turns a square of units around: each interleaving of vectors half of it apart moves one bit of
+// the number of a unit from its place in a vector to the number of the vector.
+template <typename Unit>
+[[gnu::always_inline]] inline void Transpose(typename VectorOf<Unit>::Type* v) {
+  constexpr int kCount = VectorOf<Unit>::kCount;
+  for (int step = 1; step < kCount; step *= 2) {
+    typename VectorOf<Unit>::Type next[kCount];
+    _Pragma("GCC unroll 8") for (int i = 0; i < kCount / 2; ++i) {
+      next[2 * i] = v[i];
+      next[2 * i + 1] = v[i + kCount / 2];
+      Interleave(&next[2 * i], &next[2 * i + 1]);
+    }
+    _Pragma("GCC unroll 16") for (int i = 0; i < kCount; ++i) v[i] = next[i];
+  }
+}
+
+// The lanes' blocks: 16 rows' fields of one canonical block.
+using Lanes = const uint8_t* const*;
+
+// Units [first, first + kUnits) of a plane, whose unit `first` is at `source` of each block.
+template <typename Unit, int kUnits>
+[[gnu::always_inline]] inline void PackUnits(Lanes lanes, int source, uint8_t* dst) {
+  constexpr int kCount = VectorOf<Unit>::kCount;
+  for (int lane = 0; lane < kPanelRows; lane += kCount) {
+    typename VectorOf<Unit>::Type v[kCount] = {};
+    _Pragma("GCC unroll 16") for (int i = 0; i < kCount; ++i) {
+      std::memcpy(&v[i], lanes[lane + i] + source, kUnits * sizeof(Unit));
+    }
+    Transpose<Unit>(v);
+    _Pragma("GCC unroll 16") for (int i = 0; i < kUnits; ++i) {
+      std::memcpy(dst + (i * kPanelRows + lane) * sizeof(Unit), &v[i], sizeof(v[i]));
+    }
+  }
+}
+
+template <typename Unit>
+void PackPlane(Lanes lanes, const Plane& plane, uint8_t* dst) {
+  constexpr int kCount = VectorOf<Unit>::kCount;
+  if (plane.count == 1) {
+    for (int lane = 0; lane < kPanelRows; ++lane) {
+      std::memcpy(dst + lane * sizeof(Unit), lanes[lane] + plane.source, sizeof(Unit));
+    }
+    return;
+  }
+  for (int i = 0; i < plane.count;) {
+    const int source = plane.source + i * static_cast<int>(sizeof(Unit));
+    uint8_t* to = dst + i * kPanelRows * sizeof(Unit);
+    const int left = plane.count - i;
+    if (left >= kCount) {
+      PackUnits<Unit, kCount>(lanes, source, to);
+      i += kCount;
+    } else if (left >= 8) {
+      PackUnits<Unit, std::min(8, kCount)>(lanes, source, to);
+      i += 8;
+    } else if (left >= 4) {
+      PackUnits<Unit, std::min(4, kCount)>(lanes, source, to);
+      i += 4;
+    } else {
+      PackUnits<Unit, 2>(lanes, source, to);
+      i += 2;
+    }
+  }
+}
+
+void PackBlock(const PackRule& rule, Lanes lanes, uint8_t* dst) {
   for (int p = 0; p < rule.num_planes; ++p) {
     const Plane& plane = rule.planes[p];
-    const uint8_t* from = row + plane.source;
-    uint8_t* to = dst + lane * plane.unit;
     if (plane.unit == 4) {
-      CopyUnits<4>(from, plane.count, to);
+      PackPlane<uint32_t>(lanes, plane, dst);
     } else if (plane.unit == 2) {
-      CopyUnits<2>(from, plane.count, to);
+      PackPlane<uint16_t>(lanes, plane, dst);
     } else {
-      CopyUnits<1>(from, plane.count, to);
+      PackPlane<uint8_t>(lanes, plane, dst);
     }
     dst += kPanelRows * plane.unit * plane.count;
+  }
+}
+
+// What lanes without a row have.
+constexpr uint8_t kNoRow[kMaxRowBytes] = {};
+
+// The 16 rows from `src` on, of which `rows` are there.
+void PackPanel(const PackRule& rule, const WeightTypeInfo& info, const uint8_t* src, int rows,
+               int64_t row_bytes, uint8_t* panel) {
+  // Canonical blocks of one block of the file: 4 for NVFP4.
+  const int64_t parts = PackedBlockBytes(PackedLayout::kP16, rule.type) / rule.row_bytes;
+  for (int64_t at = 0; at < row_bytes; at += info.block_bytes) {
+    const uint8_t* lanes[kPanelRows];
+    uint8_t expanded[kPanelRows][kMaxRowBytes];
+    for (int lane = 0; lane < kPanelRows; ++lane) {
+      lanes[lane] = lane < rows ? src + lane * row_bytes + at : kNoRow;
+      if (rule.expand == nullptr || lane >= rows) continue;
+      rule.expand(lanes[lane], expanded[lane]);
+      lanes[lane] = expanded[lane];
+    }
+    for (int64_t p = 0; p < parts; ++p, panel += rule.panel_bytes) {
+      PackBlock(rule, lanes, panel);
+      for (int lane = 0; lane < rows; ++lane) lanes[lane] += rule.row_bytes;
+    }
   }
 }
 
@@ -166,29 +278,12 @@ void PackP16(WeightType type, const uint8_t* src, int64_t n, int64_t k, int64_t 
   }
   const PackRule& rule = RuleOf(type);
   const WeightTypeInfo& info = InfoOf(type);
-  const int64_t num_blocks = k / info.block_elements;
-  // Canonical blocks of one block of the file: 4 for NVFP4.
-  const int64_t parts = PackedBlockBytes(PackedLayout::kP16, type) / rule.row_bytes;
-  const int64_t stored_bytes = parts * rule.panel_bytes;
+  const int64_t panel_bytes =
+      kPanelRows * (k / info.block_elements) * PackedBlockBytes(PackedLayout::kP16, type);
   for (int64_t first = row_begin; first < row_end; first += kPanelRows) {
-    uint8_t* panel = dst + first / kPanelRows * num_blocks * stored_bytes;
-    const int rows = static_cast<int>(n - first < kPanelRows ? n - first : kPanelRows);
-    if (rows < kPanelRows) std::memset(panel, 0, num_blocks * stored_bytes);
-    for (int lane = 0; lane < rows; ++lane) {
-      const uint8_t* row = src + (first + lane) * row_bytes;
-      for (int64_t b = 0; b < num_blocks; ++b) {
-        const uint8_t* fields = row + b * info.block_bytes;
-        uint8_t expanded[kMaxRowBytes];
-        if (rule.expand != nullptr) {
-          rule.expand(fields, expanded);
-          fields = expanded;
-        }
-        for (int64_t p = 0; p < parts; ++p) {
-          PackRow(rule, fields + p * rule.row_bytes, lane,
-                  panel + (b * parts + p) * rule.panel_bytes);
-        }
-      }
-    }
+    PackPanel(rule, info, src + first * row_bytes,
+              static_cast<int>(std::min<int64_t>(n - first, kPanelRows)), row_bytes,
+              dst + first / kPanelRows * panel_bytes);
   }
 }
 

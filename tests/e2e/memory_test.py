@@ -28,6 +28,10 @@ def test_two_workers_with_the_head_on_one():
     check(harness.need(harness.SMOLLM2), 512, 4, "--workers=cpu:0,cpu:1", f"--rules={harness.RULES}", "--chunk-size=128")
 
 
+def test_weights_in_place():
+    check(harness.need(harness.SMOLLM2), 512, 2, "--chunk-size=128", "--weights=in_place")
+
+
 def test_large_chunk_and_f32_cache():
     check(harness.need(harness.SMOLLM2), 512, 3, "--chunk-size=1024", "--kv-type=f32", "--threads=1")
 

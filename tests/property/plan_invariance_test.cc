@@ -16,6 +16,7 @@
 #include <set>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -276,6 +277,18 @@ void AddSharedVariations(const LocalPipelineOptions& base, std::vector<Variation
   add("rows shared by 3, 2 threads", {{"cpu:0", 1}, {"cpu:1", 1}, {"cpu:2", 1}}, 2, 512);
 }
 
+// Some of each kind once more, with weights that stay in the file.
+void AddInPlaceVariations(std::vector<Variation>* variations) {
+  constexpr size_t kEvery = 4;
+  const size_t packed = variations->size();
+  for (size_t i = packed % kEvery; i < packed; i += kEvery) {
+    Variation variation = (*variations)[i];
+    variation.name += ", weights in place";
+    variation.options.in_place = true;
+    variations->push_back(std::move(variation));
+  }
+}
+
 // Without experts ops are 0 embedding, 1 + 2 l attention, 2 + 2 l mlp of layer l, then norm and
 // lm_head.
 std::vector<Variation> Variations(const LocalPipelineOptions& base, bool thorough) {
@@ -310,6 +323,7 @@ std::vector<Variation> Variations(const LocalPipelineOptions& base, bool thoroug
   });
   if (config.experts.count > 0) AddExpertVariations(base, config, thorough, &variations);
   AddSharedVariations(base, &variations);
+  AddInPlaceVariations(&variations);
   return variations;
 }
 

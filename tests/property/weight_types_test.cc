@@ -76,6 +76,9 @@ void ExpectRightAndSameEverywhere(const std::vector<WeightType>& types, const st
     ASSERT_OK_AND_ASSIGN(const Logits actual, EvaluateSequence(options, kTokens, kVocab, 33));
     ASSERT_TRUE(SameBytes(scalar, actual)) << name << ", " << table->name;
   }
+  options.in_place = true;
+  ASSERT_OK_AND_ASSIGN(const Logits in_place, EvaluateSequence(options, kTokens, kVocab, 33));
+  EXPECT_TRUE(SameBytes(scalar, in_place)) << name << " in place";
   std::remove(quantised.c_str());
   std::remove(dequantised.c_str());
 }

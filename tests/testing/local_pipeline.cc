@@ -138,6 +138,7 @@ absl::Status LocalPipeline::LoadAll(const LocalPipelineOptions& options) {
     executor.worker = absl::StrCat("cpu:", i);
     executor.num_threads = options.num_threads;
     executor.kernels = kernels;
+    executor.in_place = options.in_place;
     executors_.push_back(std::make_unique<worker::Executor>(executor, events_->Handlers()));
     const std::string base = absl::StrCat(segment_dir_, "/cpu-", i);
     executors_.back()->Load(plan, base + ".weights", base + ".kv");

@@ -34,6 +34,7 @@ struct LocalPipelineOptions {
   std::function<Route(const model::ModelConfig&)> make_route;
   int num_threads = 1;                            // per worker
   const kernels::KernelTable* kernels = nullptr;  // null: the best
+  bool in_place = false;                          // weights stay in the file
   StepShape shape = {.max_rows = 512,
                      .max_sequences = 16,
                      .max_logit_rows = 512,

@@ -73,8 +73,9 @@ Traffic MeasureTraffic(const coordinator::Coordinator& job) {
     double bytes = 0, shared_bytes = 0;
     for (const auto& module : plan->modules) {
       if (module.op.kind == OpKind::kEmbedding) continue;
+      const coordinator::ModuleBytes own = coordinator::BytesOn(module, worker.device.name);
       (module.members.empty() ? bytes : shared_bytes) +=
-          static_cast<double>(coordinator::BytesOn(module, worker.device.name).packed);
+          static_cast<double>(own.packed + own.in_place);
     }
     traffic.weight_bytes += bytes + shared_bytes;
     for (const auto& status : job.Status().workers) {

@@ -34,6 +34,11 @@ void AddLocalJobFlags(CLI::App* app, LocalJobFlags* flags) {
   app->add_option("--kv-type", flags->kv_type, "how keys and values are kept")
       ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0"}))
       ->capture_default_str();
+  app->add_option("--weights", flags->weights, "packed, or in_place: read from the model's file")
+      ->check(CLI::IsMember({"packed", "in_place"}))
+      ->capture_default_str();
+  app->add_option("--weight-cache", flags->weight_cache,
+                  "directory that keeps packed weights for the next start");
   app->add_option("--lanes", flags->lanes, "steps in flight along the route; 0: as many as pay")
       ->capture_default_str();
   app->add_option("--run-dir", flags->run_dir, "directory of the shared memory (a tmpfs)");
@@ -60,6 +65,8 @@ absl::StatusOr<std::unique_ptr<coordinator::Coordinator>> StartLocalJob(
     return absl::InvalidArgumentError(
         absl::StrCat("--kv-type is ", flags.kv_type, ", expected one of ", kKvTypeNames));
   }
+  config.weights = flags.weights;
+  config.weight_cache = flags.weight_cache;
   config.max_batch_size = shape.max_batch_size;
   config.chunk_size = flags.chunk;
   config.max_queue = 1 << 20;

@@ -26,6 +26,8 @@ struct LocalJobFlags {
   std::string override_tensor;  // in place of rules
   std::string workers = "cpu:0";
   std::string kv_type = "f16";
+  std::string weights = "packed";  // as of serve
+  std::string weight_cache;
   std::string run_dir;
   int threads = 0;  // per worker; 0: cores / workers
   int chunk = 512;  // prefill tokens of one step

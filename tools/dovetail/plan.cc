@@ -87,6 +87,9 @@ absl::StatusOr<PlanInput> ReadInput(const Flags& flags,
   } else {
     DT_ASSIGN_OR_RETURN(input.devices, coordinator::ParseDeviceSpecs(flags.devices));
     for (DeviceInfo& device : input.devices) {
+      if (device.kind == coordinator::DeviceKind::kCpu) {
+        device.layout = coordinator::LocalLayout(settings);
+      }
       const auto budget = settings.memory.find(device.name);
       if (budget == settings.memory.end()) continue;
       device.memory_bytes = std::min(device.memory_bytes, budget->second);

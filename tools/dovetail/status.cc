@@ -49,16 +49,19 @@ void Print(const v1::GetStatusResponse& r) {
               static_cast<unsigned long long>(r.prefix_queried_tokens()),
               static_cast<unsigned long long>(r.preemptions()),
               static_cast<unsigned long long>(r.steps()));
-  std::printf("%-10s %-9s %-8s %7s %10s %10s %10s %9s %10s %9s %8s\n", "worker", "state", "isa",
-              "threads", "planned", "in use", "peak", "read", "steps", "busy", "restarts");
+  std::printf("%-10s %-9s %-8s %7s %10s %10s %10s %10s %9s %10s %9s %8s\n", "worker", "state",
+              "isa", "threads", "planned", "in place", "in use", "peak", "read", "steps", "busy",
+              "restarts");
   for (const v1::WorkerStatus& w : r.workers()) {
-    std::printf("%-10s %-9s %-8s %7u %7.0f MB %7.0f MB %7.0f MB %4.1f GB/s %10llu %7.1f s %8u\n",
-                w.name().c_str(), w.attached() ? "attached" : "gone", w.isa().c_str(),
-                w.num_threads(), static_cast<double>(w.planned_bytes()) / 1e6,
-                static_cast<double>(w.resident_bytes()) / 1e6,
-                static_cast<double>(w.peak_resident_bytes()) / 1e6, w.read_bandwidth_gb_per_s(),
-                static_cast<unsigned long long>(w.steps()),
-                static_cast<double>(w.busy_microseconds()) / 1e6, w.restarts());
+    std::printf(
+        "%-10s %-9s %-8s %7u %7.0f MB %7.0f MB %7.0f MB %7.0f MB %4.1f GB/s %10llu %7.1f s "
+        "%8u\n",
+        w.name().c_str(), w.attached() ? "attached" : "gone", w.isa().c_str(), w.num_threads(),
+        static_cast<double>(w.planned_bytes()) / 1e6, static_cast<double>(w.mapped_bytes()) / 1e6,
+        static_cast<double>(w.resident_bytes()) / 1e6,
+        static_cast<double>(w.peak_resident_bytes()) / 1e6, w.read_bandwidth_gb_per_s(),
+        static_cast<unsigned long long>(w.steps()),
+        static_cast<double>(w.busy_microseconds()) / 1e6, w.restarts());
   }
 }
 

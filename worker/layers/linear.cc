@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/packed_layout.h"
+#include "kernels/in_place.h"
 
 namespace dovetail::worker {
 namespace {
@@ -38,6 +39,16 @@ kernels::MatmulArgs ArgsOf(const Linear& linear, int32_t rows) {
   return args;
 }
 
+void Multiply(StepContext& step, const Linear& linear, const kernels::MatmulArgs& args,
+              int64_t begin, int64_t end) {
+  if (linear.in_place) {
+    kernels::MatmulInPlace(step.kernels, args, begin, end,
+                           step.ws.panels + ThreadPool::ThisThread() * step.ws.panels_bytes);
+  } else {
+    step.kernels.matmul(args, begin, end);
+  }
+}
+
 // Rows of int8 begin at cache lines.
 int64_t QuantizedStride(int64_t cols) { return (cols + 63) / 64 * 64; }
 
@@ -53,7 +64,7 @@ int32_t Linear::activation_block() const { return kernels::ActivationBlock(type)
 
 Linear ExpertLinear::At(int32_t expert) const {
   Linear linear = first;
-  linear.weight += expert * bytes;
+  linear.weight += expert * stride;
   if (linear.bias != nullptr) linear.bias += expert * bias_stride;
   if (scales != nullptr) linear.scale = scales[expert];
   return linear;
@@ -166,7 +177,7 @@ Range RunProductSlice(StepContext& step, const Product& product, const LinearInp
   args.y = product.y;
   args.y_stride = product.stride();
   args.accumulate = product.accumulate;
-  step.kernels.matmul(args, begin, end);
+  Multiply(step, linear, args, begin, end);
   return {begin * kPanelRows, std::min<int64_t>(end * kPanelRows, linear.out_features)};
 }
 
@@ -203,7 +214,7 @@ void RunHeadProducts(StepContext& step, const HeadProducts& products, const Line
       args.x = EveryNthRow(input.For(linear.activation_block()), head, heads);
       args.y = products.y + head * products.y_stride;
       args.y_stride = heads * products.y_stride;
-      step.kernels.matmul(args, at - head * panels, end - head * panels);
+      Multiply(step, linear, args, at - head * panels, end - head * panels);
       at = end;
     }
   });

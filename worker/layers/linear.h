@@ -23,6 +23,7 @@ struct Linear {
   WeightType type = WeightType::kF32;
   int32_t out_features = 0;
   int32_t in_features = 0;
+  bool in_place = false;        // rows as the file has them, not as the kernels' pack() makes them
   const float* bias = nullptr;  // [out_features], or none
   float scale = 1.0f;           // of the product, before the bias
 
@@ -35,7 +36,7 @@ struct Linear {
 // The same matrix of all experts of a layer, one after another.
 struct ExpertLinear {
   Linear first;
-  int64_t bytes = 0;              // of one
+  int64_t stride = 0;             // bytes from one to the next
   int64_t bias_stride = 0;        // from one's bias to the next
   const float* scales = nullptr;  // of each, or none but first.scale
   Linear At(int32_t expert) const;

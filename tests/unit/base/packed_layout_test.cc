@@ -35,8 +35,23 @@ TEST(PackedLayoutTest, PackingCostsLittle) {
     EXPECT_LE(packed, InfoOf(type).block_bytes * 5 / 4) << std::string(InfoOf(type).name);
     EXPECT_TRUE(HasFastKernel(PackedLayout::kP16, type));
     EXPECT_FALSE(HasFastKernel(PackedLayout::kRaw, type));
+    EXPECT_TRUE(HasFastKernel(PackedLayout::kInPlace, type));
   }
   EXPECT_FALSE(HasFastKernel(PackedLayout::kP16, WeightType::kQ8_K));
+}
+
+TEST(PackedLayoutTest, PanelsReadInPlaceHaveRoomWhateverTheirType) {
+  for (WeightType type : SupportedWeightTypes()) {
+    if (IsFloat(type)) continue;  // not packed
+    for (const int64_t blocks : {1, 2, 9, 72}) {
+      const int64_t cols = blocks * InfoOf(type).block_elements;
+      EXPECT_LE(PackedBytes(PackedLayout::kP16, type, kInPlacePanels * kPanelRows, cols),
+                InPlaceScratchBytes(cols))
+          << std::string(InfoOf(type).name);
+    }
+  }
+  EXPECT_EQ(InPlaceScratchBytes(100) % 64, 0);
+  EXPECT_EQ(PackedLayoutName(PackedLayout::kInPlace), "in_place");
 }
 
 TEST(PackedLayoutDeathTest, ColumnsMustBeWholeBlocks) {

@@ -37,6 +37,7 @@ TEST(ThreadPoolTest, EveryThreadRunsOncePerPhase) {
     for (int phase = 0; phase < phases; ++phase) {
       pool.Run([&](int idx, int count) {
         EXPECT_EQ(count, n);
+        EXPECT_EQ(ThreadPool::ThisThread(), idx);
         ++calls[idx];  // no two threads share an index: TSan would say so
       });
     }

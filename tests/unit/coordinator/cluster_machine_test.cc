@@ -269,6 +269,13 @@ TEST_F(ClusterMachineTest, RefusesWhoDoesNotBelong) {
       {[](v1::Register& r) { r.clear_weight_types(); }, absl::StatusCode::kInvalidArgument,
        "no weight type"},
   };
+  for (const char* layout : {"p16", "raw", "in_place"}) {
+    v1::WorkerEvent event = RegisterEvent("cpu:0", 1);
+    event.mutable_register_()->set_packed_layout(layout);
+    const auto member = CheckRegister(event.register_(), {"cpu:0"}, run_dir_->id());
+    ASSERT_OK(member);
+    EXPECT_EQ(PackedLayoutName(member->device.layout), layout);
+  }
   for (const Case& c : cases) {
     auto link = NewLink();
     v1::WorkerEvent event = RegisterEvent("cpu:0", 1);

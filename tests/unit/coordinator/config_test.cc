@@ -42,6 +42,7 @@ TEST_F(ConfigTest, FlagsAloneGiveDefaults) {
   EXPECT_EQ(config.port, 8080);
   EXPECT_THAT(config.workers, ElementsAre("cpu:0"));
   EXPECT_EQ(config.kv_type, KvType::kF16);
+  EXPECT_EQ(config.weights, "packed");
   EXPECT_EQ(config.chunk_size, 512);
 }
 
@@ -61,6 +62,8 @@ grpc_port: 9100
 context_length: 4096
 kv_tokens: 8192
 kv_type: f32
+weights: in_place
+weight_cache: /var/cache/dovetail
 max_batch_size: 16
 chunk_size: 128
 max_new_tokens: 100
@@ -88,6 +91,8 @@ log_level: debug
   EXPECT_EQ(config.context_length, 4096);
   EXPECT_EQ(config.kv_tokens, 8192);
   EXPECT_EQ(config.kv_type, KvType::kF32);
+  EXPECT_EQ(config.weights, "in_place");
+  EXPECT_EQ(config.weight_cache, "/var/cache/dovetail");
   EXPECT_EQ(config.max_batch_size, 16);
   EXPECT_EQ(config.chunk_size, 128);
   EXPECT_EQ(config.max_new_tokens, 100);
@@ -153,7 +158,8 @@ TEST_F(ConfigTest, ListsAllMistakesAtOnceWithTheirPlaces) {
                "memory: {cpu:9: 1GiB, cpu:0: lots}\n"
                "request_timeout: soon\n"
                "spawn_workers: perhaps\n"
-               "log_level: loud\n",
+               "log_level: loud\n"
+               "weights: unpacked\n",
                {{"lanes", "0"}, {"prot", "3"}}),
       "f:1:7: `port` must be a number from 0 to 65535, got `70000`\n"
       "f:2:1: unknown key `chunk` in the configuration; known: "
@@ -162,8 +168,9 @@ TEST_F(ConfigTest, ListsAllMistakesAtOnceWithTheirPlaces) {
       "map, override_tensor, workers, "
       "spawn_workers, threads, cpu_infer, run_dir, memory, listen, port, grpc_port, "
       "api_keys, api_keys_file, tls_certificate, tls_key, max_connections, "
-      "context_length, kv_tokens, cache_lens, kv_swap_tokens, kv_type, weight_memory, "
-      "max_batch_size, chunk_size, chunk_prefill_size, max_new_tokens, max_queue, max_logit_rows, "
+      "context_length, kv_tokens, cache_lens, kv_swap_tokens, kv_type, weight_memory, weights, "
+      "weight_cache, max_batch_size, chunk_size, chunk_prefill_size, max_new_tokens, max_queue, "
+      "max_logit_rows, "
       "key_priority, lanes, "
       "token_target, preemption, request_timeout, worker_timeout, recovery_timeout, drain_timeout, "
       "chat_template, tool_parser, reasoning_parser, log_level, models\n"
@@ -177,6 +184,7 @@ TEST_F(ConfigTest, ListsAllMistakesAtOnceWithTheirPlaces) {
       "f:8:18: `request_timeout` must be a time such as 30s, 1500ms or 10m, got `soon`\n"
       "f:9:16: `spawn_workers` must be true or false, got `perhaps`\n"
       "f:10:12: `log_level` must be one of debug, info, warn, error, off, got `loud`\n"
+      "f:11:10: `weights` must be packed or in_place, got `unpacked`\n"
       "--lanes: `lanes` must be a number from 1 to 64, got `0`\n"
       "--prot: unknown flag; did you mean --port?\n"
       "f: `model` is missing: give a GGUF file with --model or `model:` in the configuration\n"

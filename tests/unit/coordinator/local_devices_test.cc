@@ -32,6 +32,9 @@ TEST(LocalDevices, OneForEachWorker) {
   EXPECT_EQ(devices[1].memory_bytes, 1 << 30);
   EXPECT_EQ(devices[1].memory_pool, "");
   EXPECT_EQ(devices[1].num_threads, 3);
+  EXPECT_EQ(devices[1].layout, PackedLayout::kP16);
+  config.weights = "in_place";
+  EXPECT_EQ(LocalDevices(config)[1].layout, PackedLayout::kInPlace);
 }
 
 }  // namespace

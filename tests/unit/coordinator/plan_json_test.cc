@@ -40,8 +40,8 @@ TEST_F(PlanJsonTest, HasTheKeysOfTheContract) {
   EXPECT_EQ(json["fits"], true);
   ASSERT_EQ(json["devices"].size(), 2u);
   EXPECT_THAT(Keys(json["devices"][0]),
-              ElementsAre("name", "capacity", "weights_stored", "weights_packed", "kv", "workspace",
-                          "communication", "runtime", "peak_load", "peak_run"));
+              ElementsAre("name", "capacity", "weights_stored", "weights_packed", "weights_mapped",
+                          "kv", "workspace", "communication", "runtime", "peak_load", "peak_run"));
   EXPECT_THAT(Keys(json["modules"][0]), ElementsAre("name", "device", "split", "op", "rule"));
   EXPECT_THAT(Keys(json["modules"][0]["rule"]), ElementsAre("file", "line", "index"));
   EXPECT_EQ(json["modules"][0]["rule"]["line"], 2);

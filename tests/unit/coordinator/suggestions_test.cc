@@ -139,6 +139,53 @@ TEST_F(SuggestionsTest, TogetherWhereNothingHelpsAlone) {
   EXPECT_TRUE(FitsOn(devices));
 }
 
+// Weights that are too large for any KV cache: they stay in the file.
+TEST_F(SuggestionsTest, WeightsStayInTheFile) {
+  std::vector<DeviceInfo> devices = Devices(2);
+  std::vector<DeviceInfo> in_place = devices;
+  for (DeviceInfo& device : in_place) device.layout = PackedLayout::kInPlace;
+  const Plan packed = PlanOn(devices), mapped = PlanOn(in_place);
+  for (size_t i = 0; i < devices.size(); ++i) {
+    const model::WorkerMemory& memory = mapped.workers[i].memory;
+    EXPECT_EQ(packed.workers[i].memory.weights_mapped, 0);
+    EXPECT_EQ(DescribeOps(config_, mapped.workers[i].ops),
+              DescribeOps(config_, packed.workers[i].ops))
+        << "the work is divided alike";
+    ASSERT_LT(memory.total(), packed.workers[i].memory.total());
+    devices[i].memory_bytes = memory.total();
+    in_place[i].memory_bytes = memory.total();
+  }
+  EXPECT_TRUE(FitsOn(in_place));
+  const std::vector<Suggestion> suggestions = For(devices);
+  EXPECT_EQ(Value(suggestions, "weights"), "in_place");
+  EXPECT_EQ(For(in_place).size(), 0u);
+  in_place[0].memory_bytes -= 64;
+  EXPECT_FALSE(FitsOn(in_place)) << "what is not weights counts";
+  EXPECT_EQ(Value(For(in_place), "weights"), "none") << "they are there already";
+}
+
+// Nor is that enough: with a smaller step it is.
+TEST_F(SuggestionsTest, InPlaceTogetherWithSmallerSteps) {
+  shape_.max_rows = 1024 + 64;
+  shape_.max_sequences = shape_.max_logit_rows = 64;
+  std::vector<DeviceInfo> devices = Devices(1);
+  const StepShape whole = shape_;
+  shape_.max_rows = 2;
+  shape_.max_sequences = shape_.max_logit_rows = shape_.num_kv_blocks = 1;
+  shape_.context_length = kKvBlockTokens;
+  devices[0].memory_bytes = PlanOn(devices).workers[0].memory.total() - 64;  // the smallest step
+  shape_ = whole;
+  const std::vector<Suggestion> suggestions = For(devices);
+  ASSERT_EQ(suggestions.size(), 1u);
+  EXPECT_THAT(suggestions[0].message, HasSubstr("together: weights in_place, chunk_size "));
+  devices[0].layout = PackedLayout::kInPlace;
+  const int chunk = Number(Value(suggestions, "chunk_size"));
+  shape_.max_sequences = shape_.max_logit_rows = Number(Value(suggestions, "max_batch_size"));
+  shape_.max_rows = chunk + shape_.max_sequences;
+  shape_.num_kv_blocks = Number(Value(suggestions, "kv_tokens")) / kKvBlockTokens;
+  EXPECT_TRUE(FitsOn(devices));
+}
+
 TEST_F(SuggestionsTest, SaysWhenNothingHelps) {
   const std::vector<Suggestion> suggestions = For(Devices(1, 1 << 20));
   ASSERT_EQ(suggestions.size(), 1u);

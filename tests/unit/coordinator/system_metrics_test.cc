@@ -31,6 +31,7 @@ TEST(SystemMetricsTest, EveryWorkerAndSegmentHasItsSamples) {
   worker.attached = true;
   worker.resident_bytes = 100;
   worker.planned_bytes = 300;
+  worker.mapped_bytes = 5000;
   worker.peak_resident_bytes = 200;
   worker.busy_microseconds = 1'500'000;
   worker.segments.push_back({.index = 2, .steps = 9, .busy_microseconds = 250'000});
@@ -53,6 +54,10 @@ TEST(SystemMetricsTest, EveryWorkerAndSegmentHasItsSamples) {
   EXPECT_THAT(
       text,
       HasSubstr("dovetail_worker_memory_bytes{model=\"m\",worker=\"cpu:0\",kind=\"peak\"} 200\n"));
+  EXPECT_THAT(
+      text,
+      HasSubstr(
+          "dovetail_worker_memory_bytes{model=\"m\",worker=\"cpu:0\",kind=\"mapped\"} 5000\n"));
   EXPECT_THAT(text,
               HasSubstr("dovetail_worker_busy_seconds_total{model=\"m\",worker=\"cpu:0\"} 1.5\n"));
   EXPECT_THAT(

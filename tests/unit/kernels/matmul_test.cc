@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/packed_layout.h"
+#include "kernels/in_place.h"
 #include "kernels/kernel_table.h"
 #include "kernels/quant/format.h"
 #include "tests/testing/kernel_tables.h"
@@ -139,6 +140,39 @@ void ExpectTablesAgree(Rng& rng, const Problem& p) {
   }
 }
 
+// Rows as a file has them, at an address that is aligned to nothing, in random slices of panels.
+std::vector<float> MultiplyInPlace(const KernelTable& table, Rng& rng, const Problem& p,
+                                   const std::vector<uint8_t>& weights,
+                                   const std::vector<float>& values,
+                                   const std::vector<float>& y_before) {
+  // GGUF aligns tensors to 32 bytes, and rows only to their elements.
+  const int64_t shift = IsFloat(p.type) ? 4 : Uniform(rng, 1, 63);
+  Guarded<uint8_t> stored(static_cast<int64_t>(weights.size()) + shift);
+  std::memcpy(stored.data() + shift, weights.data(), weights.size());
+  Quantized x(values, p.rows, p.k, ActivationBlock(p.type));
+  Quantize(table, rng, p.rows, &x);
+  const int64_t stride = p.n + 3;
+  Guarded<float> y(p.rows * stride);
+  std::memcpy(y.data(), y_before.data(), y_before.size() * sizeof(float));
+  const MatmulArgs args = {.w = stored.data() + shift,
+                           .type = p.type,
+                           .n = p.n,
+                           .k = p.k,
+                           .x = x.view,
+                           .rows = static_cast<int32_t>(p.rows),
+                           .y = y.data(),
+                           .y_stride = stride,
+                           .accumulate = p.accumulate,
+                           .bias = p.bias ? values.data() : nullptr,
+                           .scale = p.scale};
+  Guarded<uint8_t> scratch(InPlaceScratchBytes(p.k));
+  ForRandomSlices(rng, (p.n + kPanelRows - 1) / kPanelRows,
+                  [&](int64_t b, int64_t e) { MatmulInPlace(table, args, b, e, scratch.data()); });
+  y.ExpectGuardsIntact();
+  scratch.ExpectGuardsIntact();
+  return {y.data(), y.data() + y.size()};
+}
+
 class MatmulTest : public ::testing::TestWithParam<WeightType> {};
 
 TEST_P(MatmulTest, EveryTableGivesTheReferenceBytes) {
@@ -174,6 +208,31 @@ TEST_P(MatmulTest, LongRowsGiveTheReferenceBytes) {
   Rng rng(dovetail::testing::TestSeed());
   for (int64_t rows : {1, 2, 7, 33}) {
     ExpectTablesAgree(rng, {GetParam(), /*n=*/19, /*k=*/18944, rows, /*accumulate=*/false});
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_P(MatmulTest, InPlaceGivesTheReferenceBytes) {
+  Rng rng(dovetail::testing::TestSeed());
+  const int32_t unit = IsFloat(GetParam()) ? 1 : InfoOf(GetParam()).block_elements;
+  for (int trial = 0; trial < 16; ++trial) {
+    Problem p = {GetParam(), static_cast<int32_t>(Uniform(rng, 1, 90)),
+                 unit * static_cast<int32_t>(Uniform(rng, 1, unit == 256 ? 4 : 40)),
+                 trial < 8 ? trial + 1 : Uniform(rng, 9, 70), trial % 3 == 0};
+    if (trial % 5 == 1) p.scale = 0.3f;
+    p.bias = trial % 2 == 0 && p.n <= p.rows * p.k;
+    const std::vector<uint8_t> weights = RandomWeights(rng, p.type, p.n, p.k);
+    const std::vector<float> values = RandomFloats(rng, p.rows * p.k);
+    const std::vector<float> before = RandomFloats(rng, p.rows * (p.n + 3));
+    const std::vector<float> expected =
+        Multiply(*FindTable(Isa::kScalar), rng, p, weights, values, before);
+    std::vector<const KernelTable*> tables = TablesUnderTest();
+    tables.push_back(FindTable(Isa::kScalar));
+    for (const KernelTable* table : tables) {
+      const std::vector<float> actual = MultiplyInPlace(*table, rng, p, weights, values, before);
+      ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
+                     "in place " + Describe(*table, p));
+    }
     if (HasFatalFailure()) return;
   }
 }

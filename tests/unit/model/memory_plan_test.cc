@@ -47,9 +47,10 @@ const StepShape kShape = {.max_rows = 24,
                           .kv_type = KvType::kF16};
 
 std::map<std::string, int64_t> Buffers(const ModelConfig& config, const std::vector<Op>& ops,
-                                       const StepShape& shape = kShape, int threads = 2) {
+                                       const StepShape& shape = kShape, int threads = 2,
+                                       PackedLayout layout = PackedLayout::kP16) {
   std::map<std::string, int64_t> sizes;
-  for (const WorkspaceBuffer& b : WorkspaceBuffers(config, ops, shape, threads)) {
+  for (const WorkspaceBuffer& b : WorkspaceBuffers(config, ops, shape, layout, threads)) {
     EXPECT_EQ(b.bytes % 64, 0) << b.name;
     EXPECT_TRUE(sizes.emplace(b.name, b.bytes).second) << b.name;
   }
@@ -329,6 +330,50 @@ TEST(MemoryPlan, AddsUp) {
   EXPECT_EQ(memory.communication, kRingBytes);
   EXPECT_EQ(memory.total(), memory.weights_packed + memory.kv + memory.workspace +
                                 memory.communication + memory.runtime);
+}
+
+// Of a layer with experts, latent attention or neither: matrices stay in the file, what is derived
+// from it does not.
+TEST(MemoryPlan, WhatIsReadInPlaceTakesNoMemory) {
+  const Loaded m = LoadTiny({.experts = 4, .type = WeightType::kQ8_0});
+  const std::vector<Op> ops = OpsOf(m.config);
+  ASSERT_OK_AND_ASSIGN(const auto slots,
+                       LayOutWeights(m.config, *m.file, ops, PackedLayout::kInPlace));
+  int64_t packed = 0, in_place = 0;
+  for (const WeightSlot& slot : slots) {
+    EXPECT_EQ(slot.in_place, !slot.spec.is_vector) << slot.spec.tensor;
+    EXPECT_EQ(slot.bytes == 0, slot.in_place) << slot.spec.tensor;
+    (slot.in_place ? in_place : packed) += slot.in_place ? slot.stored_bytes : slot.bytes;
+  }
+  ASSERT_OK_AND_ASSIGN(const WorkerMemory memory,
+                       PlanWorkerMemory(m.config, *m.file, ops, kShape, PackedLayout::kInPlace, 2));
+  EXPECT_EQ(memory.weights_packed, packed);
+  EXPECT_EQ(memory.weights_mapped, in_place);
+  ASSERT_OK_AND_ASSIGN(const WorkerMemory whole,
+                       PlanWorkerMemory(m.config, *m.file, ops, kShape, PackedLayout::kP16, 2));
+  EXPECT_EQ(whole.weights_mapped, 0);
+  const auto buffers = Buffers(m.config, ops, kShape, 2, PackedLayout::kInPlace);
+  EXPECT_EQ(memory.workspace - whole.workspace, buffers.at("panels"));
+  EXPECT_EQ(buffers.at("panels"), 2 * InPlaceScratchBytes(m.config.intermediate_size));
+  EXPECT_EQ(memory.total() - memory.workspace,
+            whole.total() - whole.workspace - whole.weights_packed + memory.weights_packed);
+  // Where experts, and parts of them, lie.
+  ASSERT_OK_AND_ASSIGN(const auto some,
+                       LayOutWeights(m.config, *m.file, {Experts(1, 3)}, PackedLayout::kInPlace));
+  for (const WeightSlot& slot : some) {
+    if (!slot.in_place) continue;
+    const int64_t expert = m.file->FindTensor(slot.spec.tensor)->bytes / 4;
+    EXPECT_EQ(slot.source_offset, expert);
+    EXPECT_EQ(slot.stride(), expert);
+  }
+}
+
+TEST(MemoryPlan, TiedEmbeddingsAreMappedOnce) {
+  const Loaded m = LoadTiny({.tied = true});
+  const std::vector<Op> ops = {{OpKind::kEmbedding}, {OpKind::kNorm}, {OpKind::kLmHead}};
+  ASSERT_OK_AND_ASSIGN(const WorkerMemory memory,
+                       PlanWorkerMemory(m.config, *m.file, ops, kShape, PackedLayout::kInPlace, 1));
+  EXPECT_EQ(memory.weights_mapped, m.file->FindTensor("token_embd.weight")->bytes);
 }
 
 TEST(MemoryPlan, WhatIsAllocatedBeforeAWorkerIsReadyBelongsToLoading) {

@@ -91,8 +91,8 @@ TEST_F(RowPartsTest, OnlyTheFirstMemberSamples) {
   Open({});
   const StepShape shape = {.max_rows = 8, .max_sequences = 2, .max_logit_rows = 4};
   const auto bytes = [&](int member, const std::string& name) {
-    for (const WorkspaceBuffer& buffer :
-         WorkspaceBuffers(config_, {Shared({OpKind::kLmHead}, 2, member)}, shape, 1)) {
+    for (const WorkspaceBuffer& buffer : WorkspaceBuffers(
+             config_, {Shared({OpKind::kLmHead}, 2, member)}, shape, PackedLayout::kP16, 1)) {
       if (buffer.name == name) return buffer.bytes;
     }
     return int64_t{0};

@@ -174,6 +174,42 @@ TEST_F(WeightLoaderTest, WhatIsNotCompleteIsNotKept) {
   EXPECT_FALSE(again->was_complete());
 }
 
+// Matrices stay where the file has them, those of a range of experts too; vectors are copied.
+TEST_F(WeightLoaderTest, MatricesStayInTheFile) {
+  MakePlan({.hidden = 64, .ffn = 96, .experts = 5, .type = WeightType::kQ8_0});
+  constexpr Op kSome = {OpKind::kExperts, 0, 2, 4};
+  plan_.route = {{"cpu:0", {{OpKind::kEmbedding}, {OpKind::kAttention, 0}, kSome}}};
+  options_.in_place = true;
+  options_.progress = nullptr;
+  ASSERT_OK_AND_ASSIGN(auto store, LoadWeights(plan_, options_, &pool_));
+  ASSERT_OK_AND_ASSIGN(const auto file, model::GgufFile::Open(plan_.model_path));
+  for (const model::WeightSlot& slot : store->slots) {
+    const auto stored = file->Data(*file->FindTensor(slot.spec.tensor));
+    const bool of_experts = slot.spec.experts > 0;
+    const size_t skipped = of_experts ? stored.size() / 5 * 2 : 0;
+    const auto bytes = static_cast<size_t>(slot.stored_bytes);
+    EXPECT_EQ(std::memcmp(store->DataOf(slot), stored.data() + skipped, bytes), 0)
+        << slot.spec.tensor;
+    const uint8_t* own = store->weights->data();
+    const bool copied =
+        store->DataOf(slot) >= own && store->DataOf(slot) < own + store->weight_bytes();
+    EXPECT_EQ(copied, slot.spec.is_vector) << slot.spec.tensor;
+  }
+  const Linear third =
+      store->ExpertsOf(kSome, model::WeightRole::kExpertDown, model::WeightRole::kExpertDownBias)
+          .At(1);
+  EXPECT_TRUE(third.in_place);
+  const auto down = file->Data(*file->FindTensor("blk.0.ffn_down_exps.weight"));
+  EXPECT_EQ(std::memcmp(third.weight, down.data() + down.size() / 5 * 3, down.size() / 5), 0);
+  EXPECT_LT(store->weight_bytes(), 4096u);
+  // Packed ones are other weights.
+  store.reset();
+  options_.in_place = false;
+  ASSERT_OK_AND_ASSIGN(store, LoadWeights(plan_, options_, &pool_));
+  EXPECT_FALSE(store->reattached);
+  EXPECT_EQ(store->file, nullptr);
+}
+
 TEST_F(WeightLoaderTest, AnotherLayoutIsAnotherSegment) {
   ASSERT_OK(LoadWeights(plan_, options_, &pool_));
   options_.kernels = kernels::FindTable(kernels::Isa::kScalar);

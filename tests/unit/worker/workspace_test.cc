@@ -17,6 +17,7 @@ constexpr StepShape kShape = {.max_rows = 24,
                               .max_logit_rows = 8,
                               .context_length = 64,
                               .num_kv_blocks = 8};
+constexpr PackedLayout kLayout = PackedLayout::kP16;
 
 model::ModelConfig TinyConfig(int experts = 0) {
   const std::string path = ::testing::TempDir() + "workspace_test.gguf";
@@ -32,9 +33,9 @@ model::ModelConfig TinyConfig(int experts = 0) {
 TEST(Workspace, IsAsLargeAsThePlanSays) {
   const model::ModelConfig config = TinyConfig();
   const std::vector<Op> ops = model::OpsOf(config);
-  ASSERT_OK_AND_ASSIGN(const auto ws, Workspace::Create(config, ops, kShape, 3));
+  ASSERT_OK_AND_ASSIGN(const auto ws, Workspace::Create(config, ops, kShape, kLayout, 3));
   int64_t planned = 0;
-  for (const auto& buffer : model::WorkspaceBuffers(config, ops, kShape, 3)) {
+  for (const auto& buffer : model::WorkspaceBuffers(config, ops, kShape, kLayout, 3)) {
     planned += buffer.bytes;
   }
   EXPECT_EQ(ws->bytes(), planned);
@@ -47,8 +48,8 @@ TEST(Workspace, IsAsLargeAsThePlanSays) {
 TEST(Workspace, HasBuffersForExperts) {
   const model::ModelConfig config = TinyConfig(/*experts=*/4);
   ASSERT_OK_AND_ASSIGN(
-      const auto ws,
-      Workspace::Create(config, {{OpKind::kRouter, 1}, {OpKind::kExperts, 1, 0, 4}}, kShape, 2));
+      const auto ws, Workspace::Create(config, {{OpKind::kRouter, 1}, {OpKind::kExperts, 1, 0, 4}},
+                                       kShape, kLayout, 2));
   const ExpertBuffers& e = ws->experts;
   for (const void* buffer :
        {static_cast<void*>(e.router), static_cast<void*>(e.slot_experts),
@@ -64,13 +65,27 @@ TEST(Workspace, HasBuffersForExperts) {
   EXPECT_EQ(e.shared_gate, nullptr);
   EXPECT_EQ(e.y_floats, 24 * 2 * config.hidden_size);
   ASSERT_OK_AND_ASSIGN(const auto dense,
-                       Workspace::Create(TinyConfig(), {{OpKind::kMlp, 1}}, kShape, 2));
+                       Workspace::Create(TinyConfig(), {{OpKind::kMlp, 1}}, kShape, kLayout, 2));
   EXPECT_EQ(dense->experts.y, nullptr);
+}
+
+TEST(Workspace, HasPanelsOfEachThreadForWhatIsReadInPlace) {
+  const model::ModelConfig config = TinyConfig();
+  const std::vector<Op> ops = {{OpKind::kMlp, 0}};
+  ASSERT_OK_AND_ASSIGN(const auto ws,
+                       Workspace::Create(config, ops, kShape, PackedLayout::kInPlace, 3));
+  ASSERT_NE(ws->panels, nullptr);
+  EXPECT_EQ(ws->panels_bytes, InPlaceScratchBytes(config.intermediate_size));
+  EXPECT_EQ(ws->panels_bytes % 64, 0);
+  ws->panels[3 * ws->panels_bytes - 1] = 1;
+  ASSERT_OK_AND_ASSIGN(const auto packed, Workspace::Create(config, ops, kShape, kLayout, 3));
+  EXPECT_EQ(packed->panels, nullptr);
 }
 
 TEST(Workspace, HasOnlyWhatTheOpsNeed) {
   const model::ModelConfig config = TinyConfig();
-  ASSERT_OK_AND_ASSIGN(const auto ws, Workspace::Create(config, {{OpKind::kMlp, 0}}, kShape, 1));
+  ASSERT_OK_AND_ASSIGN(const auto ws,
+                       Workspace::Create(config, {{OpKind::kMlp, 0}}, kShape, kLayout, 1));
   EXPECT_NE(ws->x, nullptr);
   EXPECT_NE(ws->gate, nullptr);
   EXPECT_NE(ws->normed_act.block32.q, nullptr);
