@@ -43,7 +43,8 @@ class MoeTest : public ::testing::TestWithParam<WeightType> {
     const auto store = LoadWeights(plan_, {.worker = "cpu:0", .kernels = &kernels}, &pool).value();
     const auto moe = BindMoe(*store, plan_.route[0].ops, {kAllExperts});
     const auto ws =
-        Workspace::Create(store->config, store->ops, plan_.step_shape, num_threads).value();
+        Workspace::Create(store->config, store->ops, plan_.step_shape, kernels.layout, num_threads)
+            .value();
     StepContext step{.kernels = kernels, .pool = pool, .ws = *ws};
     step.x = ws->x;
     step.rows = step.x_rows = static_cast<int32_t>(x.size() / kHidden);
