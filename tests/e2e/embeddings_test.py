@@ -46,7 +46,7 @@ def post(address, path, body):
     request = urllib.request.Request(f"http://{address}{path}", headers={"Content-Type": "application/json"},
                                      data=json.dumps(body).encode())
     try:
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=120 * harness.SLOWNESS) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)

@@ -20,6 +20,7 @@ BIN = pathlib.Path(os.environ.get("DOVETAIL_BIN", SOURCE / "build/release/bin"))
 DATA = pathlib.Path(os.environ.get("DOVETAIL_DATA", SOURCE / "../shared/data"))
 SMOLLM2 = pathlib.Path(os.environ.get("DOVETAIL_SMOLLM2", SOURCE / "models/SmolLM2-135M-Instruct.Q4_1.gguf"))
 RULES = SOURCE / "rules/smollm2-two-cpus.yaml"
+SLOWNESS = int(os.environ.get("DOVETAIL_TEST_SLOWNESS", "1"))  # limits of time are so many times as long: of sanitizers
 
 
 class Skip(Exception):

@@ -71,7 +71,7 @@ def test_cpu_infer_gives_workers_cores_of_their_own():
 
 
 def test_the_first_signal_drains():
-    with harness.Server("--drain-timeout", "60s") as server:
+    with harness.Server("--drain-timeout", f"{60 * harness.SLOWNESS}s") as server:
         stream = Stream(server.http, 600)
         assert stream.begun.wait(60)
         server.process.send_signal(signal.SIGTERM)
@@ -80,7 +80,7 @@ def test_the_first_signal_drains():
         assert stream.is_alive() and server.process.poll() is None
         assert status_of(server.http, "/health") == 503
         assert status_of(server.http, "/v1/completions", {"prompt": "x"}) == 503
-        assert server.process.wait(90) == 0
+        assert server.process.wait(90 * harness.SLOWNESS) == 0
         stream.join(10)
         assert "data: [DONE]" in stream.text and stream.tokens() >= 590, stream.text[-300:]
 

@@ -142,7 +142,7 @@ def test_a_very_large_model_takes_less_than_a_second():
             p = plan("--model", model, *devices)
             best = min(best, time.monotonic() - start)
         print(f"  {best:.3f} s for 8 devices and {len(p['modules'])} modules")
-        assert p["fits"] and best < 1.0, best
+        assert p["fits"] and best < 1.0 * harness.SLOWNESS, best
         start = time.monotonic()
         plan("--model", model, "--device", "cpu:0:64GiB", code=3)
         assert time.monotonic() - start < 5, "suggestions are computed"
@@ -167,7 +167,7 @@ def test_the_longest_rules_for_a_very_large_model_take_less_than_a_second_of_one
         finally:
             os.sched_setaffinity(0, cores)
     print(f"  {sorted(round(t, 3) for t in times)} s for 9 devices and {len(p['modules'])} modules")
-    assert p["fits"] and min(times) < 1.0, times
+    assert p["fits"] and min(times) < 1.0 * harness.SLOWNESS, times
     assert {m["device"] for m in p["modules"] if "mlp.experts" in m["name"]} == {"cpu:0"}
 
 
