@@ -1,6 +1,8 @@
 // Latent attention on random models that no golden has: old files with one quantised attn_kv_b,
 // heads that are no power of two, and sequences longer than a split of attention and a tile of
 // rows.
+#include <unistd.h>
+
 #include <cmath>
 #include <cstdio>
 #include <string>
@@ -41,7 +43,7 @@ struct Options {
 };
 
 std::string TempFile(const std::string& name) {
-  return absl::StrCat(::testing::TempDir(), "/latent_attention_", name, ".gguf");
+  return absl::StrCat(::testing::TempDir(), "/latent_attention_", name, "-", ::getpid(), ".gguf");
 }
 
 void AddMetadata(GgufWriter& writer, const Options& options) {

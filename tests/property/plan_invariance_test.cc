@@ -4,6 +4,8 @@
 // Real executors run as threads over in-process rings, on the golden models and on random ones of
 // every weight type.
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -491,8 +493,8 @@ TEST_P(SyntheticInvariance, SameBytesForEveryPlan) {
   const auto [type, experts] = GetParam();
   const int block = InfoOf(type).block_elements;
   LocalPipelineOptions base;
-  base.gguf = absl::StrCat(::testing::TempDir(), "plan_invariance_",
-                           absl::string_view(InfoOf(type).name), "_", experts, ".gguf");
+  // Of this process alone: a file that is read in place must not be written by another.
+  base.gguf = absl::StrCat(::testing::TempDir(), "plan_invariance_", getpid(), ".gguf");
   base.shape.kv_type = KvType::kF16;
   testing::WriteTinyLlama(base.gguf, {.layers = 3,
                                       .hidden = block == 256  ? 256

@@ -1,5 +1,7 @@
 // Models of one weight type, and of any mixture of types tensor by tensor: the worker computes the
 // same bytes with every kernel table, and nearly what it computes with the dequantised weights.
+#include <unistd.h>
+
 #include <cmath>
 #include <random>
 #include <string>
@@ -29,7 +31,7 @@ constexpr int kTokens = 70;  // more than a token group of the kernels
 constexpr int kVocab = 320;
 
 std::string TempFile(const std::string& name) {
-  return absl::StrCat(::testing::TempDir(), "/weight_types_", name, ".gguf");
+  return absl::StrCat(::testing::TempDir(), "/weight_types_", name, "-", ::getpid(), ".gguf");
 }
 
 // Random weights of types[i] for matrix i, and the same weights dequantised.

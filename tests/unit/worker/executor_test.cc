@@ -1,11 +1,14 @@
 #include "worker/executor.h"
 
+#include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
 #include <future>
 #include <string>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "tests/testing/local_pipeline.h"
@@ -24,7 +27,7 @@ using transport::StepFrame;
 class ExecutorTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    options_.gguf = ::testing::TempDir() + "executor_test.gguf";
+    options_.gguf = absl::StrCat(::testing::TempDir(), "executor_test-", ::getpid(), ".gguf");
     options_.shape.max_rows = 16;
     testing::WriteTinyLlama(options_.gguf);
   }

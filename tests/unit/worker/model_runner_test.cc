@@ -3,6 +3,8 @@
 
 #include "worker/model_runner.h"
 
+#include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -10,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "model/gguf/gguf_file.h"
 #include "tests/testing/local_pipeline.h"
@@ -31,7 +34,7 @@ const std::vector<int32_t> kTokens = {5, 6, 7, 8, 9};
 class ModelRunnerTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    options_.gguf = ::testing::TempDir() + "model_runner_test.gguf";
+    options_.gguf = absl::StrCat(::testing::TempDir(), "model_runner_test-", ::getpid(), ".gguf");
     options_.shape.max_rows = 16;
     testing::WriteTinyLlama(options_.gguf);
   }

@@ -1,8 +1,11 @@
 #include "worker/workspace.h"
 
+#include <unistd.h>
+
 #include <filesystem>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "kernels/kernel_table.h"
 #include "model/memory_plan.h"
@@ -20,7 +23,8 @@ constexpr StepShape kShape = {.max_rows = 24,
 constexpr PackedLayout kLayout = PackedLayout::kP16;
 
 model::ModelConfig TinyConfig(int experts = 0) {
-  const std::string path = ::testing::TempDir() + "workspace_test.gguf";
+  const std::string path =
+      absl::StrCat(::testing::TempDir(), "workspace_test-", ::getpid(), ".gguf");
   testing::WriteTinyLlama(path, {.experts = experts});
   auto file = model::GgufFile::Open(path);
   EXPECT_OK(file);
