@@ -82,7 +82,8 @@ int LaneChoice::ChunkRows(const CostModel& model, int rows, int most) const {
     work.attended = 0.5 * chunk * rows;
     const double pass = model.PassSeconds(work);
     const double each = std::max(model.BottleneckSeconds(work), pass / in_flight_);
-    return pass + each * ((rows + chunk - 1) / chunk - 1);
+    const int steps = (rows + chunk - 1) / chunk;
+    return pass + each * (steps - 1);
   };
   int best = most;
   double shortest = seconds(most);

@@ -16,8 +16,6 @@
 namespace dovetail::model {
 namespace {
 
-using ::dovetail::testing::GgufWriter;
-using ::dovetail::testing::IsOk;
 using ::dovetail::testing::StatusIs;
 using ::dovetail::testing::TinyLlamaOptions;
 using ::testing::Contains;
