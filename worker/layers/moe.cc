@@ -169,15 +169,12 @@ Moe::Part Moe::PartOf(const StepContext& step, const Inputs& inputs, int32_t par
 
 BlockCounter Moe::BlocksOf(const StepContext& step, const Panels& up_panels, int32_t part) const {
   const bool shared = part == num_experts();
-  const int64_t panels = up_panels.Of(shared);
-  const auto per_block = [](const Linear& down) { return down.panels_per_input_block(); };
-  int64_t first = 0;  // the shared expert's come after those of all others
-  if (has_experts()) {
-    const int64_t expert_block = per_block(w_.experts.front().down.first);
-    first = part * BlockCounter::NumBlocks(up_panels.of_expert, expert_block);
-    if (!shared) return {step.ws.block_counts + first, panels, expert_block};
-  }
-  return {step.ws.block_counts + first, panels, per_block(w_.shared_down_proj)};
+  const int64_t of_expert =
+      has_experts() ? w_.experts.front().down.first.panels_per_input_block() : 1;
+  // The shared expert's come after those of all others.
+  const int64_t first = part * BlockCounter::NumBlocks(up_panels.of_expert, of_expert);
+  return {step.ws.block_counts + first, up_panels.Of(shared),
+          shared ? w_.shared_down_proj.panels_per_input_block() : of_expert};
 }
 
 template <typename Fn>

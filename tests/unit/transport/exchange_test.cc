@@ -12,8 +12,8 @@
 #include "absl/time/clock.h"
 #include "base/posix.h"
 #include "gtest/gtest.h"
-#include "temp_dir.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
 #include "transport/exchange_layout.h"
 
 namespace dovetail::transport {

@@ -9,8 +9,8 @@
 
 #include "base/posix.h"
 #include "gtest/gtest.h"
-#include "temp_dir.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
 
 namespace dovetail::transport {
 namespace {

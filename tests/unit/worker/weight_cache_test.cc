@@ -13,6 +13,7 @@
 #include "base/posix.h"
 #include "gmock/gmock.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
 #include "tests/testing/test_data.h"
 #include "tests/testing/tiny_llama.h"
 #include "worker/weight_loader.h"
@@ -43,19 +44,13 @@ void ChangeByte(const fs::path& path, std::streamoff at) {
 
 class WeightCacheTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string dir = ::testing::TempDir() + "weight_cache-XXXXXX";
-    ASSERT_NE(mkdtemp(dir.data()), nullptr);
-    dir_ = dir;
-  }
-  void TearDown() override { fs::remove_all(dir_); }
-
   absl::Status Read(uint64_t key, std::vector<uint8_t>* weights) {
     return ReadWeightCache(path(), key, absl::MakeSpan(*weights), &pool_, nullptr);
   }
   std::string path() const { return dir_ + "/sub/weights"; }
 
-  std::string dir_;
+  const testing::TempDir temp_;
+  const std::string dir_ = temp_.path();
   ThreadPool pool_{3, {}};
 };
 

@@ -1,6 +1,6 @@
 // TempDir: a directory of one test, removed with its content.
-#ifndef DOVETAIL_TESTS_UNIT_TRANSPORT_TEMP_DIR_H_
-#define DOVETAIL_TESTS_UNIT_TRANSPORT_TEMP_DIR_H_
+#ifndef DOVETAIL_TESTS_TESTING_TEMP_DIR_H_
+#define DOVETAIL_TESTS_TESTING_TEMP_DIR_H_
 
 #include <stdlib.h>
 
@@ -30,4 +30,4 @@ class TempDir {
 
 }  // namespace dovetail::testing
 
-#endif  // DOVETAIL_TESTS_UNIT_TRANSPORT_TEMP_DIR_H_
+#endif  // DOVETAIL_TESTS_TESTING_TEMP_DIR_H_
