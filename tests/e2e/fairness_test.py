@@ -23,6 +23,7 @@ class Queue:
         stack.callback(self.client.close)
         self.threads = []
         self.waiting = 0
+        self.over_http = 0
         self.holder = self.open("carol", "Hold", max_tokens=4000, stream=True)
         self.holder.readline()
 
@@ -43,6 +44,7 @@ class Queue:
         self.threads.append(threading.Thread(target=lambda: (over or self.whole)(who, prompt, **fields), daemon=True))
         self.threads[-1].start()
         self.waiting += 1
+        self.over_http += over is None
         harness.wait_for(lambda: len(self.queued()) == self.waiting, 60, f"{prompt} waits")
 
     def whole(self, who, prompt, **fields):
@@ -58,7 +60,10 @@ class Queue:
         for thread in self.threads:
             thread.join(300)
             assert not thread.is_alive()
-        return re.findall(r" 200 .*tokens for (alice|bob)\b", self.server.stderr())
+        ended = lambda: re.findall(r" 200 .*tokens for (alice|bob)\b", self.server.stderr())
+        # A client may have its answer before the line is written.
+        harness.wait_for(lambda: len(ended()) >= self.over_http, 10, "a line for each answer")
+        return ended()
 
 
 @contextlib.contextmanager
