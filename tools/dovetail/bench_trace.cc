@@ -14,7 +14,7 @@ namespace dovetail::tools {
 namespace {
 
 constexpr uint64_t kSeed = 7;
-constexpr absl::Duration kPatience = absl::Minutes(30);  // with one request of a server elsewhere
+constexpr absl::Duration kPatience = absl::Hours(4);  // with one request of a server elsewhere
 
 std::vector<ReplayRequest> MakeRequests(const std::vector<TraceRequest>& trace, int vocab_size) {
   std::mt19937_64 random(kSeed);
