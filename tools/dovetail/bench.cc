@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/status_macros.h"
+#include "coordinator/placement/speed.h"
 #include "tools/dovetail/batch_run.h"
 #include "tools/dovetail/bench_trace.h"
 #include "tools/dovetail/commands.h"
@@ -56,15 +57,16 @@ absl::StatusOr<std::vector<int>> ParseStreams(const std::string& text) {
   return streams;
 }
 
-// Weight bytes that one step reads (embedding rows are looked up, not read whole) and the read
-// bandwidth of the workers, which take turns on one stream: the mean, weighted by what each reads.
-// What they share they read at the same time.
+// Weight bytes that one step with a row of each stream reads (embedding rows are looked up, not
+// read whole; of experts what is chosen, as if choices were even) and the read bandwidth of the
+// workers, which take turns on one stream: the mean, weighted by what each reads. What they share
+// they read at the same time.
 struct Traffic {
   double weight_bytes = 0;
   double bandwidth = 0;  // bytes per second
 };
 
-Traffic MeasureTraffic(const coordinator::Coordinator& job) {
+Traffic MeasureTraffic(const coordinator::Coordinator& job, int streams) {
   Traffic traffic;
   const auto plan = job.model().CurrentPlan();
   if (!plan.ok()) return traffic;
@@ -74,8 +76,11 @@ Traffic MeasureTraffic(const coordinator::Coordinator& job) {
     for (const auto& module : plan->modules) {
       if (module.op.kind == OpKind::kEmbedding) continue;
       const coordinator::ModuleBytes own = coordinator::BytesOn(module, worker.device.name);
+      const double all = static_cast<double>(module.packed_bytes + module.in_place_bytes);
+      if (all <= 0) continue;
       (module.members.empty() ? bytes : shared_bytes) +=
-          static_cast<double>(own.packed + own.in_place);
+          coordinator::BytesRead(job.model().config(), module, streams) *
+          static_cast<double>(own.packed + own.in_place) / all;
     }
     traffic.weight_bytes += bytes + shared_bytes;
     for (const auto& status : job.Status().workers) {
@@ -142,7 +147,6 @@ absl::Status Bench(const BenchFlags& flags) {
   shape.max_batch_size = *std::max_element(streams.begin(), streams.end());
   DT_ASSIGN_OR_RETURN(auto job, StartLocalJob(flags.job, shape));
   DT_ASSIGN_OR_RETURN(const double prefill, PrefillRate(flags, *job));
-  const Traffic traffic = MeasureTraffic(*job);
   nlohmann::json json = {{"prefill_tokens_per_s", prefill}, {"decode", nlohmann::json::array()}};
   json["prompt"] = flags.prompt;
   json["generate"] = flags.generate;
@@ -150,6 +154,7 @@ absl::Status Bench(const BenchFlags& flags) {
   if (!flags.json) std::printf("prefill %d tokens: %.1f tokens/s\n", flags.prompt, prefill);
   for (int s : streams) {
     DT_ASSIGN_OR_RETURN(const double rate, DecodeRate(flags, *job, s));
+    const Traffic traffic = MeasureTraffic(*job, s);
     const double share =
         traffic.bandwidth > 0 ? traffic.weight_bytes * rate / s / traffic.bandwidth : 0;
     json["decode"].push_back({{"streams", s},
