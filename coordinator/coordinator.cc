@@ -322,7 +322,11 @@ StatusSnapshot Coordinator::Impl::StatusOf(const ServedModel& model) const {
   StatusSnapshot status = model.Status();
   status.uptime_seconds = absl::ToDoubleSeconds(absl::Now() - start_time);
   absl::MutexLock lock(&mutex);
-  if (draining && status.state != ServingState::kFailed) status.state = ServingState::kDraining;
+  if (draining && status.state != ServingState::kFailed) {
+    // Workers that are let go look like ones that have yet to load.
+    if (status.state == ServingState::kLoading) status.message.clear();
+    status.state = ServingState::kDraining;
+  }
   return status;
 }
 

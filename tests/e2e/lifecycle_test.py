@@ -83,6 +83,7 @@ def test_the_first_signal_drains():
         assert server.process.wait(90 * harness.SLOWNESS) == 0
         stream.join(10)
         assert "data: [DONE]" in stream.text and stream.tokens() >= 590, stream.text[-300:]
+        assert "draining" in server.stderr() and "draining: " not in server.stderr(), server.stderr()[-500:]
 
 
 def test_the_second_signal_is_quick():
