@@ -1,8 +1,6 @@
 // Latent attention on random models that no golden has: old files with one quantised attn_kv_b,
 // heads that are no power of two, and sequences longer than a split of attention and a tile of
 // rows.
-#include <unistd.h>
-
 #include <cmath>
 #include <cstdio>
 #include <string>
@@ -16,6 +14,7 @@
 #include "tests/testing/local_pipeline.h"
 #include "tests/testing/logits.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
 #include "tests/testing/test_data.h"
 #include "tests/testing/tiny_llama.h"
 
@@ -42,8 +41,8 @@ struct Options {
   int q_lora_rank = 0;
 };
 
-std::string TempFile(const std::string& name) {
-  return absl::StrCat(::testing::TempDir(), "/latent_attention_", name, "-", ::getpid(), ".gguf");
+std::string TempModel(const std::string& name) {
+  return testing::TempFile(absl::StrCat("latent_attention_", name, ".gguf"));
 }
 
 void AddMetadata(GgufWriter& writer, const Options& options) {
@@ -137,7 +136,7 @@ class ModelWriter {
 };
 
 void ExpectRightAndSameEverywhere(const Options& options, const std::string& name) {
-  const std::string path = TempFile(name), exact_path = TempFile(name + "_f32");
+  const std::string path = TempModel(name), exact_path = TempModel(name + "_f32");
   ModelWriter model(options);
   model.writer().Write(path);
   for (GgufWriter::Tensor& tensor : model.writer().tensors()) DequantiseTensor(&tensor);
@@ -196,7 +195,7 @@ TEST(LatentAttentionModels, ScalesOfMatrices) {
       testing::ScaleParts({scale}, &folded.writer().tensors()[i]);
     }
     LocalPipelineOptions run;
-    run.gguf = TempFile("scaled");
+    run.gguf = TempModel("scaled");
     model.writer().Write(run.gguf);
     ASSERT_OK_AND_ASSIGN(const Logits scaled, EvaluateSequence(run, kTokens, kVocab, 512));
     folded.writer().Write(run.gguf);

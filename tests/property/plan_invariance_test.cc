@@ -4,8 +4,6 @@
 // Real executors run as threads over in-process rings, on the golden models and on random ones of
 // every weight type.
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -30,6 +28,7 @@
 #include "model/row_parts.h"
 #include "tests/testing/local_pipeline.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
 #include "tests/testing/test_data.h"
 #include "tests/testing/tiny_llama.h"
 
@@ -493,8 +492,7 @@ TEST_P(SyntheticInvariance, SameBytesForEveryPlan) {
   const auto [type, experts] = GetParam();
   const int block = InfoOf(type).block_elements;
   LocalPipelineOptions base;
-  // Of this process alone: a file that is read in place must not be written by another.
-  base.gguf = absl::StrCat(::testing::TempDir(), "plan_invariance_", getpid(), ".gguf");
+  base.gguf = testing::TempFile("plan_invariance.gguf");
   base.shape.kv_type = KvType::kF16;
   testing::WriteTinyLlama(base.gguf, {.layers = 3,
                                       .hidden = block == 256  ? 256

@@ -1,7 +1,5 @@
 // Models of one weight type, and of any mixture of types tensor by tensor: the worker computes the
 // same bytes with every kernel table, and nearly what it computes with the dequantised weights.
-#include <unistd.h>
-
 #include <cmath>
 #include <random>
 #include <string>
@@ -13,6 +11,7 @@
 #include "tests/testing/local_pipeline.h"
 #include "tests/testing/logits.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
 #include "tests/testing/test_data.h"
 #include "tests/testing/tiny_llama.h"
 
@@ -30,8 +29,8 @@ using testing::SameBytes;
 constexpr int kTokens = 70;  // more than a token group of the kernels
 constexpr int kVocab = 320;
 
-std::string TempFile(const std::string& name) {
-  return absl::StrCat(::testing::TempDir(), "/weight_types_", name, "-", ::getpid(), ".gguf");
+std::string TempModel(const std::string& name) {
+  return testing::TempFile(absl::StrCat("weight_types_", name, ".gguf"));
 }
 
 // Random weights of types[i] for matrix i, and the same weights dequantised.
@@ -56,7 +55,7 @@ void WriteModels(const std::vector<WeightType>& types, const std::string& quanti
 }
 
 void ExpectRightAndSameEverywhere(const std::vector<WeightType>& types, const std::string& name) {
-  const std::string quantised = TempFile(name), dequantised = TempFile(name + "_f32");
+  const std::string quantised = TempModel(name), dequantised = TempModel(name + "_f32");
   WriteModels(types, quantised, dequantised);
   LocalPipelineOptions exact;
   exact.gguf = dequantised;
@@ -150,7 +149,7 @@ Route ExpertsApart(const model::ModelConfig& config) {
 
 TEST(ScalesOfMatrices, MultiplyWhatTheMatrixMakes) {
   for (const int experts : {0, 5}) {
-    const std::string scaled = TempFile("scaled"), folded = TempFile("folded");
+    const std::string scaled = TempModel("scaled"), folded = TempModel("folded");
     WriteScaledModels(experts, scaled, folded);
     LocalPipelineOptions options;
     options.gguf = folded;

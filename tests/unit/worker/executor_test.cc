@@ -1,18 +1,16 @@
 #include "worker/executor.h"
 
-#include <unistd.h>
-
 #include <filesystem>
 #include <fstream>
 #include <future>
 #include <string>
 #include <thread>
 
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "tests/testing/local_pipeline.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
 #include "tests/testing/tiny_llama.h"
 
 namespace dovetail::worker {
@@ -27,7 +25,7 @@ using transport::StepFrame;
 class ExecutorTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    options_.gguf = absl::StrCat(::testing::TempDir(), "executor_test-", ::getpid(), ".gguf");
+    options_.gguf = testing::TempFile("executor_test.gguf");
     options_.shape.max_rows = 16;
     testing::WriteTinyLlama(options_.gguf);
   }

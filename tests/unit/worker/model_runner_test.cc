@@ -3,8 +3,6 @@
 
 #include "worker/model_runner.h"
 
-#include <unistd.h>
-
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -12,11 +10,11 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "model/gguf/gguf_file.h"
 #include "tests/testing/local_pipeline.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
 #include "tests/testing/test_data.h"
 #include "tests/testing/tiny_llama.h"
 
@@ -34,7 +32,7 @@ const std::vector<int32_t> kTokens = {5, 6, 7, 8, 9};
 class ModelRunnerTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    options_.gguf = absl::StrCat(::testing::TempDir(), "model_runner_test-", ::getpid(), ".gguf");
+    options_.gguf = testing::TempFile("model_runner_test.gguf");
     options_.shape.max_rows = 16;
     testing::WriteTinyLlama(options_.gguf);
   }

@@ -1,15 +1,13 @@
 // A layer with experts on several threads: the same bits, and few barriers.
 #include "worker/layers/moe.h"
 
-#include <unistd.h>
-
 #include <filesystem>
 #include <random>
 
-#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "model/gguf/gguf_file.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
 #include "tests/testing/test_data.h"
 #include "tests/testing/tiny_llama.h"
 #include "worker/bind_moe.h"
@@ -23,7 +21,7 @@ constexpr int kHidden = 256, kExperts = 6, kMaxRows = 40;
 class MoeTest : public ::testing::TestWithParam<WeightType> {
  protected:
   void SetUp() override {
-    path_ = absl::StrCat(::testing::TempDir(), "moe_test-", ::getpid(), ".gguf");
+    path_ = testing::TempFile("moe_test.gguf");
     // 24 activation blocks of an expert, or three.
     testing::WriteTinyLlama(path_, {.layers = 1,
                                     .hidden = kHidden,

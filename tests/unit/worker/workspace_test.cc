@@ -1,15 +1,13 @@
 #include "worker/workspace.h"
 
-#include <unistd.h>
-
 #include <filesystem>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "kernels/kernel_table.h"
 #include "model/memory_plan.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
 #include "tests/testing/tiny_llama.h"
 
 namespace dovetail::worker {
@@ -23,8 +21,7 @@ constexpr StepShape kShape = {.max_rows = 24,
 constexpr PackedLayout kLayout = PackedLayout::kP16;
 
 model::ModelConfig TinyConfig(int experts = 0) {
-  const std::string path =
-      absl::StrCat(::testing::TempDir(), "workspace_test-", ::getpid(), ".gguf");
+  const std::string path = testing::TempFile("workspace_test.gguf");
   testing::WriteTinyLlama(path, {.experts = experts});
   auto file = model::GgufFile::Open(path);
   EXPECT_OK(file);
