@@ -14,6 +14,10 @@ KEY_FLAG = ",".join(f"{name}={key}" for name, key in KEYS.items())
 ADMIN = [("authorization", f"Bearer {KEYS['carol']}")]
 
 
+# Long enough that answers end apart: two lines of the log that are due together may change places.
+ANSWER_TOKENS = 60
+
+
 class Queue:
     """A server that computes one sequence at a time; carol's holds it until release()."""
 
@@ -28,13 +32,13 @@ class Queue:
         self.holder.readline()
 
     def open(self, who, prompt, **fields):
-        body = {"prompt": prompt, "max_tokens": 6, "ignore_eos": True, "temperature": 0, **fields}
+        body = {"prompt": prompt, "max_tokens": ANSWER_TOKENS, "ignore_eos": True, "temperature": 0, **fields}
         request = urllib.request.Request(f"http://{self.server.http}/v1/completions", json.dumps(body).encode(),
                                          {"Authorization": f"Bearer {KEYS[who]}", "X-Request-Id": prompt})
         return urllib.request.urlopen(request, timeout=300)
 
     def generate(self, who, prompt, **fields):
-        request = {"prompt": prompt, "max_tokens": 6, "ignore_eos": True, "sampling": {"temperature": 0}, **fields}
+        request = {"prompt": prompt, "max_tokens": ANSWER_TOKENS, "ignore_eos": True, "sampling": {"temperature": 0}, **fields}
         for _ in self.client.call("dovetail.v1.InferenceService/Generate", request, timeout=300,
                                   metadata=[("authorization", f"Bearer {KEYS[who]}")]):
             pass
