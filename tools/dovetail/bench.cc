@@ -27,6 +27,7 @@ struct BenchFlags {
   std::string streams = "1";
   bool json = false;
   BenchTraceFlags trace;
+  std::string patience = "4h";  // of `trace`
 };
 
 constexpr uint64_t kSeed = 7;
@@ -136,8 +137,18 @@ absl::StatusOr<double> DecodeRate(const BenchFlags& flags, coordinator::Coordina
   return Median(rates);
 }
 
+absl::Status Replay(const BenchFlags& flags) {
+  BenchTraceFlags trace = flags.trace;
+  if (!absl::ParseDuration(flags.patience, &trace.patience) ||
+      trace.patience <= absl::ZeroDuration() || trace.patience > absl::Hours(24 * 365)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--patience must be a time as in 90s or 4h, got `", flags.patience, "`"));
+  }
+  return BenchTrace(trace, flags.job);
+}
+
 absl::Status Bench(const BenchFlags& flags) {
-  if (!flags.trace.path.empty()) return BenchTrace(flags.trace, flags.job);
+  if (!flags.trace.path.empty()) return Replay(flags);
   if (!flags.trace.url.empty()) {
     return absl::InvalidArgumentError("--url: only a --trace is replayed on a server elsewhere");
   }
@@ -197,6 +208,10 @@ void AddBench(CLI::App* app, int* exit_code) {
   command->add_option("--url", flags->trace.url,
                       "replay the trace on a server with this --model that speaks OpenAI's "
                       "completions, such as http://127.0.0.1:8080, instead of a job of its own");
+  command->add_option("--patience", flags->patience,
+                      "with that server, after the last request of the trace; answers that are not "
+                      "whole then are cut and counted as unfinished")
+      ->capture_default_str();
   command->add_option("--speed", flags->trace.options.speed, "of the trace: 2 is twice as fast")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

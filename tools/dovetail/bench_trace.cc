@@ -14,7 +14,6 @@ namespace dovetail::tools {
 namespace {
 
 constexpr uint64_t kSeed = 7;
-constexpr absl::Duration kPatience = absl::Hours(4);  // with one request of a server elsewhere
 
 std::vector<ReplayRequest> MakeRequests(const std::vector<TraceRequest>& trace, int vocab_size) {
   std::mt19937_64 random(kSeed);
@@ -37,8 +36,17 @@ nlohmann::json Percentiles(std::vector<double>* seconds) {
           {"p99", 1e3 * Percentile(seconds, 0.99)}};
 }
 
+bool IsGood(const BenchTraceFlags& flags, const ReplayAnswer& answer) {
+  if (!answer.whole) return false;
+  const absl::Time first = answer.text_times.front();
+  const absl::Duration rest = answer.text_times.back() - first;
+  return absl::ToDoubleSeconds(first - answer.submitted) <= flags.ttft_seconds &&
+         absl::ToDoubleSeconds(rest) <= flags.itl_seconds * (answer.generated_tokens - 1);
+}
+
+// `cut`: when patience ended, for answers that are not whole.
 nlohmann::json Report(const BenchTraceFlags& flags, const std::vector<TraceRequest>& trace,
-                      const std::vector<ReplayAnswer>& results) {
+                      const std::vector<ReplayAnswer>& answers, absl::Time cut) {
   std::vector<double> first_token;
   std::vector<double> between;
   absl::Time start = absl::InfiniteFuture();
@@ -46,38 +54,41 @@ nlohmann::json Report(const BenchTraceFlags& flags, const std::vector<TraceReque
   int64_t prompt_tokens = 0;
   int64_t generated = 0;
   int good = 0;
-  for (size_t i = 0; i < results.size(); ++i) {
-    const std::vector<absl::Time>& times = results[i].text_times;
-    const int tokens = results[i].generated_tokens;
+  int unfinished = 0;
+  int without_first_token = 0;
+  for (size_t i = 0; i < answers.size(); ++i) {
+    const std::vector<absl::Time>& times = answers[i].text_times;
     prompt_tokens += trace[i].prompt_tokens;
-    generated += tokens;
-    start = std::min(start, results[i].submitted);
-    end = std::max(end, times.back());
-    first_token.push_back(absl::ToDoubleSeconds(times.front() - results[i].submitted));
+    generated += answers[i].generated_tokens;
+    start = std::min(start, answers[i].submitted);
+    end = std::max(end, answers[i].whole ? times.back() : cut);
+    const absl::Time first = times.empty() ? cut : times.front();
+    first_token.push_back(absl::ToDoubleSeconds(first - answers[i].submitted));
     for (size_t t = 1; t < times.size(); ++t) {
       between.push_back(absl::ToDoubleSeconds(times[t] - times[t - 1]));
     }
-    const double mean =
-        tokens > 1 ? absl::ToDoubleSeconds(times.back() - times.front()) / (tokens - 1) : 0;
-    good += first_token.back() <= flags.ttft_seconds && mean <= flags.itl_seconds ? 1 : 0;
+    good += IsGood(flags, answers[i]) ? 1 : 0;
+    unfinished += answers[i].whole ? 0 : 1;
+    without_first_token += times.empty() ? 1 : 0;
   }
   const double seconds = absl::ToDoubleSeconds(end - start);
-  const double count = static_cast<double>(results.size());
-  nlohmann::json json;
-  json["requests"] = results.size();
-  json["speed"] = flags.options.speed;
-  json["seconds"] = seconds;
-  json["prompt_tokens"] = prompt_tokens;
-  json["generated_tokens"] = generated;
-  json["generated_tokens_per_s"] = static_cast<double>(generated) / seconds;
-  json["requests_per_s"] = count / seconds;
-  json["goodput"] = {{"requests_per_s", good / seconds},
-                     {"share", good / count},
-                     {"ttft_limit_ms", 1e3 * flags.ttft_seconds},
-                     {"itl_limit_ms", 1e3 * flags.itl_seconds}};
-  json["ttft_ms"] = Percentiles(&first_token);
-  json["itl_ms"] = Percentiles(&between);
-  return json;
+  const double count = static_cast<double>(answers.size());
+  return {{"requests", answers.size()},
+          {"unfinished", unfinished},
+          {"without_first_token", without_first_token},
+          {"speed", flags.options.speed},
+          {"seconds", seconds},
+          {"prompt_tokens", prompt_tokens},
+          {"generated_tokens", generated},
+          {"generated_tokens_per_s", static_cast<double>(generated) / seconds},
+          {"requests_per_s", (count - unfinished) / seconds},
+          {"goodput",
+           {{"requests_per_s", good / seconds},
+            {"share", good / count},
+            {"ttft_limit_ms", 1e3 * flags.ttft_seconds},
+            {"itl_limit_ms", 1e3 * flags.itl_seconds}}},
+          {"ttft_ms", Percentiles(&first_token)},
+          {"itl_ms", Percentiles(&between)}};
 }
 
 // A job of this process, asked without HTTP.
@@ -102,10 +113,10 @@ absl::StatusOr<nlohmann::json> ReplayLocally(const BenchTraceFlags& flags,
                       RunBatch(job->model().engine(), requests, static_cast<int>(requests.size())));
   std::vector<ReplayAnswer> answers;
   for (BatchResult& result : results) {
-    answers.push_back(
-        {result.submitted, std::move(result.token_times), static_cast<int>(result.tokens.size())});
+    answers.push_back({result.submitted, std::move(result.token_times),
+                       static_cast<int>(result.tokens.size()), /*whole=*/true});
   }
-  nlohmann::json json = Report(flags, trace, answers);
+  nlohmann::json json = Report(flags, trace, answers, absl::InfiniteFuture());
   const coordinator::EngineStats stats = job->model().engine()->stats();
   json["preemptions"] = stats.preemptions;
   json["decode_lanes"] = stats.decode_lanes;
@@ -120,8 +131,8 @@ absl::StatusOr<nlohmann::json> ReplayElsewhere(const BenchTraceFlags& flags,
   DT_ASSIGN_OR_RETURN(const model::ModelFile model, model::OpenModelFile(model_path));
   DT_ASSIGN_OR_RETURN(
       const std::vector<ReplayAnswer> answers,
-      ReplayOverHttp(target, MakeRequests(trace, model.config.vocab_size), kPatience));
-  return Report(flags, trace, answers);
+      ReplayOverHttp(target, MakeRequests(trace, model.config.vocab_size), flags.patience));
+  return Report(flags, trace, answers, absl::Now());
 }
 
 }  // namespace

@@ -35,7 +35,8 @@ struct ReplayRequest {
 struct ReplayAnswer {
   absl::Time submitted;
   std::vector<absl::Time> text_times;  // of each event that brought text; ascending
-  int generated_tokens = 0;            // as the server counts them
+  int generated_tokens = 0;            // as the server counts them; of a part, the events with text
+  bool whole = true;                   // false: patience ended first, and `text_times` may be empty
 };
 
 // The text events of one answer, taken from its bytes as they come: HTTP's head, a body in chunks
@@ -64,8 +65,8 @@ class AnswerReader {
   ReplayAnswer answer_;
 };
 
-// Greedy, end of sequence ignored. `patience` is what one request may take. The first failure is
-// returned, after all have ended.
+// Greedy, end of sequence ignored. Answers that are not whole `patience` after the last request is
+// due are cut where they are. The first failure is returned, after all have ended.
 absl::StatusOr<std::vector<ReplayAnswer>> ReplayOverHttp(const HttpTarget& target,
                                                          const std::vector<ReplayRequest>& requests,
                                                          absl::Duration patience);

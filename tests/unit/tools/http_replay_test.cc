@@ -101,6 +101,7 @@ TEST(HttpReplayTest, AServersAnswersComeInTime) {
   ASSERT_OK(answers);
   for (int i = 0; i < 20; ++i) {
     const ReplayAnswer& answer = (*answers)[i];
+    EXPECT_TRUE(answer.whole);
     EXPECT_EQ(answer.generated_tokens, 1 + i);
     EXPECT_EQ(answer.text_times.size(), static_cast<size_t>(1 + i)) << "each token is a letter";
     EXPECT_GE(answer.text_times.front(), answer.submitted);
@@ -118,11 +119,24 @@ TEST(HttpReplayTest, ARefusedRequestIsNamed) {
   EXPECT_THAT(ReplayOverHttp(*target, requests, kPatience),
               StatusIs(absl::StatusCode::kUnavailable,
                        HasSubstr("request 2 of the trace: the server refused: 400")));
+}
+
+TEST(HttpReplayTest, AnswersAreCutSomeTimeAfterTheLastRequest) {
   coordinator::TestServer held;
   held.workers->Hold();
   const auto slow = ParseHttpUrl(absl::StrCat("http://127.0.0.1:", held.port()));
-  EXPECT_THAT(ReplayOverHttp(*slow, {{{50}, 2, absl::ZeroDuration()}}, absl::Milliseconds(100)),
-              StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("no answer in time")));
+  const absl::Time start = absl::Now();
+  const absl::Duration last = absl::Milliseconds(200);
+  const absl::Duration patience = absl::Milliseconds(100);
+  const auto answers =
+      ReplayOverHttp(*slow, {{{50}, 2, absl::ZeroDuration()}, {{50}, 2, last}}, patience);
+  ASSERT_OK(answers);
+  EXPECT_GE(absl::Now(), start + last + patience);
+  for (const ReplayAnswer& answer : *answers) {
+    EXPECT_FALSE(answer.whole);
+    EXPECT_EQ(answer.generated_tokens, 0);
+    EXPECT_TRUE(answer.text_times.empty());
+  }
 }
 
 TEST(HttpReplayTest, NobodyListens) {
