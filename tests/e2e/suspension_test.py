@@ -105,7 +105,7 @@ def test_a_worker_that_alone_stands_still_is_lost_in_time():
                 harness.wait_for(lambda: server.status().get("state") != "SERVING_STATE_READY", 10, "the hang is noticed")
                 took = time.monotonic() - start
                 print(f"  {name} after a pause of {before} s: lost after {took:.2f} s")
-                assert took < 2.0, took
+                assert took < 5, took  # the timeout, and what a busy machine adds
             harness.wait_for(lambda: server.status().get("state") == "SERVING_STATE_READY", 30, "ready again")
         assert server.stderr().count(" W serve: worker ") == 2, server.stderr()
 
