@@ -39,7 +39,7 @@ struct KvShape {
 };
 
 // Bytes of a block's vectors of `dim` elements, one per token: elements, then scales.
-static inline int64_t KvPartBytes(KvType type, int64_t dim) {
+static inline constexpr int64_t KvPartBytes(KvType type, int64_t dim) {
   switch (type) {
     case KvType::kF32:
       return kKvBlockTokens * dim * 4;
@@ -53,7 +53,7 @@ static inline int64_t KvPartBytes(KvType type, int64_t dim) {
 }
 
 // kHeads: the keys of all heads, then the values of all heads.
-static inline int64_t KvBlockBytes(const KvShape& shape, KvType type) {
+static inline constexpr int64_t KvBlockBytes(const KvShape& shape, KvType type) {
   if (shape.layout == KvLayout::kLatent) return KvPartBytes(type, shape.key_dim);
   return shape.num_heads * (KvPartBytes(type, shape.key_dim) + KvPartBytes(type, shape.value_dim));
 }

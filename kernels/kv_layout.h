@@ -14,7 +14,7 @@ namespace dovetail::kernels {
 constexpr int kQueryBatch = 48;
 
 // Number of `values` rounded up to whole vectors of 16 lanes.
-static inline int64_t RoundUpLanes(int64_t values) { return (values + 15) / 16 * 16; }
+static inline constexpr int64_t RoundUpLanes(int64_t values) { return (values + 15) / 16 * 16; }
 
 // The vectors of one KV head in one block, one per token. kByToken: [kKvBlockTokens][dim], else
 // [dim][kKvBlockTokens]; with kQ8_0 the scales follow.
@@ -25,14 +25,14 @@ struct KvPart {
   bool by_token;
 };
 
-static inline KvPart KeyPart(const KvCacheView& kv, int32_t block, int32_t kv_head) {
+static inline constexpr KvPart KeyPart(const KvCacheView& kv, int32_t block, int32_t kv_head) {
   const KvShape& shape = kv.shape;
   uint8_t* data = kv.data + block * kv.block_bytes + kv_head * KvPartBytes(kv.type, shape.key_dim);
   return {data, kv.type, shape.key_dim, shape.layout == KvLayout::kLatent};
 }
 
 // With kLatent the vectors of the keys, which are longer than a value.
-static inline KvPart ValuePart(const KvCacheView& kv, int32_t block, int32_t kv_head) {
+static inline constexpr KvPart ValuePart(const KvCacheView& kv, int32_t block, int32_t kv_head) {
   const KvShape& shape = kv.shape;
   if (shape.layout == KvLayout::kLatent) return KeyPart(kv, block, kv_head);
   uint8_t* data = kv.data + block * kv.block_bytes +
@@ -42,12 +42,12 @@ static inline KvPart ValuePart(const KvCacheView& kv, int32_t block, int32_t kv_
 }
 
 // Where element d of the token in slot `slot` lies, in elements.
-static inline int64_t ElementIndex(const KvPart& part, int slot, int64_t d) {
+static inline constexpr int64_t ElementIndex(const KvPart& part, int slot, int64_t d) {
   return part.by_token ? int64_t{slot} * part.dim + d : d * kKvBlockTokens + slot;
 }
 
 // The f16 that scales it, of kQ8_0.
-static inline uint8_t* ScaleOf(const KvPart& part, int slot, int64_t d) {
+static inline constexpr uint8_t* ScaleOf(const KvPart& part, int slot, int64_t d) {
   const int64_t blocks = (part.dim + kKvScaleElements - 1) / kKvScaleElements;
   const int64_t block = d / kKvScaleElements;
   const int64_t index = part.by_token ? slot * blocks + block : block * kKvBlockTokens + slot;
@@ -55,7 +55,7 @@ static inline uint8_t* ScaleOf(const KvPart& part, int slot, int64_t d) {
 }
 
 // A number of this magnitude or more is infinite once it is stored.
-static inline float StoredLimit(KvType type) {
+static inline constexpr float StoredLimit(KvType type) {
   switch (type) {
     case KvType::kF32:
       break;
@@ -70,8 +70,8 @@ static inline float StoredLimit(KvType type) {
 }
 
 // The sequence that row `row` of the step belongs to.
-static inline const SequenceRows* FindSequence(const SequenceRows* sequences, int32_t count,
-                                               int64_t row) {
+static inline constexpr const SequenceRows* FindSequence(const SequenceRows* sequences,
+                                                         int32_t count, int64_t row) {
   for (int32_t i = 0; i < count; ++i) {
     if (row < sequences[i].row_begin + sequences[i].num_rows) return &sequences[i];
   }
@@ -79,7 +79,7 @@ static inline const SequenceRows* FindSequence(const SequenceRows* sequences, in
 }
 
 // The first of `num_keys` keys that the last one's query sees; window 0: all.
-static inline int FirstKey(int num_keys, int window) {
+static inline constexpr int FirstKey(int num_keys, int window) {
   return window == 0 || num_keys < window ? 0 : num_keys - window;
 }
 
@@ -92,13 +92,13 @@ struct AttentionScratch {
   float* values;  // [kKvBlockTokens][value_dim, whole vectors]
 };
 
-static inline int64_t AttentionScratchSize(const KvShape& shape) {
+static inline constexpr int64_t AttentionScratchSize(const KvShape& shape) {
   const int64_t dim = RoundUpLanes(shape.value_dim);
   return int64_t{kQueryBatch} * (kKvSplitTokens + 2 * dim) +
          (RoundUpLanes(shape.key_dim) + dim) * kKvBlockTokens;
 }
 
-static inline AttentionScratch CutAttentionScratch(float* scratch, const KvShape& shape) {
+static inline constexpr AttentionScratch CutAttentionScratch(float* scratch, const KvShape& shape) {
   const int64_t dim = RoundUpLanes(shape.value_dim);
   AttentionScratch s;
   s.scores = scratch;
@@ -112,10 +112,11 @@ static inline AttentionScratch CutAttentionScratch(float* scratch, const KvShape
 // What a split gives for one head, until splits are merged: its maximum, its l, and from kPartSum
 // on its sum, in whole vectors.
 constexpr int kPartSum = 16;
-static inline int64_t AttentionPartSize(const KvShape& shape) {
+static inline constexpr int64_t AttentionPartSize(const KvShape& shape) {
   return kPartSum + RoundUpLanes(shape.value_dim);
 }
-static inline float* PartOf(const AttentionArgs& args, int64_t task, int64_t split, int head) {
+static inline constexpr float* PartOf(const AttentionArgs& args, int64_t task, int64_t split,
+                                      int head) {
   const int64_t groups = args.num_heads / args.heads_per_task;
   const int64_t index = (task - args.first_row * groups) * args.part_splits + split;
   return args.parts + (index * args.heads_per_task + head) * AttentionPartSize(args.kv.shape);

@@ -3,6 +3,7 @@
 #include "kernels/cpu/amx_table.h"
 #include "kernels/cpu/isa_tables.h"
 #include "kernels/kernel_table.h"
+#include "kernels/simt/table.h"
 
 namespace dovetail::kernels::testing {
 
@@ -10,6 +11,7 @@ std::vector<const KernelTable*> TablesUnderTest() {
   std::vector<const KernelTable*> tables = AvailableTables();
   static const KernelTable software = OverAvx512(*AmxSoftwareTable());
   if (FindTable(Isa::kAvx512) != nullptr) tables.push_back(&software);
+  tables.push_back(&simt::SliceTable());
   return tables;
 }
 

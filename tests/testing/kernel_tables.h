@@ -1,5 +1,5 @@
-// TablesUnderTest: every kernel table that runs here, and AMX's code over tiles in software, which
-// no binary has and DOVETAIL_ISA does not know.
+// TablesUnderTest: every kernel table that runs here, and two which no binary has and DOVETAIL_ISA
+// does not know: AMX's code over tiles in software, and a GPU's kernels on the SIMT shim.
 #ifndef DOVETAIL_TESTS_TESTING_KERNEL_TABLES_H_
 #define DOVETAIL_TESTS_TESTING_KERNEL_TABLES_H_
 
@@ -9,7 +9,7 @@
 
 namespace dovetail::kernels::testing {
 
-// kernels::AvailableTables() and, where AVX-512 runs, "amx-software".
+// kernels::AvailableTables(), where AVX-512 runs "amx-software", and "simt".
 std::vector<const KernelTable*> TablesUnderTest();
 
 }  // namespace dovetail::kernels::testing

@@ -1,0 +1,68 @@
+// What kernels are written in: CUDA's vocabulary where nvcc compiles them, and the same words over
+// the shim (kernels/simt) where g++ does. A kernel uses nothing of CUDA but what is here.
+//
+//   DT_KERNEL void F(Args args)     a kernel; DT_LAUNCH(F, grid, block, stream, args) starts it
+//   DT_DEVICE                       a function that kernels call
+//   DT_SHARED(T, name, n)           an array of the block: name[i], ReadShared<V>(name, i)
+//   ThreadIndex, BlockIndex, ..     numbers of this thread
+//
+// Floats: + - * / are single IEEE operations (nvcc gets -fmad=false), Fma is written out.
+#ifndef DOVETAIL_KERNELS_CUDA_DEVICE_H_
+#define DOVETAIL_KERNELS_CUDA_DEVICE_H_
+
+#include <cstdint>
+
+#ifdef __CUDACC__
+#include "kernels/cuda/device_nvcc.h"
+#else
+#include "kernels/cuda/device_simt.h"
+#endif
+
+namespace dovetail::kernels::cuda {
+
+inline constexpr int kWarp = 32;
+
+struct alignas(8) Int2 {
+  int32_t x, y;
+};
+struct alignas(16) Int4 {
+  int32_t x, y, z, w;
+};
+
+DT_DEVICE int Lane() { return ThreadIndex() % kWarp; }
+DT_DEVICE int WarpIndex() { return ThreadIndex() / kWarp; }
+
+// v of the lane that is `lanes` away by exclusive or.
+template <typename T>
+DT_DEVICE T ShuffleXor(T v, int lanes) {
+  return Shuffle(v, Lane() ^ lanes);
+}
+
+// Adds the partial sums of 32 lanes as a halving tree (docs/numerics.md); all lanes have the sum.
+// Two lanes add the same two numbers, so that all have the same bits.
+template <typename T>
+DT_DEVICE T TreeSum(T v) {
+  for (int half = kWarp / 2; half > 0; half /= 2) v = v + ShuffleXor(v, half);
+  return v;
+}
+
+template <typename T>
+DT_DEVICE T Smaller(T a, T b) {
+  return b < a ? b : a;
+}
+template <typename T>
+DT_DEVICE T Larger(T a, T b) {
+  return b > a ? b : a;
+}
+
+template <typename T>
+DT_DEVICE T WarpMax(T v) {
+  for (int half = kWarp / 2; half > 0; half /= 2) v = Larger(v, ShuffleXor(v, half));
+  return v;
+}
+
+DT_DEVICE int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace dovetail::kernels::cuda
+
+#endif  // DOVETAIL_KERNELS_CUDA_DEVICE_H_

@@ -1,0 +1,144 @@
+// The words of device.h over the shim.
+#ifndef DOVETAIL_KERNELS_CUDA_DEVICE_SIMT_H_
+#define DOVETAIL_KERNELS_CUDA_DEVICE_SIMT_H_
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "base/float_convert.h"
+#include "kernels/quant/codebooks.h"
+#include "kernels/simt/mma.h"
+#include "kernels/simt/shared_array.h"
+#include "kernels/simt/simt.h"
+
+#define DT_KERNEL static
+#define DT_DEVICE static inline
+#define DT_UNROLL
+#define DT_DEVICE_MEMBER static inline
+#define DT_CONSTANT static constexpr
+#define DT_SHARED(T, name, n)                                                    \
+  static thread_local ::dovetail::simt::SharedArray<T, (n)> name##_array(#name); \
+  auto& name = name##_array.Enter()
+#define DT_LAUNCH(kernel, grid, block, stream, ...) \
+  ::dovetail::simt::Launch(stream, #kernel, grid, block, [&] { kernel(__VA_ARGS__); })
+
+namespace dovetail::kernels::cuda {
+
+using Stream = simt::Stream*;
+using Grid = simt::Dim;
+
+DT_DEVICE int ThreadIndex() { return static_cast<int>(simt::ThisThread().thread.x); }
+DT_DEVICE int BlockThreads() { return static_cast<int>(simt::ThisThread().block_dim.x); }
+DT_DEVICE int BlockIndex() { return static_cast<int>(simt::ThisThread().block.x); }
+DT_DEVICE int BlockIndexY() { return static_cast<int>(simt::ThisThread().block.y); }
+
+DT_DEVICE void SyncBlock() { simt::SyncBlock(); }
+DT_DEVICE void SyncWarp() { simt::SyncWarp(0xffffffff); }
+
+template <typename T>
+struct ShuffleOp {
+  struct In {
+    T value;
+    int source;
+  };
+  using Out = T;
+  static T Of(const In (&lanes)[simt::kWarpLanes], uint32_t mask, int lane) {
+    return lanes[lanes[lane].source & (simt::kWarpLanes - 1)].value;
+  }
+};
+// v of lane `source`; all lanes take part.
+template <typename T>
+static inline T Shuffle(T v, int source) {
+  return simt::Exchange<ShuffleOp<T>>("Shuffle", 0xffffffff, {v, source});
+}
+
+struct BallotOp {
+  using In = bool;
+  using Out = uint32_t;
+  static uint32_t Of(const bool (&lanes)[simt::kWarpLanes], uint32_t mask, int lane) {
+    uint32_t bits = 0;
+    for (int i = 0; i < simt::kWarpLanes; ++i) bits |= static_cast<uint32_t>(lanes[i]) << i;
+    return bits;
+  }
+};
+DT_DEVICE uint32_t Ballot(bool v) { return simt::Exchange<BallotOp>("Ballot", 0xffffffff, v); }
+
+DT_DEVICE float Fma(float a, float b, float c) { return std::fma(a, b, c); }
+DT_DEVICE float SquareRoot(float v) { return std::sqrt(v); }
+DT_DEVICE uint32_t BitsOf(float v) { return std::bit_cast<uint32_t>(v); }
+DT_DEVICE float FloatOf(uint32_t v) { return std::bit_cast<float>(v); }
+DT_DEVICE float HalfToFloat(uint16_t v) { return F16ToF32(v); }
+DT_DEVICE uint16_t FloatToHalf(float v) { return F32ToF16(v); }
+DT_DEVICE int PopCount(uint32_t v) { return std::popcount(v); }
+
+// c + the products of four signed bytes.
+DT_DEVICE int32_t Dp4a(int32_t a, int32_t b, int32_t c) {
+  for (int i = 0; i < 4; ++i) {
+    c += static_cast<int8_t>(a >> (8 * i)) * static_cast<int8_t>(b >> (8 * i));
+  }
+  return c;
+}
+// Byte i of the result: the byte of {b, a} (b the upper four) that nibble i of `select` names.
+DT_DEVICE uint32_t BytePermute(uint32_t a, uint32_t b, uint32_t select) {
+  const uint64_t bytes = static_cast<uint64_t>(b) << 32 | a;
+  uint32_t result = 0;
+  for (int i = 0; i < 4; ++i) {
+    const int from = static_cast<int>(select >> (4 * i) & 7);
+    result |= static_cast<uint32_t>(bytes >> (8 * from) & 0xff) << (8 * i);
+  }
+  return result;
+}
+// a - b in each byte.
+DT_DEVICE uint32_t SubtractBytes(uint32_t a, uint32_t b) {
+  uint32_t result = 0;
+  for (int i = 0; i < 32; i += 8) result |= (((a >> i) - (b >> i)) & 0xff) << i;
+  return result;
+}
+
+// c (16 weight rows x 8 tokens) += a (16 x 32 or 16 x 16 signed bytes) b; fragments as PTX has them
+// for mma.m16n8k32 and .m16n8k16 of .s8.
+DT_DEVICE void MmaK32(int32_t (&c)[4], const int32_t (&a)[4], const int32_t (&b)[2]) {
+  simt::Mma<8>(c, a, b);
+}
+DT_DEVICE void MmaK16(int32_t (&c)[4], const int32_t (&a)[2], const int32_t (&b)[1]) {
+  simt::Mma<4>(c, a, b);
+}
+
+template <typename V, typename T>
+static inline V LoadVector(const T* from) {
+  if (reinterpret_cast<uintptr_t>(from) % sizeof(V) != 0) simt::Fail("a load that is not aligned");
+  V v;
+  std::memcpy(&v, from, sizeof(V));
+  return v;
+}
+template <typename V, typename Shared>
+static inline V ReadShared(Shared& shared, int64_t index) {
+  return shared.template ReadVector<V>(index);
+}
+template <typename V, typename Shared>
+static inline void WriteShared(Shared& shared, int64_t index, const V& v) {
+  shared.WriteVector(index, v);
+}
+
+// 16 bytes from global memory to shared[index ..), done when WaitCopies says so.
+template <typename Shared>
+static inline void CopyAsync16(Shared& shared, int64_t index, const void* from) {
+  if (reinterpret_cast<uintptr_t>(from) % 16 != 0) simt::Fail("a copy that is not aligned");
+  shared.BeginCopy(index, from, 16);
+}
+DT_DEVICE void CommitCopies() { simt::CommitCopies(); }
+template <int kNewest>
+static inline void WaitCopies() {
+  simt::WaitCopies(kNewest);
+}
+
+DT_DEVICE const Codebooks& DeviceCodebooks() { return kCodebooks; }
+
+// Sets a flag that others may set at the same time.
+DT_DEVICE void RaiseFlag(int32_t* flag) { *flag = 1; }
+
+}  // namespace dovetail::kernels::cuda
+
+#endif  // DOVETAIL_KERNELS_CUDA_DEVICE_SIMT_H_

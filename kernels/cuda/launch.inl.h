@@ -1,0 +1,137 @@
+// How each op is started, and the table of all of them: the shapes of grids and the choice among
+// variants, on the host.
+
+// Blocks of kRowThreads with a thread, or a warp, for each unit.
+static Grid ThreadGrid(int64_t threads) { return RowGrid(BlocksOf(threads, kRowThreads)); }
+static Grid WarpGrid(int64_t warps) { return RowGrid(BlocksOf(warps, kRowThreads / kWarp)); }
+
+static void RmsNorm(const RmsNormArgs& args, int64_t begin, int64_t end, Stream stream) {
+  DT_LAUNCH(RmsNormKernel, WarpGrid(end - begin), kRowThreads, stream, args, begin, end);
+}
+
+template <int kBlock>
+static void QuantizeBlocks(const Activations& x, int64_t begin, int64_t end, Stream stream) {
+  const int64_t blocks = (end - begin) * (x.cols / kBlock);
+  const Grid grid = WarpGrid(BlocksOf(blocks, QuantizeShape<kBlock>::kBlocksPerWarp));
+  DT_LAUNCH(QuantizeKernel<kBlock>, grid, kRowThreads, stream, x, begin, end);
+}
+
+static void Quantize(const QuantizeArgs& args, int64_t begin, int64_t end, Stream stream) {
+  switch (args.x.block) {
+    case 16:
+      return QuantizeBlocks<16>(args.x, begin, end, stream);
+    case 32:
+      return QuantizeBlocks<32>(args.x, begin, end, stream);
+    default:
+      return QuantizeBlocks<256>(args.x, begin, end, stream);
+  }
+}
+
+template <typename Op>
+static void Gated(const GatedArgs& args, int64_t begin, int64_t end, Stream stream) {
+  const Grid grid = ThreadGrid((end - begin) * args.cols);
+  DT_LAUNCH(GatedKernel<Op>, grid, kRowThreads, stream, args, begin, end);
+}
+
+static void Sigmoid(const float* x, float* y, int64_t n, Stream stream) {
+  DT_LAUNCH(SigmoidKernel, ThreadGrid(n), kRowThreads, stream, x, y, n);
+}
+
+static void Combine(const CombineArgs& args, int64_t begin, int64_t end, Stream stream) {
+  const Grid grid = ThreadGrid((end - begin) * args.cols);
+  DT_LAUNCH(CombineKernel, grid, kRowThreads, stream, args, begin, end);
+}
+
+static void Rope(const RopeArgs& args, int64_t begin, int64_t end, Stream stream) {
+  const int64_t pairs = (end - begin) * args.num_heads * (args.rope_dim / 2);
+  DT_LAUNCH(RopeKernel, ThreadGrid(pairs), kRowThreads, stream, args, begin, end);
+}
+
+// *flag, on the device, is raised where one of x[0 .. n) is not finite.
+static void CheckFinite(const float* x, int64_t n, int32_t* flag, Stream stream) {
+  DT_LAUNCH(FiniteKernel, ThreadGrid(n), kRowThreads, stream, x, n, flag);
+}
+
+static void KvAppend(const KvAppendArgs& args, int64_t begin, int64_t end, int32_t* flag,
+                     Stream stream) {
+  const Grid grid = WarpGrid((end - begin) * args.kv.shape.num_heads);
+  DT_LAUNCH(KvAppendKernel, grid, kRowThreads, stream, args, begin, end, flag);
+}
+
+// Calls run.template operator()<kHeads>() with a kernel's heads for so many of a task.
+template <typename Run>
+static void WithHeads(int heads, const Run& run) {
+  if (heads == 1) return run.template operator()<1>();
+  if (heads <= 4) return run.template operator()<4>();
+  return run.template operator()<8>();
+}
+
+static void Attention(const AttentionArgs& args, int64_t begin, int64_t end, Stream stream) {
+  WithHeads(args.heads_per_task, [&]<int kHeads>() {
+    DT_LAUNCH(AttentionKernel<kHeads>, RowGrid(end - begin), kAttentionThreads, stream, args,
+              begin);
+  });
+}
+
+static void AttentionParts(const AttentionArgs& args, int64_t task, int64_t begin, int64_t end,
+                           Stream stream) {
+  WithHeads(args.heads_per_task, [&]<int kHeads>() {
+    DT_LAUNCH(AttentionPartsKernel<kHeads>, RowGrid(end - begin), kAttentionThreads, stream, args,
+              task, begin);
+  });
+}
+
+static void AttentionMerge(const AttentionArgs& args, int64_t begin, int64_t end, Stream stream) {
+  const Grid grid = {static_cast<uint32_t>(end - begin),
+                     static_cast<uint32_t>(args.heads_per_task)};
+  DT_LAUNCH(AttentionMergeKernel, grid, kAttentionThreads, stream, args, begin);
+}
+
+static void FloatProduct(const MatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
+  const int64_t first = begin * kPanelRows;
+  const int64_t past = end * kPanelRows < args.n ? end * kPanelRows : args.n;
+  const Grid grid = {static_cast<uint32_t>(BlocksOf(past - first, kFloatWarps)),
+                     static_cast<uint32_t>(BlocksOf(args.rows, kFloatTokens))};
+  DT_LAUNCH(FloatKernel, grid, kFloatWarps * kWarp, stream, args, first, past);
+}
+
+static void Matmul(const MatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
+  if (args.type == WeightType::kF32 || args.type == WeightType::kF16 ||
+      args.type == WeightType::kBF16) {
+    return FloatProduct(args, begin, end, stream);
+  }
+  const bool known = MatmulSmallBlocks(args, begin, end, stream) ||
+                     MatmulKTypes(args, begin, end, stream) ||
+                     MatmulCodebooks(args, begin, end, stream);
+  if (!known) __builtin_trap();  // plans are bound against SupportedWeightTypes
+}
+
+// `kLaunch` with a stream that is untyped, as tables have it.
+template <auto kLaunch, typename... Args>
+static void Untyped(Args... args, void* stream) {
+  kLaunch(args..., static_cast<Stream>(stream));
+}
+template <auto kLaunch, typename Args>
+static void Slice(const Args& args, int64_t begin, int64_t end, void* stream) {
+  kLaunch(args, begin, end, static_cast<Stream>(stream));
+}
+
+static DeviceTable MakeDeviceTable(const char* name) {
+  return {
+      .name = name,
+      .rms_norm = Slice<RmsNorm, RmsNormArgs>,
+      .quantize = Slice<Quantize, QuantizeArgs>,
+      .matmul = Slice<Matmul, MatmulArgs>,
+      .silu_mul = Slice<Gated<SiluMul>, GatedArgs>,
+      .gelu_mul = Slice<Gated<GeluMul>, GatedArgs>,
+      .swiglu_oai = Slice<Gated<SwigluOai>, GatedArgs>,
+      .sigmoid = Untyped<Sigmoid, const float*, float*, int64_t>,
+      .combine = Slice<Combine, CombineArgs>,
+      .rope = Slice<Rope, RopeArgs>,
+      .kv_append = Untyped<KvAppend, const KvAppendArgs&, int64_t, int64_t, int32_t*>,
+      .attention = Slice<Attention, AttentionArgs>,
+      .attention_parts = Untyped<AttentionParts, const AttentionArgs&, int64_t, int64_t, int64_t>,
+      .attention_merge = Slice<AttentionMerge, AttentionArgs>,
+      .check_finite = Untyped<CheckFinite, const float*, int64_t, int32_t*>,
+  };
+}

@@ -1,0 +1,26 @@
+// All kernels but the products with quantised weights, and the table, as nvcc compiles them.
+#include "kernels/cuda/cuda_table.h"
+#include "kernels/cuda/unit.h"
+
+namespace dovetail::kernels::cuda {
+namespace {
+
+#include "kernels/cuda/elementwise.inl.h"
+//
+#include "kernels/cuda/attention.inl.h"
+//
+#include "kernels/cuda/matmul_float.inl.h"
+//
+#include "kernels/cuda/launch.inl.h"
+
+}  // namespace
+}  // namespace dovetail::kernels::cuda
+
+namespace dovetail::kernels {
+
+const DeviceTable& CudaTable() {
+  static const DeviceTable table = cuda::MakeDeviceTable("cuda");
+  return table;
+}
+
+}  // namespace dovetail::kernels

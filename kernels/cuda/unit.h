@@ -1,0 +1,34 @@
+// What a unit that compiles kernels includes before it opens its namespace.
+#ifndef DOVETAIL_KERNELS_CUDA_UNIT_H_
+#define DOVETAIL_KERNELS_CUDA_UNIT_H_
+
+#include <cstdint>
+
+#include "base/packed_layout.h"
+#include "kernels/cpu/p16.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/device_table.h"
+#include "kernels/exp_constants.h"
+#include "kernels/gated_constants.h"
+#include "kernels/kv_layout.h"
+#include "kernels/ops.h"
+#include "kernels/quant/codebooks.h"
+#include "kernels/quant/values.h"
+
+namespace dovetail::kernels::cuda {
+
+// Products with the weight types of one group, each compiled by a unit of its own; false: the type
+// is another group's. Units: panels.
+bool MatmulSmallBlocks(const MatmulArgs& args, int64_t begin, int64_t end, Stream stream);
+bool MatmulKTypes(const MatmulArgs& args, int64_t begin, int64_t end, Stream stream);
+bool MatmulCodebooks(const MatmulArgs& args, int64_t begin, int64_t end, Stream stream);
+
+// Shapes of grids.
+static inline Grid RowGrid(int64_t blocks) { return {static_cast<uint32_t>(blocks), 1}; }
+static inline int64_t BlocksOf(int64_t units, int64_t per_block) {
+  return (units + per_block - 1) / per_block;
+}
+
+}  // namespace dovetail::kernels::cuda
+
+#endif  // DOVETAIL_KERNELS_CUDA_UNIT_H_

@@ -1,0 +1,26 @@
+// All kernels but the products with quantised weights, and the table, over the shim.
+#include "kernels/cuda/unit.h"
+#include "kernels/simt/table.h"
+
+namespace dovetail::kernels::cuda {
+namespace {
+
+#include "kernels/cuda/elementwise.inl.h"
+//
+#include "kernels/cuda/attention.inl.h"
+//
+#include "kernels/cuda/matmul_float.inl.h"
+//
+#include "kernels/cuda/launch.inl.h"
+
+}  // namespace
+}  // namespace dovetail::kernels::cuda
+
+namespace dovetail::simt {
+
+const kernels::DeviceTable& LaunchTable() {
+  static const kernels::DeviceTable table = kernels::cuda::MakeDeviceTable("simt");
+  return table;
+}
+
+}  // namespace dovetail::simt

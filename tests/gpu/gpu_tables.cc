@@ -1,0 +1,36 @@
+// TablesUnderTest() of kernel tests on a GPU: the GPU's kernels, a launch and a wait for each
+// slice.
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "kernels/cuda/cuda_table.h"
+#include "kernels/cuda/slice_table.h"
+#include "tests/testing/kernel_tables.h"
+
+namespace dovetail::kernels::testing {
+namespace {
+
+struct Gpu {
+  static const DeviceTable& Table() { return CudaTable(); }
+
+  template <typename Fn>
+  static void Run(const Fn& launch) {
+    launch(nullptr);
+    cudaError_t error = cudaGetLastError();
+    if (error == cudaSuccess) error = cudaDeviceSynchronize();
+    if (error == cudaSuccess) return;
+    std::fprintf(stderr, "a kernel: %s\n", cudaGetErrorString(error));
+    std::abort();
+  }
+};
+
+}  // namespace
+
+std::vector<const KernelTable*> TablesUnderTest() {
+  static const KernelTable table = cuda::MakeSliceTable<Gpu>();
+  return {&table};
+}
+
+}  // namespace dovetail::kernels::testing
