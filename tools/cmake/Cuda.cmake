@@ -18,6 +18,6 @@ function(dovetail_cuda_object NAME)
   cmake_parse_arguments(A "" "" "SRCS" ${ARGN})
   add_library(${NAME} OBJECT ${A_SRCS})
   target_include_directories(${NAME} PRIVATE ${CMAKE_SOURCE_DIR})
-  target_compile_options(${NAME} PRIVATE -fmad=false --expt-relaxed-constexpr -Werror=all-warnings
+  target_compile_options(${NAME} PRIVATE -fmad=false --expt-relaxed-constexpr -Xfatbin=-compress-all -Werror=all-warnings
     -Xcompiler=-Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers)
 endfunction()
