@@ -21,6 +21,10 @@ constexpr uint32_t kMaxBlockThreads = 1024;
 // Thrown through a kernel whose launch has ended.
 struct Abandoned {};
 
+size_t IndexOf(int warp, int lane) {
+  return static_cast<size_t>(warp) * kWarpLanes + static_cast<size_t>(lane);
+}
+
 thread_local BlockRun* current = nullptr;
 thread_local uint64_t blocks_run = 0;
 
@@ -104,7 +108,7 @@ bool BlockRun::RunReadyLanes(int warp) {
   bool any = false;
   Shuffle(&lane_order_);
   for (int lane : lane_order_) {
-    const size_t index = static_cast<size_t>(warp * kWarpLanes + lane);
+    const size_t index = IndexOf(warp, lane);
     if (index >= threads_.size() || threads_[index].state != State::kReady) continue;
     running_ = static_cast<int>(index);
     threads_[index].fiber->Resume();
@@ -117,7 +121,7 @@ bool BlockRun::RunReadyLanes(int warp) {
 bool BlockRun::MaskHasCome(int warp, const Thread& first) const {
   for (int lane = 0; lane < kWarpLanes; ++lane) {
     if ((first.mask >> lane & 1) == 0) continue;
-    const size_t index = static_cast<size_t>(warp * kWarpLanes + lane);
+    const size_t index = IndexOf(warp, lane);
     if (index >= threads_.size()) return false;
     const Thread& thread = threads_[index];
     if (thread.state != State::kInWarp || thread.fn != first.fn || thread.mask != first.mask) {
@@ -146,7 +150,7 @@ void BlockRun::Release(int warp, const Thread& first) {
 bool BlockRun::ReleaseWarp(int warp) {
   bool any = false;
   for (int lane = 0; lane < kWarpLanes; ++lane) {
-    const size_t index = static_cast<size_t>(warp * kWarpLanes + lane);
+    const size_t index = IndexOf(warp, lane);
     if (index >= threads_.size()) break;
     if (threads_[index].state != State::kInWarp || !MaskHasCome(warp, threads_[index])) continue;
     running_ = static_cast<int>(index);

@@ -39,14 +39,14 @@ class Fiber {
   bool ended() const { return ended_; }
 
  private:
-  const FiberStack& stack_;
   boost::context::fiber inside_;   // where Resume goes on
   boost::context::fiber outside_;  // where Yield goes back to
   bool ended_ = false;
-  // AddressSanitizer's view of the two stacks.
-  void* outside_fake_ = nullptr;
-  const void* outside_bottom_ = nullptr;
-  size_t outside_bytes_ = 0;
+  // For AddressSanitizer, which wants to know the two stacks.
+  [[maybe_unused]] const FiberStack& stack_;
+  [[maybe_unused]] void* outside_fake_ = nullptr;
+  [[maybe_unused]] const void* outside_bottom_ = nullptr;
+  [[maybe_unused]] size_t outside_bytes_ = 0;
 };
 
 }  // namespace dovetail::simt

@@ -93,7 +93,9 @@ class SharedArray {
       array_->Write(index_, value);
       return *this;
     }
-    const Ref& operator=(const Ref& other) const { return *this = static_cast<T>(other); }
+    const Ref& operator=(const Ref& other) const {  // NOLINT: the element's value
+      return *this = static_cast<T>(other);
+    }
     const Ref& operator+=(T value) const { return *this = static_cast<T>(*this) + value; }
 
    private:

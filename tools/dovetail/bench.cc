@@ -208,9 +208,10 @@ void AddBench(CLI::App* app, int* exit_code) {
   command->add_option("--url", flags->trace.url,
                       "replay the trace on a server with this --model that speaks OpenAI's "
                       "completions, such as http://127.0.0.1:8080, instead of a job of its own");
-  command->add_option("--patience", flags->patience,
-                      "with that server, after the last request of the trace; answers that are not "
-                      "whole then are cut and counted as unfinished")
+  command
+      ->add_option("--patience", flags->patience,
+                   "with that server, after the last request of the trace; answers that are not "
+                   "whole then are cut and counted as unfinished")
       ->capture_default_str();
   command->add_option("--speed", flags->trace.options.speed, "of the trace: 2 is twice as fast")
       ->check(CLI::PositiveNumber)
