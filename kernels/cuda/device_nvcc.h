@@ -13,7 +13,6 @@
 #define DT_DEVICE static __device__ __forceinline__
 #define DT_UNROLL _Pragma("unroll")
 #define DT_DEVICE_MEMBER static __device__ __forceinline__
-#define DT_CONSTANT static __constant__
 #define DT_SHARED(T, name, n) __shared__ __align__(16) T name[n]
 #define DT_LAUNCH(kernel, grid, block, stream, ...) \
   kernel<<<dim3((grid).x, (grid).y), block, 0, stream>>>(__VA_ARGS__)
@@ -46,7 +45,6 @@ DT_DEVICE uint32_t BitsOf(float v) { return __float_as_uint(v); }
 DT_DEVICE float FloatOf(uint32_t v) { return __uint_as_float(v); }
 DT_DEVICE float HalfToFloat(uint16_t v) { return __half2float(__ushort_as_half(v)); }
 DT_DEVICE uint16_t FloatToHalf(float v) { return __half_as_ushort(__float2half_rn(v)); }
-DT_DEVICE int PopCount(uint32_t v) { return __popc(v); }
 
 DT_DEVICE int32_t Dp4a(int32_t a, int32_t b, int32_t c) { return __dp4a(a, b, c); }
 DT_DEVICE uint32_t BytePermute(uint32_t a, uint32_t b, uint32_t select) {

@@ -17,7 +17,6 @@
 #define DT_DEVICE static inline
 #define DT_UNROLL
 #define DT_DEVICE_MEMBER static inline
-#define DT_CONSTANT static constexpr
 #define DT_SHARED(T, name, n)                                                    \
   static thread_local ::dovetail::simt::SharedArray<T, (n)> name##_array(#name); \
   auto& name = name##_array.Enter()
@@ -71,7 +70,6 @@ DT_DEVICE uint32_t BitsOf(float v) { return std::bit_cast<uint32_t>(v); }
 DT_DEVICE float FloatOf(uint32_t v) { return std::bit_cast<float>(v); }
 DT_DEVICE float HalfToFloat(uint16_t v) { return F16ToF32(v); }
 DT_DEVICE uint16_t FloatToHalf(float v) { return F32ToF16(v); }
-DT_DEVICE int PopCount(uint32_t v) { return std::popcount(v); }
 
 // c + the products of four signed bytes.
 DT_DEVICE int32_t Dp4a(int32_t a, int32_t b, int32_t c) {
