@@ -61,7 +61,9 @@ absl::StatusOr<Address> Resolve(const HttpTarget& target) {
 absl::Status WaitFor(int fd, int16_t events, absl::Time until) {
   pollfd poll = {fd, events, 0};
   while (true) {
-    const int64_t left = absl::ToInt64Milliseconds(until - absl::Now());
+    // Rounded up: an answer that comes in the last part of a millisecond is in time.
+    const int64_t left =
+        absl::ToInt64Milliseconds(absl::Ceil(until - absl::Now(), absl::Milliseconds(1)));
     if (left <= 0) return absl::DeadlineExceededError("no answer in time");
     const int ready = ::poll(&poll, 1, static_cast<int>(std::min<int64_t>(left, 1 << 30)));
     if (ready > 0) return absl::OkStatus();
@@ -262,7 +264,9 @@ absl::StatusOr<std::vector<ReplayAnswer>> ReplayOverHttp(const HttpTarget& targe
   const absl::Time until = start + (requests.empty() ? patience : requests.back().at + patience);
   for (size_t i = 0; i < requests.size(); ++i) {
     const std::string bytes = MakeRequest(target, requests[i]);
-    absl::SleepFor(start + requests[i].at - absl::Now());
+    while (absl::Now() < start + requests[i].at) {
+      absl::SleepFor(start + requests[i].at - absl::Now());
+    }
     threads.emplace_back([&addresses, &answers, bytes, until, i] {
       answers[i] = Ask(addresses.get(), bytes, until);
     });

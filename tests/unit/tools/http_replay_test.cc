@@ -131,7 +131,8 @@ TEST(HttpReplayTest, AnswersAreCutSomeTimeAfterTheLastRequest) {
   const auto answers =
       ReplayOverHttp(*slow, {{{50}, 2, absl::ZeroDuration()}, {{50}, 2, last}}, patience);
   ASSERT_OK(answers);
-  EXPECT_GE(absl::Now(), start + last + patience);
+  // The waits are measured by another clock than absl::Now(), which may be slewed.
+  EXPECT_GE(absl::Now(), start + last + patience - absl::Milliseconds(10));
   for (const ReplayAnswer& answer : *answers) {
     EXPECT_FALSE(answer.whole);
     EXPECT_EQ(answer.generated_tokens, 0);
