@@ -39,7 +39,7 @@ void BindExperts(const WeightStore& store, const Op& op, MoeWeights* weights) {
 
 }  // namespace
 
-std::unique_ptr<Moe> BindMoe(const WeightStore& store, absl::Span<const Op> parts,
+std::unique_ptr<Moe> BindMoe(StepOps* ops, const WeightStore& store, absl::Span<const Op> parts,
                              absl::Span<const Op> experts) {
   const model::ModelConfig& config = store.config;
   MoeWeights weights;
@@ -61,7 +61,7 @@ std::unique_ptr<Moe> BindMoe(const WeightStore& store, absl::Span<const Op> part
     if (op.kind == OpKind::kSharedExperts) BindSharedExperts(store, op, &weights);
   }
   DT_CHECK(!config.post_norms);  // no family has both
-  return std::make_unique<Moe>(std::move(weights), config.experts, config.activation);
+  return ops->MakeMoe(std::move(weights), config.experts, config.activation);
 }
 
 }  // namespace dovetail::worker

@@ -7,13 +7,14 @@
 #include "absl/types/span.h"
 #include "base/route.h"
 #include "worker/layers/moe.h"
+#include "worker/layers/step_ops.h"
 #include "worker/weight_store.h"
 
 namespace dovetail::worker {
 
-// `parts`: ops of one layer, owned and neighbours in the route. `experts`: all kExperts ops of that
-// layer, in the order of the route.
-std::unique_ptr<Moe> BindMoe(const WeightStore& store, absl::Span<const Op> parts,
+// Of `ops`, which outlives it. `parts`: ops of one layer, owned and neighbours in the route.
+// `experts`: all kExperts ops of that layer, in the order of the route.
+std::unique_ptr<Moe> BindMoe(StepOps* ops, const WeightStore& store, absl::Span<const Op> parts,
                              absl::Span<const Op> experts);
 
 }  // namespace dovetail::worker

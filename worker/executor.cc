@@ -161,7 +161,7 @@ void Executor::DoLoad(const transport::WorkerPlan& plan, const std::string& weig
   const absl::Status status = [&]() -> absl::Status {
     DT_ASSIGN_OR_RETURN(auto store, LoadWeights(plan, load, pool_.get(), std::move(previous)));
     DT_ASSIGN_OR_RETURN(runner_, ModelRunner::Create(plan, options_.worker, std::move(store),
-                                                     options_.kernels, pool_.get()));
+                                                     {options_.kernels, pool_.get()}));
     return absl::OkStatus();
   }();
   if (!status.ok()) {

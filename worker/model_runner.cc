@@ -12,6 +12,7 @@
 #include "model/memory_plan.h"
 #include "model/row_parts.h"
 #include "worker/bind_moe.h"
+#include "worker/cpu/cpu_ops.h"
 #include "worker/layers/attention.h"
 #include "worker/layers/embedding.h"
 #include "worker/layers/latent_attention.h"
@@ -81,9 +82,10 @@ std::vector<Op> ExpertRangesOf(const Route& route, int32_t layer) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(
-    const transport::WorkerPlan& plan, const std::string& worker,
-    std::unique_ptr<WeightStore> store, const kernels::KernelTable* kernels, ThreadPool* pool) {
+absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const transport::WorkerPlan& plan,
+                                                                 const std::string& worker,
+                                                                 std::unique_ptr<WeightStore> store,
+                                                                 const ComputeOptions& compute) {
   DT_RETURN_IF_ERROR(CheckRoute(plan.route, store->config, worker));
   const int32_t vocab_size = store->config.vocab_size;
   if (plan.step_shape.vocab_size != 0 && plan.step_shape.vocab_size != vocab_size) {
@@ -94,13 +96,12 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(
   auto runner = absl::WrapUnique(new ModelRunner());
   runner->shape_ = plan.step_shape;
   runner->row_shape_ = model::RowShapeOf(store->config);
-  runner->kernels_ = kernels;
-  runner->pool_ = pool;
   runner->store_ = std::move(store);
   DT_ASSIGN_OR_RETURN(
       runner->workspace_,
       Workspace::Create(runner->store_->config, runner->store_->ops, plan.step_shape,
-                        runner->store_->layout, pool->num_threads()));
+                        runner->store_->layout, compute.pool->num_threads()));
+  runner->ops_ = std::make_unique<CpuOps>(compute.kernels, compute.pool, runner->workspace_.get());
   runner->sequences_.reserve(plan.step_shape.max_sequences);
   runner->head_rows_.reserve(plan.step_shape.max_sequences);
   runner->segments_.resize(plan.route.size());
@@ -131,17 +132,19 @@ void ModelRunner::BindSegment(const Route& route, const std::vector<Op>& ops, Bo
       }
       std::vector<Op> ranges = ExpertRangesOf(route, op.layer);
       for (Op& range : ranges) range.rows = op.rows;  // shared by the same workers, if by any
-      auto moe = BindMoe(*store_, absl::MakeConstSpan(ops).subspan(i, end - i), ranges);
+      auto moe = BindMoe(ops_.get(), *store_, absl::MakeConstSpan(ops).subspan(i, end - i), ranges);
       if (i == 0 && op.kind != OpKind::kRouter) bound->enters = moe.get();
       if (!moe->ends_layer()) bound->leaves = moe.get();
       layer.layer = std::move(moe);
       i = end;
     } else {
       bound->has_attention |= op.kind == OpKind::kAttention;
+      bound->has_lm_head |= op.kind == OpKind::kLmHead;
       layer.ops = {IndexOf(model_ops, op)};
       layer.layer = BindLayer(op);
       ++i;
     }
+    bound->ops.insert(bound->ops.end(), layer.ops.begin(), layer.ops.end());
     bound->layers.push_back(std::move(layer));
   }
 }
@@ -264,13 +267,13 @@ int64_t ModelRunner::max_gathered_rows() const {
 }
 
 transport::StepRoom ModelRunner::room() {
-  const ExpertBuffers& experts = workspace_->experts;
-  const size_t rows = experts.slot_experts == nullptr ? 0 : static_cast<size_t>(shape_.max_rows);
+  const HostRows& host = ops_->host();
+  const size_t rows = host.slot_experts == nullptr ? 0 : static_cast<size_t>(shape_.max_rows);
   return {
-      .hidden = absl::MakeSpan(workspace_->x, static_cast<size_t>(workspace_->x_floats)),
-      .slot_experts = absl::MakeSpan(experts.slot_experts, rows * row_shape_.experts_used),
-      .slot_weights = absl::MakeSpan(experts.slot_weights, rows * row_shape_.slots()),
-      .partials = absl::MakeSpan(experts.y, static_cast<size_t>(experts.y_floats)),
+      .hidden = absl::MakeSpan(host.x, static_cast<size_t>(host.x_floats)),
+      .slot_experts = absl::MakeSpan(host.slot_experts, rows * row_shape_.experts_used),
+      .slot_weights = absl::MakeSpan(host.slot_weights, rows * row_shape_.slots()),
+      .partials = absl::MakeSpan(host.y, static_cast<size_t>(host.y_floats)),
   };
 }
 
@@ -287,7 +290,7 @@ absl::Status ModelRunner::ValidateRows(const StepHeader& h) const {
   const bool inside = segment.enters != nullptr && !nothing;
   DT_RETURN_IF_ERROR(check("slot_rows", h.slot_rows, inside ? rows : 0));
   return check("partial_rows", h.partial_rows,
-               inside ? segment.enters->NumCarriedRows(workspace_->experts.slot_experts, rows) : 0);
+               inside ? segment.enters->NumCarriedRows(ops_->host().slot_experts, rows) : 0);
 }
 
 absl::Status ModelRunner::OutsideVocabulary(uint64_t step, absl::string_view what,
@@ -355,7 +358,7 @@ absl::Status ModelRunner::Run(StepFrame* frame, AllGather* gather) {
   DT_CHECK(segment.mine);
   // Before any layer of the segment writes to its blocks. Steps pass a segment in the order in
   // which they were made, so this is the content that the coordinator meant.
-  CopyBlocks(segment.kv, frame->copies, pool_);
+  ops_->CopyBlocks(segment.kv, frame->copies);
   if (frame->header.error_layer == 0) DT_RETURN_IF_ERROR(Compute(segment, frame, gather));
   if (frame->segment_us.size() >= kMaxRouteSegments) return absl::OkStatus();
   frame->segment_us.push_back(
@@ -368,7 +371,7 @@ absl::Status ModelRunner::Compute(const BoundSegment& segment, StepFrame* frame,
                                   AllGather* gather) {
   StepHeader& header = frame->header;
   FillSequences(*frame);
-  StepContext step{.kernels = *kernels_, .pool = *pool_, .ws = *workspace_};
+  StepContext step{.ops = *ops_, .ws = *workspace_};
   step.rows = static_cast<int32_t>(header.num_rows);
   step.sequences = sequences_;
   step.tokens = frame->tokens;
@@ -378,55 +381,60 @@ absl::Status ModelRunner::Compute(const BoundSegment& segment, StepFrame* frame,
   step.x_rows = static_cast<int32_t>(header.hidden_rows);
   step.gather = gather;
   if (gather != nullptr) gather->BeginStep(header.step);
+  ops_->Begin(step, {header.hidden_rows, header.slot_rows, header.partial_rows});
 
   if (segment.has_attention) {
     const model::ModelConfig& config = store_->config;
-    FillRopeAngles(step, config.rope_inv_freq, config.rope_attention_factor, workspace_->cos_sin);
+    ops_->FillRopeAngles(step, config.rope_inv_freq, config.rope_attention_factor,
+                         workspace_->cos_sin);
     if (!config.rope_inv_freq_local.empty()) {
-      FillRopeAngles(step, config.rope_inv_freq_local, 1.0f, workspace_->cos_sin_local);
+      ops_->FillRopeAngles(step, config.rope_inv_freq_local, 1.0f, workspace_->cos_sin_local);
     }
   }
   for (const BoundLayer& bound : segment.layers) {
+    step.op_numbers = bound.ops;
     step.part = 0;
     bound.layer->Forward(step);
     if (!step.status.ok()) return step.status;
-    if (!step.finite.load(std::memory_order_relaxed)) {
-      header.error_layer = 1 + bound.ops[step.part];
-      break;
-    }
+    if (!step.finite.load(std::memory_order_relaxed)) break;
   }
-  CountRows(segment, step, &header);
-  return absl::OkStatus();
+  const int64_t slot_rows = segment.leaves == nullptr ? 0 : step.x_rows;
+  int32_t not_finite = -1;
+  DT_RETURN_IF_ERROR(ops_->Finish(step, segment.ops, slot_rows, segment.has_lm_head, &not_finite));
+  if (not_finite >= 0) header.error_layer = 1 + static_cast<uint32_t>(not_finite);
+  return FetchRows(segment, step, &header);
 }
 
-void ModelRunner::CountRows(const BoundSegment& segment, const StepContext& step,
-                            StepHeader* header) const {
+absl::Status ModelRunner::FetchRows(const BoundSegment& segment, const StepContext& step,
+                                    StepHeader* header) {
   header->hidden_rows = header->slot_rows = header->partial_rows = 0;
-  if (header->error_layer != 0) return;
+  if (header->error_layer != 0) return absl::OkStatus();
   header->hidden_rows = static_cast<uint32_t>(step.x_rows);
-  if (segment.leaves == nullptr) return;
+  if (segment.leaves == nullptr) return absl::OkStatus();
   header->slot_rows = header->hidden_rows;
-  header->partial_rows = static_cast<uint32_t>(segment.leaves->NumPartialRows(step));
+  const int64_t rows = segment.leaves->NumPartialRows(ops_->host().expert_begin, step.x_rows);
+  header->partial_rows = static_cast<uint32_t>(rows);
+  return ops_->FetchPartials(rows);
 }
 
 transport::StepRows ModelRunner::rows(const StepFrame& frame) const {
   const StepHeader& h = frame.header;
-  const ExpertBuffers& experts = workspace_->experts;
+  const HostRows& host = ops_->host();
   const size_t hidden = static_cast<size_t>(row_shape_.hidden_size);
-  return {.hidden = absl::MakeConstSpan(workspace_->x, h.hidden_rows * hidden),
-          .slot_experts = absl::MakeConstSpan(experts.slot_experts,
-                                              size_t{h.slot_rows} * row_shape_.experts_used),
+  return {.hidden = absl::MakeConstSpan(host.x, h.hidden_rows * hidden),
+          .slot_experts =
+              absl::MakeConstSpan(host.slot_experts, size_t{h.slot_rows} * row_shape_.experts_used),
           .slot_weights =
-              absl::MakeConstSpan(experts.slot_weights, size_t{h.slot_rows} * row_shape_.slots()),
-          .partials = absl::MakeConstSpan(experts.y, h.partial_rows * hidden)};
+              absl::MakeConstSpan(host.slot_weights, size_t{h.slot_rows} * row_shape_.slots()),
+          .partials = absl::MakeConstSpan(host.y, h.partial_rows * hidden)};
 }
 
 const float* ModelRunner::hidden(int row) const {
-  return workspace_->x + static_cast<int64_t>(row) * row_shape_.hidden_size;
+  return ops_->host().x + static_cast<int64_t>(row) * row_shape_.hidden_size;
 }
 
 float* ModelRunner::logits(int row) const {
-  return workspace_->logits + static_cast<int64_t>(row) * vocab_size();
+  return ops_->host().logits + static_cast<int64_t>(row) * vocab_size();
 }
 
 }  // namespace dovetail::worker

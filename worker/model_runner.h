@@ -21,14 +21,20 @@
 #include "transport/step_frame.h"
 #include "transport/worker_plan.h"
 #include "worker/all_gather.h"
-#include "worker/kv_copy.h"
 #include "worker/layers/layer.h"
 #include "worker/layers/moe.h"
 #include "worker/layers/norm.h"
+#include "worker/layers/step_ops.h"
 #include "worker/weight_store.h"
 #include "worker/workspace.h"
 
 namespace dovetail::worker {
+
+// What a worker computes with. All outlive the runner.
+struct ComputeOptions {
+  const kernels::KernelTable* kernels = nullptr;
+  ThreadPool* pool = nullptr;
+};
 
 class ModelRunner {
  public:
@@ -36,15 +42,14 @@ class ModelRunner {
   static absl::StatusOr<std::unique_ptr<ModelRunner>> Create(const transport::WorkerPlan& plan,
                                                              const std::string& worker,
                                                              std::unique_ptr<WeightStore> store,
-                                                             const kernels::KernelTable* kernels,
-                                                             ThreadPool* pool);
+                                                             const ComputeOptions& compute);
 
   const RowShape& row_shape() const { return row_shape_; }
   int32_t vocab_size() const { return store_->config.vocab_size; }
   const WeightStore& store() const { return *store_; }
   // The runner computes nothing after that.
   std::unique_ptr<WeightStore> TakeStore() { return std::move(store_); }
-  Workspace& workspace() { return *workspace_; }
+  const HostRows& host() const { return ops_->host(); }
   // Of what the members of a segment gather at once: rows of a step, of logits, or pairs of a row
   // and an expert.
   int64_t max_gathered_rows() const;
@@ -71,8 +76,10 @@ class ModelRunner {
   };
   struct BoundSegment {
     std::vector<BoundLayer> layers;  // empty: another worker's
+    std::vector<uint32_t> ops;       // of all of them
     bool mine = false;
     bool has_attention = false;
+    bool has_lm_head = false;
     bool after_norm = false;      // starts from the logit rows
     bool from_tokens = false;     // starts from nothing
     const Moe* enters = nullptr;  // starts inside this layer with experts
@@ -93,16 +100,15 @@ class ModelRunner {
   absl::Status ValidateRows(const transport::StepHeader& header) const;
   absl::Status Compute(const BoundSegment& segment, transport::StepFrame* frame, AllGather* gather);
   void FillSequences(const transport::StepFrame& frame);
-  // Sets the header's counts for what a segment leaves.
-  void CountRows(const BoundSegment& segment, const StepContext& step,
-                 transport::StepHeader* header) const;
+  // Sets the header's counts for what a segment leaves, and has it fetched.
+  absl::Status FetchRows(const BoundSegment& segment, const StepContext& step,
+                         transport::StepHeader* header);
 
   StepShape shape_;
   RowShape row_shape_;
-  const kernels::KernelTable* kernels_ = nullptr;
-  ThreadPool* pool_ = nullptr;
   std::unique_ptr<WeightStore> store_;
   std::unique_ptr<Workspace> workspace_;
+  std::unique_ptr<StepOps> ops_;
   std::vector<BoundSegment> segments_;
   int64_t kv_bytes_bound_ = 0;
   std::vector<KvRegion>* kv_of_segment_ = nullptr;  // of the one that is being bound

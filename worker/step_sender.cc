@@ -13,13 +13,13 @@ using transport::StepFrame;
 StepSender::StepSender(ModelRunner* runner, const kernels::KernelTable* kernels,
                        const StepShape& shape, ThreadPool* pool)
     : runner_(runner), pool_(pool), mask_words_(MaskWords(shape.vocab_size)) {
-  const Workspace& ws = runner->workspace();
+  const HostRows& host = runner->host();
   const auto max_adjustments = static_cast<int32_t>(transport::MaxAdjustments(shape, 1));
-  if (ws.probs != nullptr) {  // else another worker has the lm_head
+  if (host.probs != nullptr) {  // else another worker has the lm_head
     for (int i = 0; i < pool->num_threads(); ++i) {
       const int64_t offset = int64_t{i} * runner->vocab_size();
-      samplers_.emplace_back(kernels, runner->vocab_size(), max_adjustments, ws.probs + offset,
-                             ws.ids + offset);
+      samplers_.emplace_back(kernels, runner->vocab_size(), max_adjustments, host.probs + offset,
+                             host.ids + offset);
     }
   }
   jobs_.reserve(shape.max_logit_rows);

@@ -56,6 +56,21 @@ struct ExpertBuffers {
   ActivationBuffers act;     // [P, expert width]
 };
 
+// What frames bring and take, and what tokens are drawn from: in the host's memory. A CPU worker's
+// are its workspace's.
+struct HostRows {
+  float* x = nullptr;  // [rows, hidden]
+  int64_t x_floats = 0;
+  int32_t* slot_experts = nullptr;
+  float* slot_weights = nullptr;
+  float* y = nullptr;  // ExpertBuffers::y
+  int64_t y_floats = 0;
+  const int32_t* expert_begin = nullptr;  // ExpertBuffers::begin
+  float* logits = nullptr;
+  float* probs = nullptr;  // [num_threads, vocab]
+  int32_t* ids = nullptr;  // [num_threads, vocab]
+};
+
 class Workspace {
  public:
   static absl::StatusOr<std::unique_ptr<Workspace>> Create(const model::ModelConfig& config,

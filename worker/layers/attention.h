@@ -42,12 +42,10 @@ class Attention : public Layer {
   // `inner` and `outer`: the columns that the members of its segment make, if it has any.
   Attention(const AttentionWeights& weights, const AttentionShape& shape,
             const kernels::KvCacheView& kv, MemberColumns inner = {}, MemberColumns outer = {});
-  // Expects the step's rotary angles (FillRopeAngles).
+  // Expects the step's rotary angles (StepOps::FillRopeAngles).
   void Forward(StepContext& step) const override;
 
  private:
-  void NormHeads(StepContext& step, const RmsNorm& norm, float* x, int32_t cols, int64_t begin,
-                 int64_t end) const;
   void RotateAndStore(StepContext& step) const;
   void Attend(StepContext& step) const;
   // What attention made, of all heads, as o_proj reads it.
@@ -61,17 +59,6 @@ class Attention : public Layer {
   ActivationForms qkv_forms_;
   ActivationForms o_forms_;
 };
-
-// Attention of rows [first, end) of the step; all threads. `args` says what is attended with, whose
-// q and out begin with row `first`; sequences, tasks and scratch are filled in.
-void RunAttention(StepContext& step, kernels::AttentionArgs args, int64_t first, int64_t end);
-
-// Stores rows [begin, end) of the step; what cannot be stored as a finite number is noted.
-void RunKvAppend(StepContext& step, kernels::KvAppendArgs args, int64_t begin, int64_t end);
-
-// The angles of the step's rows, once per visit of a segment: all layers share them.
-void FillRopeAngles(StepContext& step, absl::Span<const float> inv_freq, float factor,
-                    float* cos_sin);
 
 }  // namespace dovetail::worker
 

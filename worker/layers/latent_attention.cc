@@ -1,9 +1,8 @@
 #include "worker/layers/latent_attention.h"
 
 #include <algorithm>
-#include <cstring>
 
-#include "worker/layers/attention.h"
+#include "worker/layers/step_ops.h"
 
 namespace dovetail::worker {
 
@@ -28,34 +27,30 @@ void LatentAttention::Forward(StepContext& step) const {
     ProjectValues(step, first, rows);
   }
   const LinearInput attended(step.ws.attn, w_.o_proj.in_features, o_forms_, step.ws.inner_act);
-  ForRows(step, step.rows, w_.o_proj.in_features,
-          [&](int64_t begin, int64_t end) { attended.Quantize(step.kernels, begin, end); });
-  RunProducts(step, {{&w_.o_proj, step.x, /*accumulate=*/true}}, attended, step.rows,
-              /*check_finite=*/true);
+  step.ops.Quantize(step, attended, step.rows, {0, w_.o_proj.in_features});
+  step.ops.Products(step, {{&w_.o_proj, step.x, /*accumulate=*/true}}, attended, step.rows,
+                    /*check_finite=*/true);
 }
 
 // q and k, from the hidden state.
 void LatentAttention::ProjectIn(StepContext& step) const {
-  Workspace& ws = step.ws;
+  const Workspace& ws = step.ws;
   const LinearInput normed = NormedInput(step, w_.norm, in_forms_);
   if (w_.q_a_proj.weight == nullptr) {
-    RunProducts(step, {{&w_.q_proj, ws.q}, {&w_.kv_a_proj, ws.k}}, normed, step.rows,
-                /*check_finite=*/false);
+    step.ops.Products(step, {{&w_.q_proj, ws.q}, {&w_.kv_a_proj, ws.k}}, normed, step.rows,
+                      /*check_finite=*/false);
     return;
   }
-  RunProducts(step, {{&w_.q_a_proj, ws.q_lora}, {&w_.kv_a_proj, ws.k}}, normed, step.rows,
-              /*check_finite=*/false);
+  step.ops.Products(step, {{&w_.q_a_proj, ws.q_lora}, {&w_.kv_a_proj, ws.k}}, normed, step.rows,
+                    /*check_finite=*/false);
   const int32_t rank = w_.q_a_proj.out_features;
   const LinearInput q_lora(ws.q_lora, rank, q_lora_forms_, ws.inner_act);
-  ForRows(step, step.rows, rank, [&](int64_t begin, int64_t end) {
-    step.kernels.rms_norm(w_.q_a_norm.Args(ws.q_lora, ws.q_lora), begin, end);
-    q_lora.Quantize(step.kernels, begin, end);
-  });
-  RunProducts(step, {{&w_.q_proj, ws.q}}, q_lora, step.rows, /*check_finite=*/false);
+  step.ops.NormAndQuantize(step, w_.q_a_norm, ws.q_lora, ws.q_lora, q_lora, step.rows);
+  step.ops.Products(step, {{&w_.q_proj, ws.q}}, q_lora, step.rows, /*check_finite=*/false);
 }
 
 void LatentAttention::RotateAndStore(StepContext& step) const {
-  Workspace& ws = step.ws;
+  const Workspace& ws = step.ws;
   const int32_t q_cols = shape_.num_heads * head_dim();
   const int32_t latent = kv_.shape.value_dim, kv_cols = kv_.shape.key_dim;
   kernels::RmsNormArgs norm = w_.kv_a_norm.Args(ws.k, ws.k);
@@ -72,54 +67,50 @@ void LatentAttention::RotateAndStore(StepContext& step) const {
   rope_k.x_stride = kv_cols;
   rope_k.num_heads = 1;
   const kernels::KvAppendArgs append = {.kv = kv_, .k = ws.k, .k_stride = kv_cols};
-  ForRows(step, step.rows, q_cols + kv_cols, [&](int64_t begin, int64_t end) {
-    step.kernels.rms_norm(norm, begin, end);
-    step.kernels.rope(rope_q, begin, end);
-    step.kernels.rope(rope_k, begin, end);
-    RunKvAppend(step, append, begin, end);
-  });
+  step.ops.RotateAndStore(
+      step, {.q_norm = {}, .k_norm = norm, .rope_q = rope_q, .rope_k = rope_k, .append = append});
 }
 
 // q_latent[row, head] = W_k[head] * the part that is not rotated, then the part that is.
 void LatentAttention::AbsorbQueries(StepContext& step, int64_t first, int32_t rows) const {
-  Workspace& ws = step.ws;
+  const Workspace& ws = step.ws;
   const int32_t heads = shape_.num_heads, latent = kv_.shape.value_dim;
   const int64_t key_dim = kv_.shape.key_dim;
   const float* q = ws.q + first * heads * head_dim();
   const LinearInput nope(q, shape_.nope_dim, k_b_forms_, ws.head_act, head_dim());
-  ForRows(step, int64_t{rows} * heads, head_dim(), [&](int64_t begin, int64_t end) {
-    nope.Quantize(step.kernels, begin, end);
-    for (int64_t i = begin; i < end; ++i) {
-      std::memcpy(ws.q_latent + i * key_dim + latent, q + i * head_dim() + shape_.nope_dim,
-                  sizeof(float) * static_cast<size_t>(shape_.rope_dim));
-    }
-  });
-  RunHeadProducts(step,
-                  {.linear = &w_.k_b_proj, .heads = heads, .y = ws.q_latent, .y_stride = key_dim},
-                  nope, rows);
+  step.ops.SplitHeads(step,
+                      {.quantized = nope,
+                       .from = q + shape_.nope_dim,
+                       .from_stride = head_dim(),
+                       .to = ws.q_latent + latent,
+                       .to_stride = key_dim,
+                       .cols = shape_.rope_dim},
+                      int64_t{rows} * heads);
+  step.ops.HeadProducts(
+      step, {.linear = &w_.k_b_proj, .heads = heads, .y = ws.q_latent, .y_stride = key_dim}, nope,
+      rows);
 }
 
 void LatentAttention::Attend(StepContext& step, int64_t first, int32_t rows) const {
-  RunAttention(step,
-               {.kv = kv_,
-                .q = step.ws.q_latent,
-                .q_stride = int64_t{shape_.num_heads} * kv_.shape.key_dim,
-                .out = step.ws.latent,
-                .out_stride = int64_t{shape_.num_heads} * kv_.shape.value_dim,
-                .num_heads = shape_.num_heads,
-                .scale = shape_.scale},
-               first, first + rows);
+  step.ops.Attend(step,
+                  {.kv = kv_,
+                   .q = step.ws.q_latent,
+                   .q_stride = int64_t{shape_.num_heads} * kv_.shape.key_dim,
+                   .out = step.ws.latent,
+                   .out_stride = int64_t{shape_.num_heads} * kv_.shape.value_dim,
+                   .num_heads = shape_.num_heads,
+                   .scale = shape_.scale},
+                  first, first + rows);
 }
 
 void LatentAttention::ProjectValues(StepContext& step, int64_t first, int32_t rows) const {
   const int32_t heads = shape_.num_heads, latent = kv_.shape.value_dim;
   const LinearInput attended(step.ws.latent, latent, v_b_forms_, step.ws.head_act);
-  ForRows(step, int64_t{rows} * heads, latent,
-          [&](int64_t begin, int64_t end) { attended.Quantize(step.kernels, begin, end); });
+  step.ops.Quantize(step, attended, int64_t{rows} * heads, {0, latent});
   float* y = step.ws.attn + first * heads * shape_.v_head_dim;
-  RunHeadProducts(step,
-                  {.linear = &w_.v_b_proj, .heads = heads, .y = y, .y_stride = shape_.v_head_dim},
-                  attended, rows);
+  step.ops.HeadProducts(
+      step, {.linear = &w_.v_b_proj, .heads = heads, .y = y, .y_stride = shape_.v_head_dim},
+      attended, rows);
 }
 
 }  // namespace dovetail::worker

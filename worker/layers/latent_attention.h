@@ -42,7 +42,7 @@ class LatentAttention : public Layer {
  public:
   LatentAttention(const LatentAttentionWeights& weights, const LatentAttentionShape& shape,
                   const kernels::KvCacheView& kv);
-  // Expects the step's rotary angles (FillRopeAngles).
+  // Expects the step's rotary angles (StepOps::FillRopeAngles).
   void Forward(StepContext& step) const override;
 
  private:

@@ -1,8 +1,8 @@
 // Layer: one op of the route, bound to its weights; StepContext: what it works on.
 //
 // Layers are bound once, when a plan is loaded, and are constant afterwards: a step passes through
-// them with a StepContext. Forward() runs on the executor's thread and shares its phases with the
-// pool; it allocates nothing and takes no lock.
+// them with a StepContext. Forward() runs on the executor's thread; what it is made of are StepOps.
+// It allocates nothing and takes no lock.
 #ifndef DOVETAIL_WORKER_LAYERS_LAYER_H_
 #define DOVETAIL_WORKER_LAYERS_LAYER_H_
 
@@ -12,17 +12,18 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "base/thread_pool.h"
-#include "kernels/kernel_table.h"
+#include "base/range.h"
+#include "kernels/ops.h"
 #include "worker/all_gather.h"
 #include "worker/workspace.h"
 
 namespace dovetail::worker {
 
+class StepOps;
+
 struct StepContext {
-  const kernels::KernelTable& kernels;
-  ThreadPool& pool;
-  Workspace& ws;
+  StepOps& ops;
+  const Workspace& ws;
 
   // The step: `rows` tokens of `sequences`, in row order.
   int32_t rows = 0;
@@ -37,14 +38,16 @@ struct StepContext {
   float* x = nullptr;
   int32_t x_rows = 0;
 
-  // Which of its ops a layer that stands for several is at. Set by the executor's thread.
+  // The ops that the current layer stands for, by their numbers in the model, and which of them it
+  // is at. Set by the executor's thread.
+  absl::Span<const uint32_t> op_numbers;
   int32_t part = 0;
-  // Cleared by whoever sees a value that is not finite.
+  // Cleared by whoever sees a value that is not finite, where that is known before the step's end.
   std::atomic<bool> finite{true};
 
   // Of a segment whose rows several workers share; null in the others.
   AllGather* gather = nullptr;
-  // Of the first gather that failed; later ones do nothing. Set by the executor's thread.
+  // Of the first operation that failed; later gathers do nothing. Set by the executor's thread.
   absl::Status status;
 };
 
@@ -63,28 +66,9 @@ class Layer {
   virtual void Forward(StepContext& step) const = 0;
 };
 
-// Runs fn(begin, end) over [0, rows). Few elements, as in decoding, are done by the caller alone:
-// that costs less than a barrier and leaves the same bits.
-template <typename Fn>
-void ForRows(StepContext& step, int64_t rows, int64_t elements_per_row, const Fn& fn) {
-  constexpr int64_t kInlineElements = 4096;
-  if (rows <= 1 || rows * elements_per_row <= kInlineElements) {
-    if (rows > 0) fn(int64_t{0}, rows);
-    return;
-  }
-  step.pool.Share(rows, 1, fn);
-}
-
 // Brings together the columns of all members in x, [rows, stride]; nothing where they are whole.
 void GatherColumns(StepContext& step, float* x, int64_t stride, int64_t rows,
                    const MemberColumns& columns);
-// The same of any buffers; `at_first`: at the first member alone.
-void RunGather(StepContext& step, absl::Span<const GatheredBuffer> buffers, int64_t rows,
-               const MemberColumns& columns, bool at_first);
-
-// Looks at columns [begin, end) of `rows` rows.
-void CheckFinite(StepContext& step, const float* x, int64_t stride, int64_t rows, int64_t begin,
-                 int64_t end);
 
 }  // namespace dovetail::worker
 

@@ -1,5 +1,5 @@
-// Linear: a weight matrix as the kernels read it; LinearInput: what it is multiplied with;
-// Products: several of them in one phase.
+// Linear: a weight matrix as the kernels read it; LinearInput: what it is multiplied with; Product:
+// the two, and where the result goes. Plain data.
 //
 // Different weight types read activations in different forms (docs/numerics.md): f32, or int8 in
 // blocks of 16, 32 or 256. A LinearInput holds the forms that its consumers ask for, each quantised
@@ -12,11 +12,10 @@
 #include "absl/types/span.h"
 #include "base/weight_type.h"
 #include "kernels/ops.h"
+#include "model/model_config.h"
 #include "worker/layers/layer.h"
 
 namespace dovetail::worker {
-
-inline constexpr int64_t kPanelGrain = 2;  // panels that a thread takes at least: a whole tile
 
 struct Linear {
   const uint8_t* weight = nullptr;
@@ -55,37 +54,41 @@ struct ActivationForms {
 
 class LinearInput {
  public:
+  LinearInput() = default;
   // `x` is [rows, cols], dense unless a row has `x_stride` elements; the forms go to `buffers`.
   LinearInput(const float* x, int32_t cols, ActivationForms forms, const ActivationBuffers& buffers,
               int32_t x_stride = 0);
 
-  // Fills the wanted forms of columns [col_begin, col_end) (whole blocks) of rows [begin, end).
-  void Quantize(const kernels::KernelTable& kernels, int64_t begin, int64_t end, int32_t col_begin,
-                int32_t col_end) const;
-  void Quantize(const kernels::KernelTable& kernels, int64_t begin, int64_t end) const {
-    Quantize(kernels, begin, end, 0, cols_);
-  }
+  int32_t cols() const { return cols_; }
+  int32_t x_stride() const { return x_stride_; }
+  const ActivationForms& forms() const { return forms_; }
   // As a product with weights of activation block `block` takes it.
   kernels::Activations For(int32_t block) const;
+  // The same of `columns` alone, whole blocks.
+  kernels::Activations For(int32_t block, const Range& columns) const;
+  // Runs fn(block) for the blocks of its quantised forms.
+  template <typename Fn>
+  void ForEachBlock(const Fn& fn) const {
+    for (int32_t block : {16, 32, 256}) {
+      if (forms_.Has(block)) fn(block);
+    }
+  }
   // The rows from `row` on.
   LinearInput From(int64_t row) const;
   // Brings together the columns of all members in the wanted forms of rows [0, rows); `x` is this
   // input's f32.
   void GatherForms(StepContext& step, float* x, int64_t rows, const MemberColumns& columns) const;
-  // Copies row `from_row` of another input with the same columns and forms here, in all its forms;
-  // `x` is this input's f32.
-  void CopyRow(const LinearInput& from, int64_t from_row, int64_t row, float* x) const;
 
  private:
-  const float* x_;
-  int32_t cols_;
-  int32_t x_stride_;
+  const float* x_ = nullptr;
+  int32_t cols_ = 0;
+  int32_t x_stride_ = 0;
   ActivationForms forms_;
   ActivationBuffers buffers_;
   int64_t first_row_ = 0;
 };
 
-// One product of a phase: y (+)= linear * input.
+// y (+)= linear * input.
 struct Product {
   const Linear* linear;
   float* y;  // [rows, out_features]
@@ -95,25 +98,32 @@ struct Product {
   int64_t stride() const { return y_stride == 0 ? linear->out_features : y_stride; }
 };
 
-// The slice [begin, end) of the panels of `product`; returns its first and past-the-last column.
-Range RunProductSlice(StepContext& step, const Product& product, const LinearInput& input,
-                      int32_t rows, int64_t begin, int64_t end);
+// gate = act(gate_proj * input) * (up_proj * input), and then the wanted forms of `activated`,
+// which reads gate: [rows, cols] like up, of which the two make columns [first, first +
+// out_features).
+struct GatedProduct {
+  const Linear* gate_proj;
+  const Linear* up_proj;
+  // Of what reads the result, in panels of gate_proj: one activation block.
+  int64_t panels_per_block;
+  model::Activation activation;
+  float* gate;
+  float* up;
+  int32_t cols;
+  int32_t first;
+  LinearInput activated;
+};
 
-// All products over one input in one phase; threads share the panels of all of them. What is
-// written is checked to be finite if `check_finite`.
-void RunProducts(StepContext& step, absl::Span<const Product> products, const LinearInput& input,
-                 int32_t rows, bool check_finite);
-
-// The same for a matrix of each head: y[row, head] = linear.At(head) * input row row * heads +
-// head.
-struct HeadProducts {
+// The same matrix of each head: y[row, head] = linear.At(head) * input row row * heads + head.
+struct HeadProduct {
   const ExpertLinear* linear;
   int32_t heads;
   float* y;          // [rows, heads, y_stride], of which out_features are written
   int64_t y_stride;  // from head to head
 };
-void RunHeadProducts(StepContext& step, const HeadProducts& products, const LinearInput& input,
-                     int32_t rows);
+
+// What a product takes from its matrix.
+kernels::MatmulArgs MatmulArgsOf(const Linear& linear, int32_t rows);
 
 }  // namespace dovetail::worker
 

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "worker/layers/step_ops.h"
+
 namespace dovetail::worker {
 
 LmHead::LmHead(const Linear& lm_head, int32_t vocab_size, MemberColumns columns)
@@ -17,16 +19,16 @@ void LmHead::Forward(StepContext& step) const {
   for (const Range& range : step.head_rows) {
     const LinearInput input = all.From(range.begin);
     const auto rows = static_cast<int32_t>(range.end - range.begin);
-    ForRows(step, rows, lm_head_.in_features,
-            [&](int64_t begin, int64_t end) { input.Quantize(step.kernels, begin, end); });
+    step.ops.Quantize(step, input, rows, {0, lm_head_.in_features});
     float* logits = step.ws.logits + range.begin * stride_;
-    RunProducts(step, {{&lm_head_, logits, false, stride_}}, input, rows, /*check_finite=*/true);
+    step.ops.Products(step, {{&lm_head_, logits, false, stride_}}, input, rows,
+                      /*check_finite=*/true);
     constexpr auto kBytes = static_cast<int64_t>(sizeof(float));
     const GatheredBuffer buffer = {.data = reinterpret_cast<uint8_t*>(logits),
                                    .row_bytes = stride_ * kBytes,
                                    .group_bytes = kBytes,
                                    .first_column = columns_.begin()};
-    RunGather(step, {&buffer, 1}, rows, columns_, /*at_first=*/true);
+    step.ops.Gather(step, {&buffer, 1}, rows, columns_, /*at_first=*/true);
   }
 }
 

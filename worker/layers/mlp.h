@@ -21,18 +21,6 @@ struct MlpWeights {
   RmsNorm post_norm;  // without weight: none
 };
 
-// y = act(gate) * up, all [rows, cols] and dense, columns [col_begin, col_end) of rows [begin,
-// end).
-struct Gated {
-  model::Activation activation = model::Activation::kSilu;
-  float* gate = nullptr;
-  const float* up = nullptr;
-  float* y = nullptr;
-  int32_t cols = 0;
-};
-void RunGated(StepContext& step, const Gated& gated, int64_t begin, int64_t end, int32_t col_begin,
-              int32_t col_end);
-
 class Mlp : public Layer {
  public:
   // `inner` and `outer`: the columns that the members of its segment make, if it has any.
@@ -41,12 +29,6 @@ class Mlp : public Layer {
   void Forward(StepContext& step) const override;
 
  private:
-  // gate_proj, up_proj and the activation function in one phase.
-  void ProjectUp(StepContext& step, const LinearInput& normed, const LinearInput& activated) const;
-  // gate = act(gate) * up, quantised, for columns [col_begin, col_end) of all rows.
-  void Activate(StepContext& step, const LinearInput& activated, int32_t col_begin,
-                int32_t col_end) const;
-
   MlpWeights w_;
   model::Activation activation_;
   MemberColumns inner_, outer_;

@@ -25,9 +25,6 @@ struct RmsNorm {
   }
 };
 
-// x += norm(y) for all rows of the residual stream; y is dense. What is written is checked.
-void AddNormed(StepContext& step, const RmsNorm& norm, const float* y);
-
 // normed = norm(x) for all rows of the residual stream, quantised as `forms` says.
 LinearInput NormedInput(StepContext& step, const RmsNorm& norm, ActivationForms forms);
 

@@ -6,6 +6,7 @@
 #include "model/gguf/gguf_file.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/tiny_llama.h"
+#include "worker/cpu/cpu_ops.h"
 #include "worker/weight_loader.h"
 
 namespace dovetail::worker {
@@ -36,13 +37,19 @@ class BindMoeTest : public ::testing::Test {
                                  .kernels = *kernels::SelectTable("")};
     store_.reset();
     store_ = LoadWeights(plan_, options, &pool_).value();
-    return BindMoe(*store_, parts, experts);
+    workspace_ = Workspace::Create(store_->config, store_->ops, plan_.step_shape, store_->layout,
+                                   pool_.num_threads())
+                     .value();
+    ops_ = std::make_unique<CpuOps>(options.kernels, &pool_, workspace_.get());
+    return BindMoe(ops_.get(), *store_, parts, experts);
   }
 
   std::string dir_;
   transport::WorkerPlan plan_;
   ThreadPool pool_{1, {}};
   std::unique_ptr<WeightStore> store_;
+  std::unique_ptr<Workspace> workspace_;
+  std::unique_ptr<CpuOps> ops_;
 };
 
 // What must have come with a frame, and whether the sum is made here, follow from where in the

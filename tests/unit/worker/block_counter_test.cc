@@ -1,4 +1,4 @@
-#include "worker/layers/block_counter.h"
+#include "worker/cpu/block_counter.h"
 
 #include <vector>
 

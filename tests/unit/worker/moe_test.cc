@@ -1,5 +1,5 @@
 // A layer with experts on several threads: the same bits, and few barriers.
-#include "worker/layers/moe.h"
+#include "worker/cpu/cpu_moe.h"
 
 #include <filesystem>
 #include <random>
@@ -42,11 +42,12 @@ class MoeTest : public ::testing::TestWithParam<WeightType> {
     ThreadPool pool(num_threads, {});
     const kernels::KernelTable& kernels = **kernels::SelectTable("");
     const auto store = LoadWeights(plan_, {.worker = "cpu:0", .kernels = &kernels}, &pool).value();
-    const auto moe = BindMoe(*store, plan_.route[0].ops, {kAllExperts});
     const auto ws =
         Workspace::Create(store->config, store->ops, plan_.step_shape, kernels.layout, num_threads)
             .value();
-    StepContext step{.kernels = kernels, .pool = pool, .ws = *ws};
+    CpuOps ops(&kernels, &pool, ws.get());
+    const auto moe = BindMoe(&ops, *store, plan_.route[0].ops, {kAllExperts});
+    StepContext step{.ops = ops, .ws = *ws};
     step.x = ws->x;
     step.rows = step.x_rows = static_cast<int32_t>(x.size() / kHidden);
     std::pair<std::vector<float>, int64_t> result;

@@ -1,5 +1,5 @@
 // The choice of experts against the published rules, written plainly in f64.
-#include "worker/layers/router.h"
+#include "worker/cpu/router.h"
 
 #include <algorithm>
 #include <cmath>

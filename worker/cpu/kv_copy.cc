@@ -1,4 +1,4 @@
-#include "worker/kv_copy.h"
+#include "worker/cpu/kv_copy.h"
 
 #include <cstring>
 

@@ -1,6 +1,6 @@
 // ChooseExperts: which experts a token uses, and with what weights. A pure function of one row.
-#ifndef DOVETAIL_WORKER_LAYERS_ROUTER_H_
-#define DOVETAIL_WORKER_LAYERS_ROUTER_H_
+#ifndef DOVETAIL_WORKER_CPU_ROUTER_H_
+#define DOVETAIL_WORKER_CPU_ROUTER_H_
 
 #include <cstdint>
 
@@ -18,4 +18,4 @@ void ChooseExperts(const kernels::KernelTable& kernels, const model::ExpertConfi
 
 }  // namespace dovetail::worker
 
-#endif  // DOVETAIL_WORKER_LAYERS_ROUTER_H_
+#endif  // DOVETAIL_WORKER_CPU_ROUTER_H_

@@ -1,4 +1,4 @@
-#include "worker/layers/router.h"
+#include "worker/cpu/router.h"
 
 #include <algorithm>
 #include <limits>

@@ -6,8 +6,8 @@
 //
 // Made by the one that publishes the phase; Finish from any of its threads. The counts lie in the
 // workspace. They are zero between phases: whoever completes a block sets its count back.
-#ifndef DOVETAIL_WORKER_LAYERS_BLOCK_COUNTER_H_
-#define DOVETAIL_WORKER_LAYERS_BLOCK_COUNTER_H_
+#ifndef DOVETAIL_WORKER_CPU_BLOCK_COUNTER_H_
+#define DOVETAIL_WORKER_CPU_BLOCK_COUNTER_H_
 
 #include <algorithm>
 #include <atomic>
@@ -65,4 +65,4 @@ class BlockCounter {
 
 }  // namespace dovetail::worker
 
-#endif  // DOVETAIL_WORKER_LAYERS_BLOCK_COUNTER_H_
+#endif  // DOVETAIL_WORKER_CPU_BLOCK_COUNTER_H_
