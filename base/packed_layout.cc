@@ -4,6 +4,14 @@
 
 namespace dovetail {
 
+namespace {
+
+bool IsP16(PackedLayout layout) {
+  return layout == PackedLayout::kP16 || layout == PackedLayout::kP16Device;
+}
+
+}  // namespace
+
 absl::string_view PackedLayoutName(PackedLayout layout) {
   switch (layout) {
     case PackedLayout::kRaw:
@@ -12,13 +20,15 @@ absl::string_view PackedLayoutName(PackedLayout layout) {
       return "p16";
     case PackedLayout::kInPlace:
       return "in_place";
+    case PackedLayout::kP16Device:
+      return "p16_device";
   }
   DT_CHECK(false);
 }
 
 int64_t PackedBlockBytes(PackedLayout layout, WeightType type) {
   const int64_t stored = InfoOf(type).block_bytes;
-  if (layout != PackedLayout::kP16) return stored;
+  if (!IsP16(layout)) return stored;
   // P16 keeps the bytes of the block, but for fields that a lane could only read by shifting across
   // bytes or by computing: those are stored ready.
   switch (type) {
@@ -51,7 +61,7 @@ bool HasFastKernel(PackedLayout layout, WeightType type) {
 int64_t PackedBytes(PackedLayout layout, WeightType type, int64_t rows, int64_t cols) {
   const int64_t block = InfoOf(type).block_elements;
   DT_CHECK_EQ(cols % block, 0);
-  if (layout == PackedLayout::kP16 && !IsFloat(type)) {
+  if (IsP16(layout) && !IsFloat(type)) {
     rows = (rows + kPanelRows - 1) / kPanelRows * kPanelRows;
   }
   const int64_t bytes = rows * (cols / block) * PackedBlockBytes(layout, type);

@@ -7,6 +7,8 @@
 //            padded to 16. Float weights stay as they are stored.
 // kInPlace   not in the worker's memory at all: matrices are read from the pages of the mapped
 //            file, for each step anew (kernels/in_place.h). What cannot be read there is kRaw.
+// kP16Device  in a GPU's memory: matrices as kP16. Embeddings are read from the pages of the mapped
+//            file, by the host.
 // The planner needs the sizes and must not include kernels/, hence this file in base/. Pure
 // functions.
 #ifndef DOVETAIL_BASE_PACKED_LAYOUT_H_
@@ -19,11 +21,11 @@
 
 namespace dovetail {
 
-enum class PackedLayout : uint32_t { kRaw = 0, kP16 = 1, kInPlace = 2 };
+enum class PackedLayout : uint32_t { kRaw = 0, kP16 = 1, kInPlace = 2, kP16Device = 3 };
 
 inline constexpr int kPanelRows = 16;
 
-absl::string_view PackedLayoutName(PackedLayout layout);  // "raw", "p16", "in_place"
+absl::string_view PackedLayoutName(PackedLayout layout);  // "raw", "p16", "in_place", ..
 
 // Bytes of one block of one row of `type` in `layout` (averaged over the panel; exact, no
 // remainder).

@@ -14,7 +14,8 @@ namespace {
 constexpr uint32_t kMaxThreads = 4096;
 
 absl::StatusOr<PackedLayout> ParseLayout(absl::string_view name) {
-  for (PackedLayout layout : {PackedLayout::kRaw, PackedLayout::kP16, PackedLayout::kInPlace}) {
+  for (PackedLayout layout : {PackedLayout::kRaw, PackedLayout::kP16, PackedLayout::kInPlace,
+                              PackedLayout::kP16Device}) {
     if (PackedLayoutName(layout) == name) return layout;
   }
   return absl::InvalidArgumentError(absl::StrCat("packed_layout `", name, "` is not known"));

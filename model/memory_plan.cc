@@ -1,6 +1,7 @@
 #include "model/memory_plan.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <set>
 #include <string>
@@ -73,6 +74,12 @@ int64_t PackedSlotBytes(const WeightSlot& slot, PackedLayout layout) {
   return experts * PackedBytes(layout, slot.type, slot.spec.rows, slot.spec.cols);
 }
 
+bool StaysInFile(const WeightSlot& slot, PackedLayout layout) {
+  if (slot.spec.is_vector || slot.spec.transposed) return false;
+  return layout == PackedLayout::kInPlace ||
+         (layout == PackedLayout::kP16Device && slot.op.kind == OpKind::kEmbedding);
+}
+
 bool IsProduct(const Op& op) { return op.kind != OpKind::kEmbedding && op.kind != OpKind::kNorm; }
 
 // The longest row of any product that the ops compute, aside from experts, which have buffers of
@@ -132,6 +139,8 @@ int64_t GatePanels(const ModelConfig& config, absl::Span<const Op> ops) {
 
 class BufferList {
  public:
+  explicit BufferList(bool on_device = false) : on_device_(on_device) {}
+  bool on_device() const { return on_device_; }
   void Add(const char* name, int64_t elements, int64_t element_bytes) {
     buffers_.push_back({name, RoundUp(elements * element_bytes, kAlign)});
   }
@@ -147,6 +156,7 @@ class BufferList {
   std::vector<WorkspaceBuffer> Take() { return std::move(buffers_); }
 
  private:
+  bool on_device_;
   std::vector<WorkspaceBuffer> buffers_;
 };
 
@@ -155,8 +165,10 @@ class BufferList {
 void AddAttentionScratch(const ModelConfig& config, int32_t context_length, int num_threads,
                          BufferList* buffers) {
   const KvShape kv = config.kv_shape();
-  buffers->Add("attn_scratch", num_threads * AttentionScratchFloats(kv), 4);
-  if (num_threads == 1) return;
+  if (!buffers->on_device()) {
+    buffers->Add("attn_scratch", num_threads * AttentionScratchFloats(kv), 4);
+    if (num_threads == 1) return;
+  }
   const int64_t splits = (context_length + kKvSplitTokens - 1) / kKvSplitTokens;
   buffers->Add("attn_parts", config.num_attention_heads * splits * AttentionPartFloats(kv), 4);
 }
@@ -207,9 +219,22 @@ void AddLmHead(const ModelConfig& config, absl::Span<const Op> ops, int64_t logi
       continue;
     }
     buffers->Add("logits", logit_rows * config.vocab_size, 4);
+    if (buffers->on_device()) continue;
     buffers->Add("probs", int64_t{num_threads} * config.vocab_size, 4);
     buffers->Add("ids", int64_t{num_threads} * config.vocab_size, 4);
   }
+}
+
+// Groups of one row each where there are few pairs, else of kMostGroupRows and what is left of each
+// expert's.
+void AddExpertGroups(const ModelConfig& config, absl::Span<const Op> ops, int64_t pairs,
+                     int64_t own_experts, BufferList* buffers) {
+  constexpr int64_t kGroupBytes = 16;
+  const int64_t layers = std::count_if(
+      ops.begin(), ops.end(), [](const Op& op) { return op.kind == OpKind::kExperts; });
+  buffers->Add("expert_groups", std::max<int64_t>(pairs, own_experts), kGroupBytes);
+  buffers->Add("expert_num_groups", 1, 4);
+  buffers->Add("expert_places", layers * config.experts.count, 4);
 }
 
 void AddExpertParts(const ModelConfig& config, absl::Span<const Op> ops, int64_t rows,
@@ -232,12 +257,24 @@ void AddExpertParts(const ModelConfig& config, absl::Span<const Op> ops, int64_t
   buffers->Add("slot_sources", rows * slots, 4);
   buffers->Add("pair_rows", pairs, 4);
   buffers->Add("expert_begin", experts.count + 1, 4);
-  buffers->Add("expert_order", own_experts + 1, 4);
+  if (buffers->on_device()) {
+    AddExpertGroups(config, ops, pairs, own_experts, buffers);
+  } else {
+    buffers->Add("expert_order", own_experts + 1, 4);
+  }
   buffers->Add("expert_gate", pairs * experts.intermediate_size, 4);
   buffers->Add("expert_up", pairs * experts.intermediate_size, 4);
   buffers->AddActivations(kExpertInputs, pairs, config.hidden_size);
   buffers->AddActivations(kExpertActivations, pairs, experts.intermediate_size);
   buffers->Add("partials", rows * slots * config.hidden_size, 4);
+}
+
+// What a step's rows are, as kernels read it.
+void AddStepTables(const StepShape& shape, BufferList* buffers) {
+  constexpr int64_t kSequenceBytes = 24;
+  buffers->Add("step_sequences", shape.max_sequences, kSequenceBytes);
+  buffers->Add("step_blocks", int64_t{shape.max_sequences} * shape.max_blocks_per_sequence(), 4);
+  buffers->Add("step_rows", shape.max_logit_rows, 4);
 }
 
 }  // namespace
@@ -273,8 +310,7 @@ absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
       slot.spec = std::move(spec);
       slot.type = slot.spec.transposed ? TransposedType(tensor->type) : tensor->type;
       slot.offset = offset;
-      slot.in_place =
-          layout == PackedLayout::kInPlace && !slot.spec.is_vector && !slot.spec.transposed;
+      slot.in_place = StaysInFile(slot, layout);
       slot.bytes = PackedSlotBytes(slot, layout);
       SetSource(*tensor, &slot);
       slot.stored_bytes = StoredSlotBytes(slot.spec, *tensor);
@@ -335,9 +371,13 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
   const int64_t logit_rows = shape.max_logit_rows;
   const int64_t any_rows = std::max(rows, logit_rows);
   const int64_t hidden = config.hidden_size;
-  BufferList buffers;
+  BufferList buffers(layout == PackedLayout::kP16Device);
   buffers.Add("x", any_rows * hidden, 4);
   buffers.Add("normed", any_rows * hidden, 4);
+  if (buffers.on_device()) {
+    AddStepTables(shape, &buffers);
+    buffers.Add("op_flags", static_cast<int64_t>(OpsOf(config).size()), 4);
+  }
   if (Owns(ops, OpKind::kAttention)) {
     (config.HasLatentAttention() ? AddLatentAttention : AddAttention)(config, shape, num_threads,
                                                                       &buffers);
@@ -347,7 +387,7 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
     buffers.Add("up", rows * columns, 4);
   }
   AddExpertParts(config, ops, rows, &buffers);
-  if (const int64_t panels = GatePanels(config, ops); panels > 0) {
+  if (const int64_t panels = GatePanels(config, ops); panels > 0 && !buffers.on_device()) {
     buffers.Add("block_counts", panels, 4);
   }
   if (const int64_t k = LongestProduct(config, ops); k > 0) {
@@ -363,6 +403,29 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
     buffers.Add("logit_rows", logit_rows * hidden, 4);
   }
   AddLmHead(config, ops, logit_rows, num_threads, &buffers);
+  return buffers.Take();
+}
+
+std::vector<WorkspaceBuffer> StagingBuffers(const ModelConfig& config, absl::Span<const Op> ops,
+                                            const StepShape& shape, PackedLayout layout,
+                                            int num_threads) {
+  if (layout != PackedLayout::kP16Device) return {};
+  BufferList buffers;  // of the host
+  const std::vector<WorkspaceBuffer> device =
+      WorkspaceBuffers(config, ops, shape, layout, num_threads);
+  constexpr absl::string_view kCarried[] = {
+      "x",        "step_sequences", "step_blocks",  "step_rows",    "op_flags", "cos_sin",
+      "cos_sin_local", "slot_experts",   "slot_weights", "expert_begin", "partials", "logits"};
+  for (const WorkspaceBuffer& buffer : device) {
+    const bool carried =
+        std::find(std::begin(kCarried), std::end(kCarried), buffer.name) != std::end(kCarried);
+    if (carried) buffers.Add(buffer.name, buffer.bytes, 1);
+  }
+  for (const Op& op : ops) {
+    if (op.kind != OpKind::kLmHead || op.rows.member > 0) continue;
+    buffers.Add("probs", int64_t{num_threads} * config.vocab_size, 4);
+    buffers.Add("ids", int64_t{num_threads} * config.vocab_size, 4);
+  }
   return buffers.Take();
 }
 
@@ -395,6 +458,10 @@ void PlanStepMemory(const ModelConfig& config, absl::Span<const Op> ops, const S
   memory->workspace = 0;
   for (const WorkspaceBuffer& buffer : WorkspaceBuffers(config, ops, shape, layout, num_threads)) {
     memory->workspace += buffer.bytes;
+  }
+  memory->staging = 0;
+  for (const WorkspaceBuffer& buffer : StagingBuffers(config, ops, shape, layout, num_threads)) {
+    memory->staging += buffer.bytes;
   }
 }
 

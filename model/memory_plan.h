@@ -46,7 +46,7 @@ WeightType TransposedType(WeightType type);
 // The slots of a worker that owns `ops`, in op order. A weight used by two ops of the same worker
 // (tied embeddings) gets one slot each: the embedding is read row by row as stored, the head
 // packed. With PackedLayout::kInPlace matrices stay in the file, but for transposed ones, which it
-// does not have. But what is a copy (WeightSpec::is_copy) is there once, in the slot of the first
+// does not have; with kP16Device the embedding does. But what is a copy (WeightSpec::is_copy) is there once, in the slot of the first
 // op. Of an op whose rows are shared (Op::rows) they are this worker's rows.
 absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
                                                       const GgufFile& file,
@@ -121,6 +121,14 @@ RowShape RowShapeOf(const ModelConfig& config);
 //                      share its rows all but the first have logits alone, [L, own rows]
 // f32 unless said otherwise; sizes are multiples of 64 bytes. What else is shared has buffers as
 // wide as the whole op's: what each makes of its rows is gathered there.
+//
+// With PackedLayout::kP16Device the buffers are the GPU's. There is no attn_scratch, block_counts,
+// expert_order, probs and ids; attn_parts is always there, and besides, of N sequences with at most
+// B blocks each, O ops of the model, G = P (or, with many rows, fewer) groups of pairs:
+//   step_sequences [N] SequenceRows   step_blocks int32 [N, B]   step_rows int32 [L]
+//   op_flags int32 [O]
+//   with experts: expert_groups [G] MatmulGroup   expert_num_groups int32
+//                 expert_places int32 [layers with experts, E]
 struct WorkspaceBuffer {
   const char* name;  // static string
   int64_t bytes = 0;
@@ -128,6 +136,18 @@ struct WorkspaceBuffer {
 std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::Span<const Op> ops,
                                               const StepShape& shape, PackedLayout layout,
                                               int num_threads);
+
+// With PackedLayout::kP16Device: what goes to and from a GPU in a step, in the host's memory, and
+// what the host draws tokens with. Named as above; empty with the other layouts.
+std::vector<WorkspaceBuffer> StagingBuffers(const ModelConfig& config, absl::Span<const Op> ops,
+                                            const StepShape& shape, PackedLayout layout,
+                                            int num_threads);
+
+// Rows of a group of pairs at most: those of one tile of the kernels.
+inline constexpr int32_t kMostGroupRows = 64;
+
+// What a GPU worker packs weights in before they go to the GPU; freed when all are there.
+inline constexpr int64_t kLoadStagingBytes = int64_t{2} * (32 << 20);
 
 // Whether the head reads the same rows in place as the worker's embedding: they count once.
 bool HeadIsEmbedding(const ModelConfig& config, absl::Span<const Op> ops);
@@ -139,13 +159,17 @@ struct WorkerMemory {
   int64_t weights_mapped = 0;
   int64_t kv = 0;
   int64_t workspace = 0;
+  int64_t staging = 0;        // of a GPU worker: of the host
   int64_t communication = 0;  // rings that end at this worker
   int64_t runtime = 0;        // what the process needs before any model, and frames
-  int64_t total() const { return weights_packed + kv + workspace + communication + runtime; }
+  int64_t total() const {
+    return weights_packed + kv + workspace + staging + communication + runtime;
+  }
   // Before anything is loaded bandwidth is measured. A worker has loaded when the KV cache and the
   // workspace are there as well; rings it has only when it is connected.
   int64_t peak_load() const {
-    return runtime + std::max(weights_packed + kv + workspace, kMeasureBytes);
+    const int64_t loading = staging > 0 ? std::max(staging, kLoadStagingBytes) : 0;
+    return runtime + std::max(weights_packed + kv + workspace + loading, kMeasureBytes);
   }
 };
 absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const GgufFile& file,

@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "model/memory_plan.h"
 #include "worker/data_plane.h"
+#include "worker/device/device.h"
 #include "worker/model_runner.h"
 #include "worker/step_sender.h"
 #include "worker/weight_loader.h"
@@ -148,6 +149,7 @@ void Executor::DoLoad(const transport::WorkerPlan& plan, const std::string& weig
   load.weights_path = weights_path;
   load.kv_path = kv_path;
   load.kernels = options_.kernels;
+  load.device = options_.device;
   load.in_place = options_.in_place;
   load.cache_dir = options_.weight_cache;
   load.progress = [&](uint64_t done, uint64_t total) {
@@ -159,9 +161,10 @@ void Executor::DoLoad(const transport::WorkerPlan& plan, const std::string& weig
     return !stop_.load();
   };
   const absl::Status status = [&]() -> absl::Status {
+    if (load.device != nullptr) DT_RETURN_IF_ERROR(load.device->Attach());
     DT_ASSIGN_OR_RETURN(auto store, LoadWeights(plan, load, pool_.get(), std::move(previous)));
     DT_ASSIGN_OR_RETURN(runner_, ModelRunner::Create(plan, options_.worker, std::move(store),
-                                                     {options_.kernels, pool_.get()}));
+                                                     {options_.kernels, pool_.get(), options_.device}));
     return absl::OkStatus();
   }();
   if (!status.ok()) {

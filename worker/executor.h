@@ -38,6 +38,7 @@
 namespace dovetail::worker {
 
 class DataPlane;
+class Device;
 class ModelRunner;
 class StepSender;
 
@@ -46,6 +47,7 @@ struct ExecutorOptions {
   int num_threads = 1;
   std::vector<int> cpus;  // to pin to; empty: not pinned
   const kernels::KernelTable* kernels = nullptr;
+  Device* device = nullptr;  // that computes, if it is not the host; outlives the executor
   bool in_place = false;  // matrices are read from the file in each step (PackedLayout::kInPlace)
   std::string weight_cache;  // directory of packed weights (worker/weight_cache.h); empty: none
 };

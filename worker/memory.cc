@@ -44,7 +44,26 @@ absl::StatusOr<std::unique_ptr<Memory>> Memory::Open(const std::string& path, ui
   return memory;
 }
 
-uint8_t* Memory::data() const { return segment_ != nullptr ? segment_->data() : map_.data(); }
+absl::StatusOr<std::unique_ptr<Memory>> Memory::OpenOnDevice(Device* device, uint64_t key,
+                                                             uint64_t bytes,
+                                                             std::unique_ptr<Memory> previous) {
+  if (previous != nullptr && previous->buffer_.data() != nullptr && previous->complete_ &&
+      previous->key_ == key && previous->bytes_ == bytes) {
+    previous->was_complete_ = true;
+    return previous;
+  }
+  previous.reset();
+  auto memory = absl::WrapUnique(new Memory());
+  memory->key_ = key;
+  memory->bytes_ = bytes;
+  DT_ASSIGN_OR_RETURN(memory->buffer_, device->Allocate(static_cast<int64_t>(bytes)));
+  return memory;
+}
+
+uint8_t* Memory::data() const {
+  if (segment_ != nullptr) return segment_->data();
+  return buffer_.data() != nullptr ? buffer_.data() : map_.data();
+}
 
 void Memory::MarkComplete() {
   if (segment_ != nullptr) segment_->MarkComplete();

@@ -1,5 +1,5 @@
 // Memory: where a worker's weights, or its KV cache, lie: a named segment of the run directory,
-// which outlives the worker, or memory of its own in huge pages, which is read faster.
+// which outlives the worker, or memory of its own in huge pages, which is read faster, or a GPU's.
 //
 // Bytes start page-aligned and zero, and all of them are there from the beginning. Owned and used
 // as a SharedSegment is.
@@ -14,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "base/posix.h"
 #include "transport/shared_segment.h"
+#include "worker/device/device.h"
 
 namespace dovetail::worker {
 
@@ -37,6 +38,10 @@ class Memory {
                                                       uint64_t bytes,
                                                       std::unique_ptr<Memory> previous = nullptr);
 
+  // The same in a GPU's memory: data() is an address there.
+  static absl::StatusOr<std::unique_ptr<Memory>> OpenOnDevice(
+      Device* device, uint64_t key, uint64_t bytes, std::unique_ptr<Memory> previous = nullptr);
+
   uint8_t* data() const;
   uint64_t bytes() const { return bytes_; }
   uint64_t key() const { return key_; }
@@ -48,7 +53,8 @@ class Memory {
  private:
   Memory() = default;
   std::unique_ptr<transport::SharedSegment> segment_;
-  MemoryMap map_;  // without a segment
+  MemoryMap map_;        // without a segment
+  DeviceBuffer buffer_;  // of a GPU
   uint64_t key_ = 0;
   uint64_t bytes_ = 0;
   bool complete_ = false;

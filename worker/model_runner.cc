@@ -13,6 +13,7 @@
 #include "model/row_parts.h"
 #include "worker/bind_moe.h"
 #include "worker/cpu/cpu_ops.h"
+#include "worker/device/device_ops.h"
 #include "worker/layers/attention.h"
 #include "worker/layers/embedding.h"
 #include "worker/layers/latent_attention.h"
@@ -44,13 +45,18 @@ absl::Status CheckParts(const Segment& segment, const model::ModelConfig& config
 }
 
 absl::Status CheckRoute(const Route& route, const model::ModelConfig& config,
-                        const std::string& worker) {
+                        const std::string& worker, bool on_gpu) {
   std::vector<Op> ops;
   bool mine = false;
   for (const Segment& segment : route) {
     ops.insert(ops.end(), segment.ops.begin(), segment.ops.end());
     mine |= MemberOf(segment, worker) >= 0;
-    if (!segment.members.empty()) DT_RETURN_IF_ERROR(CheckParts(segment, config));
+    if (segment.members.empty()) continue;
+    DT_RETURN_IF_ERROR(CheckParts(segment, config));
+    if (on_gpu && MemberOf(segment, worker) >= 0) {
+      return absl::UnimplementedError(
+          absl::StrCat(worker, " cannot share rows with others: GPU workers do not do that yet"));
+    }
   }
   DT_RETURN_IF_ERROR(Annotate(model::CheckOps(config, ops), "the route"));
   if (!mine) return absl::InvalidArgumentError(absl::StrCat("no segment is for ", worker));
@@ -86,7 +92,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const transport
                                                                  const std::string& worker,
                                                                  std::unique_ptr<WeightStore> store,
                                                                  const ComputeOptions& compute) {
-  DT_RETURN_IF_ERROR(CheckRoute(plan.route, store->config, worker));
+  DT_RETURN_IF_ERROR(CheckRoute(plan.route, store->config, worker, compute.device != nullptr));
   const int32_t vocab_size = store->config.vocab_size;
   if (plan.step_shape.vocab_size != 0 && plan.step_shape.vocab_size != vocab_size) {
     return absl::InvalidArgumentError(absl::StrCat("the plan's masks are for ",
@@ -97,11 +103,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const transport
   runner->shape_ = plan.step_shape;
   runner->row_shape_ = model::RowShapeOf(store->config);
   runner->store_ = std::move(store);
-  DT_ASSIGN_OR_RETURN(
-      runner->workspace_,
-      Workspace::Create(runner->store_->config, runner->store_->ops, plan.step_shape,
-                        runner->store_->layout, compute.pool->num_threads()));
-  runner->ops_ = std::make_unique<CpuOps>(compute.kernels, compute.pool, runner->workspace_.get());
+  DT_RETURN_IF_ERROR(runner->MakeOps(compute));
   runner->sequences_.reserve(plan.step_shape.max_sequences);
   runner->head_rows_.reserve(plan.step_shape.max_sequences);
   runner->segments_.resize(plan.route.size());
@@ -117,7 +119,24 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const transport
     runner->kv_of_segment_ = &bound.kv;
     if (bound.mine) runner->BindSegment(plan.route, OpsOfMember(segment, member), &bound);
   }
+  if (compute.device != nullptr) DT_RETURN_IF_ERROR(compute.device->Wait());
   return runner;
+}
+
+absl::Status ModelRunner::MakeOps(const ComputeOptions& compute) {
+  const int num_threads = compute.pool->num_threads();
+  DT_ASSIGN_OR_RETURN(workspace_, Workspace::Create(store_->config, store_->ops, shape_,
+                                                    store_->layout, num_threads, compute.device));
+  if (compute.device == nullptr) {
+    ops_ = std::make_unique<CpuOps>(compute.kernels, compute.pool, workspace_.get());
+    return absl::OkStatus();
+  }
+  DT_ASSIGN_OR_RETURN(auto staging, Staging::Create(store_->config, store_->ops, shape_,
+                                                    num_threads, compute.device));
+  ops_ = std::make_unique<DeviceOps>(compute.device, compute.kernels, compute.pool,
+                                     workspace_.get(), std::move(staging), row_shape_,
+                                     vocab_size());
+  return absl::OkStatus();
 }
 
 void ModelRunner::BindSegment(const Route& route, const std::vector<Op>& ops, BoundSegment* bound) {

@@ -34,6 +34,7 @@ namespace dovetail::worker {
 struct ComputeOptions {
   const kernels::KernelTable* kernels = nullptr;
   ThreadPool* pool = nullptr;
+  Device* device = nullptr;  // null: the host's processors
 };
 
 class ModelRunner {
@@ -88,6 +89,7 @@ class ModelRunner {
   };
 
   ModelRunner() = default;
+  absl::Status MakeOps(const ComputeOptions& compute);
   absl::Status OutsideVocabulary(uint64_t step, absl::string_view what, int32_t token) const;
   void BindSegment(const Route& route, const std::vector<Op>& ops, BoundSegment* bound);
   std::unique_ptr<Layer> BindLayer(const Op& op);

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -12,8 +14,10 @@
 #include "base/log.h"
 #include "base/packed_layout.h"
 #include "base/status_macros.h"
+#include "kernels/cpu/p16.h"
 #include "model/gguf/gguf_file.h"
 #include "model/row_parts.h"
+#include "worker/pack_target.h"
 #include "worker/transpose.h"
 #include "worker/weight_cache.h"
 
@@ -55,7 +59,11 @@ class Packer {
  public:
   Packer(const model::GgufFile& file, const LoadOptions& options, WeightStore* store,
          ThreadPool* pool)
-      : file_(file), options_(options), store_(store), pool_(pool) {
+      : file_(file),
+        options_(options),
+        store_(store),
+        pool_(pool),
+        pack_(options.device != nullptr ? &kernels::PackP16 : options.kernels->pack) {
     for (const model::WeightSlot& slot : store->slots) {
       if (slot.in_place) continue;
       slots_.push_back(&slot);
@@ -64,28 +72,29 @@ class Packer {
   }
 
   absl::Status PackAll() {
+    DT_ASSIGN_OR_RETURN(target_, PackTarget::Create(store_->weights.get(), options_.device));
     for (size_t i = 0; i < slots_.size(); ++i) {
       // The beginning of the next one is read while the end of this one is packed.
       if (i + 1 < slots_.size()) ReadAhead(*slots_[i + 1], SourceOf(*slots_[i + 1], 0));
       DT_RETURN_IF_ERROR(PackSlot(*slots_[i]));
     }
-    return absl::OkStatus();
+    return target_->Finish();
   }
 
  private:
   absl::Status PackSlot(const model::WeightSlot& slot) {
     const model::GgufTensor& tensor = *file_.FindTensor(slot.spec.tensor);
     const int64_t experts = std::max<int64_t>(1, slot.spec.experts);
-    uint8_t* dst = store_->weights->data() + slot.offset;
     if (slot.spec.is_vector) {
-      PackVectors(slot, SourceOf(slot, 0), dst);
+      DT_RETURN_IF_ERROR(PackVectors(slot));
       done_ += slot.stored_bytes;
     } else if (slot.spec.transposed) {
-      PackTransposed(slot, tensor, dst);
+      DT_RETURN_IF_ERROR(PackTransposed(slot, tensor));
       done_ += slot.stored_bytes;
     } else {
       for (int64_t i = 0; i < experts; ++i) {
-        DT_RETURN_IF_ERROR(PackMatrix(slot, SourceOf(slot, i), dst + i * slot.stride()));
+        DT_RETURN_IF_ERROR(
+            PackMatrix(slot, SourceOf(slot, i), slot.offset + i * slot.stride()));
       }
     }
     file_.DropPages(tensor);
@@ -106,54 +115,80 @@ class Packer {
     file_.ReadAhead(tensor, begin, begin + kReadAheadBytes);
   }
 
-  // Threads share the heads.
-  void PackTransposed(const model::WeightSlot& slot, const model::GgufTensor& tensor,
-                      uint8_t* dst) const {
+  // Threads share the heads, of which a piece has as many as there is room for.
+  absl::Status PackTransposed(const model::WeightSlot& slot, const model::GgufTensor& tensor) {
     const model::WeightSpec& spec = slot.spec;
-    pool_->Run([&](int idx, int n) {
-      const Range part = Slice(spec.experts, idx, n);
-      for (int64_t i = part.begin; i < part.end; ++i) {
-        const std::vector<uint8_t> rows =
-            TransposeRows(*options_.kernels, tensor.type, SourceOf(slot, i), spec.stored_rows(),
-                          spec.stored_cols());
-        options_.kernels->pack(slot.type, rows.data(), spec.rows, spec.cols, 0, spec.rows,
-                               dst + i * slot.stride());
-      }
-    });
+    const int64_t stride = slot.stride();
+    const int64_t at_once = std::clamp<int64_t>(target_->max_bytes() / stride, 1, spec.experts);
+    for (int64_t first = 0; first < spec.experts; first += at_once) {
+      const int64_t count = std::min(at_once, spec.experts - first);
+      DT_ASSIGN_OR_RETURN(uint8_t* const dst,
+                          target_->Next(slot.offset + first * stride, count * stride));
+      pool_->Run([&](int idx, int n) {
+        const Range part = Slice(count, idx, n);
+        for (int64_t i = part.begin; i < part.end; ++i) {
+          const std::vector<uint8_t> rows =
+              TransposeRows(*options_.kernels, tensor.type, SourceOf(slot, first + i),
+                            spec.stored_rows(), spec.stored_cols());
+          pack_(slot.type, rows.data(), spec.rows, spec.cols, 0, spec.rows, dst + i * stride);
+        }
+      });
+    }
+    return absl::OkStatus();
   }
 
   // The kernel that dequantises embedding rows makes f32 of any type.
-  void PackVectors(const model::WeightSlot& slot, const uint8_t* src, uint8_t* dst) const {
+  absl::Status PackVectors(const model::WeightSlot& slot) {
     const int32_t cols = static_cast<int32_t>(slot.spec.cols);
-    for (int32_t row = 0; row < std::max<int64_t>(1, slot.spec.experts); ++row) {
-      options_.kernels->embedding({.table = src,
+    const int64_t rows = std::max<int64_t>(1, slot.spec.experts);
+    const auto bytes = static_cast<int64_t>(sizeof(float)) * rows * cols;
+    DT_ASSIGN_OR_RETURN(uint8_t* const dst, target_->Next(slot.offset, bytes));
+    auto* const floats = reinterpret_cast<float*>(dst);
+    for (int32_t row = 0; row < rows; ++row) {
+      options_.kernels->embedding({.table = SourceOf(slot, 0),
                                    .type = slot.type,
                                    .row_bytes = StoredBytes(slot.type, cols),
                                    .tokens = &row,
-                                   .y = reinterpret_cast<float*>(dst) + int64_t{row} * cols,
+                                   .y = floats + int64_t{row} * cols,
                                    .y_stride = cols,
                                    .cols = cols},
                                   0, 1);
     }
+    if (options_.device != nullptr && slot.spec.role == model::WeightRole::kScale) {
+      store_->scales[slot.offset].assign(floats, floats + rows * cols);
+    }
+    return absl::OkStatus();
   }
 
-  absl::Status PackMatrix(const model::WeightSlot& slot, const uint8_t* src, uint8_t* dst) {
+  // To `offset`, in pieces of whole panels, so that threads and pieces never share one.
+  absl::Status PackMatrix(const model::WeightSlot& slot, const uint8_t* src, int64_t offset) {
     const int64_t row_bytes = StoredBytes(slot.type, slot.spec.cols);
-    // Whole panels per unit, so that threads and slices never share one.
-    const int64_t unit_bytes = row_bytes * kPanelRows;
+    const int64_t packed_row_bytes =
+        slot.op.kind == OpKind::kEmbedding
+            ? row_bytes
+            : slot.spec.cols / InfoOf(slot.type).block_elements *
+                  PackedBlockBytes(store_->layout, slot.type);
     const int64_t units = (slot.spec.rows + kPanelRows - 1) / kPanelRows;
-    const int64_t units_per_slice = std::max<int64_t>(1, kSliceBytes / unit_bytes);
+    const int64_t units_per_slice =
+        std::max<int64_t>(1, std::min(kSliceBytes / (row_bytes * kPanelRows),
+                                      target_->max_bytes() / (packed_row_bytes * kPanelRows)));
+    const bool whole_panels = store_->layout != PackedLayout::kRaw && !IsFloat(slot.type);
     for (int64_t first = 0; first < units; first += units_per_slice) {
       const int64_t count = std::min(units_per_slice, units - first);
-      ReadAhead(slot, src + first * unit_bytes);
+      const int64_t first_row = first * kPanelRows;
+      const int64_t rows = std::min(count * kPanelRows, slot.spec.rows - first_row);
+      ReadAhead(slot, src + first_row * row_bytes);
+      const int64_t packed_rows = whole_panels ? count * kPanelRows : rows;
+      DT_ASSIGN_OR_RETURN(uint8_t* const dst, target_->Next(offset + first_row * packed_row_bytes,
+                                                            packed_rows * packed_row_bytes));
+      const uint8_t* const from = src + first_row * row_bytes;
       pool_->Run([&](int idx, int n) {
         const Range part = Slice(count, idx, n);
-        const int64_t begin = (first + part.begin) * kPanelRows;
-        const int64_t end = std::min((first + part.end) * kPanelRows, slot.spec.rows);
-        if (begin < end) PackRows(slot, src, begin, end, dst);
+        const int64_t begin = part.begin * kPanelRows;
+        const int64_t end = std::min(part.end * kPanelRows, rows);
+        if (begin < end) PackRows(slot, from, rows, begin, end, dst);
       });
-      const int64_t end = std::min((first + count) * kPanelRows, slot.spec.rows);
-      done_ += (end - first * kPanelRows) * row_bytes;
+      done_ += rows * row_bytes;
       if (options_.progress && !options_.progress(done_, total_)) {
         return absl::CancelledError("loading was stopped");
       }
@@ -161,13 +196,14 @@ class Packer {
     return absl::OkStatus();
   }
 
-  void PackRows(const model::WeightSlot& slot, const uint8_t* src, int64_t begin, int64_t end,
-                uint8_t* dst) const {
+  // Of a piece with so many rows.
+  void PackRows(const model::WeightSlot& slot, const uint8_t* src, int64_t rows, int64_t begin,
+                int64_t end, uint8_t* dst) const {
     if (slot.op.kind == OpKind::kEmbedding) {
       const int64_t row_bytes = StoredBytes(slot.type, slot.spec.cols);
       std::memcpy(dst + begin * row_bytes, src + begin * row_bytes, (end - begin) * row_bytes);
     } else {
-      options_.kernels->pack(slot.type, src, slot.spec.rows, slot.spec.cols, begin, end, dst);
+      pack_(slot.type, src, rows, slot.spec.cols, begin, end, dst);
     }
   }
 
@@ -175,6 +211,9 @@ class Packer {
   const LoadOptions& options_;
   WeightStore* store_;
   ThreadPool* pool_;
+  // Panels of a GPU are those of P16, whatever this processor computes with.
+  decltype(kernels::KernelTable::pack) pack_;
+  std::unique_ptr<PackTarget> target_;
   std::vector<const model::WeightSlot*> slots_;  // those that are packed
   uint64_t done_ = 0;
   uint64_t total_ = 0;
@@ -191,7 +230,7 @@ absl::Status PackWeights(const model::GgufFile& file, const LoadOptions& options
 // cache costs time and nothing else.
 absl::Status FillWeights(const model::GgufFile& file, const LoadOptions& options,
                          WeightStore* store, ThreadPool* pool) {
-  if (options.cache_dir.empty()) return PackWeights(file, options, store, pool);
+  if (options.cache_dir.empty() || options.device != nullptr) return PackWeights(file, options, store, pool);
   const std::string path = WeightCachePath(options.cache_dir, file, options.worker);
   const uint64_t key = WeightCacheKey(store->weights->key(), file);
   const absl::Span<uint8_t> weights(store->weights->data(), store->weights->bytes());
@@ -212,13 +251,21 @@ absl::Status FillWeights(const model::GgufFile& file, const LoadOptions& options
   return absl::OkStatus();
 }
 
-absl::Status OpenKv(const transport::WorkerPlan& plan, const std::string& path,
+PackedLayout LayoutOf(const LoadOptions& options) {
+  if (options.device != nullptr) return PackedLayout::kP16Device;
+  return options.in_place ? PackedLayout::kInPlace : options.kernels->layout;
+}
+
+absl::Status OpenKv(const transport::WorkerPlan& plan, const std::string& path, Device* device,
                     std::unique_ptr<Memory> previous, WeightStore* store) {
   const int64_t bytes = model::KvBytes(store->config, store->ops, plan.step_shape);
   if (bytes == 0) return absl::OkStatus();
-  DT_ASSIGN_OR_RETURN(
-      store->kv, Memory::Open(path, KvKey(plan.model_fingerprint, *store, plan.step_shape), bytes,
-                              std::move(previous)));
+  const uint64_t key = KvKey(plan.model_fingerprint, *store, plan.step_shape);
+  if (device != nullptr) {
+    DT_ASSIGN_OR_RETURN(store->kv, Memory::OpenOnDevice(device, key, bytes, std::move(previous)));
+  } else {
+    DT_ASSIGN_OR_RETURN(store->kv, Memory::Open(path, key, bytes, std::move(previous)));
+  }
   if (!store->kv->was_complete()) store->kv->MarkComplete();
   return absl::OkStatus();
 }
@@ -239,7 +286,7 @@ absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(const transport::Worker
   auto store = std::make_unique<WeightStore>();
   DT_ASSIGN_OR_RETURN(store->config, model::LoadModelConfig(*file));
   store->ops = OwnedOps(plan.route, options.worker);
-  const PackedLayout layout = options.in_place ? PackedLayout::kInPlace : options.kernels->layout;
+  const PackedLayout layout = LayoutOf(options);
   store->layout = layout;
   DT_ASSIGN_OR_RETURN(store->slots, model::LayOutWeights(store->config, *file, store->ops, layout));
   int64_t bytes = 64;  // a worker without weights still has a segment
@@ -247,22 +294,32 @@ absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(const transport::Worker
     bytes = std::max(bytes, slot.offset + slot.bytes);
   }
   std::unique_ptr<Memory> old_weights, old_kv;
+  std::map<int64_t, std::vector<float>> old_scales;
   if (previous != nullptr) {
     old_weights = std::move(previous->weights);
     old_kv = std::move(previous->kv);
+    old_scales = std::move(previous->scales);
     previous.reset();
   }
-  DT_ASSIGN_OR_RETURN(
-      store->weights,
-      Memory::Open(options.weights_path, WeightsKey(plan.model_fingerprint, *store, layout), bytes,
-                   std::move(old_weights)));
+  const uint64_t key = WeightsKey(plan.model_fingerprint, *store, layout);
+  if (options.device != nullptr) {
+    DT_ASSIGN_OR_RETURN(store->weights, Memory::OpenOnDevice(options.device, key, bytes,
+                                                             std::move(old_weights)));
+  } else {
+    DT_ASSIGN_OR_RETURN(store->weights,
+                        Memory::Open(options.weights_path, key, bytes, std::move(old_weights)));
+  }
   store->reattached = store->weights->was_complete();
-  if (!store->reattached) {
+  if (store->reattached) {
+    store->scales = std::move(old_scales);
+  } else {
     DT_RETURN_IF_ERROR(FillWeights(*file, options, store.get(), pool));
   }
-  if (options.in_place) store->file = std::move(file);
+  const bool reads_file = std::any_of(store->slots.begin(), store->slots.end(),
+                                      [](const model::WeightSlot& slot) { return slot.in_place; });
+  if (reads_file) store->file = std::move(file);
   // Weights first, then the KV cache from what is left.
-  DT_RETURN_IF_ERROR(OpenKv(plan, options.kv_path, std::move(old_kv), store.get()));
+  DT_RETURN_IF_ERROR(OpenKv(plan, options.kv_path, options.device, std::move(old_kv), store.get()));
   return store;
 }
 

@@ -16,6 +16,7 @@
 #include "base/thread_pool.h"
 #include "kernels/kernel_table.h"
 #include "transport/worker_plan.h"
+#include "worker/device/device.h"
 #include "worker/weight_store.h"
 
 namespace dovetail::worker {
@@ -25,7 +26,8 @@ struct LoadOptions {
   std::string weights_path;  // of the segments; empty: memory of this process
   std::string kv_path;
   const kernels::KernelTable* kernels = nullptr;
-  bool in_place = false;  // matrices are not packed
+  Device* device = nullptr;  // a GPU that the weights and the KV cache go to; null: to the host
+  bool in_place = false;     // matrices are not packed
   std::string cache_dir;  // of the weight cache (weight_cache.h); empty: none
   // Called after each slice with bytes of the file done and in all; false stops with kCancelled.
   std::function<bool(uint64_t done, uint64_t total)> progress;

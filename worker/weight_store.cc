@@ -30,13 +30,12 @@ const uint8_t* WeightStore::DataOf(const model::WeightSlot& slot) const {
 
 Linear WeightStore::LinearOf(const Op& op, model::WeightRole role) const {
   const model::WeightSlot& slot = SlotOf(op, role);
-  const float* scale = FindScale(slot);
   return {.weight = DataOf(slot),
           .type = slot.type,
           .out_features = static_cast<int32_t>(slot.spec.rows),
           .in_features = static_cast<int32_t>(slot.spec.cols),
           .in_place = slot.in_place,
-          .scale = scale == nullptr ? 1.0f : *scale};
+          .scale = FirstScale(slot)};
 }
 
 MemberColumns WeightStore::ColumnsOf(const Op& op, Columns which, model::WeightRole last) const {
@@ -47,14 +46,24 @@ MemberColumns WeightStore::ColumnsOf(const Op& op, Columns which, model::WeightR
   return {which == Columns::kInner ? parts.inner : parts.outer, op.rows.member};
 }
 
-const float* WeightStore::FindScale(const model::WeightSlot& matrix) const {
+const model::WeightSlot* WeightStore::FindScaleSlot(const model::WeightSlot& matrix) const {
   const std::string name = model::ScaleTensor(matrix.spec.tensor);
   for (const model::WeightSlot& slot : slots) {
-    if (slot.op == matrix.op && slot.spec.tensor == name) {
-      return reinterpret_cast<const float*>(DataOf(slot));
-    }
+    if (slot.op == matrix.op && slot.spec.tensor == name) return &slot;
   }
   return nullptr;
+}
+
+const float* WeightStore::FindScale(const model::WeightSlot& matrix) const {
+  const model::WeightSlot* slot = FindScaleSlot(matrix);
+  return slot == nullptr ? nullptr : reinterpret_cast<const float*>(DataOf(*slot));
+}
+
+float WeightStore::FirstScale(const model::WeightSlot& matrix) const {
+  const model::WeightSlot* slot = FindScaleSlot(matrix);
+  if (slot == nullptr) return 1.0f;
+  const auto on_host = scales.find(slot->offset);
+  return on_host != scales.end() ? on_host->second.front() : *FindScale(matrix);
 }
 
 const float* WeightStore::VectorOf(const Op& op, model::WeightRole role) const {

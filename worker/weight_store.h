@@ -7,6 +7,7 @@
 #define DOVETAIL_WORKER_WEIGHT_STORE_H_
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -29,8 +30,9 @@ struct WeightStore {
   std::vector<Op> ops;                   // owned, in route order
   std::vector<model::WeightSlot> slots;  // of these ops
   std::unique_ptr<Memory> weights;
-  std::unique_ptr<model::GgufFile> file;  // that matrices are read from in place; else null
+  std::unique_ptr<model::GgufFile> file;  // that matrices are read from in place, if any are
   std::unique_ptr<Memory> kv;             // null without attention
+  std::map<int64_t, std::vector<float>> scales;  // of weights on a GPU, by the offset of their slot
   bool reattached = false;  // the weights were complete: nothing was read from the file
   bool from_cache = false;  // they were copied from the weight cache
 
@@ -48,6 +50,8 @@ struct WeightStore {
   MemberColumns ColumnsOf(const Op& op, Columns which, model::WeightRole last) const;
   // Of a matrix, or of each of an op's experts; nullptr where the file has none.
   const float* FindScale(const model::WeightSlot& matrix) const;
+  float FirstScale(const model::WeightSlot& matrix) const;  // 1 where it has none
+  const model::WeightSlot* FindScaleSlot(const model::WeightSlot& matrix) const;
   const model::WeightSlot* FindSlot(const Op& op, model::WeightRole role) const;
   const model::WeightSlot& SlotOf(const Op& op, model::WeightRole role) const;
   const uint8_t* DataOf(const model::WeightSlot& slot) const;

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "base/check.h"
+#include "base/status_macros.h"
 #include "kernels/kernel_table.h"
 #include "model/memory_plan.h"
 
@@ -70,25 +71,54 @@ ExpertBuffers CarveExperts(const Carver& carver) {
           .act = CarveForms(carver, "expert_act")};
 }
 
+DeviceTables CarveTables(const Carver& carver) {
+  DeviceTables tables;
+  int64_t bytes = 0;
+  tables.sequences = carver.Take<kernels::SequenceRows>("step_sequences");
+  tables.blocks = carver.Take<int32_t>("step_blocks");
+  tables.rows = carver.Take<int32_t>("step_rows");
+  tables.flags = carver.Take<int32_t>("op_flags", &bytes);
+  tables.num_flags = tables.flags == nullptr ? 0 : bytes / static_cast<int64_t>(sizeof(int32_t));
+  tables.groups = carver.Take<kernels::MatmulGroup>("expert_groups", &bytes);
+  if (tables.groups != nullptr) {
+    tables.max_groups = bytes / static_cast<int64_t>(sizeof(kernels::MatmulGroup));
+  }
+  tables.num_groups = carver.Take<int32_t>("expert_num_groups");
+  tables.places = carver.Take<int32_t>("expert_places");
+  return tables;
+}
+
+int64_t BytesOf(const std::vector<model::WorkspaceBuffer>& buffers) {
+  int64_t bytes = 0;
+  for (const model::WorkspaceBuffer& buffer : buffers) bytes += buffer.bytes;
+  return std::max<int64_t>(bytes, 64);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Workspace>> Workspace::Create(const model::ModelConfig& config,
                                                              absl::Span<const Op> ops,
                                                              const StepShape& shape,
-                                                             PackedLayout layout, int num_threads) {
+                                                             PackedLayout layout, int num_threads,
+                                                             Device* device) {
   const std::vector<model::WorkspaceBuffer> buffers =
       model::WorkspaceBuffers(config, ops, shape, layout, num_threads);
   std::unique_ptr<Workspace> ws(new Workspace());
-  for (const model::WorkspaceBuffer& buffer : buffers) ws->bytes_ += buffer.bytes;
-  ws->bytes_ = std::max<size_t>(ws->bytes_, 64);
-  // With its pages, so that nothing grows in a step.
-  void* memory = mmap(nullptr, ws->bytes_, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-  if (memory == MAP_FAILED) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("cannot reserve ", ws->bytes_, " bytes of workspace: ", strerror(errno)));
+  ws->bytes_ = static_cast<size_t>(BytesOf(buffers));
+  void* memory = nullptr;
+  if (device != nullptr) {
+    DT_ASSIGN_OR_RETURN(ws->buffer_, device->Allocate(BytesOf(buffers)));
+    memory = ws->buffer_.data();
+  } else {
+    // With its pages, so that nothing grows in a step.
+    memory = mmap(nullptr, ws->bytes_, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (memory == MAP_FAILED) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("cannot reserve ", ws->bytes_, " bytes of workspace: ", strerror(errno)));
+    }
+    ws->memory_ = memory;
   }
-  ws->memory_ = memory;
 
   const Carver carver(static_cast<uint8_t*>(memory), buffers);
   int64_t bytes = 0;
@@ -125,7 +155,36 @@ absl::StatusOr<std::unique_ptr<Workspace>> Workspace::Create(const model::ModelC
   ws->logits = carver.Take<float>("logits");
   ws->probs = carver.Take<float>("probs");
   ws->ids = carver.Take<int32_t>("ids");
+  ws->tables = CarveTables(carver);
   return ws;
+}
+
+absl::StatusOr<std::unique_ptr<Staging>> Staging::Create(const model::ModelConfig& config,
+                                                         absl::Span<const Op> ops,
+                                                         const StepShape& shape, int num_threads,
+                                                         Device* device) {
+  const std::vector<model::WorkspaceBuffer> buffers =
+      model::StagingBuffers(config, ops, shape, PackedLayout::kP16Device, num_threads);
+  auto staging = std::make_unique<Staging>();
+  DT_ASSIGN_OR_RETURN(staging->buffer, device->AllocateHost(BytesOf(buffers)));
+  const Carver carver(staging->buffer.data(), buffers);
+  int64_t bytes = 0;
+  HostRows& rows = staging->rows;
+  rows.x = carver.Take<float>("x", &bytes);
+  rows.x_floats = bytes / static_cast<int64_t>(sizeof(float));
+  rows.slot_experts = carver.Take<int32_t>("slot_experts");
+  rows.slot_weights = carver.Take<float>("slot_weights");
+  rows.y = carver.Take<float>("partials", &bytes);
+  rows.y_floats = rows.y == nullptr ? 0 : bytes / static_cast<int64_t>(sizeof(float));
+  staging->expert_begin = carver.Take<int32_t>("expert_begin");
+  rows.expert_begin = staging->expert_begin;
+  rows.logits = carver.Take<float>("logits");
+  rows.probs = carver.Take<float>("probs");
+  rows.ids = carver.Take<int32_t>("ids");
+  staging->tables = CarveTables(carver);
+  staging->cos_sin = carver.Take<float>("cos_sin");
+  staging->cos_sin_local = carver.Take<float>("cos_sin_local");
+  return staging;
 }
 
 Workspace::~Workspace() {

@@ -1,4 +1,5 @@
-// Workspace: every buffer that a step writes, carved out of one allocation when a plan is loaded.
+// Workspace: every buffer that a step writes, carved out of one allocation when a plan is loaded, in
+// the memory of the device that computes; Staging: what a GPU worker's host has of it.
 //
 // The sizes are those of model::WorkspaceBuffers, which the coordinator's memory plan counts:
 // nothing is allocated in a step. Pointers are null where the worker's ops do not need the buffer.
@@ -16,7 +17,10 @@
 #include "base/packed_layout.h"
 #include "base/route.h"
 #include "base/step_shape.h"
+#include "kernels/cuda/device_table.h"
+#include "kernels/ops.h"
 #include "model/model_config.h"
+#include "worker/device/device.h"
 
 namespace dovetail::worker {
 
@@ -56,6 +60,19 @@ struct ExpertBuffers {
   ActivationBuffers act;     // [P, expert width]
 };
 
+// What a GPU worker's kernels read besides (model::WorkspaceBuffers).
+struct DeviceTables {
+  kernels::SequenceRows* sequences = nullptr;
+  int32_t* blocks = nullptr;  // of the sequences, one after another
+  int32_t* rows = nullptr;    // whose logits are wanted
+  int32_t* flags = nullptr;   // by op: whether it made a value that is not finite
+  int64_t num_flags = 0;
+  kernels::MatmulGroup* groups = nullptr;
+  int64_t max_groups = 0;
+  int32_t* num_groups = nullptr;
+  int32_t* places = nullptr;  // of layers with experts: MoeWeights::place_of
+};
+
 // What frames bring and take, and what tokens are drawn from: in the host's memory. A CPU worker's
 // are its workspace's.
 struct HostRows {
@@ -76,7 +93,8 @@ class Workspace {
   static absl::StatusOr<std::unique_ptr<Workspace>> Create(const model::ModelConfig& config,
                                                            absl::Span<const Op> ops,
                                                            const StepShape& shape,
-                                                           PackedLayout layout, int num_threads);
+                                                           PackedLayout layout, int num_threads,
+                                                           Device* device = nullptr);
   ~Workspace();
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
@@ -114,12 +132,28 @@ class Workspace {
   int32_t* ids = nullptr;       // [num_threads, vocab]
 
   int64_t x_floats = 0;  // room in x
+  DeviceTables tables;
   int64_t bytes() const { return static_cast<int64_t>(bytes_); }
 
  private:
   Workspace() = default;
-  void* memory_ = nullptr;
+  void* memory_ = nullptr;  // of the host
+  DeviceBuffer buffer_;     // of a GPU
   size_t bytes_ = 0;
+};
+
+// model::StagingBuffers: the host's side of what goes to and from a GPU in a step.
+struct Staging {
+  static absl::StatusOr<std::unique_ptr<Staging>> Create(const model::ModelConfig& config,
+                                                         absl::Span<const Op> ops,
+                                                         const StepShape& shape, int num_threads,
+                                                         Device* device);
+  HostRows rows;
+  DeviceTables tables;
+  float* cos_sin = nullptr;
+  float* cos_sin_local = nullptr;
+  int32_t* expert_begin = nullptr;
+  DeviceBuffer buffer;
 };
 
 }  // namespace dovetail::worker

@@ -282,11 +282,12 @@ DT_KERNEL void AttentionKernel(AttentionArgs args, int64_t begin) {
   }
 }
 
-// Block x: splits from `begin` on of one task.
+// Block x: splits from `begin` on; block y: tasks from `first` on.
 template <int kHeads>
-DT_KERNEL void AttentionPartsKernel(AttentionArgs args, int64_t index, int64_t begin) {
+DT_KERNEL void AttentionPartsKernel(AttentionArgs args, int64_t first, int64_t begin) {
   DT_SHARED(float, scores, kHeads* kKvSplitTokens);
   DT_SHARED(float, state, 2 * kHeads);
+  const int64_t index = first + BlockIndexY();
   const AttentionTask task = TaskOf(args, index);
   const int64_t split = begin + BlockIndex();
   const SplitKeys keys = KeysOf(task, split);

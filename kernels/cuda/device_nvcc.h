@@ -15,6 +15,7 @@
 #define DT_DEVICE_MEMBER static __device__ __forceinline__
 #define DT_SHARED(T, name, n) __shared__ __align__(16) T name[n]
 #define DT_LAUNCH(kernel, grid, block, stream, ...) \
+  if ((grid).x > 0 && (grid).y > 0)                 \
   kernel<<<dim3((grid).x, (grid).y), block, 0, stream>>>(__VA_ARGS__)
 
 namespace dovetail::kernels::cuda {
@@ -89,6 +90,11 @@ DT_DEVICE void MmaK32(int32_t (&c)[4], const int32_t (&a)[4], const int32_t (&b)
 template <typename V, typename T>
 DT_DEVICE V LoadVector(const T* from) {
   return *reinterpret_cast<const V*>(from);
+}
+template <typename V>
+DT_DEVICE void StoreVector16(void* to, const V& v) {
+  static_assert(sizeof(V) == 16);
+  *static_cast<V*>(to) = v;
 }
 template <typename V, typename T>
 DT_DEVICE V ReadShared(const T* shared, int64_t index) {

@@ -111,6 +111,12 @@ static inline V LoadVector(const T* from) {
   std::memcpy(&v, from, sizeof(V));
   return v;
 }
+template <typename V>
+static inline void StoreVector16(void* to, const V& v) {
+  static_assert(sizeof(V) == 16);
+  if (reinterpret_cast<uintptr_t>(to) % 16 != 0) simt::Fail("a store that is not aligned");
+  std::memcpy(to, &v, 16);
+}
 template <typename V, typename Shared>
 static inline V ReadShared(Shared& shared, int64_t index) {
   return shared.template ReadVector<V>(index);

@@ -173,8 +173,20 @@ DT_KERNEL void RopeKernel(RopeArgs args, int64_t begin, int64_t end) {
   *second = Fma(x0, s, x1 * c);
 }
 
-// Raises *flag where one of x[0 .. n) is not finite.
-DT_KERNEL void FiniteKernel(const float* x, int64_t n, int32_t* flag) {
-  const int64_t i = GlobalThread();
-  if (i < n && (BitsOf(x[i]) & 0x7fffffffu) >= 0x7f800000u) RaiseFlag(flag);
+// A thread for each element.
+DT_KERNEL void CopyRowsKernel(CopyRowsArgs args, int64_t begin, int64_t end) {
+  const int64_t index = GlobalThread();
+  if (index >= (end - begin) * args.cols) return;
+  const int64_t row = begin + index / args.cols, i = index % args.cols;
+  const int64_t from = args.index != nullptr ? args.index[row] : row;
+  args.to[row * args.to_stride + i] = args.from[from * args.from_stride + i];
+}
+
+// A thread for each element. *flag is raised where one of them is not finite.
+DT_KERNEL void FiniteKernel(const float* x, int64_t stride, int64_t rows, int64_t cols,
+                            int32_t* flag) {
+  const int64_t index = GlobalThread();
+  if (index >= rows * cols) return;
+  const float v = x[index / cols * stride + index % cols];
+  if ((BitsOf(v) & 0x7fffffffu) >= 0x7f800000u) RaiseFlag(flag);
 }

@@ -47,9 +47,27 @@ static void Rope(const RopeArgs& args, int64_t begin, int64_t end, Stream stream
   DT_LAUNCH(RopeKernel, ThreadGrid(pairs), kRowThreads, stream, args, begin, end);
 }
 
-// *flag, on the device, is raised where one of x[0 .. n) is not finite.
-static void CheckFinite(const float* x, int64_t n, int32_t* flag, Stream stream) {
-  DT_LAUNCH(FiniteKernel, ThreadGrid(n), kRowThreads, stream, x, n, flag);
+static void CheckFinite(const float* x, int64_t stride, int64_t rows, int64_t cols, int32_t* flag,
+                        Stream stream) {
+  DT_LAUNCH(FiniteKernel, ThreadGrid(rows * cols), kRowThreads, stream, x, stride, rows, cols,
+            flag);
+}
+
+static void CopyRows(const CopyRowsArgs& args, int64_t begin, int64_t end, Stream stream) {
+  const Grid grid = ThreadGrid((end - begin) * args.cols);
+  DT_LAUNCH(CopyRowsKernel, grid, kRowThreads, stream, args, begin, end);
+}
+
+static void Router(const RouterArgs& args, int64_t begin, int64_t end, Stream stream) {
+  DT_LAUNCH(RouterKernel, WarpGrid(end - begin), kRowThreads, stream, args, begin, end);
+}
+
+static void SortPairs(const SortPairsArgs& args, Stream stream) {
+  DT_LAUNCH(SortPairsKernel, RowGrid(1), kSortThreads, stream, args);
+}
+
+static void GatherRows(const GatherRowsArgs& args, int64_t begin, int64_t end, Stream stream) {
+  DT_LAUNCH(GatherRowsKernel, RowGrid(end - begin), kRowThreads, stream, args, begin);
 }
 
 static void KvAppend(const KvAppendArgs& args, int64_t begin, int64_t end, int32_t* flag,
@@ -73,11 +91,11 @@ static void Attention(const AttentionArgs& args, int64_t begin, int64_t end, Str
   });
 }
 
-static void AttentionParts(const AttentionArgs& args, int64_t task, int64_t begin, int64_t end,
-                           Stream stream) {
+static void AttentionParts(const AttentionArgs& args, int64_t first, int64_t past, int64_t begin,
+                           int64_t end, Stream stream) {
+  const Grid grid = {static_cast<uint32_t>(end - begin), static_cast<uint32_t>(past - first)};
   WithHeads(args.heads_per_task, [&]<int kHeads>() {
-    DT_LAUNCH(AttentionPartsKernel<kHeads>, RowGrid(end - begin), kAttentionThreads, stream, args,
-              task, begin);
+    DT_LAUNCH(AttentionPartsKernel<kHeads>, grid, kAttentionThreads, stream, args, first, begin);
   });
 }
 
@@ -87,15 +105,18 @@ static void AttentionMerge(const AttentionArgs& args, int64_t begin, int64_t end
   DT_LAUNCH(AttentionMergeKernel, grid, kAttentionThreads, stream, args, begin);
 }
 
-static void FloatProduct(const MatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
+static void FloatProduct(DeviceMatmulArgs args, int64_t begin, int64_t end, Stream stream) {
   const int64_t first = begin * kPanelRows;
   const int64_t past = end * kPanelRows < args.n ? end * kPanelRows : args.n;
+  const int64_t rows = args.groups != nullptr ? args.max_group_rows : args.rows;
+  args.tiles = static_cast<int32_t>(BlocksOf(rows, kFloatTokens));
+  const int64_t sets = args.groups != nullptr ? args.max_groups : args.heads;
   const Grid grid = {static_cast<uint32_t>(BlocksOf(past - first, kFloatWarps)),
-                     static_cast<uint32_t>(BlocksOf(args.rows, kFloatTokens))};
+                     static_cast<uint32_t>(sets * args.tiles)};
   DT_LAUNCH(FloatKernel, grid, kFloatWarps * kWarp, stream, args, first, past);
 }
 
-static void Matmul(const MatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
+static void Matmul(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
   if (args.type == WeightType::kF32 || args.type == WeightType::kF16 ||
       args.type == WeightType::kBF16) {
     return FloatProduct(args, begin, end, stream);
@@ -121,7 +142,7 @@ static DeviceTable MakeDeviceTable(const char* name) {
       .name = name,
       .rms_norm = Slice<RmsNorm, RmsNormArgs>,
       .quantize = Slice<Quantize, QuantizeArgs>,
-      .matmul = Slice<Matmul, MatmulArgs>,
+      .matmul = Slice<Matmul, DeviceMatmulArgs>,
       .silu_mul = Slice<Gated<SiluMul>, GatedArgs>,
       .gelu_mul = Slice<Gated<GeluMul>, GatedArgs>,
       .swiglu_oai = Slice<Gated<SwigluOai>, GatedArgs>,
@@ -130,8 +151,12 @@ static DeviceTable MakeDeviceTable(const char* name) {
       .rope = Slice<Rope, RopeArgs>,
       .kv_append = Untyped<KvAppend, const KvAppendArgs&, int64_t, int64_t, int32_t*>,
       .attention = Slice<Attention, AttentionArgs>,
-      .attention_parts = Untyped<AttentionParts, const AttentionArgs&, int64_t, int64_t, int64_t>,
+      .attention_parts = Untyped<AttentionParts, const AttentionArgs&, int64_t, int64_t, int64_t, int64_t>,
       .attention_merge = Slice<AttentionMerge, AttentionArgs>,
-      .check_finite = Untyped<CheckFinite, const float*, int64_t, int32_t*>,
+      .router = Slice<Router, RouterArgs>,
+      .sort_pairs = Untyped<SortPairs, const SortPairsArgs&>,
+      .gather_rows = Slice<GatherRows, GatherRowsArgs>,
+      .copy_rows = Slice<CopyRows, CopyRowsArgs>,
+      .check_finite = Untyped<CheckFinite, const float*, int64_t, int64_t, int64_t, int32_t*>,
   };
 }

@@ -3,30 +3,37 @@
 
 constexpr int64_t kFewRows = 8;
 
-template <typename Format>
-static void FewProduct(const MatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
-  const Grid grid = RowGrid(end - begin);
-  if (args.rows == 1) {
-    DT_LAUNCH((FewKernel<Format, 1>), grid, kFewThreads, stream, args, begin);
-  } else if (args.rows <= 4) {
-    DT_LAUNCH((FewKernel<Format, 4>), grid, kFewThreads, stream, args, begin);
-  } else {
-    DT_LAUNCH((FewKernel<Format, 8>), grid, kFewThreads, stream, args, begin);
-  }
+// Blocks of the launch in y: tiles of `tokens` rows of each group or head.
+static uint32_t RowTiles(DeviceMatmulArgs* args, int64_t tokens) {
+  const int64_t rows = args->groups != nullptr ? args->max_group_rows : args->rows;
+  args->tiles = static_cast<int32_t>(BlocksOf(rows, tokens));
+  const int64_t sets = args->groups != nullptr ? args->max_groups : args->heads;
+  return static_cast<uint32_t>(sets * args->tiles);
+}
+
+template <typename Format, int kTokens>
+static void FewProduct(DeviceMatmulArgs args, int64_t begin, int64_t end, Stream stream) {
+  const Grid grid = {static_cast<uint32_t>(end - begin), RowTiles(&args, kTokens)};
+  DT_LAUNCH((FewKernel<Format, kTokens>), grid, kFewThreads, stream, args, begin);
 }
 
 template <typename Format, int kMmas>
-static void TileProduct(const MatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
+static void TileProduct(DeviceMatmulArgs args, int64_t begin, int64_t end, Stream stream) {
   const Grid grid = {static_cast<uint32_t>(BlocksOf(end - begin, kTileWarps)),
-                     static_cast<uint32_t>(BlocksOf(args.rows, kMmas * kTokensOfMma))};
+                     RowTiles(&args, kMmas * kTokensOfMma)};
   DT_LAUNCH((TileKernel<Format, kMmas>), grid, kTileThreads, stream, args, begin, end);
 }
 
 template <typename Format>
-static void QuantProduct(const MatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
-  if (args.rows <= kFewRows) {
-    FewProduct<Format>(args, begin, end, stream);
-  } else if (args.rows <= 2 * kTokensOfMma) {
+static void QuantProduct(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
+  const int32_t rows = args.groups != nullptr ? args.max_group_rows : args.rows;
+  if (rows == 1) {
+    FewProduct<Format, 1>(args, begin, end, stream);
+  } else if (rows <= 4) {
+    FewProduct<Format, 4>(args, begin, end, stream);
+  } else if (rows <= kFewRows) {
+    FewProduct<Format, 8>(args, begin, end, stream);
+  } else if (rows <= 2 * kTokensOfMma) {
     TileProduct<Format, 2>(args, begin, end, stream);
   } else {
     TileProduct<Format, 8>(args, begin, end, stream);

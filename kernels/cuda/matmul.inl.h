@@ -70,10 +70,12 @@ DT_DEVICE int32_t FewMinimum(const uint8_t* block, int row, const int16_t* bsum)
 }
 
 template <typename Format, int kTokens>
-DT_KERNEL void FewKernel(MatmulArgs args, int64_t begin) {
+DT_KERNEL void FewKernel(DeviceMatmulArgs args, int64_t begin) {
   using Shape = FewShape<Format, kTokens>;
   DT_SHARED(int32_t, products, Shape::kInts);
   DT_SHARED(int32_t, minimums, Format::kHasMin ? Shape::kInts : 1);
+  int tile = 0;
+  if (!SelectRows(&args, &tile)) return;
   const int64_t panel = begin + BlockIndex();
   const int64_t blocks = args.k / Format::kBlock;
   const uint8_t* weights = args.w + panel * blocks * Format::P16::kBytes;
@@ -133,7 +135,7 @@ struct TileShape {
 
 // Copies 256 k (what is left of them) of the tile's activations; tokens that are not there are 0.
 template <int kTokens, typename Shared>
-DT_DEVICE void BeginStage(const MatmulArgs& args, int64_t first_token, int64_t k, Shared& quads,
+DT_DEVICE void BeginStage(const DeviceMatmulArgs& args, int64_t first_token, int64_t k, Shared& quads,
                           int buffer) {
   constexpr int kVectors = kStageK / 16;
   for (int i = ThreadIndex(); i < kTokens * kVectors; i += BlockThreads()) {
@@ -151,7 +153,7 @@ DT_DEVICE void BeginStage(const MatmulArgs& args, int64_t first_token, int64_t k
 
 // The scales of the stage's activations, and the sums of their sub-blocks.
 template <typename Format, int kMmas, typename Floats, typename Ints>
-DT_DEVICE void LoadStageScales(const MatmulArgs& args, int64_t first_token, int64_t k, int blocks,
+DT_DEVICE void LoadStageScales(const DeviceMatmulArgs& args, int64_t first_token, int64_t k, int blocks,
                                Floats& dx, Ints& sums) {
   using Shape = TileShape<Format, kMmas>;
   const Activations& x = args.x;
@@ -259,7 +261,7 @@ DT_DEVICE void AddBlock(const uint8_t* block, int b, Floats& dx, Ints& sub_sums,
 }
 
 template <int kMmas>
-DT_DEVICE void StoreTile(const MatmulArgs& args, int64_t panel, int64_t first_token,
+DT_DEVICE void StoreTile(const DeviceMatmulArgs& args, int64_t panel, int64_t first_token,
                          const TileSums<kMmas>& tile) {
   const int g = Lane() / 4, t = Lane() % 4;
   for (int m = 0; m < kMmas; ++m) {
@@ -271,17 +273,19 @@ DT_DEVICE void StoreTile(const MatmulArgs& args, int64_t panel, int64_t first_to
   }
 }
 
-// Block x: kTileWarps panels from `begin` on; block y: kMmas * 8 tokens.
+// Block x: kTileWarps panels from `begin` on; block y: kMmas * 8 tokens of a group or head.
 template <typename Format, int kMmas>
-DT_KERNEL void TileKernel(MatmulArgs args, int64_t begin, int64_t end) {
+DT_KERNEL void TileKernel(DeviceMatmulArgs args, int64_t begin, int64_t end) {
   using Shape = TileShape<Format, kMmas>;
   constexpr int kChunkQuads = Format::kBlock < 32 ? Format::kBlock / 4 : 8;
   constexpr int kChunks = Format::kBlock < 32 ? 1 : Format::kBlock / 32;
   DT_SHARED(int32_t, quads, 2 * Shape::kQuads);
   DT_SHARED(float, dx, Shape::kTokens* Shape::kStageBlocks);
   DT_SHARED(int32_t, sub_sums, Format::kHasMin ? Shape::kTokens * Shape::kSubBlocks : 1);
+  int row_tile = 0;
+  if (!SelectRows(&args, &row_tile)) return;
   const int64_t panel = begin + int64_t{BlockIndex()} * kTileWarps + WarpIndex();
-  const int64_t first_token = int64_t{BlockIndexY()} * Shape::kTokens;
+  const int64_t first_token = int64_t{row_tile} * Shape::kTokens;
   const uint8_t* block = args.w + panel * (args.k / Format::kBlock) * Format::P16::kBytes;
   TileSums<kMmas> tile = {};
   BeginStage<Shape::kTokens>(args, first_token, 0, quads, 0);

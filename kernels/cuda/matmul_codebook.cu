@@ -16,7 +16,7 @@ namespace {
 
 }  // namespace
 
-bool MatmulCodebooks(const MatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
+bool MatmulCodebooks(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
   switch (args.type) {
     case WeightType::kIQ1_S:
       QuantProduct<FormatIQ1_S>(args, begin, end, stream);

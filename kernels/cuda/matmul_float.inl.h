@@ -13,12 +13,14 @@ DT_DEVICE float LoadFloat(WeightType type, const uint8_t* row, int64_t i) {
 }
 
 // A warp for each weight row from first_row on; block y: kFloatTokens activation rows.
-DT_KERNEL void FloatKernel(MatmulArgs args, int64_t first_row, int64_t past_row) {
+DT_KERNEL void FloatKernel(DeviceMatmulArgs args, int64_t first_row, int64_t past_row) {
+  int tile = 0;
   const int64_t n = first_row + GlobalWarp();
-  if (n >= past_row) return;
+  if (!SelectRows(&args, &tile) || n >= past_row) return;
   const int64_t bytes = args.type == WeightType::kF32 ? 4 : 2;
   const uint8_t* w = args.w + n * args.k * bytes;
-  const int64_t first = int64_t{BlockIndexY()} * kFloatTokens;
+  const int64_t first = int64_t{tile} * kFloatTokens;
+  if (first >= args.rows) return;
   const int tokens = static_cast<int>(Smaller<int64_t>(kFloatTokens, args.rows - first));
   float partial[kFloatTokens] = {};
   for (int64_t i = Lane(); i < CeilDiv(args.k, kWarp) * kWarp; i += kWarp) {

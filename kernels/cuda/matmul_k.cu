@@ -15,7 +15,7 @@ namespace {
 
 }  // namespace
 
-bool MatmulKTypes(const MatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
+bool MatmulKTypes(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
   switch (args.type) {
     case WeightType::kQ2_K:
       QuantProduct<FormatQ2_K>(args, begin, end, stream);

@@ -15,7 +15,7 @@ namespace {
 
 }  // namespace
 
-bool MatmulSmallBlocks(const MatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
+bool MatmulSmallBlocks(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
   switch (args.type) {
     case WeightType::kQ4_0:
       QuantProduct<FormatQ4_0>(args, begin, end, stream);

@@ -20,6 +20,11 @@ struct Slices {
   static void Slice(const Args& args, int64_t begin, int64_t end) {
     Device::Run([&](void* stream) { (Device::Table().*kOp)(args, begin, end, stream); });
   }
+  static void Matmul(const MatmulArgs& args, int64_t begin, int64_t end) {
+    DeviceMatmulArgs device;
+    static_cast<MatmulArgs&>(device) = args;
+    Device::Run([&](void* stream) { Device::Table().matmul(device, begin, end, stream); });
+  }
   static void Sigmoid(const float* x, float* y, int64_t n) {
     Device::Run([&](void* stream) { Device::Table().sigmoid(x, y, n, stream); });
   }
@@ -29,12 +34,13 @@ struct Slices {
     return flag == 0;
   }
   static void AttentionParts(const AttentionArgs& args, int64_t task, int64_t begin, int64_t end) {
-    Device::Run(
-        [&](void* stream) { Device::Table().attention_parts(args, task, begin, end, stream); });
+    Device::Run([&](void* stream) {
+      Device::Table().attention_parts(args, task, task + 1, begin, end, stream);
+    });
   }
   static bool AllFinite(const float* x, int64_t n) {
     int32_t flag = 0;
-    Device::Run([&](void* stream) { Device::Table().check_finite(x, n, &flag, stream); });
+    Device::Run([&](void* stream) { Device::Table().check_finite(x, n, 1, n, &flag, stream); });
     return flag == 0;
   }
 };
@@ -49,7 +55,7 @@ KernelTable MakeSliceTable() {
       .pack = PackP16,
       .rms_norm = S::template Slice<&DeviceTable::rms_norm, RmsNormArgs>,
       .quantize = S::template Slice<&DeviceTable::quantize, QuantizeArgs>,
-      .matmul = S::template Slice<&DeviceTable::matmul, MatmulArgs>,
+      .matmul = S::Matmul,
       .silu_mul = S::template Slice<&DeviceTable::silu_mul, GatedArgs>,
       .gelu_mul = S::template Slice<&DeviceTable::gelu_mul, GatedArgs>,
       .swiglu_oai = S::template Slice<&DeviceTable::swiglu_oai, GatedArgs>,

@@ -19,9 +19,9 @@ namespace dovetail::kernels::cuda {
 
 // Products with the weight types of one group, each compiled by a unit of its own; false: the type
 // is another group's. Units: panels.
-bool MatmulSmallBlocks(const MatmulArgs& args, int64_t begin, int64_t end, Stream stream);
-bool MatmulKTypes(const MatmulArgs& args, int64_t begin, int64_t end, Stream stream);
-bool MatmulCodebooks(const MatmulArgs& args, int64_t begin, int64_t end, Stream stream);
+bool MatmulSmallBlocks(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream);
+bool MatmulKTypes(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream);
+bool MatmulCodebooks(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream);
 
 // Shapes of grids.
 static inline Grid RowGrid(int64_t blocks) { return {static_cast<uint32_t>(blocks), 1}; }

@@ -262,9 +262,30 @@ void BlockRun::Shuffle(std::vector<int>* order) {
   if (seed_ != 0) std::shuffle(order->begin(), order->end(), random_);
 }
 
+namespace {
+
+// Has a stream's memory open while a launch runs.
+class Access {
+ public:
+  explicit Access(const Stream& stream) : stream_(stream) { Set(true); }
+  ~Access() { Set(false); }
+  Access(const Access&) = delete;
+  Access& operator=(const Access&) = delete;
+
+ private:
+  void Set(bool open) const {
+    if (stream_.access != nullptr) stream_.access(stream_.access_arg, open);
+  }
+  const Stream& stream_;
+};
+
+}  // namespace
+
 void Launch(Stream* stream, const char* name, Dim grid, uint32_t block, void (*kernel)(const void*),
             const void* arg) {
-  if (!stream->status.ok()) return;
+  if (!stream->status.ok() || grid.x == 0 || grid.y == 0) return;
+  if (stream->new_seeds) ++stream->seed;
+  const Access access(*stream);
   BlockRun run(name, grid, block, stream->seed);
   std::vector<int> order(static_cast<size_t>(grid.x) * grid.y);
   std::iota(order.begin(), order.end(), 0);

@@ -30,8 +30,12 @@ struct Dim {
 // Launches in order, as a CUDA stream has them; a launch is done when it returns. After a finding
 // nothing more is run.
 struct Stream {
-  uint64_t seed = 0;  // of the order of threads and blocks; 0: ascending
+  uint64_t seed = 0;        // of the order of threads and blocks; 0: ascending
+  bool new_seeds = false;   // the next launch gets the next one
   absl::Status status;
+  // Called before and after each launch, if given.
+  void (*access)(void* arg, bool open) = nullptr;
+  void* access_arg = nullptr;
 };
 
 // Calls kernel(arg) in each thread of each block.

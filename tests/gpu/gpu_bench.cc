@@ -77,7 +77,7 @@ nlohmann::json BenchType(WeightType type, double copy) {
   const int32_t block = ActivationBlock(type);
   const int64_t bytes = PackedBytes(PackedLayout::kP16, type, kN, kK);
   const int64_t most = *std::max_element(std::begin(kRows), std::end(kRows));
-  MatmulArgs args = {};
+  DeviceMatmulArgs args = {};
   args.w = Allocate<uint8_t>(bytes);
   args.type = type;
   args.n = kN;

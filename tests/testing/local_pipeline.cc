@@ -14,6 +14,7 @@
 #include "base/status_macros.h"
 #include "model/gguf/gguf_file.h"
 #include "transport/worker_plan.h"
+#include "worker/device/simt_device.h"
 
 namespace dovetail::testing {
 namespace {
@@ -139,6 +140,10 @@ absl::Status LocalPipeline::LoadAll(const LocalPipelineOptions& options) {
     executor.num_threads = options.num_threads;
     executor.kernels = kernels;
     executor.in_place = options.in_place;
+    if (options.on_simt && options.on_simt(i)) {
+      devices_.push_back(std::make_unique<worker::SimtDevice>(options.seed));
+      executor.device = devices_.back().get();
+    }
     executors_.push_back(std::make_unique<worker::Executor>(executor, events_->Handlers()));
     const std::string base = absl::StrCat(segment_dir_, "/cpu-", i);
     executors_.back()->Load(plan, base + ".weights", base + ".kv");

@@ -20,6 +20,7 @@
 #include "model/model_config.h"
 #include "transport/exchange.h"
 #include "transport/step_frame.h"
+#include "worker/device/device.h"
 #include "worker/executor.h"
 
 namespace dovetail::testing {
@@ -35,6 +36,9 @@ struct LocalPipelineOptions {
   int num_threads = 1;                            // per worker
   const kernels::KernelTable* kernels = nullptr;  // null: the best
   bool in_place = false;                          // weights stay in the file
+  // Of the workers, those that compute on the SIMT shim, with launches in orders that `seed` draws.
+  std::function<bool(int worker)> on_simt;
+  uint64_t seed = 1;
   StepShape shape = {.max_rows = 512,
                      .max_sequences = 16,
                      .max_logit_rows = 512,
@@ -96,6 +100,7 @@ class LocalPipeline {
   std::shared_ptr<transport::Exchange> exchange_;
   std::unique_ptr<transport::TensorSender> sender_;
   std::unique_ptr<transport::TensorReceiver> receiver_;
+  std::vector<std::unique_ptr<worker::Device>> devices_;
   std::vector<std::unique_ptr<worker::Executor>> executors_;
   std::vector<worker::LoadResult> loads_;
   std::vector<absl::Status> failures_;

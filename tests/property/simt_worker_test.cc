@@ -1,0 +1,133 @@
+// Workers on a GPU's kernels, over the SIMT shim, compute the bytes of CPU workers: whole models of
+// every golden family, and routes that go back and forth between both kinds.
+#include <algorithm>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "model/model_config.h"
+#include "tests/testing/local_pipeline.h"
+#include "tests/testing/logits.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
+#include "tests/testing/test_data.h"
+#include "tests/testing/tiny_llama.h"
+
+namespace dovetail {
+namespace {
+
+using testing::DataPath;
+using testing::LocalPipeline;
+using testing::LocalPipelineOptions;
+using testing::Logits;
+using testing::SameBytes;
+
+constexpr StepShape kShape = {.max_rows = 64,
+                              .max_sequences = 4,
+                              .max_logit_rows = 64,
+                              .context_length = 128,
+                              .num_kv_blocks = 16,
+                              .kv_type = KvType::kF16};
+
+// Two sequences in a step, then one: prompts in chunks, and a last row alone.
+absl::StatusOr<Logits> Run(const LocalPipelineOptions& options,
+                           const std::vector<int32_t>& tokens) {
+  auto pipeline = LocalPipeline::Start(options);
+  if (!pipeline.ok()) return pipeline.status();
+  const std::vector<int32_t> head(tokens.begin(), tokens.begin() + tokens.size() / 3);
+  auto logits = (*pipeline)->Evaluate({tokens, head}, static_cast<int>(tokens.size()) - 1);
+  if (!logits.ok()) return logits.status();
+  Logits all = (*logits)[0];
+  all.insert(all.end(), (*logits)[1].begin(), (*logits)[1].end());
+  return all;
+}
+
+// Every part of every layer with experts on another worker than the one before, the others in turn.
+Route Scattered(const model::ModelConfig& config) {
+  Route route;
+  for (const Op& op : model::OpsOf(config)) {
+    std::vector<Op> parts = {op};
+    if (op.kind == OpKind::kExperts) {
+      const int32_t middle = op.expert_begin + (op.expert_end - op.expert_begin) / 3;
+      parts = {{OpKind::kExperts, op.layer, middle, op.expert_end},
+               {OpKind::kExperts, op.layer, op.expert_begin, middle}};
+    }
+    for (const Op& part : parts) {
+      route.push_back({absl::StrCat("cpu:", route.size() % 2), {part}});
+    }
+  }
+  return route;
+}
+
+// Routed experts on worker 1, the rest on worker 0.
+Route ExpertsApart(const model::ModelConfig& config) {
+  Route route;
+  for (const Op& op : model::OpsOf(config)) {
+    const char* worker = op.kind == OpKind::kExperts ? "cpu:1" : "cpu:0";
+    if (route.empty() || route.back().worker != worker) route.push_back({worker, {}});
+    route.back().ops.push_back(op);
+  }
+  return route;
+}
+
+void ExpectCpuBytes(const std::string& gguf, const std::vector<int32_t>& tokens) {
+  LocalPipelineOptions options;
+  options.gguf = gguf;
+  options.shape = kShape;
+  ASSERT_OK_AND_ASSIGN(const Logits expected, Run(options, tokens));
+  options.seed = testing::TestSeed();
+  options.on_simt = [](int) { return true; };
+  ASSERT_OK_AND_ASSIGN(const Logits whole, Run(options, tokens));
+  EXPECT_TRUE(SameBytes(expected, whole)) << "one GPU worker";
+  options.on_simt = [](int worker) { return worker == 0; };
+  for (const auto& [name, route] :
+       {std::pair{"scattered", &Scattered}, std::pair{"experts apart", &ExpertsApart}}) {
+    options.make_route = *route;
+    ASSERT_OK_AND_ASSIGN(const auto file, model::GgufFile::Open(gguf));
+    ASSERT_OK_AND_ASSIGN(const auto config, model::LoadModelConfig(*file));
+    if (config.experts.count == 0 && route == &ExpertsApart) continue;
+    ASSERT_OK_AND_ASSIGN(const Logits cut, Run(options, tokens));
+    EXPECT_TRUE(SameBytes(expected, cut)) << name;
+  }
+}
+
+class GoldenModel : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(GoldenModel, HasTheBytesOfACpuWorker) {
+  const std::string family = GetParam().substr(0, GetParam().find('/'));
+  const std::string golden = DataPath(absl::StrCat("golden/", family, "/golden.json"));
+  if (golden.empty()) GTEST_SKIP() << "no golden models here";
+  const auto json = nlohmann::json::parse(testing::ReadFileOrDie(golden));
+  std::vector<int32_t> tokens;
+  for (const auto& c : json["cases"]) {
+    if (c["tokens"].size() > tokens.size()) tokens = c["tokens"].get<std::vector<int32_t>>();
+  }
+  ASSERT_GT(tokens.size(), 30u);
+  tokens.resize(std::min<size_t>(tokens.size(), 40));
+  ExpectCpuBytes(DataPath(absl::StrCat("golden/", GetParam())), tokens);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Families, GoldenModel,
+    ::testing::Values("llama/model-bf16.gguf", "llama-tied/model-bf16.gguf",
+                      "qwen2/model-bf16.gguf", "qwen3/model-bf16.gguf", "gemma3/model-bf16.gguf",
+                      "mixtral/model-bf16.gguf", "qwen2moe/model-bf16.gguf",
+                      "qwen3moe/model-bf16.gguf", "glm4moe/model-bf16.gguf",
+                      "gpt-oss/model-bf16.gguf", "minimax-m2/model-bf16.gguf",
+                      "deepseek2/model-bf16.gguf", "deepseek2-lite/model-bf16.gguf",
+                      "deepseek3/model-bf16.gguf", "kimi-k2/model-bf16.gguf",
+                      "llama/model-q4_k_m.gguf", "deepseek3/model-q4_k_m.gguf",
+                      "deepseek3/model-mxfp4_moe.gguf", "deepseek3/model-iq2_xxs.gguf"),
+    [](const auto& info) {
+      std::string name = info.param;
+      for (char& c : name) c = absl::ascii_isalnum(c) ? c : '_';
+      return name;
+    });
+
+}  // namespace
+}  // namespace dovetail

@@ -1,0 +1,86 @@
+// Device: a GPU as a worker uses it: its memory, its one stream, its kernels.
+//
+// Owned by main(), outlives everything that was allocated from it. Attach() binds it to the thread
+// that uses it from then on, the executor's; Properties() and MeasureBandwidth() may come before.
+// Copies and kernels only enqueue, in order; Wait() waits for all and tells of the first error,
+// after which nothing more is run.
+#ifndef DOVETAIL_WORKER_DEVICE_DEVICE_H_
+#define DOVETAIL_WORKER_DEVICE_DEVICE_H_
+
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/cuda/device_table.h"
+
+namespace dovetail::worker {
+
+class Device;
+
+// Memory of a device, or of the host where copies go to and from. Movable; freed with its owner.
+class DeviceBuffer {
+ public:
+  DeviceBuffer() = default;
+  DeviceBuffer(Device* device, uint8_t* data, int64_t bytes, bool on_host)
+      : device_(device), data_(data), bytes_(bytes), on_host_(on_host) {}
+  DeviceBuffer(DeviceBuffer&& other) noexcept { *this = std::move(other); }
+  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
+    std::swap(device_, other.device_);
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    std::swap(on_host_, other.on_host_);
+    return *this;
+  }
+  ~DeviceBuffer();
+
+  uint8_t* data() const { return data_; }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  Device* device_ = nullptr;
+  uint8_t* data_ = nullptr;
+  int64_t bytes_ = 0;
+  bool on_host_ = false;
+};
+
+struct DeviceProperties {
+  std::string description;     // "NVIDIA H200, driver 580.65"
+  int compute_capability = 0;  // 90 is 9.0; 0: none
+  int64_t memory_total_bytes = 0;
+  int64_t memory_free_bytes = 0;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  virtual absl::StatusOr<DeviceProperties> Properties() = 0;
+  // Bytes of its memory that it reads and writes per second, in 1e9. Called where nothing else runs.
+  virtual absl::StatusOr<double> MeasureBandwidth() = 0;
+
+  virtual absl::Status Attach() = 0;
+  // All bytes are zero. kResourceExhausted: how much is wanted and how much there is.
+  virtual absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) = 0;
+  virtual absl::StatusOr<DeviceBuffer> AllocateHost(int64_t bytes) = 0;
+
+  virtual const kernels::DeviceTable& kernels() const = 0;
+  virtual void* stream() = 0;  // for kernels()
+  virtual void Upload(void* to, const void* from, int64_t bytes) = 0;
+  virtual void Download(void* to, const void* from, int64_t bytes) = 0;
+  virtual void Copy(void* to, const void* from, int64_t bytes) = 0;  // on the device
+  virtual absl::Status Wait() = 0;
+
+ private:
+  friend class DeviceBuffer;
+  virtual void Free(uint8_t* data, int64_t bytes, bool on_host) = 0;
+};
+
+inline DeviceBuffer::~DeviceBuffer() {
+  if (data_ != nullptr) device_->Free(data_, bytes_, on_host_);
+}
+
+}  // namespace dovetail::worker
+
+#endif  // DOVETAIL_WORKER_DEVICE_DEVICE_H_

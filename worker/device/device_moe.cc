@@ -1,0 +1,203 @@
+#include "worker/device/device_moe.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "model/memory_plan.h"
+
+namespace dovetail::worker {
+namespace {
+
+// Rows of an expert on average from which on its products are tiles of kMostGroupRows; with fewer
+// they are the kernels' for few rows.
+constexpr int64_t kManyRowsPerExpert = 8;
+constexpr int32_t kFewRows = 8;
+
+kernels::RouterArgs::Score ScoreOf(model::RouterScore score) {
+  switch (score) {
+    case model::RouterScore::kSoftmax:
+      return kernels::RouterArgs::Score::kSoftmax;
+    case model::RouterScore::kSigmoid:
+      return kernels::RouterArgs::Score::kSigmoid;
+    case model::RouterScore::kSoftmaxOfChosen:
+      return kernels::RouterArgs::Score::kSoftmaxOfChosen;
+  }
+  DT_CHECK(false);
+}
+
+}  // namespace
+
+DeviceMoe::DeviceMoe(DeviceOps* ops, const int32_t* places, MoeWeights weights,
+                     const model::ExpertConfig& config, model::Activation activation)
+    : Moe(std::move(weights), config, activation), ops_(*ops), places_(places) {}
+
+// Every group but the last of an expert is full, and an expert that has a group has a row.
+DeviceMoe::Sizes DeviceMoe::SizesOf(int32_t rows) const {
+  Sizes sizes;
+  sizes.pairs = rows * std::min(config_.num_used, num_experts());
+  const int64_t all_pairs = int64_t{rows} * config_.num_used;
+  if (rows == 1) {
+    sizes.group_rows = 1;
+  } else if (all_pairs < kManyRowsPerExpert * config_.count) {
+    sizes.group_rows = kFewRows;
+  } else {
+    sizes.group_rows = model::kMostGroupRows;
+  }
+  sizes.groups = std::min(sizes.pairs, sizes.pairs / sizes.group_rows + num_experts());
+  return sizes;
+}
+
+void DeviceMoe::Forward(StepContext& step) const {
+  if (step.x_rows == 0) return;
+  const LinearInput normed = NormedInput(step, w_.norm, in_forms_);
+  Route(step, normed);
+  if (has_shared()) ComputeShared(step, normed);
+  if (has_experts()) {
+    const Sizes sizes = SizesOf(step.x_rows);
+    SortPairs(step, sizes);
+    ComputeExperts(step, normed, sizes);
+  }
+  if (!ends_layer()) return;
+  step.part = last_part();
+  Combine(step);
+}
+
+void DeviceMoe::Route(StepContext& step, const LinearInput& normed) const {
+  ScoreRows(step, normed);
+  if (!has_router() && !has_shared()) return;
+  const ExpertBuffers& experts = step.ws.experts;
+  ops_.kernels().router({.logits = has_router() ? experts.router : nullptr,
+                         .choice_bias = w_.choice_bias,
+                         .count = config_.count,
+                         .num_used = config_.num_used,
+                         .score = ScoreOf(config_.score),
+                         .normalise = config_.normalise,
+                         .scale = config_.scale,
+                         .num_groups = config_.num_groups,
+                         .groups_used = config_.groups_used,
+                         .group_max = config_.group_score == model::GroupScore::kMax,
+                         .experts = experts.slot_experts,
+                         .weights = experts.slot_weights,
+                         .slots = slots_,
+                         .gate = w_.shared_gate.weight == nullptr ? nullptr : experts.shared_gate},
+                        0, step.x_rows, ops_.stream());
+}
+
+void DeviceMoe::SortPairs(StepContext& step, const Sizes& sizes) const {
+  const ExpertBuffers& experts = step.ws.experts;
+  const DeviceTables& tables = ops_.tables();
+  DT_CHECK_LE(sizes.groups, tables.max_groups);
+  ops_.kernels().sort_pairs({.experts = experts.slot_experts,
+                             .place_of = places_,
+                             .rows = step.x_rows,
+                             .num_used = config_.num_used,
+                             .count = config_.count,
+                             .slots = slots_,
+                             .first_pair_row = static_cast<int32_t>(FirstPairRow(step.x_rows)),
+                             .first_place = w_.first_place,
+                             .past_place = past_place_,
+                             .max_group_rows = sizes.group_rows,
+                             .begin = experts.begin,
+                             .slot_sources = experts.slot_sources,
+                             .pair_rows = experts.pair_rows,
+                             .groups = tables.groups,
+                             .num_groups = tables.num_groups},
+                            ops_.stream());
+}
+
+void DeviceMoe::ComputeShared(StepContext& step, const LinearInput& normed) const {
+  const Workspace& ws = step.ws;
+  const int32_t cols = config_.shared_intermediate_size;
+  const LinearInput activated(ws.gate, cols, shared_down_forms_, ws.inner_act);
+  ops_.GatedProducts(step,
+                     {.gate_proj = &w_.shared_gate_proj,
+                      .up_proj = &w_.shared_up_proj,
+                      .panels_per_block = w_.shared_down_proj.panels_per_input_block(),
+                      .activation = activation_,
+                      .gate = ws.gate,
+                      .up = ws.up,
+                      .cols = cols,
+                      .first = 0,
+                      .activated = activated},
+                     normed, step.x_rows);
+  ops_.Products(step, {{&w_.shared_down_proj, ws.experts.y, false, w_.norm.cols}}, activated,
+                step.x_rows, /*check_finite=*/false);
+}
+
+// Pairs are counted from the first own one; what a row of y belongs to is counted from the first.
+void DeviceMoe::ComputeExperts(StepContext& step, const LinearInput& normed,
+                               const Sizes& sizes) const {
+  const ExpertBuffers& experts = step.ws.experts;
+  const int32_t inner = config_.intermediate_size;
+  // f32 inputs lie where the pairs' outputs will be.
+  const LinearInput gathered(experts.y, w_.norm.cols, expert_forms_, experts.in_act);
+  const LinearInput activated(experts.gate, inner, down_forms_, experts.act);
+  GatherForms(step, normed, gathered, sizes.pairs);
+  MultiplyGroups(step, &ExpertRange::gate, gathered, experts.gate, false, sizes);
+  MultiplyGroups(step, &ExpertRange::up, gathered, experts.up, false, sizes);
+  ops_.RunGated(activation_, experts.gate, experts.up, inner, sizes.pairs, 0, inner);
+  ops_.QuantizeRows(activated, sizes.pairs, {0, inner});
+  MultiplyGroups(step, &ExpertRange::down, activated, experts.y, true, sizes);
+}
+
+void DeviceMoe::GatherForms(StepContext& step, const LinearInput& normed,
+                            const LinearInput& gathered, int32_t pairs) const {
+  const ExpertBuffers& experts = step.ws.experts;
+  const auto gather = [&](int32_t block) {
+    ops_.kernels().gather_rows({.from = normed.For(block),
+                                .to = gathered.For(block),
+                                .to_f32 = experts.y,
+                                .first_to_row = static_cast<int32_t>(FirstPairRow(step.x_rows)),
+                                .rows = experts.pair_rows,
+                                .first = experts.begin + w_.first_place,
+                                .past = experts.begin + past_place_},
+                               0, pairs, ops_.stream());
+  };
+  if (gathered.forms().f32) gather(0);
+  gathered.ForEachBlock(gather);
+}
+
+void DeviceMoe::MultiplyGroups(StepContext& /*step*/, ExpertLinear ExpertRange::*matrix,
+                               const LinearInput& input, float* y, bool to_y_row,
+                               const Sizes& sizes) const {
+  int32_t first_matrix = 0;
+  for (const ExpertRange& range : w_.experts) {
+    const ExpertLinear& linear = range.*matrix;
+    kernels::DeviceMatmulArgs args;
+    static_cast<kernels::MatmulArgs&>(args) = MatmulArgsOf(linear.first, 0);
+    args.x = input.For(linear.first.activation_block());
+    args.y = y;
+    args.y_stride = linear.first.out_features;
+    args.w_stride = linear.stride;
+    args.bias_stride = linear.bias_stride;
+    args.scales = linear.scales;
+    args.groups = ops_.tables().groups;
+    args.num_groups = ops_.tables().num_groups;
+    args.max_groups = sizes.groups;
+    args.max_group_rows = sizes.group_rows;
+    args.first_matrix = first_matrix;
+    args.num_matrices = range.count;
+    args.to_y_row = to_y_row;
+    args.f32_from_y_row = !to_y_row;
+    ops_.kernels().matmul(args, 0, linear.first.panels(), ops_.stream());
+    first_matrix += range.count;
+  }
+}
+
+void DeviceMoe::Combine(StepContext& step) const {
+  const ExpertBuffers& experts = step.ws.experts;
+  const int32_t cols = w_.norm.cols;
+  ops_.kernels().combine({.y = experts.y,
+                          .y_stride = cols,
+                          .sources = experts.slot_sources,
+                          .weights = experts.slot_weights,
+                          .slots = slots_,
+                          .x = step.x,
+                          .x_stride = cols,
+                          .cols = cols},
+                         0, step.x_rows, ops_.stream());
+  ops_.kernels().check_finite(step.x, cols, step.x_rows, cols, ops_.FlagOf(step), ops_.stream());
+}
+
+}  // namespace dovetail::worker

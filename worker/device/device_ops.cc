@@ -1,0 +1,304 @@
+#include "worker/device/device_ops.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "worker/device/device_moe.h"
+#include "worker/layers/attention_tasks.h"
+
+namespace dovetail::worker {
+namespace {
+
+// Splits of a context from which on, and tasks up to which, contexts are shared between blocks.
+constexpr int64_t kSharedSplits = 2;
+constexpr int64_t kFewTasks = 256;
+
+}  // namespace
+
+int32_t* DeviceOps::FlagOf(const StepContext& step) const {
+  return ws_.tables.flags + step.op_numbers[step.part];
+}
+
+void DeviceOps::Embed(StepContext& step, const kernels::EmbeddingArgs& args) {
+  kernels::EmbeddingArgs on_host = args;
+  on_host.y = staging_->rows.x;
+  const int64_t cols = args.cols;
+  pool_.Share(step.rows, 1, [&](int64_t begin, int64_t end) {
+    host_kernels_.embedding(on_host, begin, end);
+    if (!host_kernels_.all_finite(on_host.y + begin * cols, (end - begin) * cols)) {
+      step.finite.store(false, std::memory_order_relaxed);
+    }
+  });
+  UploadArray(args.y, on_host.y, step.rows * cols);
+}
+
+void DeviceOps::FillRopeAngles(StepContext& step, absl::Span<const float> inv_freq, float factor,
+                               float* cos_sin) {
+  float* const on_host = cos_sin == ws_.cos_sin ? staging_->cos_sin : staging_->cos_sin_local;
+  pool_.Share(step.rows, 1, [&](int64_t begin, int64_t end) {
+    FillAngles(step.sequences, inv_freq, factor, begin, end, on_host);
+  });
+  UploadArray(cos_sin, on_host, step.rows * 2 * static_cast<int64_t>(inv_freq.size()));
+}
+
+void DeviceOps::QuantizeRows(const LinearInput& input, int64_t rows, const Range& columns) {
+  input.ForEachBlock([&](int32_t block) {
+    kernels_.quantize({input.For(block, columns)}, 0, rows, stream());
+  });
+}
+
+void DeviceOps::NormAndQuantize(StepContext& /*step*/, const RmsNorm& norm, const float* x,
+                                float* y, const LinearInput& input, int64_t rows) {
+  kernels_.rms_norm(norm.Args(x, y), 0, rows, stream());
+  QuantizeRows(input, rows, {0, input.cols()});
+}
+
+void DeviceOps::AddNormed(StepContext& step, const RmsNorm& norm, const float* y) {
+  kernels::RmsNormArgs args = norm.Args(y, step.x);
+  args.accumulate = true;
+  kernels_.rms_norm(args, 0, step.x_rows, stream());
+  kernels_.check_finite(step.x, norm.cols, step.x_rows, norm.cols, FlagOf(step), stream());
+}
+
+void DeviceOps::TakeLogitRows(StepContext& step, const RmsNorm& norm) {
+  const int64_t cols = norm.cols;
+  const auto rows = static_cast<int64_t>(step.logit_rows.size());
+  kernels_.copy_rows({.from = step.x,
+                      .from_stride = cols,
+                      .index = ws_.tables.rows,
+                      .to = ws_.logit_rows,
+                      .to_stride = cols,
+                      .cols = norm.cols},
+                     0, rows, stream());
+  // What is no longer needed of x is written over.
+  kernels_.rms_norm(norm.Args(ws_.logit_rows, step.x), 0, rows, stream());
+  kernels_.check_finite(step.x, cols, rows, cols, FlagOf(step), stream());
+}
+
+void DeviceOps::Quantize(StepContext& /*step*/, const LinearInput& input, int64_t rows,
+                         const Range& columns) {
+  QuantizeRows(input, rows, columns);
+}
+
+void DeviceOps::Products(StepContext& step, absl::Span<const Product> products,
+                         const LinearInput& input, int32_t rows, bool check_finite) {
+  for (const Product& product : products) {
+    const Linear& linear = *product.linear;
+    kernels::DeviceMatmulArgs args;
+    static_cast<kernels::MatmulArgs&>(args) = MatmulArgsOf(linear, rows);
+    args.x = input.For(linear.activation_block());
+    args.y = product.y;
+    args.y_stride = product.stride();
+    args.accumulate = product.accumulate;
+    args.not_finite = check_finite ? FlagOf(step) : nullptr;
+    kernels_.matmul(args, 0, linear.panels(), stream());
+  }
+}
+
+void DeviceOps::RunGated(model::Activation activation, float* gate, const float* up, int32_t cols,
+                         int64_t rows, int32_t first, int32_t past) {
+  const kernels::GatedArgs args = {.gate = gate + first,
+                                   .up = up + first,
+                                   .in_stride = cols,
+                                   .y = gate + first,
+                                   .y_stride = cols,
+                                   .cols = past - first};
+  switch (activation) {
+    case model::Activation::kSilu:
+      return kernels_.silu_mul(args, 0, rows, stream());
+    case model::Activation::kGelu:
+      return kernels_.gelu_mul(args, 0, rows, stream());
+    case model::Activation::kSwigluOai:
+      return kernels_.swiglu_oai(args, 0, rows, stream());
+  }
+  DT_CHECK(false);
+}
+
+void DeviceOps::GatedProducts(StepContext& step, const GatedProduct& product,
+                              const LinearInput& input, int32_t rows) {
+  const int32_t first = product.first, past = first + product.gate_proj->out_features;
+  Products(step,
+           {{product.gate_proj, product.gate + first, false, product.cols},
+            {product.up_proj, product.up + first, false, product.cols}},
+           input, rows, /*check_finite=*/false);
+  RunGated(product.activation, product.gate, product.up, product.cols, rows, first, past);
+  QuantizeRows(product.activated, rows, {first, past});
+}
+
+void DeviceOps::HeadProducts(StepContext& /*step*/, const HeadProduct& product,
+                             const LinearInput& input, int32_t rows) {
+  const ExpertLinear& linear = *product.linear;
+  kernels::DeviceMatmulArgs args;
+  static_cast<kernels::MatmulArgs&>(args) = MatmulArgsOf(linear.first, rows);
+  args.w_stride = linear.stride;
+  args.bias_stride = linear.bias_stride;
+  args.scales = linear.scales;
+  args.heads = product.heads;
+  args.x = input.For(linear.first.activation_block());
+  for (int64_t* stride : {&args.x.f32_stride, &args.x.q_stride, &args.x.d_stride,
+                          &args.x.bsum_stride}) {
+    *stride *= product.heads;
+  }
+  args.y = product.y;
+  args.y_head_stride = product.y_stride;
+  args.y_stride = product.heads * product.y_stride;
+  kernels_.matmul(args, 0, linear.first.panels(), stream());
+}
+
+void DeviceOps::SplitHeads(StepContext& /*step*/, const SplitQueries& queries, int64_t vectors) {
+  QuantizeRows(queries.quantized, vectors, {0, queries.quantized.cols()});
+  kernels_.copy_rows({.from = queries.from,
+                      .from_stride = queries.from_stride,
+                      .index = nullptr,
+                      .to = queries.to,
+                      .to_stride = queries.to_stride,
+                      .cols = static_cast<int32_t>(queries.cols)},
+                     0, vectors, stream());
+}
+
+absl::Span<const kernels::SequenceRows> DeviceOps::SequencesOnDevice(
+    const StepContext& step) const {
+  return {ws_.tables.sequences, step.sequences.size()};
+}
+
+void DeviceOps::RotateAndStore(StepContext& step, const HeadRows& heads) {
+  const auto norm = [&](const kernels::RmsNormArgs& args, int64_t parts) {
+    if (args.weight != nullptr) kernels_.rms_norm(args, 0, step.rows * parts, stream());
+  };
+  norm(heads.q_norm, heads.q_parts);
+  norm(heads.k_norm, heads.k_parts);
+  kernels_.rope(heads.rope_q, 0, step.rows, stream());
+  kernels_.rope(heads.rope_k, 0, step.rows, stream());
+  kernels::KvAppendArgs append = heads.append;
+  append.sequences = SequencesOnDevice(step).data();
+  append.num_sequences = static_cast<int32_t>(step.sequences.size());
+  kernels_.kv_append(append, 0, step.rows, FlagOf(step), stream());
+}
+
+void DeviceOps::Attend(StepContext& step, kernels::AttentionArgs args, int64_t first, int64_t end) {
+  args.sequences = SequencesOnDevice(step).data();
+  args.num_sequences = static_cast<int32_t>(step.sequences.size());
+  args.first_row = first;
+  args.heads_per_task = HeadsPerTask(args);
+  int64_t keys = 0;
+  for (const kernels::SequenceRows& s : step.sequences) {
+    if (s.row_begin >= end || s.row_begin + s.num_rows <= first) continue;
+    keys = std::max(keys, int64_t{s.position} + s.num_rows);
+  }
+  const int64_t groups = args.num_heads / args.heads_per_task;
+  const int64_t begin_task = first * groups, past_task = end * groups;
+  const int64_t splits = (keys + kKvSplitTokens - 1) / kKvSplitTokens;
+  const int64_t part_floats = (past_task - begin_task) * splits * args.heads_per_task *
+                              kernels::AttentionPartFloats(args.kv.shape);
+  const bool shared = splits >= kSharedSplits && past_task - begin_task <= kFewTasks &&
+                      part_floats <= ws_.attn_parts_floats;
+  if (!shared) return kernels_.attention(args, begin_task, past_task, stream());
+  args.parts = ws_.attn_parts;
+  args.part_splits = splits;
+  kernels_.attention_parts(args, begin_task, past_task, 0, splits, stream());
+  kernels_.attention_merge(args, begin_task, past_task, stream());
+}
+
+// Create() has refused routes in which this worker shares rows.
+void DeviceOps::Gather(StepContext& /*step*/, absl::Span<const GatheredBuffer> /*buffers*/,
+                       int64_t /*rows*/, const MemberColumns& columns, bool /*at_first*/) {
+  DT_CHECK(columns.whole());
+}
+
+std::unique_ptr<Moe> DeviceOps::MakeMoe(MoeWeights weights, const model::ExpertConfig& config,
+                                        model::Activation activation) {
+  int32_t* places = nullptr;
+  if (!weights.experts.empty()) {
+    places = ws_.tables.places + int64_t{num_places_} * config.count;
+    ++num_places_;
+    UploadArray(places, weights.place_of.data(), config.count);
+  }
+  return std::make_unique<DeviceMoe>(this, places, std::move(weights), config, activation);
+}
+
+void DeviceOps::CopyBlocks(absl::Span<const KvRegion> regions,
+                           absl::Span<const transport::BlockCopy> copies) {
+  for (const KvRegion& region : regions) {
+    for (const transport::BlockCopy& copy : copies) {
+      device_.Copy(region.data + copy.to * region.block_bytes,
+                   region.data + copy.from * region.block_bytes, region.block_bytes);
+    }
+  }
+}
+
+void DeviceOps::UploadTables(const StepContext& step) {
+  const DeviceTables &host = staging_->tables, &device = ws_.tables;
+  int64_t num_blocks = 0;
+  for (size_t i = 0; i < step.sequences.size(); ++i) {
+    kernels::SequenceRows& sequence = host.sequences[i];
+    sequence = step.sequences[i];
+    const int64_t tokens = int64_t{sequence.position} + sequence.num_rows;
+    const int64_t blocks = (tokens + kKvBlockTokens - 1) / kKvBlockTokens;
+    std::copy(sequence.blocks, sequence.blocks + blocks, host.blocks + num_blocks);
+    sequence.blocks = device.blocks + num_blocks;
+    num_blocks += blocks;
+  }
+  UploadArray(device.sequences, host.sequences, static_cast<int64_t>(step.sequences.size()));
+  UploadArray(device.blocks, host.blocks, num_blocks);
+  std::copy(step.logit_rows.begin(), step.logit_rows.end(), host.rows);
+  UploadArray(device.rows, host.rows, static_cast<int64_t>(step.logit_rows.size()));
+}
+
+void DeviceOps::Begin(StepContext& step, const FrameRows& rows) {
+  UploadTables(step);
+  const HostRows& host = staging_->rows;
+  const ExpertBuffers& experts = ws_.experts;
+  UploadArray(ws_.x, host.x, rows.hidden * row_shape_.hidden_size);
+  UploadArray(experts.slot_experts, host.slot_experts, rows.slots * row_shape_.experts_used);
+  UploadArray(experts.slot_weights, host.slot_weights, rows.slots * row_shape_.slots());
+  UploadArray(experts.y, host.y, rows.partials * row_shape_.hidden_size);
+}
+
+int32_t DeviceOps::TakeFlags(absl::Span<const uint32_t> op_numbers) {
+  const DeviceTables& host = staging_->tables;
+  int32_t first = -1;
+  for (uint32_t op : op_numbers) {
+    if (host.flags[op] != 0 && first < 0) first = static_cast<int32_t>(op);
+  }
+  if (first < 0) return first;
+  std::fill(host.flags, host.flags + host.num_flags, 0);
+  UploadArray(ws_.tables.flags, host.flags, host.num_flags);
+  return first;
+}
+
+absl::Status DeviceOps::Finish(StepContext& step, absl::Span<const uint32_t> op_numbers,
+                               int64_t slot_rows, bool logits, int32_t* not_finite) {
+  const HostRows& host = staging_->rows;
+  const ExpertBuffers& experts = ws_.experts;
+  DownloadArray(staging_->tables.flags, ws_.tables.flags, ws_.tables.num_flags);
+  DownloadArray(host.x, step.x, int64_t{step.x_rows} * row_shape_.hidden_size);
+  if (slot_rows > 0) {
+    DownloadArray(host.slot_experts, experts.slot_experts,
+                  slot_rows * row_shape_.experts_used);
+    DownloadArray(host.slot_weights, experts.slot_weights, slot_rows * row_shape_.slots());
+    if (experts.begin != nullptr) {
+      DownloadArray(staging_->expert_begin, experts.begin, row_shape_.num_experts + 1);
+    }
+  }
+  if (logits) {
+    for (const Range& range : step.head_rows) {
+      const int64_t first = range.begin * vocab_size_;
+      DownloadArray(host.logits + first, ws_.logits + first, range.size() * vocab_size_);
+    }
+  }
+  const absl::Status status = device_.Wait();
+  if (!status.ok()) return status;
+  *not_finite = step.finite.load(std::memory_order_relaxed)
+                    ? TakeFlags(op_numbers)
+                    : static_cast<int32_t>(step.op_numbers[step.part]);
+  return absl::OkStatus();
+}
+
+absl::Status DeviceOps::FetchPartials(int64_t rows) {
+  DownloadArray(staging_->rows.y, ws_.experts.y, rows * row_shape_.hidden_size);
+  return device_.Wait();
+}
+
+}  // namespace dovetail::worker

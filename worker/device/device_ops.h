@@ -1,0 +1,109 @@
+// DeviceOps: a GPU worker's operations: kernels on its stream, with the bits of CpuOps.
+//
+// The host keeps what it does better: it looks embeddings up in the mapped file, computes rotary
+// angles in double, and draws tokens. Nobody waits for the GPU before Finish(), which also learns
+// from it which op made a value that is not finite.
+#ifndef DOVETAIL_WORKER_DEVICE_DEVICE_OPS_H_
+#define DOVETAIL_WORKER_DEVICE_DEVICE_OPS_H_
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "base/step_shape.h"
+#include "base/thread_pool.h"
+#include "kernels/kernel_table.h"
+#include "worker/device/device.h"
+#include "worker/layers/step_ops.h"
+
+namespace dovetail::worker {
+
+class DeviceOps : public StepOps {
+ public:
+  // All outlive it. `kernels` and `pool` are the host's.
+  DeviceOps(Device* device, const kernels::KernelTable* kernels, ThreadPool* pool,
+            const Workspace* ws, std::unique_ptr<Staging> staging, const RowShape& row_shape,
+            int32_t vocab_size)
+      : row_shape_(row_shape),
+        vocab_size_(vocab_size),
+        device_(*device),
+        kernels_(device->kernels()),
+        host_kernels_(*kernels),
+        pool_(*pool),
+        ws_(*ws),
+        staging_(std::move(staging)) {}
+
+  void Embed(StepContext& step, const kernels::EmbeddingArgs& args) override;
+  void FillRopeAngles(StepContext& step, absl::Span<const float> inv_freq, float factor,
+                      float* cos_sin) override;
+  void NormAndQuantize(StepContext& step, const RmsNorm& norm, const float* x, float* y,
+                       const LinearInput& input, int64_t rows) override;
+  void AddNormed(StepContext& step, const RmsNorm& norm, const float* y) override;
+  void TakeLogitRows(StepContext& step, const RmsNorm& norm) override;
+  void Quantize(StepContext& step, const LinearInput& input, int64_t rows,
+                const Range& columns) override;
+  void Products(StepContext& step, absl::Span<const Product> products, const LinearInput& input,
+                int32_t rows, bool check_finite) override;
+  void GatedProducts(StepContext& step, const GatedProduct& product, const LinearInput& input,
+                     int32_t rows) override;
+  void HeadProducts(StepContext& step, const HeadProduct& product, const LinearInput& input,
+                    int32_t rows) override;
+  void SplitHeads(StepContext& step, const SplitQueries& queries, int64_t vectors) override;
+  void RotateAndStore(StepContext& step, const HeadRows& heads) override;
+  void Attend(StepContext& step, kernels::AttentionArgs args, int64_t first, int64_t end) override;
+  void Gather(StepContext& step, absl::Span<const GatheredBuffer> buffers, int64_t rows,
+              const MemberColumns& columns, bool at_first) override;
+  std::unique_ptr<Moe> MakeMoe(MoeWeights weights, const model::ExpertConfig& config,
+                               model::Activation activation) override;
+
+  const HostRows& host() const override { return staging_->rows; }
+  void CopyBlocks(absl::Span<const KvRegion> regions,
+                  absl::Span<const transport::BlockCopy> copies) override;
+  void Begin(StepContext& step, const FrameRows& rows) override;
+  absl::Status Finish(StepContext& step, absl::Span<const uint32_t> op_numbers, int64_t slot_rows,
+                      bool logits, int32_t* not_finite) override;
+  absl::Status FetchPartials(int64_t rows) override;
+
+  // --- For DeviceMoe.
+
+  const kernels::DeviceTable& kernels() const { return kernels_; }
+  void* stream() { return device_.stream(); }
+  const DeviceTables& tables() const { return ws_.tables; }
+  // Where a kernel notes a value that is not finite: of the op that the step is at.
+  int32_t* FlagOf(const StepContext& step) const;
+  // gate = act(gate) * up, [rows, cols], columns [first, past).
+  void RunGated(model::Activation activation, float* gate, const float* up, int32_t cols,
+                int64_t rows, int32_t first, int32_t past);
+  void QuantizeRows(const LinearInput& input, int64_t rows, const Range& columns);
+
+ private:
+  // The step's sequences with addresses of the device.
+  void UploadTables(const StepContext& step);
+  absl::Span<const kernels::SequenceRows> SequencesOnDevice(const StepContext& step) const;
+  // The first of `op_numbers` whose flag is up; all flags are down afterwards.
+  int32_t TakeFlags(absl::Span<const uint32_t> op_numbers);
+
+  template <typename T>
+  void UploadArray(T* to, const T* from, int64_t count) {
+    if (count > 0) device_.Upload(to, from, count * static_cast<int64_t>(sizeof(T)));
+  }
+  template <typename T>
+  void DownloadArray(T* to, const T* from, int64_t count) {
+    if (count > 0) device_.Download(to, from, count * static_cast<int64_t>(sizeof(T)));
+  }
+
+  const RowShape row_shape_;
+  const int64_t vocab_size_;
+  Device& device_;
+  const kernels::DeviceTable& kernels_;
+  const kernels::KernelTable& host_kernels_;
+  ThreadPool& pool_;
+  const Workspace& ws_;
+  std::unique_ptr<Staging> staging_;
+  int32_t num_places_ = 0;  // of tables().places that are given away
+};
+
+}  // namespace dovetail::worker
+
+#endif  // DOVETAIL_WORKER_DEVICE_DEVICE_OPS_H_

@@ -1,0 +1,90 @@
+#include "worker/device/simt_device.h"
+
+#include <sys/mman.h>
+
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/cpu_topology.h"
+#include "base/status_macros.h"
+#include "kernels/simt/table.h"
+
+namespace dovetail::worker {
+namespace {
+
+// More than that stays open: to change the access of every page for every launch takes too long.
+constexpr int64_t kMostGuardedBytes = int64_t{64} << 20;
+
+}  // namespace
+
+SimtDevice::SimtDevice(uint64_t seed) {
+  stream_.seed = seed;
+  stream_.new_seeds = seed != 0;
+  stream_.access = [](void* device, bool open) { static_cast<SimtDevice*>(device)->SetAccess(open); };
+  stream_.access_arg = this;
+}
+
+absl::StatusOr<DeviceProperties> SimtDevice::Properties() {
+  const MemoryInfo memory = ReadMemoryInfo();
+  return DeviceProperties{.description = "GPU kernels on a CPU, one thread at a time",
+                          .memory_total_bytes = static_cast<int64_t>(memory.total_bytes),
+                          .memory_free_bytes = static_cast<int64_t>(memory.available_bytes)};
+}
+
+// Of no use to anybody, and not zero, which would mean that it is not known.
+absl::StatusOr<double> SimtDevice::MeasureBandwidth() { return 0.001; }
+
+absl::StatusOr<DeviceBuffer> SimtDevice::Allocate(int64_t bytes) {
+  DT_ASSIGN_OR_RETURN(MemoryMap map, MemoryMap::MapHuge(static_cast<uint64_t>(bytes)));
+  uint8_t* const data = map.data();
+  memory_bytes_ += bytes;
+  const int access = guarded() ? PROT_NONE : PROT_READ | PROT_WRITE;
+  memory_.emplace(data, std::move(map));
+  if (!guarded()) SetAccess(true);
+  DT_CHECK(mprotect(data, static_cast<size_t>(bytes), access) == 0);
+  return DeviceBuffer(this, data, bytes, /*on_host=*/false);
+}
+
+absl::StatusOr<DeviceBuffer> SimtDevice::AllocateHost(int64_t bytes) {
+  DT_ASSIGN_OR_RETURN(MemoryMap map, MemoryMap::MapHuge(static_cast<uint64_t>(bytes)));
+  uint8_t* const data = map.data();
+  host_memory_.emplace(data, std::move(map));
+  return DeviceBuffer(this, data, bytes, /*on_host=*/true);
+}
+
+void SimtDevice::Free(uint8_t* data, int64_t bytes, bool on_host) {
+  if (on_host) {
+    host_memory_.erase(data);
+    return;
+  }
+  memory_.erase(data);
+  memory_bytes_ -= bytes;
+}
+
+const kernels::DeviceTable& SimtDevice::kernels() const { return simt::LaunchTable(); }
+
+bool SimtDevice::guarded() const { return memory_bytes_ <= kMostGuardedBytes; }
+
+void SimtDevice::SetAccess(bool open) {
+  if (!guarded() && !open) return;
+  for (const auto& [data, map] : memory_) {
+    DT_CHECK(mprotect(data, map.size(), open ? PROT_READ | PROT_WRITE : PROT_NONE) == 0);
+  }
+}
+
+void SimtDevice::CopyBytes(void* to, const void* from, int64_t bytes) {
+  if (bytes == 0 || !stream_.status.ok()) return;
+  if (guarded()) SetAccess(true);
+  std::memmove(to, from, static_cast<size_t>(bytes));
+  if (guarded()) SetAccess(false);
+}
+
+absl::Status SimtDevice::Wait() {
+  if (stream_.status.ok()) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("the SIMT shim, seed ", stream_.seed, ": ",
+                                          stream_.status.message()));
+}
+
+}  // namespace dovetail::worker

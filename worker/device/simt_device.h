@@ -1,0 +1,48 @@
+// SimtDevice: a GPU that is not there: its kernels run on the SIMT shim, its memory is the host's.
+//
+// Slow, for tests and for trying out placements. While no kernel and no copy runs its memory cannot
+// be accessed: a host that reads or writes it where a GPU's would not be its own ends with a signal.
+#ifndef DOVETAIL_WORKER_DEVICE_SIMT_DEVICE_H_
+#define DOVETAIL_WORKER_DEVICE_SIMT_DEVICE_H_
+
+#include <cstdint>
+#include <map>
+
+#include "base/posix.h"
+#include "kernels/simt/simt.h"
+#include "worker/device/device.h"
+
+namespace dovetail::worker {
+
+class SimtDevice : public Device {
+ public:
+  // Each launch has a seed of its own, which follow from `seed`; 0: ascending order.
+  explicit SimtDevice(uint64_t seed);
+
+  absl::StatusOr<DeviceProperties> Properties() override;
+  absl::StatusOr<double> MeasureBandwidth() override;
+  absl::Status Attach() override { return absl::OkStatus(); }
+  absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override;
+  absl::StatusOr<DeviceBuffer> AllocateHost(int64_t bytes) override;
+  const kernels::DeviceTable& kernels() const override;
+  void* stream() override { return &stream_; }
+  void Upload(void* to, const void* from, int64_t bytes) override { CopyBytes(to, from, bytes); }
+  void Download(void* to, const void* from, int64_t bytes) override { CopyBytes(to, from, bytes); }
+  void Copy(void* to, const void* from, int64_t bytes) override { CopyBytes(to, from, bytes); }
+  absl::Status Wait() override;
+
+ private:
+  void Free(uint8_t* data, int64_t bytes, bool on_host) override;
+  void CopyBytes(void* to, const void* from, int64_t bytes);
+  void SetAccess(bool open);
+
+  bool guarded() const;
+
+  simt::Stream stream_;
+  std::map<uint8_t*, MemoryMap> memory_, host_memory_;  // by where they begin
+  int64_t memory_bytes_ = 0;                            // of memory_
+};
+
+}  // namespace dovetail::worker
+
+#endif  // DOVETAIL_WORKER_DEVICE_SIMT_DEVICE_H_
