@@ -33,7 +33,7 @@ std::string TooSmall(const std::vector<WorkerBudget>& budgets, const std::string
 }  // namespace
 
 std::string MemoryOf(const DeviceInfo& device) {
-  if (device.kind != DeviceKind::kCpu) return device.name;
+  if (device.kind == DeviceKind::kCuda) return device.name;
   return device.numa_node < 0 ? kThisMachine : absl::StrCat("NUMA node ", device.numa_node);
 }
 

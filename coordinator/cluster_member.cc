@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/status_macros.h"
 #include "base/weight_type.h"
 #include "dovetail/v1/cluster.pb.h"
 
@@ -12,10 +14,11 @@ namespace dovetail::coordinator {
 namespace {
 
 constexpr uint32_t kMaxThreads = 4096;
+constexpr uint32_t kLeastComputeCapability = 75;
 
 absl::StatusOr<PackedLayout> ParseLayout(absl::string_view name) {
-  for (PackedLayout layout : {PackedLayout::kRaw, PackedLayout::kP16, PackedLayout::kInPlace,
-                              PackedLayout::kP16Device}) {
+  for (PackedLayout layout :
+       {PackedLayout::kRaw, PackedLayout::kP16, PackedLayout::kInPlace, PackedLayout::kP16Device}) {
     if (PackedLayoutName(layout) == name) return layout;
   }
   return absl::InvalidArgumentError(absl::StrCat("packed_layout `", name, "` is not known"));
@@ -56,6 +59,23 @@ absl::Status CheckIdentity(const v1::Register& message, const std::vector<std::s
   return absl::OkStatus();
 }
 
+// A name says of what kind a worker is, and a GPU must be one that kernels are compiled for.
+absl::StatusOr<DeviceKind> CheckKind(const v1::Register& message) {
+  const std::optional<DeviceKind> kind = KindOf(message.worker());
+  if (!kind || message.kind() != message.worker().substr(0, message.kind().size())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "worker ", message.worker(), " says that it is a `", message.kind(), "` device"));
+  }
+  const uint32_t capability = message.compute_capability();
+  if (*kind == DeviceKind::kCuda && capability < kLeastComputeCapability) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("worker ", message.worker(), ": ", message.device_description(),
+                     " has compute capability ", capability / 10, ".", capability % 10,
+                     "; GPU workers need 7.5 or later (docs/hardware.md)"));
+  }
+  return *kind;
+}
+
 }  // namespace
 
 absl::StatusOr<ClusterMember> CheckRegister(const v1::Register& message,
@@ -70,6 +90,9 @@ absl::StatusOr<ClusterMember> CheckRegister(const v1::Register& message,
   if (!layout.ok()) return layout.status();
   ClusterMember member;
   member.device.name = message.worker();
+  DT_ASSIGN_OR_RETURN(member.device.kind, CheckKind(message));
+  member.device.compute_capability = static_cast<int>(message.compute_capability());
+  member.description = message.device_description();
   member.device.memory_bytes = static_cast<int64_t>(std::min<uint64_t>(
       message.memory_available_bytes(), std::numeric_limits<int64_t>::max() / 4));
   member.device.held_bytes = static_cast<int64_t>(
@@ -91,7 +114,8 @@ absl::StatusOr<ClusterMember> CheckRegister(const v1::Register& message,
 }
 
 bool SameDevice(const ClusterMember& a, const ClusterMember& b) {
-  return a.device.layout == b.device.layout && a.device.num_threads == b.device.num_threads &&
+  return a.device.compute_capability == b.device.compute_capability &&
+         a.device.layout == b.device.layout && a.device.num_threads == b.device.num_threads &&
          a.device.weight_types == b.device.weight_types;
 }
 

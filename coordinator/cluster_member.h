@@ -24,6 +24,7 @@ struct ClusterMember {
   uint64_t incarnation = 0;
   int64_t pid = 0;
   std::string isa;
+  std::string description;  // of a GPU
   double read_bandwidth_gb_per_s = 0;
 };
 

@@ -89,16 +89,14 @@ std::string WorkerNameProblem(absl::string_view name) {
   constexpr int kMostWorkers = 1024;
   const size_t colon = name.find(':');
   const absl::string_view kind = name.substr(0, colon);
-  if (kind == "cuda" || kind == "simt") {
-    return absl::StrCat("`", name, "`: GPU workers are not there yet; this version knows cpu:N");
-  }
+  const bool known = kind == "cpu" || kind == "cuda" || kind == "simt";
   int number = 0;
-  if (kind == "cpu" && colon != absl::string_view::npos && name.size() > colon + 1 &&
+  if (known && colon != absl::string_view::npos && name.size() > colon + 1 &&
       absl::ascii_isdigit(name[colon + 1]) && absl::SimpleAtoi(name.substr(colon + 1), &number) &&
-      number < kMostWorkers && name == absl::StrCat("cpu:", number)) {
+      number < kMostWorkers && name == absl::StrCat(kind, ":", number)) {
     return "";
   }
-  return absl::StrCat("`", name, "` is not a worker's name; expected cpu:N, as in cpu:0");
+  return absl::StrCat("`", name, "` is not a worker's name; expected cpu:N or cuda:N, as in cpu:0");
 }
 
 void ReadWorkers(const YamlNode& node, absl::string_view name, ConfigDraft* draft,

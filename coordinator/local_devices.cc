@@ -36,13 +36,14 @@ std::vector<DeviceInfo> LocalDevices(const ModelSettings& settings) {
     DeviceInfo& device = devices.emplace_back();
     device.name = name;
     device.num_threads = LocalThreads(settings);
-    device.layout = LocalLayout(settings);
+    device.kind = KindOf(name).value_or(DeviceKind::kCpu);
+    device.layout = device.has_gpu_kernels() ? PackedLayout::kP16Device : LocalLayout(settings);
     const auto types = SupportedWeightTypes();
     device.weight_types.assign(types.begin(), types.end());
     const auto budget = settings.memory.find(name);
     if (budget != settings.memory.end()) {
       device.memory_bytes = budget->second;
-    } else {
+    } else if (device.kind != DeviceKind::kCuda) {  // whose memory its worker will tell
       device.memory_bytes = available;
       device.memory_pool = "this machine";
     }

@@ -30,7 +30,7 @@ void ShareNodes(const PlanInputs& inputs, std::vector<DeviceInfo>* devices) {
   };
   std::map<int, Node> nodes;
   const auto shares = [&](const DeviceInfo& device) {
-    return inputs.memory.count(device.name) == 0;
+    return inputs.memory.count(device.name) == 0 && device.kind != DeviceKind::kCuda;
   };
   for (const DeviceInfo& device : *devices) {
     if (!shares(device)) continue;

@@ -230,8 +230,8 @@ void AddLmHead(const ModelConfig& config, absl::Span<const Op> ops, int64_t logi
 void AddExpertGroups(const ModelConfig& config, absl::Span<const Op> ops, int64_t pairs,
                      int64_t own_experts, BufferList* buffers) {
   constexpr int64_t kGroupBytes = 16;
-  const int64_t layers = std::count_if(
-      ops.begin(), ops.end(), [](const Op& op) { return op.kind == OpKind::kExperts; });
+  const int64_t layers = std::count_if(ops.begin(), ops.end(),
+                                       [](const Op& op) { return op.kind == OpKind::kExperts; });
   buffers->Add("expert_groups", std::max<int64_t>(pairs, own_experts), kGroupBytes);
   buffers->Add("expert_num_groups", 1, 4);
   buffers->Add("expert_places", layers * config.experts.count, 4);
@@ -414,8 +414,9 @@ std::vector<WorkspaceBuffer> StagingBuffers(const ModelConfig& config, absl::Spa
   const std::vector<WorkspaceBuffer> device =
       WorkspaceBuffers(config, ops, shape, layout, num_threads);
   constexpr absl::string_view kCarried[] = {
-      "x",        "step_sequences", "step_blocks",  "step_rows",    "op_flags", "cos_sin",
-      "cos_sin_local", "slot_experts",   "slot_weights", "expert_begin", "partials", "logits"};
+      "x",        "step_sequences", "step_blocks",  "step_rows",    "op_flags",
+      "cos_sin",  "cos_sin_local",  "slot_experts", "slot_weights", "expert_begin",
+      "partials", "logits"};
   for (const WorkspaceBuffer& buffer : device) {
     const bool carried =
         std::find(std::begin(kCarried), std::end(kCarried), buffer.name) != std::end(kCarried);

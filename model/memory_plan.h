@@ -46,8 +46,9 @@ WeightType TransposedType(WeightType type);
 // The slots of a worker that owns `ops`, in op order. A weight used by two ops of the same worker
 // (tied embeddings) gets one slot each: the embedding is read row by row as stored, the head
 // packed. With PackedLayout::kInPlace matrices stay in the file, but for transposed ones, which it
-// does not have; with kP16Device the embedding does. But what is a copy (WeightSpec::is_copy) is there once, in the slot of the first
-// op. Of an op whose rows are shared (Op::rows) they are this worker's rows.
+// does not have; with kP16Device the embedding does. But what is a copy (WeightSpec::is_copy) is
+// there once, in the slot of the first op. Of an op whose rows are shared (Op::rows) they are this
+// worker's rows.
 absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
                                                       const GgufFile& file,
                                                       absl::Span<const Op> ops,

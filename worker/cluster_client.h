@@ -27,7 +27,8 @@ struct DeviceFacts {
   int numa_node = -1;
   double read_bandwidth_gb_per_s = 0;
   const kernels::KernelTable* kernels = nullptr;
-  bool in_place = false;  // how the executor was told to keep its weights
+  Device* device = nullptr;  // of a GPU worker
+  bool in_place = false;     // how the executor was told to keep its weights
   MemoryKind memory = MemoryKind::kAuto;
 };
 

@@ -163,8 +163,9 @@ void Executor::DoLoad(const transport::WorkerPlan& plan, const std::string& weig
   const absl::Status status = [&]() -> absl::Status {
     if (load.device != nullptr) DT_RETURN_IF_ERROR(load.device->Attach());
     DT_ASSIGN_OR_RETURN(auto store, LoadWeights(plan, load, pool_.get(), std::move(previous)));
-    DT_ASSIGN_OR_RETURN(runner_, ModelRunner::Create(plan, options_.worker, std::move(store),
-                                                     {options_.kernels, pool_.get(), options_.device}));
+    DT_ASSIGN_OR_RETURN(runner_,
+                        ModelRunner::Create(plan, options_.worker, std::move(store),
+                                            {options_.kernels, pool_.get(), options_.device}));
     return absl::OkStatus();
   }();
   if (!status.ok()) {

@@ -9,12 +9,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <future>
+#include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "base/cpu_topology.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -23,6 +25,8 @@
 #include "kernels/kernel_table.h"
 #include "model/memory_plan.h"
 #include "worker/cluster_client.h"
+#include "worker/device/cuda_device.h"
+#include "worker/device/simt_device.h"
 #include "worker/executor.h"
 
 namespace dovetail::worker {
@@ -78,14 +82,20 @@ void AddFlags(CLI::App& app, Flags* flags) {
                "Receive SIGTERM when the process that started this one ends");
 }
 
-absl::Status CheckName(const std::string& name) {
+// Opens the GPU that a name means; null: the worker computes on the CPU.
+absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const std::string& name) {
+  const std::pair<std::string, std::string> parts = absl::StrSplit(name, absl::MaxSplits(':', 1));
   int index = 0;
-  if (absl::StartsWith(name, "cpu:") && absl::SimpleAtoi(name.substr(4), &index) && index >= 0 &&
-      index <= 9999) {
-    return absl::OkStatus();
+  const bool has_number = absl::SimpleAtoi(parts.second, &index) && index >= 0 && index <= 9999;
+  if (has_number && parts.first == "cpu") return nullptr;
+  if (has_number && parts.first == "simt") return std::make_unique<SimtDevice>(/*seed=*/1);
+  if (has_number && parts.first == "cuda") {
+    auto device = OpenCudaDevice(index);
+    if (!device.ok()) return Annotate(device.status(), name);
+    return device;
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("--name ", name, ": expected cpu:N; this build has no other kind of device"));
+      absl::StrCat("--name ", name, ": expected cpu:N, cuda:N or simt:N"));
 }
 
 // Which processors the threads are pinned to (none: not pinned) and how many threads there are.
@@ -110,10 +120,14 @@ absl::Status ChooseThreads(const Flags& flags, ExecutorOptions* options) {
   return absl::OkStatus();
 }
 
-double MeasureBandwidth(Executor* executor) {
-  std::promise<double> result;
+absl::StatusOr<double> MeasureBandwidth(Device* device, Executor* executor) {
+  std::promise<absl::StatusOr<double>> result;
   executor->Post([&](ThreadPool* pool) {
-    result.set_value(kernels::MeasureReadBandwidth(pool, model::kMeasureBytes));
+    if (device != nullptr) {
+      result.set_value(device->MeasureBandwidth());
+    } else {
+      result.set_value(kernels::MeasureReadBandwidth(pool, model::kMeasureBytes));
+    }
   });
   return result.get_future().get();
 }
@@ -150,14 +164,25 @@ class SignalWatcher {
   std::thread thread_;
 };
 
+absl::Status LogDevice(const DeviceFacts& facts) {
+  std::string text = absl::StrCat(facts.num_threads, " threads, ", facts.kernels->name);
+  if (facts.device != nullptr) {
+    DT_ASSIGN_OR_RETURN(const DeviceProperties properties, facts.device->Properties());
+    text = absl::StrCat(properties.description, ", ", text);
+  }
+  LogInfo(absl::StrCat(text, ", reads ", facts.read_bandwidth_gb_per_s, " GB/s"));
+  return absl::OkStatus();
+}
+
 absl::Status RunWorker(const Flags& flags) {
   SignalWatcher signals;
-  DT_RETURN_IF_ERROR(CheckName(flags.name));
+  DT_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(flags.name));
   const absl::StatusOr<MemoryKind> memory = ParseMemoryKind(flags.memory);
   if (!memory.ok()) return Annotate(memory.status(), "--memory");
   ExecutorOptions options;
   options.worker = flags.name;
-  options.in_place = flags.weights == "in_place";
+  options.device = device.get();
+  options.in_place = flags.weights == "in_place" && device == nullptr;
   options.weight_cache = flags.weight_cache;
   DT_RETURN_IF_ERROR(ChooseThreads(flags, &options));
   const char* isa = std::getenv("DOVETAIL_ISA");
@@ -169,14 +194,14 @@ absl::Status RunWorker(const Flags& flags) {
   facts.num_threads = options.num_threads;
   facts.numa_node = flags.numa;
   facts.kernels = options.kernels;
+  facts.device = device.get();
   facts.memory = *memory;
   facts.in_place = options.in_place;
   ClusterClient client(flags.coordinator, flags.run_dir);
   signals.Start(&client);
   Executor executor(options, client.events());
-  facts.read_bandwidth_gb_per_s = MeasureBandwidth(&executor);
-  LogInfo(absl::StrCat(options.num_threads, " threads, ", options.kernels->name, ", reads ",
-                       facts.read_bandwidth_gb_per_s, " GB/s"));
+  DT_ASSIGN_OR_RETURN(facts.read_bandwidth_gb_per_s, MeasureBandwidth(device.get(), &executor));
+  DT_RETURN_IF_ERROR(LogDevice(facts));
   const absl::Status status = client.Run(facts, &executor);
   executor.Stop();
   return status;

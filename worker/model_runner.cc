@@ -133,9 +133,9 @@ absl::Status ModelRunner::MakeOps(const ComputeOptions& compute) {
   }
   DT_ASSIGN_OR_RETURN(auto staging, Staging::Create(store_->config, store_->ops, shape_,
                                                     num_threads, compute.device));
-  ops_ = std::make_unique<DeviceOps>(compute.device, compute.kernels, compute.pool,
-                                     workspace_.get(), std::move(staging), row_shape_,
-                                     vocab_size());
+  ops_ =
+      std::make_unique<DeviceOps>(compute.device, compute.kernels, compute.pool, workspace_.get(),
+                                  std::move(staging), row_shape_, vocab_size());
   return absl::OkStatus();
 }
 

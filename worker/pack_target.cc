@@ -30,8 +30,8 @@ void PackTarget::Send() {
 absl::StatusOr<uint8_t*> PackTarget::Next(int64_t offset, int64_t bytes) {
   if (device_ == nullptr) return memory_.data() + offset;
   if (bytes > max_bytes()) {
-    return absl::UnimplementedError(absl::StrCat("a weight with ", bytes,
-                                                 " bytes in one piece is too long for a GPU worker"));
+    return absl::UnimplementedError(
+        absl::StrCat("a weight with ", bytes, " bytes in one piece is too long for a GPU worker"));
   }
   // What was sent before the last piece is waited for: its buffer is written now.
   DT_RETURN_IF_ERROR(device_->Wait());

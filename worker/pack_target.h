@@ -1,5 +1,5 @@
-// PackTarget: where packed weights go: straight into a CPU worker's memory, or by way of two staging
-// buffers into a GPU's, of which one is filled while the other is on its way.
+// PackTarget: where packed weights go: straight into a CPU worker's memory, or by way of two
+// staging buffers into a GPU's, of which one is filled while the other is on its way.
 //
 // Used by the executor's thread while it loads.
 #ifndef DOVETAIL_WORKER_PACK_TARGET_H_

@@ -6,11 +6,13 @@
 #include <string>
 
 #include "base/cpu_topology.h"
+#include "base/log.h"
 #include "base/packed_layout.h"
 #include "base/process_memory.h"
 #include "base/weight_type.h"
 #include "base/worker_name.h"
 #include "dovetail/v1/cluster.pb.h"
+#include "worker/device/device.h"
 
 namespace dovetail::worker {
 namespace {
@@ -18,6 +20,29 @@ namespace {
 uint64_t AllocatedBytes(const std::string& path) {
   struct stat info;
   return stat(path.c_str(), &info) == 0 ? static_cast<uint64_t>(info.st_blocks) * 512 : 0;
+}
+
+PackedLayout LayoutOf(const DeviceFacts& facts) {
+  if (facts.device != nullptr) return PackedLayout::kP16Device;
+  return facts.in_place ? PackedLayout::kInPlace : facts.kernels->layout;
+}
+
+// What a GPU says of itself. One without a capability of its own lies in the host's memory, as was
+// said already.
+void AddDevice(Device* device, v1::Register* r) {
+  const absl::StatusOr<DeviceProperties> properties = device->Properties();
+  if (!properties.ok()) {
+    LogWarn(properties.status().message());
+    return;
+  }
+  r->set_device_description(properties->description);
+  r->set_compute_capability(static_cast<uint32_t>(properties->compute_capability));
+  r->set_isa(device->kernels().name);
+  if (properties->compute_capability == 0) return;
+  r->set_memory_total_bytes(static_cast<uint64_t>(properties->memory_total_bytes));
+  r->set_memory_held_bytes(static_cast<uint64_t>(device->held_bytes()));
+  r->set_memory_available_bytes(
+      static_cast<uint64_t>(properties->memory_free_bytes + device->held_bytes()));
 }
 
 }  // namespace
@@ -45,9 +70,9 @@ v1::Register MakeRegister(const DeviceFacts& facts, const transport::RunDir& run
   r.set_read_bandwidth_gb_per_s(facts.read_bandwidth_gb_per_s);
   r.set_isa(facts.kernels->name);
   r.set_cpu_features(kernels::CpuFeatures());
-  const absl::string_view layout =
-      PackedLayoutName(facts.in_place ? PackedLayout::kInPlace : facts.kernels->layout);
+  const absl::string_view layout = PackedLayoutName(LayoutOf(facts));
   r.set_packed_layout(layout.data(), layout.size());
+  if (facts.device != nullptr) AddDevice(facts.device, &r);
   for (WeightType type : SupportedWeightTypes()) {
     const absl::string_view name = InfoOf(type).name;
     r.add_weight_types(name.data(), name.size());

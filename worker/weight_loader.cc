@@ -93,8 +93,7 @@ class Packer {
       done_ += slot.stored_bytes;
     } else {
       for (int64_t i = 0; i < experts; ++i) {
-        DT_RETURN_IF_ERROR(
-            PackMatrix(slot, SourceOf(slot, i), slot.offset + i * slot.stride()));
+        DT_RETURN_IF_ERROR(PackMatrix(slot, SourceOf(slot, i), slot.offset + i * slot.stride()));
       }
     }
     file_.DropPages(tensor);
@@ -163,11 +162,10 @@ class Packer {
   // To `offset`, in pieces of whole panels, so that threads and pieces never share one.
   absl::Status PackMatrix(const model::WeightSlot& slot, const uint8_t* src, int64_t offset) {
     const int64_t row_bytes = StoredBytes(slot.type, slot.spec.cols);
-    const int64_t packed_row_bytes =
-        slot.op.kind == OpKind::kEmbedding
-            ? row_bytes
-            : slot.spec.cols / InfoOf(slot.type).block_elements *
-                  PackedBlockBytes(store_->layout, slot.type);
+    const int64_t packed_row_bytes = slot.op.kind == OpKind::kEmbedding
+                                         ? row_bytes
+                                         : slot.spec.cols / InfoOf(slot.type).block_elements *
+                                               PackedBlockBytes(store_->layout, slot.type);
     const int64_t units = (slot.spec.rows + kPanelRows - 1) / kPanelRows;
     const int64_t units_per_slice =
         std::max<int64_t>(1, std::min(kSliceBytes / (row_bytes * kPanelRows),
@@ -230,7 +228,8 @@ absl::Status PackWeights(const model::GgufFile& file, const LoadOptions& options
 // cache costs time and nothing else.
 absl::Status FillWeights(const model::GgufFile& file, const LoadOptions& options,
                          WeightStore* store, ThreadPool* pool) {
-  if (options.cache_dir.empty() || options.device != nullptr) return PackWeights(file, options, store, pool);
+  if (options.cache_dir.empty() || options.device != nullptr)
+    return PackWeights(file, options, store, pool);
   const std::string path = WeightCachePath(options.cache_dir, file, options.worker);
   const uint64_t key = WeightCacheKey(store->weights->key(), file);
   const absl::Span<uint8_t> weights(store->weights->data(), store->weights->bytes());
@@ -303,8 +302,8 @@ absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(const transport::Worker
   }
   const uint64_t key = WeightsKey(plan.model_fingerprint, *store, layout);
   if (options.device != nullptr) {
-    DT_ASSIGN_OR_RETURN(store->weights, Memory::OpenOnDevice(options.device, key, bytes,
-                                                             std::move(old_weights)));
+    DT_ASSIGN_OR_RETURN(store->weights,
+                        Memory::OpenOnDevice(options.device, key, bytes, std::move(old_weights)));
   } else {
     DT_ASSIGN_OR_RETURN(store->weights,
                         Memory::Open(options.weights_path, key, bytes, std::move(old_weights)));

@@ -28,7 +28,7 @@ struct LoadOptions {
   const kernels::KernelTable* kernels = nullptr;
   Device* device = nullptr;  // a GPU that the weights and the KV cache go to; null: to the host
   bool in_place = false;     // matrices are not packed
-  std::string cache_dir;  // of the weight cache (weight_cache.h); empty: none
+  std::string cache_dir;     // of the weight cache (weight_cache.h); empty: none
   // Called after each slice with bytes of the file done and in all; false stops with kCancelled.
   std::function<bool(uint64_t done, uint64_t total)> progress;
 };

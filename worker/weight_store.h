@@ -30,8 +30,8 @@ struct WeightStore {
   std::vector<Op> ops;                   // owned, in route order
   std::vector<model::WeightSlot> slots;  // of these ops
   std::unique_ptr<Memory> weights;
-  std::unique_ptr<model::GgufFile> file;  // that matrices are read from in place, if any are
-  std::unique_ptr<Memory> kv;             // null without attention
+  std::unique_ptr<model::GgufFile> file;         // that matrices are read from in place, if any are
+  std::unique_ptr<Memory> kv;                    // null without attention
   std::map<int64_t, std::vector<float>> scales;  // of weights on a GPU, by the offset of their slot
   bool reattached = false;  // the weights were complete: nothing was read from the file
   bool from_cache = false;  // they were copied from the weight cache

@@ -1,5 +1,5 @@
-// Workspace: every buffer that a step writes, carved out of one allocation when a plan is loaded, in
-// the memory of the device that computes; Staging: what a GPU worker's host has of it.
+// Workspace: every buffer that a step writes, carved out of one allocation when a plan is loaded,
+// in the memory of the device that computes; Staging: what a GPU worker's host has of it.
 //
 // The sizes are those of model::WorkspaceBuffers, which the coordinator's memory plan counts:
 // nothing is allocated in a step. Pointers are null where the worker's ops do not need the buffer.

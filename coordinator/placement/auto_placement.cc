@@ -24,7 +24,7 @@ class Solver {
          std::vector<ModulePlacement>* modules)
       : config_(config), file_(file), devices_(devices), shape_(shape), modules_(*modules) {
     for (const DeviceInfo& device : devices) {
-      (device.kind == DeviceKind::kCuda ? gpus_ : cpus_).push_back(&device);
+      (device.has_gpu_kernels() ? gpus_ : cpus_).push_back(&device);
     }
     MeasureModules();
   }
@@ -71,7 +71,7 @@ class Solver {
     plan.route = {{"", {}}, {device.name, {}}};
     PlanMemoryOfShape(config_, &plan);
     const model::WorkerMemory& memory = plan.workers[0].memory;
-    return memory.workspace + memory.communication + memory.runtime;
+    return memory.workspace + memory.staging + memory.communication + memory.runtime;
   }
 
   std::vector<SplitDevice> Describe(const Group& group, bool with_experts) const {

@@ -55,6 +55,15 @@ bool Means(absl::string_view pattern, const DeviceInfo& device) {
   return wanted.kind == own.kind && wanted.number == "*";
 }
 
+std::optional<DeviceKind> KindOf(absl::string_view name) {
+  NameParts parts;
+  if (!SplitName(name, &parts)) return std::nullopt;
+  if (parts.kind == "cpu") return DeviceKind::kCpu;
+  if (parts.kind == "cuda") return DeviceKind::kCuda;
+  if (parts.kind == "simt") return DeviceKind::kSimt;
+  return std::nullopt;
+}
+
 bool IsDevicePattern(absl::string_view pattern) {
   NameParts parts;
   return SplitName(pattern, &parts);

@@ -4,6 +4,7 @@
 #define DOVETAIL_COORDINATOR_PLACEMENT_DEVICE_INFO_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,7 +15,8 @@
 
 namespace dovetail::coordinator {
 
-enum class DeviceKind { kCpu, kCuda };
+// kSimt: a GPU that is not there; its kernels run on a CPU, slowly, in the host's memory.
+enum class DeviceKind { kCpu, kCuda, kSimt };
 
 struct DeviceInfo {
   std::string name;  // "cpu:0", "host-b/cuda:1"
@@ -32,12 +34,16 @@ struct DeviceInfo {
   double bandwidth = 0;        // bytes read per second; 0: not known
   double int8_ops = 0;         // multiplications and additions per second; 0: not known
 
+  bool has_gpu_kernels() const { return kind != DeviceKind::kCpu; }
   int64_t budget() const { return memory_bytes - reserve_bytes; }
 };
 
 // Whether a name in a rule means this device: its own name, a group ("cuda:*", "host-b/cpu:*"), or
 // NUMA nodes ("numa:0", "numa:*").
 bool Means(absl::string_view pattern, const DeviceInfo& device);
+
+// The kind that a device's name says ("host-b/cuda:0"), or nullopt: there are no such workers.
+std::optional<DeviceKind> KindOf(absl::string_view name);
 
 // Whether it is a well-formed name of a device or a group.
 bool IsDevicePattern(absl::string_view pattern);

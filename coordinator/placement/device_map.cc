@@ -1,6 +1,7 @@
 #include "coordinator/placement/device_map.h"
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -26,10 +27,13 @@ absl::StatusOr<DeviceMap> DeviceMap::Parse(absl::Span<const std::string> entries
     const std::string from = WithNumber(absl::StripAsciiWhitespace(sides[0]));
     const std::string to =
         sides.size() == 2 ? WithNumber(absl::StripAsciiWhitespace(sides[1])) : "";
-    const bool is_device = to == "cpu" || (IsDevicePattern(to) && !IsGroup(to));
+    // A group goes to another with its numbers.
+    const bool groups = absl::EndsWith(from, ":*") && absl::EndsWith(to, ":*");
+    const bool is_device = to == "cpu" || (IsDevicePattern(to) && (groups || !IsGroup(to)));
     if (!is_device || !(from == "cpu" || IsDevicePattern(from))) {
       mistakes.push_back(absl::StrCat("--map: `", entry,
-                                      "` must be FROM=TO, such as cuda:1=cuda:0 or cuda:*=cpu:0"));
+                                      "` must be FROM=TO, such as cuda:1=cuda:0, cuda:*=cpu:0 or "
+                                      "cuda:*=simt:*"));
       continue;
     }
     map.entries_.emplace_back(from, to);
@@ -41,9 +45,10 @@ absl::StatusOr<DeviceMap> DeviceMap::Parse(absl::Span<const std::string> entries
 std::string DeviceMap::Apply(absl::string_view device) const {
   for (const auto& [from, to] : entries_) {
     absl::string_view kind = from;
-    if (from == device || (absl::ConsumeSuffix(&kind, "*") && absl::ConsumePrefix(&device, kind))) {
-      return to;
-    }
+    if (from == device) return to;
+    if (!absl::ConsumeSuffix(&kind, "*") || !absl::ConsumePrefix(&device, kind)) continue;
+    absl::string_view to_kind = to;
+    return absl::ConsumeSuffix(&to_kind, "*") ? absl::StrCat(to_kind, device) : to;
   }
   return std::string(device);
 }

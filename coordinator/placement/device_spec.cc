@@ -63,13 +63,13 @@ class SpecReader {
     }
     const absl::string_view last =
         kind.substr(kind.find('/') == absl::string_view::npos ? 0 : kind.find('/') + 1);
-    if (last == "cuda") {
-      device_.kind = DeviceKind::kCuda;
-      device_.layout = PackedLayout::kRaw;
+    if (last == "cuda" || last == "simt") {
+      device_.kind = last == "cuda" ? DeviceKind::kCuda : DeviceKind::kSimt;
+      device_.layout = PackedLayout::kP16Device;
     } else if (last == "npu" || last == "xpu") {
-      Complain(absl::StrCat("there are no workers for ", last, " devices; known: cuda, cpu"));
+      Complain(absl::StrCat("there are no workers for ", last, " devices; known: cuda, cpu, simt"));
     } else if (last != "cpu") {
-      Complain(absl::StrCat("unknown kind of device `", last, "`; known: cuda, cpu"));
+      Complain(absl::StrCat("unknown kind of device `", last, "`; known: cuda, cpu, simt"));
     }
   }
 

@@ -90,12 +90,14 @@ void PlanMemoryOfShape(const model::ModelConfig& config, Plan* plan) {
     model::PlanStepMemory(config, worker.ops, plan->shape, device.layout, device.num_threads,
                           &memory);
     if (device.kind == DeviceKind::kCuda) {
+      memory.staging = 0;  // of the host
       memory.communication = 2 * HopBytes(config, plan->shape.max_rows);
       memory.runtime = kGpuRuntimeBytes;
     } else {
       memory.communication = CountSources(plan->route, device.name) * model::kRingBytes +
                              model::FrameBytes(plan->shape);
       memory.runtime = model::RuntimeBytes(device.num_threads);
+      if (device.kind == DeviceKind::kSimt) memory.runtime += kSimtRuntimeBytes;
     }
   }
 }

@@ -10,6 +10,8 @@ namespace dovetail::coordinator {
 // What a GPU worker's process takes of its GPU before any model: the driver's context and its
 // kernels' code.
 inline constexpr int64_t kGpuRuntimeBytes = int64_t{512} << 20;
+// The stacks of a block's threads, which the shim has for each.
+inline constexpr int64_t kSimtRuntimeBytes = int64_t{24} << 20;
 
 // Fills in every worker's memory from the plan's modules, route and shape. A CPU worker has one
 // ring for each other endpoint from which the route comes to it; a GPU worker stages one step each

@@ -28,12 +28,12 @@ std::optional<Kernel> FindKernel(absl::string_view name) {
 }
 
 bool CanRun(Kernel kernel, const DeviceInfo& device) {
-  if (kernel == Kernel::kP16) return device.kind == DeviceKind::kCpu;
-  return device.kind == DeviceKind::kCuda;  // from 7.5 on, which is the least that we take
+  if (kernel == Kernel::kP16) return !device.has_gpu_kernels();
+  return device.has_gpu_kernels();  // from 7.5 on, which is the least that we take
 }
 
 Kernel BestKernel(const DeviceInfo& device) {
-  return device.kind == DeviceKind::kCpu ? Kernel::kP16 : Kernel::kImma;
+  return device.has_gpu_kernels() ? Kernel::kImma : Kernel::kP16;
 }
 
 std::string OpName(const Op& op, absl::string_view preference, const DeviceInfo& device) {

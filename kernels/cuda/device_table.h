@@ -96,7 +96,7 @@ struct SortPairsArgs {
 struct GatherRowsArgs {
   Activations from;
   Activations to;
-  float* to_f32;           // with block 0: row 0 is row first_to_row + first[0] of it
+  float* to_f32;  // with block 0: row 0 is row first_to_row + first[0] of it
   int32_t first_to_row;
   const int32_t* rows;
   const int32_t* first;

@@ -151,7 +151,8 @@ static DeviceTable MakeDeviceTable(const char* name) {
       .rope = Slice<Rope, RopeArgs>,
       .kv_append = Untyped<KvAppend, const KvAppendArgs&, int64_t, int64_t, int32_t*>,
       .attention = Slice<Attention, AttentionArgs>,
-      .attention_parts = Untyped<AttentionParts, const AttentionArgs&, int64_t, int64_t, int64_t, int64_t>,
+      .attention_parts =
+          Untyped<AttentionParts, const AttentionArgs&, int64_t, int64_t, int64_t, int64_t>,
       .attention_merge = Slice<AttentionMerge, AttentionArgs>,
       .router = Slice<Router, RouterArgs>,
       .sort_pairs = Untyped<SortPairs, const SortPairsArgs&>,

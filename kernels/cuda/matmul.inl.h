@@ -135,8 +135,8 @@ struct TileShape {
 
 // Copies 256 k (what is left of them) of the tile's activations; tokens that are not there are 0.
 template <int kTokens, typename Shared>
-DT_DEVICE void BeginStage(const DeviceMatmulArgs& args, int64_t first_token, int64_t k, Shared& quads,
-                          int buffer) {
+DT_DEVICE void BeginStage(const DeviceMatmulArgs& args, int64_t first_token, int64_t k,
+                          Shared& quads, int buffer) {
   constexpr int kVectors = kStageK / 16;
   for (int i = ThreadIndex(); i < kTokens * kVectors; i += BlockThreads()) {
     const int token = i / kVectors, at = i % kVectors;
@@ -153,8 +153,8 @@ DT_DEVICE void BeginStage(const DeviceMatmulArgs& args, int64_t first_token, int
 
 // The scales of the stage's activations, and the sums of their sub-blocks.
 template <typename Format, int kMmas, typename Floats, typename Ints>
-DT_DEVICE void LoadStageScales(const DeviceMatmulArgs& args, int64_t first_token, int64_t k, int blocks,
-                               Floats& dx, Ints& sums) {
+DT_DEVICE void LoadStageScales(const DeviceMatmulArgs& args, int64_t first_token, int64_t k,
+                               int blocks, Floats& dx, Ints& sums) {
   using Shape = TileShape<Format, kMmas>;
   const Activations& x = args.x;
   for (int i = ThreadIndex(); i < Shape::kTokens * blocks; i += BlockThreads()) {

@@ -1,5 +1,5 @@
-// What layers with experts have besides products: the choice of experts, and the rows of each. After
-// elementwise.inl.h.
+// What layers with experts have besides products: the choice of experts, and the rows of each.
+// After elementwise.inl.h.
 
 // --- The router. A warp has a row; lane i has the experts that are i mod 32.
 
@@ -216,8 +216,7 @@ DT_KERNEL void SortPairsKernel(SortPairsArgs args) {
     int32_t count = 0;
     ForPairsOf(args, place, places, [&](int) { ++count; });
     const BlockSum pairs = SumBefore(count, sums);
-    const int32_t num_groups =
-        own ? static_cast<int32_t>(CeilDiv(count, args.max_group_rows)) : 0;
+    const int32_t num_groups = own ? static_cast<int32_t>(CeilDiv(count, args.max_group_rows)) : 0;
     const BlockSum groups = SumBefore(num_groups, sums);
     const int32_t begin = pairs_before + pairs.before;
     if (place < args.count) args.begin[place] = begin;

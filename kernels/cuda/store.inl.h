@@ -24,8 +24,8 @@ DT_DEVICE void SelectHead(Activations* x, int head, int heads) {
   x->bsum += head * (x->bsum_stride / heads);
 }
 
-// Narrows `args` to the group or head of this block; *tile: which tile of its rows. False: the block
-// has nothing to do. The same for all threads of a block.
+// Narrows `args` to the group or head of this block; *tile: which tile of its rows. False: the
+// block has nothing to do. The same for all threads of a block.
 DT_DEVICE bool SelectRows(DeviceMatmulArgs* args, int* tile) {
   const int set = BlockIndexY() / args->tiles;
   *tile = BlockIndexY() % args->tiles;

@@ -30,8 +30,8 @@ struct Dim {
 // Launches in order, as a CUDA stream has them; a launch is done when it returns. After a finding
 // nothing more is run.
 struct Stream {
-  uint64_t seed = 0;        // of the order of threads and blocks; 0: ascending
-  bool new_seeds = false;   // the next launch gets the next one
+  uint64_t seed = 0;       // of the order of threads and blocks; 0: ascending
+  bool new_seeds = false;  // the next launch gets the next one
   absl::Status status;
   // Called before and after each launch, if given.
   void (*access)(void* arg, bool open) = nullptr;

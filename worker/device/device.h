@@ -1,12 +1,13 @@
 // Device: a GPU as a worker uses it: its memory, its one stream, its kernels.
 //
 // Owned by main(), outlives everything that was allocated from it. Attach() binds it to the thread
-// that uses it from then on, the executor's; Properties() and MeasureBandwidth() may come before.
+// that uses it from then on, the executor's; Properties() may be called by any thread.
 // Copies and kernels only enqueue, in order; Wait() waits for all and tells of the first error,
 // after which nothing more is run.
 #ifndef DOVETAIL_WORKER_DEVICE_DEVICE_H_
 #define DOVETAIL_WORKER_DEVICE_DEVICE_H_
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -56,8 +57,12 @@ class Device {
  public:
   virtual ~Device() = default;
 
+  // Bytes that are allocated. Thread-safe.
+  int64_t held_bytes() const { return held_bytes_.load(std::memory_order_relaxed); }
+
   virtual absl::StatusOr<DeviceProperties> Properties() = 0;
-  // Bytes of its memory that it reads and writes per second, in 1e9. Called where nothing else runs.
+  // Bytes of its memory that it reads and writes per second, in 1e9. Called where nothing else
+  // runs.
   virtual absl::StatusOr<double> MeasureBandwidth() = 0;
 
   virtual absl::Status Attach() = 0;
@@ -72,8 +77,12 @@ class Device {
   virtual void Copy(void* to, const void* from, int64_t bytes) = 0;  // on the device
   virtual absl::Status Wait() = 0;
 
+ protected:
+  void CountHeld(int64_t bytes) { held_bytes_.fetch_add(bytes, std::memory_order_relaxed); }
+
  private:
   friend class DeviceBuffer;
+  std::atomic<int64_t> held_bytes_{0};
   virtual void Free(uint8_t* data, int64_t bytes, bool on_host) = 0;
 };
 

@@ -44,9 +44,8 @@ void DeviceOps::FillRopeAngles(StepContext& step, absl::Span<const float> inv_fr
 }
 
 void DeviceOps::QuantizeRows(const LinearInput& input, int64_t rows, const Range& columns) {
-  input.ForEachBlock([&](int32_t block) {
-    kernels_.quantize({input.For(block, columns)}, 0, rows, stream());
-  });
+  input.ForEachBlock(
+      [&](int32_t block) { kernels_.quantize({input.For(block, columns)}, 0, rows, stream()); });
 }
 
 void DeviceOps::NormAndQuantize(StepContext& /*step*/, const RmsNorm& norm, const float* x,
@@ -137,8 +136,8 @@ void DeviceOps::HeadProducts(StepContext& /*step*/, const HeadProduct& product,
   args.scales = linear.scales;
   args.heads = product.heads;
   args.x = input.For(linear.first.activation_block());
-  for (int64_t* stride : {&args.x.f32_stride, &args.x.q_stride, &args.x.d_stride,
-                          &args.x.bsum_stride}) {
+  for (int64_t* stride :
+       {&args.x.f32_stride, &args.x.q_stride, &args.x.d_stride, &args.x.bsum_stride}) {
     *stride *= product.heads;
   }
   args.y = product.y;
@@ -275,8 +274,7 @@ absl::Status DeviceOps::Finish(StepContext& step, absl::Span<const uint32_t> op_
   DownloadArray(staging_->tables.flags, ws_.tables.flags, ws_.tables.num_flags);
   DownloadArray(host.x, step.x, int64_t{step.x_rows} * row_shape_.hidden_size);
   if (slot_rows > 0) {
-    DownloadArray(host.slot_experts, experts.slot_experts,
-                  slot_rows * row_shape_.experts_used);
+    DownloadArray(host.slot_experts, experts.slot_experts, slot_rows * row_shape_.experts_used);
     DownloadArray(host.slot_weights, experts.slot_weights, slot_rows * row_shape_.slots());
     if (experts.begin != nullptr) {
       DownloadArray(staging_->expert_begin, experts.begin, row_shape_.num_experts + 1);

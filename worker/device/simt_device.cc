@@ -22,7 +22,9 @@ constexpr int64_t kMostGuardedBytes = int64_t{64} << 20;
 SimtDevice::SimtDevice(uint64_t seed) {
   stream_.seed = seed;
   stream_.new_seeds = seed != 0;
-  stream_.access = [](void* device, bool open) { static_cast<SimtDevice*>(device)->SetAccess(open); };
+  stream_.access = [](void* device, bool open) {
+    static_cast<SimtDevice*>(device)->SetAccess(open);
+  };
   stream_.access_arg = this;
 }
 
@@ -40,6 +42,7 @@ absl::StatusOr<DeviceBuffer> SimtDevice::Allocate(int64_t bytes) {
   DT_ASSIGN_OR_RETURN(MemoryMap map, MemoryMap::MapHuge(static_cast<uint64_t>(bytes)));
   uint8_t* const data = map.data();
   memory_bytes_ += bytes;
+  CountHeld(bytes);
   const int access = guarded() ? PROT_NONE : PROT_READ | PROT_WRITE;
   memory_.emplace(data, std::move(map));
   if (!guarded()) SetAccess(true);
@@ -61,6 +64,7 @@ void SimtDevice::Free(uint8_t* data, int64_t bytes, bool on_host) {
   }
   memory_.erase(data);
   memory_bytes_ -= bytes;
+  CountHeld(-bytes);
 }
 
 const kernels::DeviceTable& SimtDevice::kernels() const { return simt::LaunchTable(); }
@@ -83,8 +87,8 @@ void SimtDevice::CopyBytes(void* to, const void* from, int64_t bytes) {
 
 absl::Status SimtDevice::Wait() {
   if (stream_.status.ok()) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("the SIMT shim, seed ", stream_.seed, ": ",
-                                          stream_.status.message()));
+  return absl::InternalError(
+      absl::StrCat("the SIMT shim, seed ", stream_.seed, ": ", stream_.status.message()));
 }
 
 }  // namespace dovetail::worker

@@ -1,7 +1,8 @@
 // SimtDevice: a GPU that is not there: its kernels run on the SIMT shim, its memory is the host's.
 //
 // Slow, for tests and for trying out placements. While no kernel and no copy runs its memory cannot
-// be accessed: a host that reads or writes it where a GPU's would not be its own ends with a signal.
+// be accessed: a host that reads or writes it where a GPU's would not be its own ends with a
+// signal.
 #ifndef DOVETAIL_WORKER_DEVICE_SIMT_DEVICE_H_
 #define DOVETAIL_WORKER_DEVICE_SIMT_DEVICE_H_
 

@@ -174,9 +174,8 @@ TEST_F(ConfigTest, ListsAllMistakesAtOnceWithTheirPlaces) {
       "key_priority, lanes, "
       "token_target, preemption, request_timeout, worker_timeout, recovery_timeout, drain_timeout, "
       "chat_template, tool_parser, reasoning_parser, log_level, models\n"
-      "f:3:18: `workers`: `cuda:0`: GPU workers are not there yet; this version knows cpu:N\n"
       "f:3:26: `workers`: `cpu:0` is named twice\n"
-      "f:3:33: `workers`: `disk` is not a worker's name; expected cpu:N, as in cpu:0\n"
+      "f:3:33: `workers`: `disk` is not a worker's name; expected cpu:N or cuda:N, as in cpu:0\n"
       "f:4:10: `kv_type` must be one of f32, f16, bf16, q8_0, got `q8`\n"
       "f:5:1: `port` is given twice, first at f:1:1\n"
       "f:6:9: `listen` must be an IP address such as 127.0.0.1, got `example`\n"
@@ -188,7 +187,7 @@ TEST_F(ConfigTest, ListsAllMistakesAtOnceWithTheirPlaces) {
       "--lanes: `lanes` must be a number from 1 to 64, got `0`\n"
       "--prot: unknown flag; did you mean --port?\n"
       "f: `model` is missing: give a GGUF file with --model or `model:` in the configuration\n"
-      "f:7:9: `memory` names cpu:9, which is not among the workers: cpu:0");
+      "f:7:9: `memory` names cpu:9, which is not among the workers: cpu:0, cuda:0");
 }
 
 TEST_F(ConfigTest, ChecksWhatFieldsSayTogether) {

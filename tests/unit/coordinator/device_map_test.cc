@@ -23,8 +23,18 @@ TEST(DeviceMap, TheFirstEntryThatFitsCountsAndNothingIsChained) {
   EXPECT_EQ(DeviceMap().Apply("cuda:7"), "cuda:7");
 }
 
+TEST(DeviceMap, AGroupGoesToAnotherWithItsNumbers) {
+  const DeviceMap map = DeviceMap::Parse({"cuda:7=cpu:0", "cuda:*=simt:*"}).value();
+  EXPECT_EQ(map.Apply("cuda:0"), "simt:0");
+  EXPECT_EQ(map.Apply("cuda:12"), "simt:12");
+  EXPECT_EQ(map.Apply("cuda:*"), "simt:*");
+  EXPECT_EQ(map.Apply("cuda:7"), "cpu:0");
+  EXPECT_EQ(map.Apply("cpu:1"), "cpu:1");
+}
+
 TEST(DeviceMap, SaysWhatIsNoEntry) {
-  const std::string rest = "` must be FROM=TO, such as cuda:1=cuda:0 or cuda:*=cpu:0";
+  const std::string rest =
+      "` must be FROM=TO, such as cuda:1=cuda:0, cuda:*=cpu:0 or cuda:*=simt:*";
   for (const char* bad : {"cuda:1", "cuda:1=", "=cpu", "cuda:1=cuda:*", "a=b", "cuda:1=x=y", ""}) {
     EXPECT_EQ(ErrorOf({bad}), std::string("--map: `") + bad + rest);
   }

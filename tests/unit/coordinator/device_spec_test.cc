@@ -29,6 +29,15 @@ TEST(DeviceSpecTest, ReadsGpus) {
   EXPECT_DOUBLE_EQ(device.bandwidth, 1008e9);
   EXPECT_DOUBLE_EQ(device.int8_ops, 660e12);
   EXPECT_FALSE(device.weight_types.empty());
+  EXPECT_EQ(device.layout, PackedLayout::kP16Device);
+}
+
+TEST(DeviceSpecTest, ReadsGpusThatAreNotThere) {
+  ASSERT_OK_AND_ASSIGN(const DeviceInfo device, ParseDeviceSpec("simt:1:2GiB:threads=2"));
+  EXPECT_EQ(device.kind, DeviceKind::kSimt);
+  EXPECT_TRUE(device.has_gpu_kernels());
+  EXPECT_EQ(device.layout, PackedLayout::kP16Device);
+  EXPECT_EQ(device.budget(), 2 * kGiB);
 }
 
 TEST(DeviceSpecTest, ReadsCpusAndOtherHosts) {
@@ -49,7 +58,7 @@ TEST(DeviceSpecTest, SaysWhatIsWrong) {
             "--device cuda:0: expected NAME:MEMORY[:OPTIONS], as in cuda:0:24GiB:sm89 or "
             "cpu:0:64GiB:numa0");
   EXPECT_EQ(Mistake("gpu:0:24GiB"),
-            "--device gpu:0:24GiB: unknown kind of device `gpu`; known: cuda, cpu");
+            "--device gpu:0:24GiB: unknown kind of device `gpu`; known: cuda, cpu, simt");
   EXPECT_THAT(Mistake("npu:0:64GiB"), HasSubstr("there are no workers for npu devices"));
   EXPECT_THAT(Mistake("cuda:x:24GiB"), HasSubstr("`cuda:x` is not a device's name"));
   EXPECT_THAT(Mistake("cuda:*:24GiB"), HasSubstr("`cuda:*` is not a device's name"));

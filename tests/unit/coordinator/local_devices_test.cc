@@ -37,5 +37,18 @@ TEST(LocalDevices, OneForEachWorker) {
   EXPECT_EQ(LocalDevices(config)[1].layout, PackedLayout::kInPlace);
 }
 
+TEST(LocalDevices, GpusHaveMemoryOfTheirOwn) {
+  ServeConfig config;
+  config.workers = {"cuda:0", "simt:0"};
+  config.weights = "in_place";
+  const std::vector<DeviceInfo> devices = LocalDevices(config);
+  EXPECT_EQ(devices[0].kind, DeviceKind::kCuda);
+  EXPECT_EQ(devices[0].layout, PackedLayout::kP16Device);
+  EXPECT_EQ(devices[0].memory_bytes, 0) << "not known before its worker tells";
+  EXPECT_EQ(devices[1].kind, DeviceKind::kSimt);
+  EXPECT_EQ(devices[1].layout, PackedLayout::kP16Device);
+  EXPECT_EQ(devices[1].memory_pool, "this machine");
+}
+
 }  // namespace
 }  // namespace dovetail::coordinator
