@@ -43,6 +43,18 @@ DT_DEVICE T TreeSum(T v) {
   return v;
 }
 
+// The first n of v become such sums; all lanes have the same n.
+template <int N>
+DT_DEVICE void TreeSums(Floats<N>& v, int n) {
+  for (int half = kWarp / 2; half > 0; half /= 2) {
+    const Floats<N> other = ShuffleFloats(v, n, Lane() ^ half);
+    DT_UNROLL
+    for (int i = 0; i < N; ++i) {
+      if (i < n) v.v[i] = v.v[i] + other.v[i];
+    }
+  }
+}
+
 template <typename T>
 DT_DEVICE T Smaller(T a, T b) {
   return b < a ? b : a;

@@ -38,6 +38,20 @@ template <typename T>
 DT_DEVICE T Shuffle(T v, int source) {
   return __shfl_sync(0xffffffff, v, source);
 }
+// Several floats of a lane: the first n are what lane `source` has.
+template <int N>
+struct Floats {
+  float v[N];
+};
+template <int N>
+DT_DEVICE Floats<N> ShuffleFloats(const Floats<N>& v, int n, int source) {
+  Floats<N> other = {};
+  DT_UNROLL
+  for (int i = 0; i < N; ++i) {
+    if (i < n) other.v[i] = Shuffle(v.v[i], source);
+  }
+  return other;
+}
 DT_DEVICE uint32_t Ballot(bool v) { return __ballot_sync(0xffffffff, v); }
 
 DT_DEVICE float Fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }

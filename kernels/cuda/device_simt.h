@@ -53,6 +53,16 @@ static inline T Shuffle(T v, int source) {
   return simt::Exchange<ShuffleOp<T>>("Shuffle", 0xffffffff, {v, source});
 }
 
+// Several floats of a lane: the first n are what lane `source` has.
+template <int N>
+struct Floats {
+  float v[N];
+};
+template <int N>
+static inline Floats<N> ShuffleFloats(const Floats<N>& v, int n, int source) {
+  return Shuffle(v, source);
+}
+
 struct BallotOp {
   using In = bool;
   using Out = uint32_t;

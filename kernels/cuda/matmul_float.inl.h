@@ -22,7 +22,7 @@ DT_KERNEL void FloatKernel(DeviceMatmulArgs args, int64_t first_row, int64_t pas
   const int64_t first = int64_t{tile} * kFloatTokens;
   if (first >= args.rows) return;
   const int tokens = static_cast<int>(Smaller<int64_t>(kFloatTokens, args.rows - first));
-  float partial[kFloatTokens] = {};
+  Floats<kFloatTokens> partial = {};
   for (int64_t i = Lane(); i < CeilDiv(args.k, kWarp) * kWarp; i += kWarp) {
     const bool inside = i < args.k;
     const float a = inside ? LoadFloat(args.type, w, i) : 0.0f;
@@ -30,13 +30,13 @@ DT_KERNEL void FloatKernel(DeviceMatmulArgs args, int64_t first_row, int64_t pas
     for (int t = 0; t < kFloatTokens; ++t) {
       if (t >= tokens) break;
       const float b = inside ? args.x.f32[(first + t) * args.x.f32_stride + i] : 0.0f;
-      partial[t] = Fma(a, b, partial[t]);
+      partial.v[t] = Fma(a, b, partial.v[t]);
     }
   }
+  TreeSums(partial, tokens);
+  if (Lane() != 0) return;
   DT_UNROLL
   for (int t = 0; t < kFloatTokens; ++t) {
-    if (t >= tokens) break;
-    const float sum = TreeSum(partial[t]);
-    if (Lane() == 0) StoreProduct(args, first + t, n, sum);
+    if (t < tokens) StoreProduct(args, first + t, n, partial.v[t]);
   }
 }
