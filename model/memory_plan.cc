@@ -269,6 +269,27 @@ void AddExpertParts(const ModelConfig& config, absl::Span<const Op> ops, int64_t
   buffers->Add("partials", rows * slots * config.hidden_size, 4);
 }
 
+// The largest of what workers that share rows gather at once, in any form: residual streams, what
+// attention and activation functions make, logits.
+int64_t GatheredFloats(const ModelConfig& config, absl::Span<const Op> ops,
+                       const StepShape& shape) {
+  int64_t floats = 0;
+  const int64_t any_rows = std::max(shape.max_rows, shape.max_logit_rows);
+  for (const Op& op : ops) {
+    if (op.rows.whole()) continue;
+    const int64_t cols = std::max<int64_t>(config.hidden_size, LongestProduct(config, {op}));
+    floats = std::max(floats, any_rows * RoundUp(cols, 256));
+    if (op.kind == OpKind::kExperts) {
+      const int64_t pairs = int64_t{shape.max_rows} * config.experts.num_used;
+      floats = std::max(floats, pairs * RoundUp(config.experts.intermediate_size, 256));
+    }
+    if (op.kind == OpKind::kLmHead) {
+      floats = std::max(floats, int64_t{shape.max_logit_rows} * config.vocab_size);
+    }
+  }
+  return floats;
+}
+
 // What a step's rows are, as kernels read it.
 void AddStepTables(const StepShape& shape, BufferList* buffers) {
   constexpr int64_t kSequenceBytes = 24;
@@ -421,6 +442,9 @@ std::vector<WorkspaceBuffer> StagingBuffers(const ModelConfig& config, absl::Spa
     const bool carried =
         std::find(std::begin(kCarried), std::end(kCarried), buffer.name) != std::end(kCarried);
     if (carried) buffers.Add(buffer.name, buffer.bytes, 1);
+  }
+  if (const int64_t floats = GatheredFloats(config, ops, shape); floats > 0) {
+    buffers.Add("gather", floats, 4);
   }
   for (const Op& op : ops) {
     if (op.kind != OpKind::kLmHead || op.rows.member > 0) continue;

@@ -139,7 +139,9 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
                                               int num_threads);
 
 // With PackedLayout::kP16Device: what goes to and from a GPU in a step, in the host's memory, and
-// what the host draws tokens with. Named as above; empty with the other layouts.
+// what the host draws tokens with. Named as above, besides
+//   gather     of workers that share rows: what they bring together at once
+// Empty with the other layouts.
 std::vector<WorkspaceBuffer> StagingBuffers(const ModelConfig& config, absl::Span<const Op> ops,
                                             const StepShape& shape, PackedLayout layout,
                                             int num_threads);

@@ -171,6 +171,7 @@ void Executor::DoLoad(const transport::WorkerPlan& plan, const std::string& weig
   if (!status.ok()) {
     if (!stop_.load()) {
       events_.failed(Annotate(status, absl::StrCat(options_.worker, ": loading the plan")));
+      ReportIfDeviceIsLost();
     }
     return;
   }
@@ -241,9 +242,17 @@ bool Executor::ServeOne() {
     // A broken edge or frame: the coordinator learns why, then all learn that the epoch is over.
     events_.failed(Annotate(status, absl::StrCat(options_.worker, ": epoch ", epoch)));
     plane_->exchange().Abort();
+    ReportIfDeviceIsLost();
   }
   LeaveExchange();
   return true;
+}
+
+// What failed once fails from then on: memory and kernels are gone with the device's context.
+void Executor::ReportIfDeviceIsLost() {
+  if (options_.device == nullptr || !events_.device_lost) return;
+  const absl::Status status = options_.device->Wait();
+  if (!status.ok()) events_.device_lost(status);
 }
 
 absl::Status Executor::RunStep(transport::TensorReceiver& receiver) {

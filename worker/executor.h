@@ -65,6 +65,8 @@ struct ExecutorEvents {
   std::function<void(const LoadResult& result)> loaded;
   std::function<void(uint64_t epoch)> connected;
   std::function<void(const absl::Status& status)> failed;
+  // After failed(): the GPU computes nothing any more for this process, which should end.
+  std::function<void(const absl::Status& status)> device_lost;
 };
 
 struct SegmentStats {
@@ -116,6 +118,7 @@ class Executor {
               const std::string& kv_path);
   void DoConnect(const OpenExchange& open);
   void LeaveExchange();
+  void ReportIfDeviceIsLost();
   void CountSegment(uint32_t segment, absl::Duration busy);
 
   const ExecutorOptions options_;

@@ -199,11 +199,18 @@ absl::Status RunWorker(const Flags& flags) {
   facts.in_place = options.in_place;
   ClusterClient client(flags.coordinator, flags.run_dir);
   signals.Start(&client);
-  Executor executor(options, client.events());
+  ExecutorEvents events = client.events();
+  absl::Status lost;  // written by the executor's thread before client.Run() returns, and it ends
+  events.device_lost = [&client, &lost](const absl::Status& status) {
+    lost = status;
+    client.Stop();
+  };
+  Executor executor(options, std::move(events));
   DT_ASSIGN_OR_RETURN(facts.read_bandwidth_gb_per_s, MeasureBandwidth(device.get(), &executor));
   DT_RETURN_IF_ERROR(LogDevice(facts));
   const absl::Status status = client.Run(facts, &executor);
   executor.Stop();
+  if (!lost.ok()) return Annotate(lost, absl::StrCat(flags.name, " is lost"));
   return status;
 }
 

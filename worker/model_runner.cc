@@ -45,18 +45,13 @@ absl::Status CheckParts(const Segment& segment, const model::ModelConfig& config
 }
 
 absl::Status CheckRoute(const Route& route, const model::ModelConfig& config,
-                        const std::string& worker, bool on_gpu) {
+                        const std::string& worker) {
   std::vector<Op> ops;
   bool mine = false;
   for (const Segment& segment : route) {
     ops.insert(ops.end(), segment.ops.begin(), segment.ops.end());
     mine |= MemberOf(segment, worker) >= 0;
-    if (segment.members.empty()) continue;
-    DT_RETURN_IF_ERROR(CheckParts(segment, config));
-    if (on_gpu && MemberOf(segment, worker) >= 0) {
-      return absl::UnimplementedError(
-          absl::StrCat(worker, " cannot share rows with others: GPU workers do not do that yet"));
-    }
+    if (!segment.members.empty()) DT_RETURN_IF_ERROR(CheckParts(segment, config));
   }
   DT_RETURN_IF_ERROR(Annotate(model::CheckOps(config, ops), "the route"));
   if (!mine) return absl::InvalidArgumentError(absl::StrCat("no segment is for ", worker));
@@ -92,7 +87,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const transport
                                                                  const std::string& worker,
                                                                  std::unique_ptr<WeightStore> store,
                                                                  const ComputeOptions& compute) {
-  DT_RETURN_IF_ERROR(CheckRoute(plan.route, store->config, worker, compute.device != nullptr));
+  DT_RETURN_IF_ERROR(CheckRoute(plan.route, store->config, worker));
   const int32_t vocab_size = store->config.vocab_size;
   if (plan.step_shape.vocab_size != 0 && plan.step_shape.vocab_size != vocab_size) {
     return absl::InvalidArgumentError(absl::StrCat("the plan's masks are for ",

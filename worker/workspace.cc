@@ -184,6 +184,8 @@ absl::StatusOr<std::unique_ptr<Staging>> Staging::Create(const model::ModelConfi
   staging->tables = CarveTables(carver);
   staging->cos_sin = carver.Take<float>("cos_sin");
   staging->cos_sin_local = carver.Take<float>("cos_sin_local");
+  staging->gather = carver.Take<uint8_t>("gather", &bytes);
+  if (staging->gather != nullptr) staging->gather_bytes = bytes;
   return staging;
 }
 

@@ -153,6 +153,8 @@ struct Staging {
   float* cos_sin = nullptr;
   float* cos_sin_local = nullptr;
   int32_t* expert_begin = nullptr;
+  uint8_t* gather = nullptr;
+  int64_t gather_bytes = 0;
   DeviceBuffer buffer;
 };
 

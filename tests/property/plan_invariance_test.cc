@@ -13,7 +13,6 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <random>
-#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -25,7 +24,6 @@
 #include "gmock/gmock.h"
 #include "model/gguf/gguf_file.h"
 #include "model/model_config.h"
-#include "model/row_parts.h"
 #include "tests/testing/local_pipeline.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
@@ -39,6 +37,7 @@ using testing::DataPath;
 using testing::LocalPipeline;
 using testing::LocalPipelineOptions;
 using testing::Logits;
+using testing::SharedRoute;
 using Sequences = std::vector<std::vector<int32_t>>;
 
 struct Case {
@@ -232,34 +231,6 @@ void AddExpertVariations(const LocalPipelineOptions& base, const model::ModelCon
         [](const Op& op) { return op.kind == OpKind::kExperts ? op.expert_begin % 2 : 0; });
     variations->back().options.kernels = table;
   }
-}
-
-// The members share the rows of everything that they can share; the rest is with the first of them.
-// The parts of a layer with experts can only be shared together.
-Route SharedRoute(const std::string& gguf, const std::vector<Member>& members) {
-  const auto file = model::GgufFile::Open(gguf).value();
-  const model::ModelConfig config = model::LoadModelConfig(*file).value();
-  const auto can_share = [&](const Op& op) {
-    const int64_t units = model::RowUnitsOf(config, *file, op).count;
-    return model::WhyNotSplit(config, op).empty() &&
-           (units == 0 || units >= static_cast<int64_t>(members.size()));
-  };
-  const std::vector<Op> ops = model::OpsOf(config);
-  std::set<int> whole_experts;  // layers
-  for (const Op& op : ops) {
-    if (IsExpertPart(op.kind) && !can_share(op)) whole_experts.insert(op.layer);
-  }
-  Route route;
-  for (const Op& op : ops) {
-    const bool shared =
-        can_share(op) && !(IsExpertPart(op.kind) && whole_experts.count(op.layer) > 0);
-    if (route.empty() || shared == route.back().members.empty()) {
-      route.push_back({members.front().worker, {}});
-      if (shared) route.back().members = members;
-    }
-    route.back().ops.push_back(op);
-  }
-  return route;
 }
 
 void AddSharedVariations(const LocalPipelineOptions& base, std::vector<Variation>* variations) {

@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <filesystem>
 #include <mutex>
+#include <set>
 #include <utility>
 
 #include "absl/memory/memory.h"
@@ -13,8 +14,8 @@
 #include "absl/time/time.h"
 #include "base/status_macros.h"
 #include "model/gguf/gguf_file.h"
+#include "model/row_parts.h"
 #include "transport/worker_plan.h"
-#include "worker/device/simt_device.h"
 
 namespace dovetail::testing {
 namespace {
@@ -43,6 +44,32 @@ Route MakeRoute(const std::vector<Op>& ops, std::vector<int> cuts, int num_worke
 
 }  // namespace
 
+Route SharedRoute(const std::string& gguf, const std::vector<Member>& members) {
+  const auto file = model::GgufFile::Open(gguf).value();
+  const model::ModelConfig config = model::LoadModelConfig(*file).value();
+  const auto can_share = [&](const Op& op) {
+    const int64_t units = model::RowUnitsOf(config, *file, op).count;
+    return model::WhyNotSplit(config, op).empty() &&
+           (units == 0 || units >= static_cast<int64_t>(members.size()));
+  };
+  const std::vector<Op> ops = model::OpsOf(config);
+  std::set<int> whole_experts;  // layers
+  for (const Op& op : ops) {
+    if (IsExpertPart(op.kind) && !can_share(op)) whole_experts.insert(op.layer);
+  }
+  Route route;
+  for (const Op& op : ops) {
+    const bool shared =
+        can_share(op) && !(IsExpertPart(op.kind) && whole_experts.count(op.layer) > 0);
+    if (route.empty() || shared == route.back().members.empty()) {
+      route.push_back({members.front().worker, {}});
+      if (shared) route.back().members = members;
+    }
+    route.back().ops.push_back(op);
+  }
+  return route;
+}
+
 // What the executors' threads report.
 struct LocalPipeline::Events {
   std::mutex mutex;
@@ -51,6 +78,7 @@ struct LocalPipeline::Events {
   // Not absl::Status: its reference count is in a library that TSan does not see into.
   std::vector<std::pair<absl::StatusCode, std::string>> failures;
   size_t connected = 0;
+  int lost_devices = 0;
 
   // With the mutex held.
   std::vector<absl::Status> FailuresLocked() const {
@@ -84,6 +112,11 @@ struct LocalPipeline::Events {
     handlers.failed = [this](const absl::Status& status) {
       std::lock_guard<std::mutex> lock(mutex);
       failures.emplace_back(status.code(), std::string(status.message()));
+      changed.notify_all();
+    };
+    handlers.device_lost = [this](const absl::Status&) {
+      std::lock_guard<std::mutex> lock(mutex);
+      ++lost_devices;
       changed.notify_all();
     };
     return handlers;
@@ -140,10 +173,8 @@ absl::Status LocalPipeline::LoadAll(const LocalPipelineOptions& options) {
     executor.num_threads = options.num_threads;
     executor.kernels = kernels;
     executor.in_place = options.in_place;
-    if (options.on_simt && options.on_simt(i)) {
-      devices_.push_back(std::make_unique<worker::SimtDevice>(options.seed));
-      executor.device = devices_.back().get();
-    }
+    devices_.push_back(options.make_device ? options.make_device(i) : nullptr);
+    executor.device = devices_.back().get();
     executors_.push_back(std::make_unique<worker::Executor>(executor, events_->Handlers()));
     const std::string base = absl::StrCat(segment_dir_, "/cpu-", i);
     executors_.back()->Load(plan, base + ".weights", base + ".kv");
@@ -176,6 +207,11 @@ absl::Status LocalPipeline::ConnectAll() {
   DT_ASSIGN_OR_RETURN(receiver_,
                       exchange_->Receiver(route_.back().worker, transport::kCoordinator));
   return absl::OkStatus();
+}
+
+int LocalPipeline::num_lost_devices() const {
+  std::lock_guard<std::mutex> lock(events_->mutex);
+  return events_->lost_devices;
 }
 
 LocalPipeline::~LocalPipeline() {

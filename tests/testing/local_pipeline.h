@@ -36,9 +36,8 @@ struct LocalPipelineOptions {
   int num_threads = 1;                            // per worker
   const kernels::KernelTable* kernels = nullptr;  // null: the best
   bool in_place = false;                          // weights stay in the file
-  // Of the workers, those that compute on the SIMT shim, with launches in orders that `seed` draws.
-  std::function<bool(int worker)> on_simt;
-  uint64_t seed = 1;
+  // What worker i computes on; not given, or null: the CPU.
+  std::function<std::unique_ptr<worker::Device>(int worker)> make_device;
   StepShape shape = {.max_rows = 512,
                      .max_sequences = 16,
                      .max_logit_rows = 512,
@@ -47,6 +46,10 @@ struct LocalPipelineOptions {
                      .kv_type = KvType::kF32};
   std::string segment_dir;  // "": a fresh one, removed at the end
 };
+
+// The members share the rows of everything that they can share; the rest is with the first of them.
+// The parts of a layer with experts can only be shared together.
+Route SharedRoute(const std::string& gguf, const std::vector<Member>& members);
 
 // One sequence's logits: a row per token.
 using Logits = std::vector<std::vector<float>>;
@@ -62,6 +65,8 @@ class LocalPipeline {
   worker::Executor& executor(int worker) { return *executors_[worker]; }
   const std::vector<worker::LoadResult>& loads() const { return loads_; }
   const std::vector<absl::Status>& failures() const { return failures_; }
+  // Devices that are lost so far.
+  int num_lost_devices() const;
 
   // Ends the epoch and connects all executors in the next one.
   absl::Status Reconnect();

@@ -49,14 +49,29 @@ DeviceMoe::Sizes DeviceMoe::SizesOf(int32_t rows) const {
 }
 
 void DeviceMoe::Forward(StepContext& step) const {
-  if (step.x_rows == 0) return;
   const LinearInput normed = NormedInput(step, w_.norm, in_forms_);
+  const Workspace& ws = step.ws;
+  const LinearInput shared(ws.gate, config_.shared_intermediate_size, shared_down_forms_,
+                           ws.inner_act);
+  const LinearInput activated(ws.experts.gate, config_.intermediate_size, down_forms_,
+                              ws.experts.act);
   Route(step, normed);
-  if (has_shared()) ComputeShared(step, normed);
+  const Sizes sizes = has_experts() ? SizesOf(step.x_rows) : Sizes();
   if (has_experts()) {
-    const Sizes sizes = SizesOf(step.x_rows);
     SortPairs(step, sizes);
-    ComputeExperts(step, normed, sizes);
+    ActivateExperts(step, normed, activated, sizes);
+  }
+  if (has_shared()) ActivateShared(step, normed, shared);
+  // Members have all experts, so the pairs are all pairs of the step. All gather in this order.
+  activated.GatherForms(step, ws.experts.gate, sizes.pairs, w_.inner);
+  shared.GatherForms(step, ws.gate, step.x_rows, w_.shared_inner);
+  float* const y = ws.experts.y + w_.outer.begin();
+  if (has_experts()) {
+    MultiplyGroups(&ExpertRange::down, activated, {y, w_.norm.cols, /*by_y_row=*/true}, sizes);
+  }
+  if (has_shared()) {
+    ops_.Products(step, {{&w_.shared_down_proj, y, false, w_.norm.cols}}, shared, step.x_rows,
+                  /*check_finite=*/false);
   }
   if (!ends_layer()) return;
   step.part = last_part();
@@ -106,39 +121,35 @@ void DeviceMoe::SortPairs(StepContext& step, const Sizes& sizes) const {
                             ops_.stream());
 }
 
-void DeviceMoe::ComputeShared(StepContext& step, const LinearInput& normed) const {
-  const Workspace& ws = step.ws;
-  const int32_t cols = config_.shared_intermediate_size;
-  const LinearInput activated(ws.gate, cols, shared_down_forms_, ws.inner_act);
+void DeviceMoe::ActivateShared(StepContext& step, const LinearInput& normed,
+                               const LinearInput& activated) const {
   ops_.GatedProducts(step,
                      {.gate_proj = &w_.shared_gate_proj,
                       .up_proj = &w_.shared_up_proj,
                       .panels_per_block = w_.shared_down_proj.panels_per_input_block(),
                       .activation = activation_,
-                      .gate = ws.gate,
-                      .up = ws.up,
-                      .cols = cols,
-                      .first = 0,
+                      .gate = step.ws.gate,
+                      .up = step.ws.up,
+                      .cols = config_.shared_intermediate_size,
+                      .first = static_cast<int32_t>(w_.shared_inner.begin()),
                       .activated = activated},
                      normed, step.x_rows);
-  ops_.Products(step, {{&w_.shared_down_proj, ws.experts.y, false, w_.norm.cols}}, activated,
-                step.x_rows, /*check_finite=*/false);
 }
 
 // Pairs are counted from the first own one; what a row of y belongs to is counted from the first.
-void DeviceMoe::ComputeExperts(StepContext& step, const LinearInput& normed,
-                               const Sizes& sizes) const {
+void DeviceMoe::ActivateExperts(StepContext& step, const LinearInput& normed,
+                                const LinearInput& activated, const Sizes& sizes) const {
   const ExpertBuffers& experts = step.ws.experts;
   const int32_t inner = config_.intermediate_size;
   // f32 inputs lie where the pairs' outputs will be.
   const LinearInput gathered(experts.y, w_.norm.cols, expert_forms_, experts.in_act);
-  const LinearInput activated(experts.gate, inner, down_forms_, experts.act);
   GatherForms(step, normed, gathered, sizes.pairs);
-  MultiplyGroups(step, &ExpertRange::gate, gathered, experts.gate, false, sizes);
-  MultiplyGroups(step, &ExpertRange::up, gathered, experts.up, false, sizes);
-  ops_.RunGated(activation_, experts.gate, experts.up, inner, sizes.pairs, 0, inner);
-  ops_.QuantizeRows(activated, sizes.pairs, {0, inner});
-  MultiplyGroups(step, &ExpertRange::down, activated, experts.y, true, sizes);
+  const auto first = static_cast<int32_t>(w_.inner.begin());
+  const int32_t past = first + w_.experts.front().gate.first.out_features;
+  MultiplyGroups(&ExpertRange::gate, gathered, {experts.gate + first, inner}, sizes);
+  MultiplyGroups(&ExpertRange::up, gathered, {experts.up + first, inner}, sizes);
+  ops_.RunGated(activation_, experts.gate, experts.up, inner, sizes.pairs, first, past);
+  ops_.QuantizeRows(activated, sizes.pairs, {first, past});
 }
 
 void DeviceMoe::GatherForms(StepContext& step, const LinearInput& normed,
@@ -158,17 +169,16 @@ void DeviceMoe::GatherForms(StepContext& step, const LinearInput& normed,
   gathered.ForEachBlock(gather);
 }
 
-void DeviceMoe::MultiplyGroups(StepContext& /*step*/, ExpertLinear ExpertRange::*matrix,
-                               const LinearInput& input, float* y, bool to_y_row,
-                               const Sizes& sizes) const {
+void DeviceMoe::MultiplyGroups(ExpertLinear ExpertRange::*matrix, const LinearInput& input,
+                               const Output& output, const Sizes& sizes) const {
   int32_t first_matrix = 0;
   for (const ExpertRange& range : w_.experts) {
     const ExpertLinear& linear = range.*matrix;
     kernels::DeviceMatmulArgs args;
     static_cast<kernels::MatmulArgs&>(args) = MatmulArgsOf(linear.first, 0);
     args.x = input.For(linear.first.activation_block());
-    args.y = y;
-    args.y_stride = linear.first.out_features;
+    args.y = output.y;
+    args.y_stride = output.stride;
     args.w_stride = linear.stride;
     args.bias_stride = linear.bias_stride;
     args.scales = linear.scales;
@@ -178,8 +188,8 @@ void DeviceMoe::MultiplyGroups(StepContext& /*step*/, ExpertLinear ExpertRange::
     args.max_group_rows = sizes.group_rows;
     args.first_matrix = first_matrix;
     args.num_matrices = range.count;
-    args.to_y_row = to_y_row;
-    args.f32_from_y_row = !to_y_row;
+    args.to_y_row = output.by_y_row;
+    args.f32_from_y_row = !output.by_y_row;
     ops_.kernels().matmul(args, 0, linear.first.panels(), ops_.stream());
     first_matrix += range.count;
   }
@@ -188,16 +198,19 @@ void DeviceMoe::MultiplyGroups(StepContext& /*step*/, ExpertLinear ExpertRange::
 void DeviceMoe::Combine(StepContext& step) const {
   const ExpertBuffers& experts = step.ws.experts;
   const int32_t cols = w_.norm.cols;
-  ops_.kernels().combine({.y = experts.y,
+  const Range own = w_.outer.whole() ? Range{0, cols} : w_.outer.parts[w_.outer.member];
+  float* const x = step.x + own.begin;
+  ops_.kernels().combine({.y = experts.y + own.begin,
                           .y_stride = cols,
                           .sources = experts.slot_sources,
                           .weights = experts.slot_weights,
                           .slots = slots_,
-                          .x = step.x,
+                          .x = x,
                           .x_stride = cols,
-                          .cols = cols},
+                          .cols = static_cast<int32_t>(own.size())},
                          0, step.x_rows, ops_.stream());
-  ops_.kernels().check_finite(step.x, cols, step.x_rows, cols, ops_.FlagOf(step), ops_.stream());
+  ops_.kernels().check_finite(x, cols, step.x_rows, own.size(), ops_.FlagOf(step), ops_.stream());
+  GatherColumns(step, step.x, cols, step.x_rows, w_.outer);
 }
 
 }  // namespace dovetail::worker

@@ -32,13 +32,22 @@ class DeviceMoe : public Moe {
 
   void Route(StepContext& step, const LinearInput& normed) const;
   void SortPairs(StepContext& step, const Sizes& sizes) const;
-  void ComputeShared(StepContext& step, const LinearInput& normed) const;
-  void ComputeExperts(StepContext& step, const LinearInput& normed, const Sizes& sizes) const;
+  // Gate, up and the activation function, for `activated`.
+  void ActivateShared(StepContext& step, const LinearInput& normed,
+                      const LinearInput& activated) const;
+  void ActivateExperts(StepContext& step, const LinearInput& normed, const LinearInput& activated,
+                       const Sizes& sizes) const;
   void GatherForms(StepContext& step, const LinearInput& normed, const LinearInput& gathered,
                    int32_t pairs) const;
+  // Where the rows of pairs go: counted from the first own one, or from the first of all.
+  struct Output {
+    float* y = nullptr;
+    int64_t stride = 0;
+    bool by_y_row = false;
+  };
   // One of the three matrices of all own experts: y = matrix of each pair's expert * input row.
-  void MultiplyGroups(StepContext& step, ExpertLinear ExpertRange::*matrix,
-                      const LinearInput& input, float* y, bool to_y_row, const Sizes& sizes) const;
+  void MultiplyGroups(ExpertLinear ExpertRange::*matrix, const LinearInput& input,
+                      const Output& output, const Sizes& sizes) const;
   void Combine(StepContext& step) const;
 
   DeviceOps& ops_;

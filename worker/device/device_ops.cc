@@ -1,6 +1,7 @@
 #include "worker/device/device_ops.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 
@@ -200,10 +201,34 @@ void DeviceOps::Attend(StepContext& step, kernels::AttentionArgs args, int64_t f
   kernels_.attention_merge(args, begin_task, past_task, stream());
 }
 
-// Create() has refused routes in which this worker shares rows.
-void DeviceOps::Gather(StepContext& /*step*/, absl::Span<const GatheredBuffer> /*buffers*/,
-                       int64_t /*rows*/, const MemberColumns& columns, bool /*at_first*/) {
-  DT_CHECK(columns.whole());
+// By way of the host, which has the rings.
+void DeviceOps::Gather(StepContext& step, absl::Span<const GatheredBuffer> buffers, int64_t rows,
+                       const MemberColumns& columns, bool at_first) {
+  if (columns.whole() || !step.status.ok()) return;
+  DT_CHECK(step.gather != nullptr);
+  std::array<GatheredBuffer, kMaxGatheredBuffers> on_host;
+  int64_t bytes = 0;
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    on_host[i] = buffers[i];
+    on_host[i].data = staging_->gather + bytes;
+    bytes += (rows * buffers[i].row_bytes + 63) / 64 * 64;
+    DT_CHECK_LE(bytes, staging_->gather_bytes);
+    DownloadArray(on_host[i].data, buffers[i].data, rows * buffers[i].row_bytes);
+  }
+  const DeviceTables& tables = staging_->tables;
+  DownloadArray(tables.flags, ws_.tables.flags, tables.num_flags);
+  step.status = device_.Wait();
+  if (!step.status.ok()) return;
+  bool finite = step.finite.load(std::memory_order_relaxed) &&
+                std::all_of(tables.flags, tables.flags + tables.num_flags,
+                            [](int32_t flag) { return flag == 0; });
+  step.status =
+      step.gather->Run({on_host.data(), buffers.size()}, rows, columns.parts, at_first, &finite);
+  if (!finite) step.finite.store(false, std::memory_order_relaxed);
+  if (at_first && columns.member != 0) return;
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    UploadArray(buffers[i].data, on_host[i].data, rows * buffers[i].row_bytes);
+  }
 }
 
 std::unique_ptr<Moe> DeviceOps::MakeMoe(MoeWeights weights, const model::ExpertConfig& config,
@@ -280,7 +305,8 @@ absl::Status DeviceOps::Finish(StepContext& step, absl::Span<const uint32_t> op_
       DownloadArray(staging_->expert_begin, experts.begin, row_shape_.num_experts + 1);
     }
   }
-  if (logits) {
+  // Of those that share the head's rows the first has them all, and draws.
+  if (logits && host.probs != nullptr) {
     for (const Range& range : step.head_rows) {
       const int64_t first = range.begin * vocab_size_;
       DownloadArray(host.logits + first, ws_.logits + first, range.size() * vocab_size_);
@@ -288,9 +314,11 @@ absl::Status DeviceOps::Finish(StepContext& step, absl::Span<const uint32_t> op_
   }
   const absl::Status status = device_.Wait();
   if (!status.ok()) return status;
-  *not_finite = step.finite.load(std::memory_order_relaxed)
-                    ? TakeFlags(op_numbers)
-                    : static_cast<int32_t>(step.op_numbers[step.part]);
+  *not_finite = TakeFlags(op_numbers);
+  // What the host has seen, or another member.
+  if (*not_finite < 0 && !step.finite.load(std::memory_order_relaxed)) {
+    *not_finite = static_cast<int32_t>(step.op_numbers[step.part]);
+  }
   return absl::OkStatus();
 }
 

@@ -1,5 +1,6 @@
 #include "worker/executor.h"
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <future>
@@ -12,6 +13,7 @@
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/testing/tiny_llama.h"
+#include "worker/device/simt_device.h"
 
 namespace dovetail::worker {
 namespace {
@@ -108,6 +110,50 @@ TEST_F(ExecutorTest, DoesNotConnectWithoutAPlan) {
   });
   EXPECT_THAT(failed.get_future().get(),
               ::testing::AllOf(HasSubstr("FAILED_PRECONDITION"), HasSubstr("no plan")));
+}
+
+// Fails from some time on, as a GPU does whose driver has given it up.
+class FailingDevice : public SimtDevice {
+ public:
+  FailingDevice() : SimtDevice(1) {}
+  void Break() { broken_.store(true); }
+  absl::Status Wait() override {
+    return broken_.load() ? absl::InternalError("unspecified launch failure") : SimtDevice::Wait();
+  }
+
+ private:
+  std::atomic<bool> broken_{false};
+};
+
+TEST_F(ExecutorTest, TellsWhenItsDeviceIsLost) {
+  FailingDevice* device = nullptr;
+  options_.make_device = [&](int) {
+    auto made = std::make_unique<FailingDevice>();
+    device = made.get();
+    return made;
+  };
+  ASSERT_OK_AND_ASSIGN(auto pipeline, LocalPipeline::Start(options_));
+  ASSERT_OK(pipeline->RunStep(Frame(*pipeline)));
+  EXPECT_EQ(pipeline->num_lost_devices(), 0);
+  device->Break();
+  EXPECT_THAT(pipeline->RunStep(Frame(*pipeline)),
+              testing::StatusIs(absl::StatusCode::kAborted, ::testing::_));
+  ASSERT_EQ(pipeline->failures().size(), 1u);
+  EXPECT_THAT(pipeline->failures()[0].message(), HasSubstr("unspecified launch failure"));
+  for (int i = 0; i < 500 && pipeline->num_lost_devices() == 0; ++i) {
+    absl::SleepFor(absl::Milliseconds(10));
+  }
+  EXPECT_EQ(pipeline->num_lost_devices(), 1);
+}
+
+TEST_F(ExecutorTest, KeepsItsDeviceWhenAnEpochEnds) {
+  options_.make_device = [](int) { return std::make_unique<SimtDevice>(1); };
+  ASSERT_OK_AND_ASSIGN(auto pipeline, LocalPipeline::Start(options_));
+  ASSERT_OK(pipeline->RunStep(Frame(*pipeline)));
+  ASSERT_OK(pipeline->Reconnect());
+  ASSERT_OK(pipeline->RunStep(Frame(*pipeline)));
+  EXPECT_TRUE(pipeline->failures().empty());
+  EXPECT_EQ(pipeline->num_lost_devices(), 0);
 }
 
 // Processor time of this process's threads while the pipeline has nothing to do.

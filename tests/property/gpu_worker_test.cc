@@ -1,16 +1,19 @@
-// Workers on a GPU's kernels, over the SIMT shim, compute the bytes of CPU workers: whole models of
-// every golden family, and routes that go back and forth between both kinds.
+// GPU workers, on the SIMT shim or on a real GPU (tests/gpu), compute the bytes of CPU workers:
+// whole models of every golden family, and routes that go back and forth between both kinds.
 #include <algorithm>
 #include <functional>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "model/model_config.h"
+#include "tests/testing/gpu_device.h"
 #include "tests/testing/local_pipeline.h"
 #include "tests/testing/logits.h"
 #include "tests/testing/status_matchers.h"
@@ -33,6 +36,8 @@ constexpr StepShape kShape = {.max_rows = 64,
                               .context_length = 128,
                               .num_kv_blocks = 16,
                               .kv_type = KvType::kF16};
+
+std::unique_ptr<worker::Device> Gpu() { return testing::MakeGpu(testing::TestSeed()); }
 
 // Two sequences in a step, then one: prompts in chunks, and a last row alone.
 absl::StatusOr<Logits> Run(const LocalPipelineOptions& options,
@@ -75,16 +80,30 @@ Route ExpertsApart(const model::ModelConfig& config) {
   return route;
 }
 
+// Two GPU workers, and one of each kind, compute each op together.
+void ExpectSharedRowsHaveThem(const std::string& gguf, const std::vector<int32_t>& tokens,
+                              const Logits& expected) {
+  LocalPipelineOptions options;
+  options.gguf = gguf;
+  options.shape = kShape;
+  options.make_route = [route = testing::SharedRoute(gguf, {{"cpu:0", 1}, {"cpu:1", 2}})](
+                           const model::ModelConfig&) { return route; };
+  for (int last : {0, 1}) {
+    options.make_device = [last](int worker) { return worker <= last ? Gpu() : nullptr; };
+    ASSERT_OK_AND_ASSIGN(const Logits shared, Run(options, tokens));
+    EXPECT_TRUE(SameBytes(expected, shared)) << last + 1 << " GPU workers of 2 that share rows";
+  }
+}
+
 void ExpectCpuBytes(const std::string& gguf, const std::vector<int32_t>& tokens) {
   LocalPipelineOptions options;
   options.gguf = gguf;
   options.shape = kShape;
   ASSERT_OK_AND_ASSIGN(const Logits expected, Run(options, tokens));
-  options.seed = testing::TestSeed();
-  options.on_simt = [](int) { return true; };
+  options.make_device = [](int) { return Gpu(); };
   ASSERT_OK_AND_ASSIGN(const Logits whole, Run(options, tokens));
   EXPECT_TRUE(SameBytes(expected, whole)) << "one GPU worker";
-  options.on_simt = [](int worker) { return worker == 0; };
+  options.make_device = [](int worker) { return worker == 0 ? Gpu() : nullptr; };
   for (const auto& [name, route] :
        {std::pair{"scattered", &Scattered}, std::pair{"experts apart", &ExpertsApart}}) {
     options.make_route = *route;
@@ -94,6 +113,7 @@ void ExpectCpuBytes(const std::string& gguf, const std::vector<int32_t>& tokens)
     ASSERT_OK_AND_ASSIGN(const Logits cut, Run(options, tokens));
     EXPECT_TRUE(SameBytes(expected, cut)) << name;
   }
+  ExpectSharedRowsHaveThem(gguf, tokens, expected);
 }
 
 class GoldenModel : public ::testing::TestWithParam<std::string> {};
@@ -108,7 +128,9 @@ TEST_P(GoldenModel, HasTheBytesOfACpuWorker) {
     if (c["tokens"].size() > tokens.size()) tokens = c["tokens"].get<std::vector<int32_t>>();
   }
   ASSERT_GT(tokens.size(), 30u);
-  tokens.resize(std::min<size_t>(tokens.size(), 40));
+  // Enough for every kind of product; those of floats are slow here.
+  const bool floats = absl::StrContains(GetParam(), "bf16");
+  tokens.resize(std::min<size_t>(tokens.size(), floats ? 20 : 40));
   ExpectCpuBytes(DataPath(absl::StrCat("golden/", GetParam())), tokens);
 }
 
