@@ -11,7 +11,7 @@ namespace dovetail::coordinator {
 // kernels' code.
 inline constexpr int64_t kGpuRuntimeBytes = int64_t{512} << 20;
 // The stacks of a block's threads, which the shim has for each.
-inline constexpr int64_t kSimtRuntimeBytes = int64_t{24} << 20;
+inline constexpr int64_t kSimtRuntimeBytes = int64_t{10} << 20;
 
 // Fills in every worker's memory from the plan's modules, route and shape. A CPU worker has one
 // ring for each other endpoint from which the route comes to it; a GPU worker stages one step each

@@ -1,5 +1,5 @@
 // TablesUnderTest() of kernel tests on a GPU: the GPU's kernels, a launch and a wait for each
-// slice.
+// slice; and DeviceUnderTest().
 #include <cuda_runtime.h>
 
 #include <cstdio>
@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/cuda_table.h"
 #include "kernels/cuda/slice_table.h"
+#include "tests/testing/device_under_test.h"
 #include "tests/testing/kernel_tables.h"
 
 namespace dovetail::kernels::testing {
@@ -32,5 +33,9 @@ std::vector<const KernelTable*> TablesUnderTest() {
   static const KernelTable table = cuda::MakeSliceTable<Gpu>();
   return {&table};
 }
+
+const DeviceTable& DeviceUnderTest() { return CudaTable(); }
+
+void RunOnDevice(const std::function<void(void* stream)>& fn) { Gpu::Run(fn); }
 
 }  // namespace dovetail::kernels::testing

@@ -1,0 +1,107 @@
+"""GPU workers as processes: the same bytes as a CPU worker, on kernels that run on the SIMT shim (simt:N)."""
+import atexit
+import functools
+import json
+import pathlib
+import shutil
+import tempfile
+import urllib.request
+
+import harness
+import worker_memory
+
+FAMILY = harness.DATA / "golden/deepseek3"
+MODEL = FAMILY / "model-q4_k_m.gguf"
+EXPERTS_ON_CPU = """
+- match: {}
+  place: simt:0
+- match: {role: experts}
+  place: cpu:0
+"""
+
+
+@functools.cache
+def lists():
+    harness.need(MODEL)
+    return [case["tokens"][:40] for case in json.loads((FAMILY / "golden.json").read_text())["cases"]]
+
+
+@functools.cache
+def vocab():
+    return json.loads((FAMILY / "golden.json").read_text())["vocab"]
+
+
+def logits(**flags):
+    return harness.eval_logits(harness.need(MODEL), lists(), vocab(), **flags).tobytes()
+
+
+@functools.cache
+def base():
+    return logits(workers="cpu:0", threads=1)
+
+
+def test_alone_and_in_a_row():
+    assert logits(workers="simt:0", threads=1) == base()
+    assert logits(workers="simt:0,simt:1", threads=1) == base()
+
+
+def test_beside_a_cpu_worker():
+    assert logits(workers="cpu:0,simt:0", threads=1) == base(), "placed automatically"
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as rules:
+        rules.write(EXPERTS_ON_CPU)
+        rules.flush()
+        assert logits(workers="cpu:0,simt:0", threads=1, rules=rules.name) == base(), "experts on the CPU"
+
+
+def test_ktransformers_file_of_a_card():
+    rules = harness.SOURCE / "rules/deepseek-r1-one-card.ktransformers.yaml"
+    assert logits(workers="cpu:0,simt:0", threads=1, rules=rules, map="cuda:*=simt:*") == base()
+
+
+@functools.cache
+def tiny(*options):
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    model = pathlib.Path(folder) / "tiny.gguf"
+    harness.run("make-tiny-llama", model, "--context", 512, *options)
+    return model
+
+
+def completion(workers):
+    model = tiny("--hidden", 256, "--ffn", 256, "--type", "Q8_0")
+    with harness.Server("--workers", workers, "--threads", "1", model=model) as server:
+        with urllib.request.urlopen(f"http://{server.http}/v1/models") as answer:
+            name = json.load(answer)["data"][0]["id"]
+        body = {"model": name, "prompt": "What is it?", "max_tokens": 12, "seed": 7, "temperature": 1, "logprobs": 2}
+        request = urllib.request.Request(f"http://{server.http}/v1/completions", json.dumps(body).encode(),
+                                         {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=300) as answer:
+            return json.load(answer)["choices"][0]
+
+
+def test_serves_the_same_answers():
+    choice = completion("simt:0")
+    assert choice["text"] and choice == completion("cpu:0"), choice
+
+
+def test_memory_is_what_the_plan_says():
+    model = tiny("--hidden", 256, "--heads", 8, "--kv-heads", 2, "--ffn", 512, "--layers", 4, "--vocab", 30000, "--type", "F16")
+    worker = worker_memory.measure(model, 56, 2, "--workers=simt:0", "--threads=1", "--token-target=1h", "--context-length=64",
+                                   "--kv-tokens=4096", "--max-batch-size=2", "--chunk-size=64")["simt:0"]
+    for phase in ("load", "run"):
+        measured, planned = worker[phase], worker["planned"][f"peak_{phase}"]
+        print(f"  {phase} {measured / worker_memory.MIB:.1f} of {planned / worker_memory.MIB:.1f} MiB")
+        assert abs(measured - planned) <= worker_memory.bound(planned), (phase, measured, planned)
+
+
+def test_without_a_gpu_a_gpu_worker_says_why():
+    if pathlib.Path("/dev/nvidiactl").exists():
+        raise harness.Skip("there is a GPU")
+    done = harness.run("dovetail", "bench", "--model", tiny(), "--workers", "cuda:0", check=False)
+    assert done.returncode != 0, done
+    text = done.stdout + done.stderr
+    assert "no NVIDIA driver" in text or "no GPU kernels" in text or "no GPU" in text, text
+
+
+if __name__ == "__main__":
+    harness.main(globals())
