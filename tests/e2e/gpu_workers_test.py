@@ -97,7 +97,8 @@ def test_memory_is_what_the_plan_says():
 def test_without_a_gpu_a_gpu_worker_says_why():
     if pathlib.Path("/dev/nvidiactl").exists():
         raise harness.Skip("there is a GPU")
-    done = harness.run("dovetail", "bench", "--model", tiny(), "--workers", "cuda:0", check=False)
+    done = harness.run("dovetail", "bench", "--model", tiny(), "--workers", "cuda:0", "--prompt", "16",
+                       "--generate", "4", check=False)
     assert done.returncode != 0, done
     text = done.stdout + done.stderr
     assert "no NVIDIA driver" in text or "no GPU kernels" in text or "no GPU" in text, text

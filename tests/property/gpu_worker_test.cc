@@ -1,9 +1,13 @@
 // GPU workers, on the SIMT shim or on a real GPU (tests/gpu), compute the bytes of CPU workers:
 // whole models of every golden family, and routes that go back and forth between both kinds.
 #include <algorithm>
+#include <cstdio>
+#include <cstring>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -150,6 +154,79 @@ INSTANTIATE_TEST_SUITE_P(
       for (char& c : name) c = absl::ascii_isalnum(c) ? c : '_';
       return name;
     });
+
+// What a GPU worker's cache holds is moved as the frame says, before anything is computed with it.
+TEST(GpuWorker, CopiesBlocksInTheirOrder) {
+  const std::string gguf = testing::TempFile("gpu_worker_copies.gguf");
+  testing::WriteTinyLlama(gguf, {.type = WeightType::kQ8_0});
+  std::vector<int32_t> tokens(40);
+  std::iota(tokens.begin(), tokens.end(), 3);
+  const auto last_row = [&](bool gpu) -> absl::StatusOr<Logits> {
+    LocalPipelineOptions options;
+    options.gguf = gguf;
+    options.shape = kShape;
+    options.cuts = {3};
+    if (gpu) options.make_device = [](int) { return Gpu(); };
+    auto pipeline = LocalPipeline::Start(options);
+    if (!pipeline.ok()) return pipeline.status();
+    Logits rows;
+    for (int first_block : {0, 6}) {
+      transport::StepFrame frame = (*pipeline)->NewFrame();
+      const bool copied = first_block != 0;
+      // Blocks 0 and 1 go to 6 and 7 by way of 5, which the second copy must find overwritten.
+      if (copied)
+        frame.copies = {
+            {.from = 0, .to = 5}, {.from = 5, .to = 6}, {.from = 1, .to = 5}, {.from = 5, .to = 7}};
+      frame.header.num_copies = static_cast<uint32_t>(frame.copies.size());
+      const int position = copied ? 39 : 0;
+      LocalPipeline::AddRows(tokens, position, 40 - position, first_block, 1,
+                             transport::SequenceStep::kReturnLogits, {}, &frame);
+      auto output = (*pipeline)->RunStep(frame);
+      if (!output.ok()) return output.status();
+      rows.emplace_back(output->logits.begin(), output->logits.end());
+    }
+    return rows;
+  };
+  ASSERT_OK_AND_ASSIGN(const Logits cpu, last_row(false));
+  ASSERT_OK_AND_ASSIGN(const Logits gpu, last_row(true));
+  EXPECT_EQ(cpu[0], cpu[1]);
+  EXPECT_TRUE(SameBytes(cpu, gpu));
+  std::remove(gguf.c_str());
+}
+
+// A weight that makes infinities: the op that they came from is named as a CPU worker names it.
+TEST(GpuWorker, NamesTheOpThatIsNotFinite) {
+  const std::string gguf = testing::TempFile("gpu_worker_infinite.gguf");
+  for (const char* tensor : {"blk.1.attn_output.weight", "blk.0.ffn_down.weight", "output.weight",
+                             "token_embd.weight"}) {
+    testing::GgufWriter writer = testing::MakeTinyLlama({.tokenizer = false});
+    for (testing::GgufWriter::Tensor& t : writer.tensors()) {
+      if (t.name != tensor) continue;
+      const float infinity = std::numeric_limits<float>::infinity();
+      for (size_t i = 0; i + 4 <= t.data.size(); i += 4) std::memcpy(&t.data[i], &infinity, 4);
+    }
+    writer.Write(gguf);
+    std::vector<uint32_t> error_layers;
+    for (bool gpu : {false, true}) {
+      LocalPipelineOptions options;
+      options.gguf = gguf;
+      options.shape = kShape;
+      options.cuts = {3};
+      if (gpu) options.make_device = [](int) { return Gpu(); };
+      ASSERT_OK_AND_ASSIGN(auto pipeline, LocalPipeline::Start(options));
+      for (int step = 0; step < 2; ++step) {  // a flag does not stay up
+        transport::StepFrame frame = pipeline->NewFrame();
+        LocalPipeline::AddRows({1, 2, 3}, 0, 3, 0, 1, transport::SequenceStep::kReturnLogits, {},
+                               &frame);
+        ASSERT_OK_AND_ASSIGN(const auto output, pipeline->RunStep(frame));
+        error_layers.push_back(output.header.error_layer);
+      }
+    }
+    EXPECT_THAT(error_layers, ::testing::Each(::testing::AllOf(error_layers[0], ::testing::Gt(0u))))
+        << tensor;
+    std::remove(gguf.c_str());
+  }
+}
 
 }  // namespace
 }  // namespace dovetail
