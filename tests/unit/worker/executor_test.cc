@@ -7,8 +7,11 @@
 #include <string>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
+#include "model/gguf/gguf_file.h"
+#include "model/memory_plan.h"
 #include "tests/testing/local_pipeline.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
@@ -144,6 +147,62 @@ TEST_F(ExecutorTest, TellsWhenItsDeviceIsLost) {
     absl::SleepFor(absl::Milliseconds(10));
   }
   EXPECT_EQ(pipeline->num_lost_devices(), 1);
+}
+
+// Somebody else took the GPU's memory after the plan was made: refused with the figures, nothing is
+// kept, and the next plan may fit.
+class SmallDevice : public SimtDevice {
+ public:
+  SmallDevice() : SimtDevice(1) {}
+  void SetRoom(int64_t bytes) { room_.store(bytes); }
+  absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override {
+    if (held_bytes() + bytes > room_.load()) {
+      return absl::ResourceExhaustedError(absl::StrCat("the GPU has no ", bytes, " bytes left"));
+    }
+    return SimtDevice::Allocate(bytes);
+  }
+
+ private:
+  std::atomic<int64_t> room_{0};
+};
+
+TEST_F(ExecutorTest, APlanThatDoesNotFitItsDeviceLeavesNothingThere) {
+  SmallDevice device;
+  std::promise<std::string> failed;
+  std::promise<void> loaded;
+  ExecutorEvents events;
+  int loads = 0;
+  events.failed = [&](const absl::Status& status) { failed.set_value(status.ToString()); };
+  events.loaded = [&](const LoadResult&) {
+    ++loads;
+    loaded.set_value();
+  };
+  events.device_lost = [](const absl::Status&) { ADD_FAILURE() << "it is not"; };
+  ASSERT_OK_AND_ASSIGN(const auto file, model::GgufFile::Open(options_.gguf));
+  ASSERT_OK_AND_ASSIGN(const auto config, model::LoadModelConfig(*file));
+  transport::WorkerPlan plan;
+  plan.model_path = options_.gguf;
+  plan.model_fingerprint = file->fingerprint();
+  plan.step_shape = options_.shape;
+  plan.route = {{"cuda:0", model::OpsOf(config)}};
+  ASSERT_OK_AND_ASSIGN(const auto slots, model::LayOutWeights(config, *file, plan.route[0].ops,
+                                                              PackedLayout::kP16Device));
+  device.SetRoom(slots.back().offset + slots.back().bytes);  // the weights, and then no cache
+  Executor executor({.worker = "cuda:0", .kernels = *kernels::SelectTable(""), .device = &device},
+                    events);
+  executor.Load(plan, "", "");
+  EXPECT_THAT(failed.get_future().get(),
+              ::testing::AllOf(HasSubstr("RESOURCE_EXHAUSTED"), HasSubstr("cuda:0"),
+                               HasSubstr("the GPU has no")));
+  std::promise<int64_t> held;
+  executor.Post([&](ThreadPool*) { held.set_value(device.held_bytes()); });
+  EXPECT_EQ(held.get_future().get(), 0);
+  device.SetRoom(int64_t{1} << 30);
+  executor.Load(plan, "", "");
+  loaded.get_future().wait();
+  EXPECT_EQ(loads, 1);
+  executor.Stop();
+  EXPECT_EQ(device.held_bytes(), 0);
 }
 
 TEST_F(ExecutorTest, KeepsItsDeviceWhenAnEpochEnds) {
