@@ -193,6 +193,21 @@ def run(model, rules, cards, maps=None):
     print(f"  {pathlib.Path(rules).name}: the bytes of one worker, from {len(workers)}")
 
 
+def run_on_gpus(model, rules, cards):
+    """Cards stood in for by workers with a GPU's kernels, as many as the rules name."""
+    workers = ["cpu:0"] + [f"simt:{i}" for i in range(cards)]
+    assert logits(model, workers, "--rules", rules, "--map", "cuda:*=simt:*") == alone(model), rules
+    print(f"  {pathlib.Path(rules).name}: the bytes of one CPU worker, from {cards} GPUs and a CPU")
+
+
+def test_hybrid_files_on_gpu_kernels():
+    """The article's hybrid file, and KTransformers' own for four and eight cards."""
+    model = deepseek_r1(gguf.GGMLQuantizationType.Q2_K)
+    run_on_gpus(model, harness.need(harness.DATA / "placement/articles/hybrid-r1.yaml"), 1)
+    for name, cards in (("DeepSeek-V3-Chat-multi-gpu-4", 4), ("DeepSeek-V3-Chat-multi-gpu-8", 8)):
+        run_on_gpus(model, harness.need(harness.DATA / f"placement/ktransformers/kt-sft/{name}.yaml"), cards)
+
+
 def test_deepseek_r1_on_one_card():
     """Layers 0-29 on the CPU, of the others the attention on the card; as Q2_K and as IQ1_S."""
     for kind in (gguf.GGMLQuantizationType.Q2_K, gguf.GGMLQuantizationType.IQ1_S):
