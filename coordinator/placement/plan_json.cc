@@ -22,7 +22,7 @@ Json DevicesJson(const Plan& plan) {
                     {"weights_packed", memory.weights_packed},
                     {"weights_mapped", memory.weights_mapped},
                     {"kv", memory.kv},
-                    {"workspace", memory.workspace},
+                    {"workspace", memory.workspace + memory.staging},
                     {"communication", memory.communication},
                     {"runtime", memory.runtime},
                     {"peak_load", memory.peak_load()},

@@ -197,9 +197,9 @@ std::string FormatMemoryTable(const std::vector<PlacedWorker>& workers) {
     const model::WorkerMemory& memory = worker.memory;
     const int64_t left = worker.device.budget() - memory.total();
     rows.push_back({worker.device.name, FormatBytes(memory.weights_packed), FormatBytes(memory.kv),
-                    FormatBytes(memory.workspace), FormatBytes(memory.communication),
-                    FormatBytes(memory.runtime), FormatBytes(memory.total()),
-                    FormatBytes(worker.device.budget()),
+                    FormatBytes(memory.workspace + memory.staging),
+                    FormatBytes(memory.communication), FormatBytes(memory.runtime),
+                    FormatBytes(memory.total()), FormatBytes(worker.device.budget()),
                     left >= 0 ? "fits" : absl::StrCat(FormatBytes(-left), " too little")});
     if (in_place) rows.back().push_back(FormatBytes(memory.weights_mapped));
   }

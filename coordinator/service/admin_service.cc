@@ -111,7 +111,8 @@ void FillPlan(const Plan& plan, const std::string& model, v1::GetPlanResponse* p
     out->set_weights_packed_bytes(static_cast<uint64_t>(worker.memory.weights_packed));
     out->set_weights_mapped_bytes(static_cast<uint64_t>(worker.memory.weights_mapped));
     out->set_kv_bytes(static_cast<uint64_t>(worker.memory.kv));
-    out->set_workspace_bytes(static_cast<uint64_t>(worker.memory.workspace));
+    out->set_workspace_bytes(
+        static_cast<uint64_t>(worker.memory.workspace + worker.memory.staging));
     out->set_communication_bytes(static_cast<uint64_t>(worker.memory.communication));
     out->set_runtime_bytes(static_cast<uint64_t>(worker.memory.runtime));
   }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 
 #include "base/float_convert.h"
 #include "kernels/quant/codebooks.h"
@@ -17,9 +18,14 @@
 #define DT_DEVICE static inline
 #define DT_UNROLL
 #define DT_DEVICE_MEMBER static inline
-#define DT_SHARED(T, name, n)                                                    \
-  static thread_local ::dovetail::simt::SharedArray<T, (n)> name##_array(#name); \
-  auto& name = name##_array.Enter()
+// Made when a thread of the host first runs the kernel: every thread of a program would have room for
+// all arrays of all kernels otherwise.
+#define DT_SHARED(T, name, n)                                                             \
+  static thread_local std::unique_ptr<::dovetail::simt::SharedArray<T, (n)>> name##_made; \
+  if (name##_made == nullptr) {                                                           \
+    name##_made = std::make_unique<::dovetail::simt::SharedArray<T, (n)>>(#name);         \
+  }                                                                                       \
+  auto& name = name##_made->Enter()
 #define DT_LAUNCH(kernel, grid, block, stream, ...) \
   ::dovetail::simt::Launch(stream, #kernel, grid, block, [&] { kernel(__VA_ARGS__); })
 

@@ -104,5 +104,24 @@ def test_without_a_gpu_a_gpu_worker_says_why():
     assert "no NVIDIA driver" in text or "no GPU kernels" in text or "no GPU" in text, text
 
 
+# What the CUDA runtime asks a driver first, in a library that is older than it.
+OLD_DRIVER = """
+int cuDriverGetVersion(int* version) { *version = 11020; return 0; }
+int cuInit(unsigned flags) { return 0; }
+int cuGetProcAddress(const char* name, void** address, int version, unsigned long flags) { *address = 0; return 500; }
+"""
+
+
+def test_a_driver_that_is_too_old_is_named():
+    if not (harness.BIN / "gpu_kernels_test").exists():
+        raise harness.Skip("this build has no GPU kernels: nvcc is not here")
+    with tempfile.TemporaryDirectory() as folder:
+        library = pathlib.Path(folder) / "libcuda.so.1"
+        harness.subprocess.run(["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(library)], input=OLD_DRIVER, text=True, check=True)
+        done = harness.run("dovetail-worker", "--name", "cuda:0", "--coordinator", "127.0.0.1:1", "--run-dir", folder, check=False,
+                           env={"LD_LIBRARY_PATH": folder})
+    assert done.returncode == 1 and "the NVIDIA driver is too old: it is for CUDA 11.2" in done.stderr, done.stderr
+
+
 if __name__ == "__main__":
     harness.main(globals())
