@@ -208,7 +208,8 @@ void ClusterMachine::Attach(Worker& worker, const std::shared_ptr<WorkerLink>& l
       static_cast<uint32_t>(absl::ToInt64Milliseconds(options_.worker_timeout)));
   link->Send(command);
   LogInfo(absl::StrCat("worker ", FullName(worker), " attached: pid ", worker.member.pid, ", ",
-                       snapshot.num_threads, " threads, ", snapshot.isa));
+                       snapshot.num_threads, " threads, ", snapshot.isa,
+                       worker.member.description.empty() ? "" : ", ", worker.member.description));
   if (worker.planned && !same_device) DropPlan();
   ++revision_;
 }

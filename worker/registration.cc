@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "base/cpu_topology.h"
 #include "base/log.h"
 #include "base/packed_layout.h"
@@ -39,6 +40,7 @@ void AddDevice(Device* device, v1::Register* r) {
   r->set_compute_capability(static_cast<uint32_t>(properties->compute_capability));
   r->set_isa(device->kernels().name);
   if (properties->compute_capability == 0) return;
+  r->set_isa(absl::StrCat("sm_", properties->compute_capability));
   r->set_memory_total_bytes(static_cast<uint64_t>(properties->memory_total_bytes));
   r->set_memory_held_bytes(static_cast<uint64_t>(device->held_bytes()));
   r->set_memory_available_bytes(
