@@ -18,8 +18,8 @@
 #define DT_DEVICE static inline
 #define DT_UNROLL
 #define DT_DEVICE_MEMBER static inline
-// Made when a thread of the host first runs the kernel: every thread of a program would have room for
-// all arrays of all kernels otherwise.
+// Made when a thread of the host first runs the kernel: every thread of a program would have room
+// for all arrays of all kernels otherwise.
 #define DT_SHARED(T, name, n)                                                             \
   static thread_local std::unique_ptr<::dovetail::simt::SharedArray<T, (n)>> name##_made; \
   if (name##_made == nullptr) {                                                           \
