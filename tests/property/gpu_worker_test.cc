@@ -155,6 +155,54 @@ INSTANTIATE_TEST_SUITE_P(
       return name;
     });
 
+// Contexts of several splits, which blocks of a launch share where rows are few, and more rows at
+// once than latent attention takes in a tile.
+void ExpectCpuBytesOfALongContext(const std::string& gguf, KvType kv_type) {
+  LocalPipelineOptions options;
+  options.gguf = gguf;
+  options.shape = {.max_rows = 150,
+                   .max_sequences = 2,
+                   .max_logit_rows = 150,
+                   .context_length = 640,
+                   .num_kv_blocks = 40,
+                   .kv_type = kv_type};
+  std::vector<int32_t> tokens(552);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>((i * 37 + 11) % 250);
+  // Three chunks of 150 rows, one of 101, and a row alone.
+  const auto run = [&]() -> absl::StatusOr<Logits> {
+    auto pipeline = LocalPipeline::Start(options);
+    if (!pipeline.ok()) return pipeline.status();
+    Logits rows;
+    for (const auto& [position, count] :
+         {std::pair{0, 150}, {150, 150}, {300, 150}, {450, 101}, {551, 1}}) {
+      transport::StepFrame frame = (*pipeline)->NewFrame();
+      LocalPipeline::AddRows(tokens, position, count, 0, 1, transport::SequenceStep::kReturnLogits,
+                             {}, &frame);
+      auto output = (*pipeline)->RunStep(frame);
+      if (!output.ok()) return output.status();
+      rows.emplace_back(output->logits.begin(), output->logits.end());
+    }
+    return rows;
+  };
+  ASSERT_OK_AND_ASSIGN(const Logits cpu, run());
+  options.make_device = [](int) { return Gpu(); };
+  ASSERT_OK_AND_ASSIGN(const Logits gpu, run());
+  EXPECT_TRUE(SameBytes(cpu, gpu)) << gguf << ", " << KvTypeName(kv_type);
+}
+
+TEST(GpuWorker, LongContextsHaveTheBytesOfACpuWorker) {
+  const std::string gguf = testing::TempFile("gpu_worker_long.gguf");
+  testing::WriteTinyLlama(gguf, {.context = 1024, .type = WeightType::kQ8_0, .tokenizer = false});
+  for (KvType kv_type : {KvType::kF16, KvType::kQ8_0}) ExpectCpuBytesOfALongContext(gguf, kv_type);
+  std::remove(gguf.c_str());
+}
+
+TEST(GpuWorker, LongLatentContextsHaveTheBytesOfACpuWorker) {
+  const std::string gguf = DataPath("golden/deepseek3/model-q4_k_m.gguf");
+  if (gguf.empty()) GTEST_SKIP() << "no golden models here";
+  ExpectCpuBytesOfALongContext(gguf, KvType::kF16);
+}
+
 // What a GPU worker's cache holds is moved as the frame says, before anything is computed with it.
 TEST(GpuWorker, CopiesBlocksInTheirOrder) {
   const std::string gguf = testing::TempFile("gpu_worker_copies.gguf");
