@@ -23,18 +23,23 @@ MemoryKind ChooseMemoryKind(MemoryKind kind, const std::string& run_dir) {
                                                                : MemoryKind::kPrivate;
 }
 
+std::unique_ptr<Memory> Memory::Make(uint64_t key, uint64_t bytes) {
+  auto memory = absl::WrapUnique(new Memory());
+  memory->key_ = key;
+  memory->bytes_ = bytes;
+  return memory;
+}
+
 absl::StatusOr<std::unique_ptr<Memory>> Memory::Open(const std::string& path, uint64_t key,
                                                      uint64_t bytes,
                                                      std::unique_ptr<Memory> previous) {
-  if (path.empty() && previous != nullptr && previous->segment_ == nullptr && previous->complete_ &&
-      previous->key_ == key && previous->bytes_ == bytes) {
+  if (path.empty() && previous != nullptr && previous->map_.size() > 0 &&
+      previous->Holds(key, bytes)) {
     previous->was_complete_ = true;
     return previous;
   }
   previous.reset();
-  auto memory = absl::WrapUnique(new Memory());
-  memory->key_ = key;
-  memory->bytes_ = bytes;
+  auto memory = Make(key, bytes);
   if (path.empty()) {
     DT_ASSIGN_OR_RETURN(memory->map_, MemoryMap::MapHuge(bytes));
     return memory;
@@ -47,15 +52,12 @@ absl::StatusOr<std::unique_ptr<Memory>> Memory::Open(const std::string& path, ui
 absl::StatusOr<std::unique_ptr<Memory>> Memory::OpenOnDevice(Device* device, uint64_t key,
                                                              uint64_t bytes,
                                                              std::unique_ptr<Memory> previous) {
-  if (previous != nullptr && previous->buffer_.data() != nullptr && previous->complete_ &&
-      previous->key_ == key && previous->bytes_ == bytes) {
+  if (previous != nullptr && previous->buffer_.data() != nullptr && previous->Holds(key, bytes)) {
     previous->was_complete_ = true;
     return previous;
   }
   previous.reset();
-  auto memory = absl::WrapUnique(new Memory());
-  memory->key_ = key;
-  memory->bytes_ = bytes;
+  auto memory = Make(key, bytes);
   DT_ASSIGN_OR_RETURN(memory->buffer_, device->Allocate(static_cast<int64_t>(bytes)));
   return memory;
 }

@@ -52,6 +52,10 @@ class Memory {
 
  private:
   Memory() = default;
+  static std::unique_ptr<Memory> Make(uint64_t key, uint64_t bytes);
+  bool Holds(uint64_t key, uint64_t bytes) const {
+    return complete_ && key_ == key && bytes_ == bytes;
+  }
   std::unique_ptr<transport::SharedSegment> segment_;
   MemoryMap map_;        // without a segment
   DeviceBuffer buffer_;  // of a GPU
