@@ -38,6 +38,8 @@ def test_described_devices_and_exit_codes():
     p = plan("--model", model, "--device", "gpu:0:24GiB", "--device", "cuda:0:lots", code=2)
     assert len(p["diagnostics"]) == 2 and "unknown kind of device `gpu`" in p["diagnostics"][0]["message"], p["diagnostics"]
     plan("--model", "/no/such.gguf", code=2)
+    p = plan("--model", model, "--workers", "cuda:0", code=2)
+    assert "the memory of cuda:0 is not known" in p["diagnostics"][0]["message"], p["diagnostics"]
 
 
 def test_suggestions_are_true():

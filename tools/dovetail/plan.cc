@@ -78,11 +78,25 @@ absl::StatusOr<coordinator::ServeConfig> ReadConfig(const Flags& flags) {
   return config;
 }
 
+// What a GPU has only its worker learns.
+absl::Status CheckKnown(const std::vector<DeviceInfo>& devices) {
+  for (const DeviceInfo& device : devices) {
+    if (device.kind != coordinator::DeviceKind::kCuda || device.memory_bytes > 0) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("--workers: the memory of ", device.name,
+                     " is not known before its worker runs; describe "
+                     "all devices in place of --workers, as in --device ",
+                     device.name, ":24GiB:sm89 --device cpu:0:64GiB"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<PlanInput> ReadInput(const Flags& flags,
                                     const coordinator::ModelSettings& settings) {
   PlanInput input;
   if (flags.devices.empty()) {
     input.devices = coordinator::LocalDevices(settings);
+    DT_RETURN_IF_ERROR(CheckKnown(input.devices));
     MeasureBandwidth(&input.devices);
   } else {
     DT_ASSIGN_OR_RETURN(input.devices, coordinator::ParseDeviceSpecs(flags.devices));
