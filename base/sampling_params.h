@@ -4,6 +4,7 @@
 #ifndef DOVETAIL_BASE_SAMPLING_PARAMS_H_
 #define DOVETAIL_BASE_SAMPLING_PARAMS_H_
 
+#include <cmath>
 #include <cstdint>
 
 namespace dovetail {
@@ -20,6 +21,9 @@ struct SamplingParams {
   uint32_t choice = 0;  // index among n choices of one request
   uint32_t reserved = 0;
   bool operator==(const SamplingParams&) const = default;
+
+  // A temperature whose inverse is not a number of f32 is as good as zero.
+  bool is_greedy() const { return temperature <= 0 || std::isinf(1.0f / temperature); }
 };
 static_assert(sizeof(SamplingParams) == 32);
 

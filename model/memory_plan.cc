@@ -219,7 +219,10 @@ void AddLmHead(const ModelConfig& config, absl::Span<const Op> ops, int64_t logi
       continue;
     }
     buffers->Add("logits", logit_rows * config.vocab_size, 4);
-    if (buffers->on_device()) continue;
+    if (buffers->on_device()) {
+      buffers->Add("best_tokens", logit_rows, 4);
+      continue;
+    }
     buffers->Add("probs", int64_t{num_threads} * config.vocab_size, 4);
     buffers->Add("ids", int64_t{num_threads} * config.vocab_size, 4);
   }
@@ -397,6 +400,7 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
   buffers.Add("normed", any_rows * hidden, 4);
   if (buffers.on_device()) {
     AddStepTables(shape, &buffers);
+    if (Owns(ops, OpKind::kEmbedding)) buffers.Add("step_tokens", rows, 4);
     buffers.Add("op_flags", static_cast<int64_t>(OpsOf(config).size()), 4);
   }
   if (Owns(ops, OpKind::kAttention)) {
@@ -437,7 +441,7 @@ std::vector<WorkspaceBuffer> StagingBuffers(const ModelConfig& config, absl::Spa
   constexpr absl::string_view kCarried[] = {
       "x",        "step_sequences", "step_blocks",  "step_rows",    "op_flags",
       "cos_sin",  "cos_sin_local",  "slot_experts", "slot_weights", "expert_begin",
-      "partials", "logits"};
+      "partials", "logits",         "best_tokens",  "step_tokens"};
   for (const WorkspaceBuffer& buffer : device) {
     const bool carried =
         std::find(std::begin(kCarried), std::end(kCarried), buffer.name) != std::end(kCarried);

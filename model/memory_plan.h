@@ -128,6 +128,7 @@ RowShape RowShapeOf(const ModelConfig& config);
 // B blocks each, O ops of the model, G = P (or, with many rows, fewer) groups of pairs:
 //   step_sequences [N] SequenceRows   step_blocks int32 [N, B]   step_rows int32 [L]
 //   op_flags int32 [O]
+//   step_tokens int32 [R] with embedding   best_tokens int32 [L] with lm_head
 //   with experts: expert_groups [G] MatmulGroup   expert_num_groups int32
 //                 expert_places int32 [layers with experts, E]
 struct WorkspaceBuffer {

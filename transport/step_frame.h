@@ -83,6 +83,11 @@ struct SequenceStep {
   int32_t num_adjustments = 0;   // applied in order before the token is drawn
   uint32_t reserved = 0;
   SamplingParams sampling;
+
+  // All that is wanted of its logits is where the largest one is.
+  bool TakesBestToken() const {
+    return flags == kSample && num_adjustments == 0 && sampling.is_greedy();
+  }
 };
 static_assert(sizeof(SequenceStep) == 72);
 

@@ -71,6 +71,13 @@ const float* FirstOf(const float* vector, int64_t first) {
   return vector == nullptr ? nullptr : vector + first;
 }
 
+// One range with the last one where it follows.
+void AppendRange(int64_t first, int64_t count, std::vector<Range>* ranges) {
+  const bool follows = !ranges->empty() && ranges->back().end == first;
+  if (!follows) ranges->push_back({first, first});
+  ranges->back().end += count;
+}
+
 // The ranges of experts of a layer, in the order of the route.
 std::vector<Op> ExpertRangesOf(const Route& route, int32_t layer) {
   std::vector<Op> ranges;
@@ -101,6 +108,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const transport
   DT_RETURN_IF_ERROR(runner->MakeOps(compute));
   runner->sequences_.reserve(plan.step_shape.max_sequences);
   runner->head_rows_.reserve(plan.step_shape.max_sequences);
+  runner->logits_wanted_.reserve(plan.step_shape.max_sequences);
   runner->segments_.resize(plan.route.size());
   bool after_norm = false;
   for (size_t i = 0; i < plan.route.size(); ++i) {
@@ -128,9 +136,9 @@ absl::Status ModelRunner::MakeOps(const ComputeOptions& compute) {
   }
   DT_ASSIGN_OR_RETURN(auto staging, Staging::Create(store_->config, store_->ops, shape_,
                                                     num_threads, compute.device));
-  ops_ =
-      std::make_unique<DeviceOps>(compute.device, compute.kernels, compute.pool, workspace_.get(),
-                                  std::move(staging), row_shape_, vocab_size());
+  ops_ = std::make_unique<DeviceOps>(compute.device, compute.kernels, compute.pool,
+                                     workspace_.get(), std::move(staging), row_shape_, vocab_size(),
+                                     shape_.context_length);
   return absl::OkStatus();
 }
 
@@ -168,7 +176,10 @@ std::unique_ptr<Layer> ModelRunner::BindLayer(const Op& op) {
   switch (op.kind) {
     case OpKind::kEmbedding: {
       const model::WeightSlot& slot = store_->SlotOf(op, WeightRole::kEmbedding);
-      return std::make_unique<Embedding>(store_->DataOf(slot), slot.type, config.hidden_size,
+      const uint8_t* const head = store_->FindHeadOf(slot);
+      const Embedding::Table table = {head != nullptr ? head : store_->DataOf(slot),
+                                      head != nullptr};
+      return std::make_unique<Embedding>(table, slot.type, config.hidden_size,
                                          config.embedding_scale);
     }
     case OpKind::kAttention:
@@ -349,6 +360,7 @@ absl::Status ModelRunner::Validate(const StepFrame& frame) const {
 void ModelRunner::FillSequences(const StepFrame& frame) {
   sequences_.clear();
   head_rows_.clear();
+  logits_wanted_.clear();
   int32_t row = 0;
   int64_t logit_row = 0;
   const int32_t* blocks = frame.block_ids.data();
@@ -358,9 +370,8 @@ void ModelRunner::FillSequences(const StepFrame& frame) {
     row += s.num_rows;
     blocks += s.num_blocks;
     if ((s.flags & SequenceStep::kReturnHidden) == 0 && s.num_logit_rows > 0) {
-      const bool follows = !head_rows_.empty() && head_rows_.back().end == logit_row;
-      if (!follows) head_rows_.push_back({logit_row, logit_row});
-      head_rows_.back().end += s.num_logit_rows;
+      AppendRange(logit_row, s.num_logit_rows, &head_rows_);
+      if (!s.TakesBestToken()) AppendRange(logit_row, s.num_logit_rows, &logits_wanted_);
     }
     logit_row += s.num_logit_rows;
   }
@@ -391,6 +402,7 @@ absl::Status ModelRunner::Compute(const BoundSegment& segment, StepFrame* frame,
   step.tokens = frame->tokens;
   step.logit_rows = frame->logit_rows;
   step.head_rows = head_rows_;
+  step.logits_wanted = logits_wanted_;
   step.x = workspace_->x;
   step.x_rows = static_cast<int32_t>(header.hidden_rows);
   step.gather = gather;
@@ -405,13 +417,20 @@ absl::Status ModelRunner::Compute(const BoundSegment& segment, StepFrame* frame,
       ops_->FillRopeAngles(step, config.rope_inv_freq_local, 1.0f, workspace_->cos_sin_local);
     }
   }
-  for (const BoundLayer& bound : segment.layers) {
-    step.op_numbers = bound.ops;
-    step.part = 0;
-    bound.layer->Forward(step);
-    if (!step.status.ok()) return step.status;
-    if (!step.finite.load(std::memory_order_relaxed)) break;
-  }
+  const auto forward = [&step](absl::Span<const BoundLayer> layers) {
+    for (const BoundLayer& bound : layers) {
+      if (!step.status.ok() || !step.finite.load(std::memory_order_relaxed)) return;
+      step.op_numbers = bound.ops;
+      step.part = 0;
+      bound.layer->Forward(step);
+    }
+  };
+  // The embedding apart: tokens may be looked up by the host.
+  const auto layers = absl::MakeConstSpan(segment.layers);
+  const size_t first = segment.from_tokens ? 1 : 0;
+  forward(layers.first(first));
+  ops_->RunLayers(step, header.segment, [&] { forward(layers.subspan(first)); });
+  DT_RETURN_IF_ERROR(step.status);
   const int64_t slot_rows = segment.leaves == nullptr ? 0 : step.x_rows;
   int32_t not_finite = -1;
   DT_RETURN_IF_ERROR(ops_->Finish(step, segment.ops, slot_rows, segment.has_lm_head, &not_finite));

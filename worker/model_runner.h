@@ -117,6 +117,7 @@ class ModelRunner {
 
   std::vector<kernels::SequenceRows> sequences_;  // of the current step
   std::vector<Range> head_rows_;                  // of the current step
+  std::vector<Range> logits_wanted_;              // of the current step
 };
 
 }  // namespace dovetail::worker

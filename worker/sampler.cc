@@ -104,9 +104,8 @@ bool Sampler::Survives(const Cut& cut, float logit, int32_t id) {
 
 int32_t Sampler::Sample(const float* logits, const SamplingParams& params, uint32_t position) {
   const int32_t best = kernels_->argmax(logits, vocab_size_);
+  if (best < 0 || params.is_greedy()) return best;
   const float inv_temperature = 1.0f / params.temperature;
-  // A temperature whose inverse is not a number of f32 is as good as zero.
-  if (best < 0 || params.temperature <= 0 || std::isinf(inv_temperature)) return best;
 
   kernels_->softmax(
       {.x = logits, .p = probs_, .cols = vocab_size_, .inv_temperature = inv_temperature});

@@ -80,6 +80,11 @@ void StepSender::AddSequence(const StepFrame& frame, const SequenceStep& sequenc
     }
     return;
   }
+  const int32_t* const best_tokens = runner_->host().best_tokens;
+  if (best_tokens != nullptr && sequence.TakesBestToken()) {
+    output.token = best_tokens[used.logit_rows + sequence.num_logit_rows - 1];
+    return;
+  }
   const bool samples = (sequence.flags & SequenceStep::kSample) != 0;
   const bool logprobs = (sequence.flags & SequenceStep::kLogprobs) != 0;
   Job job = {};

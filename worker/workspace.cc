@@ -79,6 +79,8 @@ DeviceTables CarveTables(const Carver& carver) {
   tables.rows = carver.Take<int32_t>("step_rows");
   tables.flags = carver.Take<int32_t>("op_flags", &bytes);
   tables.num_flags = tables.flags == nullptr ? 0 : bytes / static_cast<int64_t>(sizeof(int32_t));
+  tables.tokens = carver.Take<int32_t>("step_tokens");
+  tables.best_tokens = carver.Take<int32_t>("best_tokens");
   tables.groups = carver.Take<kernels::MatmulGroup>("expert_groups", &bytes);
   if (tables.groups != nullptr) {
     tables.max_groups = bytes / static_cast<int64_t>(sizeof(kernels::MatmulGroup));
@@ -182,6 +184,7 @@ absl::StatusOr<std::unique_ptr<Staging>> Staging::Create(const model::ModelConfi
   rows.probs = carver.Take<float>("probs");
   rows.ids = carver.Take<int32_t>("ids");
   staging->tables = CarveTables(carver);
+  rows.best_tokens = staging->tables.best_tokens;
   staging->cos_sin = carver.Take<float>("cos_sin");
   staging->cos_sin_local = carver.Take<float>("cos_sin_local");
   staging->gather = carver.Take<uint8_t>("gather", &bytes);

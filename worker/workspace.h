@@ -67,6 +67,8 @@ struct DeviceTables {
   int32_t* rows = nullptr;    // whose logits are wanted
   int32_t* flags = nullptr;   // by op: whether it made a value that is not finite
   int64_t num_flags = 0;
+  int32_t* tokens = nullptr;       // [rows]
+  int32_t* best_tokens = nullptr;  // [logit rows]: of the largest logit
   kernels::MatmulGroup* groups = nullptr;
   int64_t max_groups = 0;
   int32_t* num_groups = nullptr;
@@ -86,6 +88,8 @@ struct HostRows {
   float* logits = nullptr;
   float* probs = nullptr;  // [num_threads, vocab]
   int32_t* ids = nullptr;  // [num_threads, vocab]
+  // [logit rows]: where a device has looked for the largest logit; null: the sampler does.
+  const int32_t* best_tokens = nullptr;
 };
 
 class Workspace {

@@ -26,8 +26,9 @@
     name##_made = std::make_unique<::dovetail::simt::SharedArray<T, (n)>>(#name);         \
   }                                                                                       \
   auto& name = name##_made->Enter()
+// Arguments are copied: a launch may be taken down.
 #define DT_LAUNCH(kernel, grid, block, stream, ...) \
-  ::dovetail::simt::Launch(stream, #kernel, grid, block, [&] { kernel(__VA_ARGS__); })
+  ::dovetail::simt::Launch(stream, #kernel, grid, block, [=] { kernel(__VA_ARGS__); })
 
 namespace dovetail::kernels::cuda {
 

@@ -134,6 +134,11 @@ struct DeviceTable {
   void (*attention_parts)(const AttentionArgs& args, int64_t first, int64_t past, int64_t begin,
                           int64_t end, void* stream);
   void (*attention_merge)(const AttentionArgs& args, int64_t begin, int64_t end, void* stream);
+  // args.table lies in P16, or in rows if it is of floats; tokens are on the device.
+  void (*embedding)(const EmbeddingArgs& args, int64_t begin, int64_t end, void* stream);
+  // best[r]: the first column with the largest of x[r, 0 .. cols); -1: one of them is NaN.
+  void (*argmax)(const float* x, int64_t stride, int64_t rows, int64_t cols, int32_t* best,
+                 void* stream);
   void (*router)(const RouterArgs& args, int64_t begin, int64_t end, void* stream);
   void (*sort_pairs)(const SortPairsArgs& args, void* stream);
   void (*gather_rows)(const GatherRowsArgs& args, int64_t begin, int64_t end, void* stream);

@@ -190,3 +190,49 @@ DT_KERNEL void FiniteKernel(const float* x, int64_t stride, int64_t rows, int64_
   const float v = x[index / cols * stride + index % cols];
   if ((BitsOf(v) & 0x7fffffffu) >= 0x7f800000u) RaiseFlag(flag);
 }
+
+// The best column of a row so far.
+struct Best {
+  float v;
+  int32_t id;  // kNone: none; kNan: nothing is better than what is not a number
+  static constexpr int32_t kNone = -1, kNan = -2;
+};
+
+DT_DEVICE Best BetterOf(Best a, Best b) {
+  if (a.id == Best::kNan || b.id == Best::kNone) return a;
+  if (b.id == Best::kNan || a.id == Best::kNone) return b;
+  return b.v > a.v || (b.v == a.v && b.id < a.id) ? b : a;
+}
+
+DT_DEVICE Best BestOfWarp(Best best) {
+  for (int half = kWarp / 2; half > 0; half /= 2) {
+    best = BetterOf(best, {ShuffleXor(best.v, half), ShuffleXor(best.id, half)});
+  }
+  return best;
+}
+
+constexpr int kArgMaxThreads = 512;
+constexpr int kArgMaxWarps = kArgMaxThreads / kWarp;
+
+// A block for each row.
+DT_KERNEL void ArgMaxKernel(const float* x, int64_t stride, int64_t cols, int32_t* best) {
+  DT_SHARED(float, values, kArgMaxWarps);
+  DT_SHARED(int32_t, ids, kArgMaxWarps);
+  const float* row = x + BlockIndex() * stride;
+  Best mine = {0.0f, Best::kNone};
+  for (int64_t i = ThreadIndex(); i < cols; i += BlockThreads()) {
+    const float v = row[i];
+    mine = BetterOf(mine, {v, v != v ? Best::kNan : static_cast<int32_t>(i)});
+  }
+  mine = BestOfWarp(mine);
+  if (Lane() == 0) {
+    values[WarpIndex()] = mine.v;
+    ids[WarpIndex()] = mine.id;
+  }
+  SyncBlock();
+  if (WarpIndex() != 0) return;
+  mine = {0.0f, Best::kNone};
+  if (Lane() < kArgMaxWarps) mine = {values[Lane()], ids[Lane()]};
+  mine = BestOfWarp(mine);
+  if (Lane() == 0) best[BlockIndex()] = mine.id == Best::kNan ? -1 : mine.id;
+}

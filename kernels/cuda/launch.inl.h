@@ -127,6 +127,24 @@ static void Matmul(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Str
   if (!known) __builtin_trap();  // plans are bound against SupportedWeightTypes
 }
 
+static void Embed(const EmbeddingArgs& args, int64_t begin, int64_t end, Stream stream) {
+  if (args.type == WeightType::kF32 || args.type == WeightType::kF16 ||
+      args.type == WeightType::kBF16) {
+    const Grid grid = ThreadGrid((end - begin) * args.cols);
+    DT_LAUNCH(FloatEmbeddingKernel, grid, kRowThreads, stream, args, begin, end);
+    return;
+  }
+  const bool known = EmbedSmallBlocks(args, begin, end, stream) ||
+                     EmbedKTypes(args, begin, end, stream) ||
+                     EmbedCodebooks(args, begin, end, stream);
+  if (!known) __builtin_trap();
+}
+
+static void ArgMax(const float* x, int64_t stride, int64_t rows, int64_t cols, int32_t* best,
+                   Stream stream) {
+  DT_LAUNCH(ArgMaxKernel, RowGrid(rows), kArgMaxThreads, stream, x, stride, cols, best);
+}
+
 // `kLaunch` with a stream that is untyped, as tables have it.
 template <auto kLaunch, typename... Args>
 static void Untyped(Args... args, void* stream) {
@@ -154,6 +172,8 @@ static DeviceTable MakeDeviceTable(const char* name) {
       .attention_parts =
           Untyped<AttentionParts, const AttentionArgs&, int64_t, int64_t, int64_t, int64_t>,
       .attention_merge = Slice<AttentionMerge, AttentionArgs>,
+      .embedding = Slice<Embed, EmbeddingArgs>,
+      .argmax = Untyped<ArgMax, const float*, int64_t, int64_t, int64_t, int32_t*>,
       .router = Slice<Router, RouterArgs>,
       .sort_pairs = Untyped<SortPairs, const SortPairsArgs&>,
       .gather_rows = Slice<GatherRows, GatherRowsArgs>,

@@ -1,5 +1,5 @@
-// How products with quantised weights are started: the kernel for a number of rows, for each format
-// of a group. On the host.
+// How products with quantised weights, and rows of them, are started: the kernel for a number of
+// rows, for each format of a group. On the host.
 
 constexpr int64_t kFewRows = 8;
 
@@ -9,6 +9,14 @@ static uint32_t RowTiles(DeviceMatmulArgs* args, int64_t tokens) {
   args->tiles = static_cast<int32_t>(BlocksOf(rows, tokens));
   const int64_t sets = args->groups != nullptr ? args->max_groups : args->heads;
   return static_cast<uint32_t>(sets * args->tiles);
+}
+
+constexpr int kEmbeddingThreads = 128;
+
+template <typename Format>
+static void EmbedRows(const EmbeddingArgs& args, int64_t begin, int64_t end, Stream stream) {
+  const Grid grid = RowGrid(BlocksOf((end - begin) * (args.cols / 4), kEmbeddingThreads));
+  DT_LAUNCH(EmbeddingKernel<Format>, grid, kEmbeddingThreads, stream, args, begin, end);
 }
 
 template <typename Format, int kTokens>

@@ -12,6 +12,16 @@ DT_DEVICE float LoadFloat(WeightType type, const uint8_t* row, int64_t i) {
   return type == WeightType::kF16 ? HalfToFloat(half) : FloatOf(static_cast<uint32_t>(half) << 16);
 }
 
+// Rows of an embedding as GGUF has them: a thread for each element.
+DT_KERNEL void FloatEmbeddingKernel(EmbeddingArgs args, int64_t begin, int64_t end) {
+  const int64_t index = GlobalThread();
+  if (index >= (end - begin) * args.cols) return;
+  const int64_t row = begin + index / args.cols, k = index % args.cols;
+  const uint8_t* from = args.table + args.tokens[row] * args.row_bytes;
+  const float v = LoadFloat(args.type, from, k);
+  args.y[row * args.y_stride + k] = args.scale == 1.0f ? v : v * args.scale;
+}
+
 // A warp for each weight row from first_row on; block y: kFloatTokens activation rows.
 DT_KERNEL void FloatKernel(DeviceMatmulArgs args, int64_t first_row, int64_t past_row) {
   int tile = 0;

@@ -1,5 +1,5 @@
-// Products with weights of blocks of 256 without codebooks: the unit that is compiled once by nvcc
-// and once by g++.
+// Products with, and rows of, weights of blocks of 256 without codebooks: the unit that is compiled
+// once by nvcc and once by g++.
 #include "kernels/cuda/unit.h"
 
 namespace dovetail::kernels::cuda {
@@ -9,39 +9,53 @@ namespace {
 //
 #include "kernels/cuda/formats_k.inl.h"
 //
+#include "kernels/cuda/embedding.inl.h"
+//
 #include "kernels/cuda/matmul.inl.h"
 //
 #include "kernels/cuda/launch_matmul.inl.h"
 
-}  // namespace
-
-bool MatmulKTypes(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
-  switch (args.type) {
+// Calls run.template operator()<Format>() with the format of a type; false: it is not of this unit.
+template <typename Run>
+bool WithKFormat(WeightType type, const Run& run) {
+  switch (type) {
     case WeightType::kQ2_K:
-      QuantProduct<FormatQ2_K>(args, begin, end, stream);
+      run.template operator()<FormatQ2_K>();
       return true;
     case WeightType::kQ3_K:
-      QuantProduct<FormatQ3_K>(args, begin, end, stream);
+      run.template operator()<FormatQ3_K>();
       return true;
     case WeightType::kQ4_K:
-      QuantProduct<FormatQ4_K>(args, begin, end, stream);
+      run.template operator()<FormatQ4_K>();
       return true;
     case WeightType::kQ5_K:
-      QuantProduct<FormatQ5_K>(args, begin, end, stream);
+      run.template operator()<FormatQ5_K>();
       return true;
     case WeightType::kQ6_K:
-      QuantProduct<FormatQ6_K>(args, begin, end, stream);
+      run.template operator()<FormatQ6_K>();
       return true;
     case WeightType::kIQ4_XS:
-      QuantProduct<FormatIQ4_XS>(args, begin, end, stream);
+      run.template operator()<FormatIQ4_XS>();
       return true;
     case WeightType::kTQ1_0:
     case WeightType::kTQ2_0:
-      QuantProduct<FormatTQ>(args, begin, end, stream);
+      run.template operator()<FormatTQ>();
       return true;
     default:
       return false;
   }
+}
+
+}  // namespace
+
+bool MatmulKTypes(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
+  return WithKFormat(args.type,
+                     [&]<typename Format>() { QuantProduct<Format>(args, begin, end, stream); });
+}
+
+bool EmbedKTypes(const EmbeddingArgs& args, int64_t begin, int64_t end, Stream stream) {
+  return WithKFormat(args.type,
+                     [&]<typename Format>() { EmbedRows<Format>(args, begin, end, stream); });
 }
 
 }  // namespace dovetail::kernels::cuda

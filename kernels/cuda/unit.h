@@ -22,6 +22,10 @@ namespace dovetail::kernels::cuda {
 bool MatmulSmallBlocks(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream);
 bool MatmulKTypes(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream);
 bool MatmulCodebooks(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream);
+// The same for the rows of an embedding. Units: rows.
+bool EmbedSmallBlocks(const EmbeddingArgs& args, int64_t begin, int64_t end, Stream stream);
+bool EmbedKTypes(const EmbeddingArgs& args, int64_t begin, int64_t end, Stream stream);
+bool EmbedCodebooks(const EmbeddingArgs& args, int64_t begin, int64_t end, Stream stream);
 
 // Shapes of grids.
 static inline Grid RowGrid(int64_t blocks) { return {static_cast<uint32_t>(blocks), 1}; }

@@ -14,7 +14,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 
@@ -27,6 +29,11 @@ struct Dim {
   uint32_t y = 1;
 };
 
+struct Stream;
+
+// Launches that were taken down: each is started with the arguments that it had.
+using Launches = std::vector<std::function<void(Stream* stream)>>;
+
 // Launches in order, as a CUDA stream has them; a launch is done when it returns. After a finding
 // nothing more is run.
 struct Stream {
@@ -36,6 +43,7 @@ struct Stream {
   // Called before and after each launch, if given.
   void (*access)(void* arg, bool open) = nullptr;
   void* access_arg = nullptr;
+  Launches* capture = nullptr;  // where launches are taken down, and not run
 };
 
 // Calls kernel(arg) in each thread of each block.
@@ -44,6 +52,10 @@ void Launch(Stream* stream, const char* name, Dim grid, uint32_t block, void (*k
 
 template <typename Fn>
 void Launch(Stream* stream, const char* name, Dim grid, uint32_t block, const Fn& fn) {
+  if (stream->capture != nullptr) {
+    stream->capture->push_back([=](Stream* later) { Launch(later, name, grid, block, fn); });
+    return;
+  }
   Launch(
       stream, name, grid, block, [](const void* f) { (*static_cast<const Fn*>(f))(); }, &fn);
 }

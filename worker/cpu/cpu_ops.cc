@@ -68,7 +68,8 @@ void CpuOps::CheckFinite(StepContext& step, const float* x, int64_t stride, int6
   }
 }
 
-void CpuOps::Embed(StepContext& step, const kernels::EmbeddingArgs& args) {
+void CpuOps::Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool on_device) {
+  DT_CHECK(!on_device);
   ForRows(step.rows, args.cols, [&](int64_t begin, int64_t end) {
     kernels_.embedding(args, begin, end);
     CheckFinite(step, args.y + begin * args.y_stride, args.y_stride, end - begin, 0, args.cols);

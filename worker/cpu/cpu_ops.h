@@ -28,7 +28,7 @@ class CpuOps : public StepOps {
   // All outlive it.
   CpuOps(const kernels::KernelTable* kernels, ThreadPool* pool, const Workspace* ws);
 
-  void Embed(StepContext& step, const kernels::EmbeddingArgs& args) override;
+  void Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool on_device) override;
   void FillRopeAngles(StepContext& step, absl::Span<const float> inv_freq, float factor,
                       float* cos_sin) override;
   void NormAndQuantize(StepContext& step, const RmsNorm& norm, const float* x, float* y,
@@ -55,6 +55,10 @@ class CpuOps : public StepOps {
   void CopyBlocks(absl::Span<const KvRegion> regions,
                   absl::Span<const transport::BlockCopy> copies) override;
   void Begin(StepContext& /*step*/, const FrameRows& /*rows*/) override {}
+  void RunLayers(StepContext& /*step*/, uint32_t /*segment*/,
+                 absl::FunctionRef<void()> forward) override {
+    forward();
+  }
   absl::Status Finish(StepContext& step, absl::Span<const uint32_t> op_numbers, int64_t slot_rows,
                       bool logits, int32_t* not_finite) override;
   absl::Status FetchPartials(int64_t /*rows*/) override { return absl::OkStatus(); }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "base/byte_size.h"
@@ -43,6 +44,18 @@ absl::Status NoDevice(cudaError_t error) {
   return ToStatus(error, "looking for GPUs");
 }
 
+class CudaGraph : public DeviceGraph {
+ public:
+  CudaGraph(cudaGraphExec_t exec, int64_t num_kernels) : exec_(exec), num_kernels_(num_kernels) {}
+  ~CudaGraph() override { cudaGraphExecDestroy(exec_); }
+  int64_t num_kernels() const override { return num_kernels_; }
+  cudaGraphExec_t exec() const { return exec_; }
+
+ private:
+  cudaGraphExec_t exec_;
+  int64_t num_kernels_;
+};
+
 class CudaDevice : public Device {
  public:
   explicit CudaDevice(int ordinal) : ordinal_(ordinal) {}
@@ -67,8 +80,11 @@ class CudaDevice : public Device {
     CopyBytes(to, from, bytes, cudaMemcpyDeviceToDevice);
   }
   absl::Status Wait() override;
+  void BeginCapture() override;
+  absl::StatusOr<std::unique_ptr<DeviceGraph>> EndCapture() override;
 
  private:
+  void Enqueue(const DeviceGraph& graph) override;
   void Free(uint8_t* data, int64_t bytes, bool on_host) override;
   void CopyBytes(void* to, const void* from, int64_t bytes, cudaMemcpyKind kind);
   void Note(cudaError_t error) {
@@ -171,6 +187,32 @@ void CudaDevice::Free(uint8_t* data, int64_t bytes, bool on_host) {
 void CudaDevice::CopyBytes(void* to, const void* from, int64_t bytes, cudaMemcpyKind kind) {
   if (bytes == 0 || error_ != cudaSuccess) return;
   Note(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kind, stream_));
+}
+
+void CudaDevice::BeginCapture() {
+  if (error_ != cudaSuccess) return;
+  Note(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
+}
+
+absl::StatusOr<std::unique_ptr<DeviceGraph>> CudaDevice::EndCapture() {
+  if (error_ != cudaSuccess) return ToStatus(error_, "the GPU failed");
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t exec = nullptr;
+  size_t nodes = 0;
+  cudaError_t error = cudaStreamEndCapture(stream_, &graph);
+  if (error == cudaSuccess) error = cudaGraphGetNodes(graph, nullptr, &nodes);
+  if (error == cudaSuccess) error = cudaGraphInstantiate(&exec, graph, 0);
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  if (error != cudaSuccess) {
+    cudaGetLastError();  // a refusal is nothing that later calls should tell of
+    return ToStatus(error, "the GPU takes no graph");
+  }
+  return std::make_unique<CudaGraph>(exec, static_cast<int64_t>(nodes));
+}
+
+void CudaDevice::Enqueue(const DeviceGraph& graph) {
+  if (error_ != cudaSuccess) return;
+  Note(cudaGraphLaunch(static_cast<const CudaGraph&>(graph).exec(), stream_));
 }
 
 absl::Status CudaDevice::Wait() {

@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -46,6 +47,13 @@ class DeviceBuffer {
   bool on_host_ = false;
 };
 
+// Kernels that a device has taken down, with the arguments that they had.
+class DeviceGraph {
+ public:
+  virtual ~DeviceGraph() = default;
+  virtual int64_t num_kernels() const = 0;
+};
+
 struct DeviceProperties {
   std::string description;     // "NVIDIA H200, driver 580.65"
   int compute_capability = 0;  // 90 is 9.0; 0: none
@@ -59,6 +67,8 @@ class Device {
 
   // Bytes that are allocated. Thread-safe.
   int64_t held_bytes() const { return held_bytes_.load(std::memory_order_relaxed); }
+  // How often a graph was launched. Thread-safe.
+  int64_t graph_launches() const { return graph_launches_.load(std::memory_order_relaxed); }
 
   virtual absl::StatusOr<DeviceProperties> Properties() = 0;
   // Bytes of its memory that it reads and writes per second, in 1e9. Called where nothing else
@@ -77,12 +87,24 @@ class Device {
   virtual void Copy(void* to, const void* from, int64_t bytes) = 0;  // on the device
   virtual absl::Status Wait() = 0;
 
+  // Between them kernels are taken down and not run; nothing else may be enqueued. An error: the
+  // device cannot, and goes on as if nothing had been started.
+  virtual void BeginCapture() = 0;
+  virtual absl::StatusOr<std::unique_ptr<DeviceGraph>> EndCapture() = 0;
+  // Enqueues all of them, in order.
+  void Launch(const DeviceGraph& graph) {
+    graph_launches_.fetch_add(1, std::memory_order_relaxed);
+    Enqueue(graph);
+  }
+
  protected:
   void CountHeld(int64_t bytes) { held_bytes_.fetch_add(bytes, std::memory_order_relaxed); }
 
  private:
   friend class DeviceBuffer;
   std::atomic<int64_t> held_bytes_{0};
+  std::atomic<int64_t> graph_launches_{0};
+  virtual void Enqueue(const DeviceGraph& graph) = 0;
   virtual void Free(uint8_t* data, int64_t bytes, bool on_host) = 0;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <utility>
 
@@ -16,13 +17,33 @@ namespace {
 constexpr int64_t kSharedSplits = 2;
 constexpr int64_t kFewTasks = 256;
 
+// Splits of the longest context among those of rows [first, end).
+int64_t SplitsOf(const StepContext& step, int64_t first, int64_t end) {
+  int64_t keys = 0;
+  for (const kernels::SequenceRows& s : step.sequences) {
+    if (s.row_begin >= end || s.row_begin + s.num_rows <= first) continue;
+    keys = std::max(keys, int64_t{s.position} + s.num_rows);
+  }
+  return (keys + kKvSplitTokens - 1) / kKvSplitTokens;
+}
+
 }  // namespace
 
 int32_t* DeviceOps::FlagOf(const StepContext& step) const {
   return ws_.tables.flags + step.op_numbers[step.part];
 }
 
-void DeviceOps::Embed(StepContext& step, const kernels::EmbeddingArgs& args) {
+void DeviceOps::Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool on_device) {
+  if (on_device) {
+    int32_t* const tokens = staging_->tables.tokens;
+    std::copy(step.tokens.begin(), step.tokens.end(), tokens);
+    UploadArray(ws_.tables.tokens, tokens, step.rows);
+    kernels::EmbeddingArgs there = args;
+    there.tokens = ws_.tables.tokens;
+    kernels_.embedding(there, 0, step.rows, stream());
+    kernels_.check_finite(args.y, args.y_stride, step.rows, args.cols, FlagOf(step), stream());
+    return;
+  }
   kernels::EmbeddingArgs on_host = args;
   on_host.y = staging_->rows.x;
   const int64_t cols = args.cols;
@@ -182,23 +203,25 @@ void DeviceOps::Attend(StepContext& step, kernels::AttentionArgs args, int64_t f
   args.num_sequences = static_cast<int32_t>(step.sequences.size());
   args.first_row = first;
   args.heads_per_task = HeadsPerTask(args);
-  int64_t keys = 0;
-  for (const kernels::SequenceRows& s : step.sequences) {
-    if (s.row_begin >= end || s.row_begin + s.num_rows <= first) continue;
-    keys = std::max(keys, int64_t{s.position} + s.num_rows);
-  }
   const int64_t groups = args.num_heads / args.heads_per_task;
-  const int64_t begin_task = first * groups, past_task = end * groups;
-  const int64_t splits = (keys + kKvSplitTokens - 1) / kKvSplitTokens;
-  const int64_t part_floats = (past_task - begin_task) * splits * args.heads_per_task *
-                              kernels::AttentionPartFloats(args.kv.shape);
-  const bool shared = splits >= kSharedSplits && past_task - begin_task <= kFewTasks &&
-                      part_floats <= ws_.attn_parts_floats;
-  if (!shared) return kernels_.attention(args, begin_task, past_task, stream());
+  const int64_t splits = fixed_splits_ > 0 ? fixed_splits_ : SplitsOf(step, first, end);
+  if (splits < kSharedSplits || (end - first) * groups > kFewTasks) {
+    return kernels_.attention(args, first * groups, end * groups, stream());
+  }
   args.parts = ws_.attn_parts;
   args.part_splits = splits;
-  kernels_.attention_parts(args, begin_task, past_task, 0, splits, stream());
-  kernels_.attention_merge(args, begin_task, past_task, stream());
+  // As many rows as there is room for the parts of, which is one at least.
+  const int64_t row_floats = args.num_heads * splits * kernels::AttentionPartFloats(args.kv.shape);
+  const int64_t rows_at_once = ws_.attn_parts_floats / row_floats;
+  DT_CHECK_GE(rows_at_once, 1);
+  for (int64_t row = first; row < end; row += rows_at_once) {
+    const int64_t rows = std::min(rows_at_once, end - row);
+    args.first_row = row;
+    kernels_.attention_parts(args, row * groups, (row + rows) * groups, 0, splits, stream());
+    kernels_.attention_merge(args, row * groups, (row + rows) * groups, stream());
+    args.q += rows * args.q_stride;
+    args.out += rows * args.out_stride;
+  }
 }
 
 // By way of the host, which has the rings.
@@ -280,6 +303,29 @@ void DeviceOps::Begin(StepContext& step, const FrameRows& rows) {
   UploadArray(experts.y, host.y, rows.partials * row_shape_.hidden_size);
 }
 
+// Where nobody is waited for in between, and the head has all rows or none: then what is started
+// follows from the numbers in the key.
+void DeviceOps::RunLayers(StepContext& step, uint32_t segment, absl::FunctionRef<void()> forward) {
+  const auto logit_rows = static_cast<int32_t>(step.logit_rows.size());
+  const bool all = step.head_rows.size() == 1 && step.head_rows[0] == Range{0, logit_rows};
+  if (step.gather != nullptr || step.rows > GraphCache::kMaxRows ||
+      !(all || step.head_rows.empty())) {
+    return forward();
+  }
+  // Contexts grow; launches that have room for twice as much are good for as long again.
+  const auto splits = static_cast<uint64_t>(std::max<int64_t>(SplitsOf(step, 0, step.rows), 1));
+  fixed_splits_ = std::min(static_cast<int64_t>(std::bit_ceil(splits)), max_splits_);
+  graphs_.Run({.segment = segment,
+               .rows = step.rows,
+               .x_rows = step.x_rows,
+               .sequences = static_cast<int32_t>(step.sequences.size()),
+               .logit_rows = logit_rows,
+               .head_rows = all ? logit_rows : 0,
+               .splits = fixed_splits_},
+              step, forward);
+  fixed_splits_ = 0;
+}
+
 int32_t DeviceOps::TakeFlags(absl::Span<const uint32_t> op_numbers) {
   const DeviceTables& host = staging_->tables;
   int32_t first = -1;
@@ -290,6 +336,19 @@ int32_t DeviceOps::TakeFlags(absl::Span<const uint32_t> op_numbers) {
   std::fill(host.flags, host.flags + host.num_flags, 0);
   UploadArray(ws_.tables.flags, host.flags, host.num_flags);
   return first;
+}
+
+void DeviceOps::FetchLogits(const StepContext& step) {
+  for (const Range& range : step.head_rows) {
+    kernels_.argmax(ws_.logits + range.begin * vocab_size_, vocab_size_, range.size(), vocab_size_,
+                    ws_.tables.best_tokens + range.begin, stream());
+  }
+  DownloadArray(staging_->tables.best_tokens, ws_.tables.best_tokens,
+                static_cast<int64_t>(step.logit_rows.size()));
+  for (const Range& range : step.logits_wanted) {
+    const int64_t first = range.begin * vocab_size_;
+    DownloadArray(staging_->rows.logits + first, ws_.logits + first, range.size() * vocab_size_);
+  }
 }
 
 absl::Status DeviceOps::Finish(StepContext& step, absl::Span<const uint32_t> op_numbers,
@@ -306,12 +365,7 @@ absl::Status DeviceOps::Finish(StepContext& step, absl::Span<const uint32_t> op_
     }
   }
   // Of those that share the head's rows the first has them all, and draws.
-  if (logits && host.probs != nullptr) {
-    for (const Range& range : step.head_rows) {
-      const int64_t first = range.begin * vocab_size_;
-      DownloadArray(host.logits + first, ws_.logits + first, range.size() * vocab_size_);
-    }
-  }
+  if (logits && host.probs != nullptr) FetchLogits(step);
   const absl::Status status = device_.Wait();
   if (!status.ok()) return status;
   *not_finite = TakeFlags(op_numbers);

@@ -1,8 +1,9 @@
 // DeviceOps: a GPU worker's operations: kernels on its stream, with the bits of CpuOps.
 //
-// The host keeps what it does better: it looks embeddings up in the mapped file, computes rotary
-// angles in double, and draws tokens. Nobody waits for the GPU before Finish(), which also learns
-// from it which op made a value that is not finite.
+// The host keeps what it does better: it looks embeddings up in the mapped file (where the head
+// has another table), computes rotary angles in double, and draws tokens at a temperature. Nobody
+// waits for the GPU before Finish(), which also learns from it which op made a value that is not
+// finite.
 #ifndef DOVETAIL_WORKER_DEVICE_DEVICE_OPS_H_
 #define DOVETAIL_WORKER_DEVICE_DEVICE_OPS_H_
 
@@ -15,6 +16,7 @@
 #include "base/thread_pool.h"
 #include "kernels/kernel_table.h"
 #include "worker/device/device.h"
+#include "worker/device/graph_cache.h"
 #include "worker/layers/step_ops.h"
 
 namespace dovetail::worker {
@@ -24,17 +26,19 @@ class DeviceOps : public StepOps {
   // All outlive it. `kernels` and `pool` are the host's.
   DeviceOps(Device* device, const kernels::KernelTable* kernels, ThreadPool* pool,
             const Workspace* ws, std::unique_ptr<Staging> staging, const RowShape& row_shape,
-            int32_t vocab_size)
+            int32_t vocab_size, int32_t context_length)
       : row_shape_(row_shape),
         vocab_size_(vocab_size),
+        max_splits_((context_length + kKvSplitTokens - 1) / kKvSplitTokens),
         device_(*device),
         kernels_(device->kernels()),
         host_kernels_(*kernels),
         pool_(*pool),
         ws_(*ws),
-        staging_(std::move(staging)) {}
+        staging_(std::move(staging)),
+        graphs_(device, kMaxGraphKernels) {}
 
-  void Embed(StepContext& step, const kernels::EmbeddingArgs& args) override;
+  void Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool on_device) override;
   void FillRopeAngles(StepContext& step, absl::Span<const float> inv_freq, float factor,
                       float* cos_sin) override;
   void NormAndQuantize(StepContext& step, const RmsNorm& norm, const float* x, float* y,
@@ -61,6 +65,7 @@ class DeviceOps : public StepOps {
   void CopyBlocks(absl::Span<const KvRegion> regions,
                   absl::Span<const transport::BlockCopy> copies) override;
   void Begin(StepContext& step, const FrameRows& rows) override;
+  void RunLayers(StepContext& step, uint32_t segment, absl::FunctionRef<void()> forward) override;
   absl::Status Finish(StepContext& step, absl::Span<const uint32_t> op_numbers, int64_t slot_rows,
                       bool logits, int32_t* not_finite) override;
   absl::Status FetchPartials(int64_t rows) override;
@@ -78,9 +83,14 @@ class DeviceOps : public StepOps {
   void QuantizeRows(const LinearInput& input, int64_t rows, const Range& columns);
 
  private:
+  // At 2 KB each, of what plans leave to the driver.
+  static constexpr int64_t kMaxGraphKernels = 64 * 1024;
+
   // The step's sequences with addresses of the device.
   void UploadTables(const StepContext& step);
   absl::Span<const kernels::SequenceRows> SequencesOnDevice(const StepContext& step) const;
+  // The tokens of the step's largest logits, and the logits that somebody looks at.
+  void FetchLogits(const StepContext& step);
   // The first of `op_numbers` whose flag is up; all flags are down afterwards.
   int32_t TakeFlags(absl::Span<const uint32_t> op_numbers);
 
@@ -95,6 +105,7 @@ class DeviceOps : public StepOps {
 
   const RowShape row_shape_;
   const int64_t vocab_size_;
+  const int64_t max_splits_;  // of a context
   Device& device_;
   const kernels::DeviceTable& kernels_;
   const kernels::KernelTable& host_kernels_;
@@ -102,6 +113,8 @@ class DeviceOps : public StepOps {
   const Workspace& ws_;
   std::unique_ptr<Staging> staging_;
   int32_t num_places_ = 0;  // of tables().places that are given away
+  GraphCache graphs_;
+  int64_t fixed_splits_ = 0;  // of every context, while layers may be taken down; 0: as they are
 };
 
 }  // namespace dovetail::worker

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <cstring>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +14,11 @@
 
 namespace dovetail::worker {
 namespace {
+
+struct SimtGraph : DeviceGraph {
+  int64_t num_kernels() const override { return static_cast<int64_t>(launches.size()); }
+  simt::Launches launches;
+};
 
 // More than that stays open: to change the access of every page for every launch takes too long.
 constexpr int64_t kMostGuardedBytes = int64_t{64} << 20;
@@ -79,13 +85,31 @@ void SimtDevice::SetAccess(bool open) {
 }
 
 void SimtDevice::CopyBytes(void* to, const void* from, int64_t bytes) {
+  DT_CHECK(stream_.capture == nullptr);
   if (bytes == 0 || !stream_.status.ok()) return;
   if (guarded()) SetAccess(true);
   std::memmove(to, from, static_cast<size_t>(bytes));
   if (guarded()) SetAccess(false);
 }
 
+void SimtDevice::BeginCapture() {
+  captured_.clear();
+  stream_.capture = &captured_;
+}
+
+absl::StatusOr<std::unique_ptr<DeviceGraph>> SimtDevice::EndCapture() {
+  stream_.capture = nullptr;
+  auto graph = std::make_unique<SimtGraph>();
+  graph->launches = std::move(captured_);
+  return graph;
+}
+
+void SimtDevice::Enqueue(const DeviceGraph& graph) {
+  for (const auto& launch : static_cast<const SimtGraph&>(graph).launches) launch(&stream_);
+}
+
 absl::Status SimtDevice::Wait() {
+  DT_CHECK(stream_.capture == nullptr);
   if (stream_.status.ok()) return absl::OkStatus();
   return absl::InternalError(
       absl::StrCat("the SIMT shim, seed ", stream_.seed, ": ", stream_.status.message()));

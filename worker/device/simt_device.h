@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 
 #include "base/posix.h"
 #include "kernels/simt/simt.h"
@@ -31,8 +32,11 @@ class SimtDevice : public Device {
   void Download(void* to, const void* from, int64_t bytes) override { CopyBytes(to, from, bytes); }
   void Copy(void* to, const void* from, int64_t bytes) override { CopyBytes(to, from, bytes); }
   absl::Status Wait() override;
+  void BeginCapture() override;
+  absl::StatusOr<std::unique_ptr<DeviceGraph>> EndCapture() override;
 
  private:
+  void Enqueue(const DeviceGraph& graph) override;
   void Free(uint8_t* data, int64_t bytes, bool on_host) override;
   void CopyBytes(void* to, const void* from, int64_t bytes);
   void SetAccess(bool open);
@@ -40,6 +44,7 @@ class SimtDevice : public Device {
   bool guarded() const;
 
   simt::Stream stream_;
+  simt::Launches captured_;
   std::map<uint8_t*, MemoryMap> memory_, host_memory_;  // by where they begin
   int64_t memory_bytes_ = 0;                            // of memory_
 };

@@ -1,5 +1,5 @@
 // Embedding: x = scale * table[token], for every row of the step. The table stays as the file has
-// it.
+// it, or is the matrix of a head that a GPU has anyway.
 #ifndef DOVETAIL_WORKER_LAYERS_EMBEDDING_H_
 #define DOVETAIL_WORKER_LAYERS_EMBEDDING_H_
 
@@ -12,11 +12,15 @@ namespace dovetail::worker {
 
 class Embedding : public Layer {
  public:
-  Embedding(const uint8_t* table, WeightType type, int32_t hidden_size, float scale);
+  struct Table {
+    const uint8_t* rows = nullptr;
+    bool on_device = false;  // packed, in the device's memory
+  };
+  Embedding(const Table& table, WeightType type, int32_t hidden_size, float scale);
   void Forward(StepContext& step) const override;
 
  private:
-  const uint8_t* table_;
+  Table table_;
   WeightType type_;
   int32_t hidden_size_;
   float scale_;

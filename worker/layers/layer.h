@@ -33,6 +33,8 @@ struct StepContext {
 
   // Of those rows, in the order of logit_rows, the ranges that lm_head is computed for.
   absl::Span<const Range> head_rows;
+  // Of those, the ranges whose logits somebody looks at; of the others the best token is enough.
+  absl::Span<const Range> logits_wanted;
 
   // The residual stream, in ws.x; the last norm leaves the rows whose logits are wanted.
   float* x = nullptr;

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "kernels/ops.h"
@@ -64,8 +65,9 @@ class StepOps {
  public:
   virtual ~StepOps() = default;
 
-  // step.x and step.x_rows from step.tokens; `args` has the table. Checked.
-  virtual void Embed(StepContext& step, const kernels::EmbeddingArgs& args) = 0;
+  // step.x and step.x_rows from step.tokens; `args` has the table, in the file or, `on_device`, as
+  // the head's matrix in the device's memory. Checked.
+  virtual void Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool on_device) = 0;
   // The angles of the step's rows, once per visit of a segment: all layers share them.
   virtual void FillRopeAngles(StepContext& step, absl::Span<const float> inv_freq, float factor,
                               float* cos_sin) = 0;
@@ -111,6 +113,10 @@ class StepOps {
   // Before the first layer: takes over what a frame brought to host(): rows of the residual stream,
   // slots, rows that were made for them.
   virtual void Begin(StepContext& step, const FrameRows& rows) = 0;
+  // The layers of segment `segment`, which `forward` runs. A device that did the same for a step of
+  // the same shape may do that again, without `forward`.
+  virtual void RunLayers(StepContext& step, uint32_t segment,
+                         absl::FunctionRef<void()> forward) = 0;
   // After the last layer, or the one that failed: waits for all of them and brings the residual
   // stream, the slots (of `slot_rows` rows) and, if there are any, the logits to host().
   // *not_finite: the first of `op_numbers` that made a value that is not finite; -1: none.

@@ -465,6 +465,64 @@ TEST(DeviceKernels, RowsAreGatheredInEveryForm) {
   }
 }
 
+// What a head's matrix in P16 gives as an embedding is what the file's rows give.
+TEST(DeviceKernels, RowsAreDequantisedAsTheFilesRowsAre) {
+  Rng rng(testing::TestSeed());
+  for (WeightType type : SupportedWeightTypes()) {
+    const float scale = Uniform(rng, 0, 1) == 0 ? 1.0f : 11.3f;
+    const int32_t vocab = Uniform(rng, 17, 70), cols = 256 * Uniform(rng, 1, 3), rows = 9;
+    const int64_t stride = cols + 3;
+    Matrices table(rng, type, 1, vocab, cols);
+    std::vector<int32_t> tokens(rows);
+    for (int32_t& token : tokens) token = Uniform(rng, 0, vocab - 1);
+    tokens.back() = vocab - 1;
+    std::vector<float> expected(static_cast<size_t>(rows * stride), 7.0f);
+    std::vector<float> actual = expected;
+    kernels::EmbeddingArgs args = {.table = reinterpret_cast<const uint8_t*>(table.raw.data()),
+                                   .type = type,
+                                   .row_bytes = StoredBytes(type, cols),
+                                   .tokens = tokens.data(),
+                                   .y = expected.data(),
+                                   .y_stride = stride,
+                                   .cols = cols,
+                                   .scale = scale};
+    kernels::FindTable(kernels::Isa::kScalar)->embedding(args, 1, rows);
+    args.table = table.Packed();
+    args.y = actual.data();
+    RunOnDevice([&](void* stream) { DeviceUnderTest().embedding(args, 1, rows, stream); });
+    EXPECT_TRUE(SameBits(expected, actual)) << InfoOf(type).name << ", scale " << scale;
+  }
+}
+
+// Equal values, of which the first counts, values that are not numbers, nothing but infinities.
+TEST(DeviceKernels, TheBestColumnIsTheHosts) {
+  Rng rng(testing::TestSeed());
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (int32_t cols : {1, 5, 31, 32, 511, 512, 513, 3000}) {
+    const int32_t rows = 6;
+    const int64_t stride = cols + 2;
+    std::vector<float> x = Normal(rng, rows * stride);
+    const auto row = [&](int i) { return x.begin() + i * stride; };
+    std::fill(row(1), row(1) + cols, -kInfinity);
+    for (int i = 0; i < 3; ++i)
+      row(2)[Uniform(rng, 0, cols - 1)] = 100.0f;  // or one of them thrice
+    row(3)[Uniform(rng, 0, cols - 1)] = NAN;
+    row(3)[Uniform(rng, 0, cols - 1)] = kInfinity;
+    std::fill(row(4), row(4) + cols, 0.0f);
+    row(4)[cols - 1] = -0.0f;
+    row(0)[cols] = kInfinity;  // between rows
+    std::vector<int32_t> best(rows, 77);
+    RunOnDevice([&](void* stream) {
+      DeviceUnderTest().argmax(x.data(), stride, rows, cols, best.data(), stream);
+    });
+    for (int i = 0; i < rows; ++i) {
+      const float* const at = x.data() + i * stride;
+      EXPECT_EQ(best[i], kernels::FindTable(kernels::Isa::kScalar)->argmax(at, cols))
+          << "row " << i << " of " << cols << " columns";
+    }
+  }
+}
+
 TEST(DeviceKernels, RowsAreCopiedAndLookedAt) {
   Rng rng(testing::TestSeed());
   const int32_t rows = 7, cols = 33, from_stride = 40, to_stride = 50;
