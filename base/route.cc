@@ -1,5 +1,7 @@
 #include "base/route.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace dovetail {
@@ -20,6 +22,47 @@ std::vector<Op> OpsOfMember(const Segment& segment, int member) {
   rows.member = member;
   for (const Member& m : segment.members) rows.shares[rows.members++] = m.share;
   for (Op& op : ops) op.rows = rows;
+  return ops;
+}
+
+namespace {
+
+// "host-b/cpu:0" for "host-b/cuda:1".
+bool IsCpuBeside(const std::string& owner, const std::string& worker) {
+  const size_t host = worker.rfind('/') == std::string::npos ? 0 : worker.rfind('/') + 1;
+  return owner.compare(0, host, worker, 0, host) == 0 && owner.compare(host, 4, "cpu:") == 0;
+}
+
+bool IsExpertsAlone(const Segment& segment) {
+  return segment.members.empty() &&
+         std::all_of(segment.ops.begin(), segment.ops.end(),
+                     [](const Op& op) { return op.kind == OpKind::kExperts; });
+}
+
+}  // namespace
+
+std::vector<bool> StreamedSegments(const Route& route, const std::string& worker) {
+  std::vector<bool> streamed(route.size(), false);
+  const auto own = [&](size_t i) { return route[i].worker == worker && route[i].members.empty(); };
+  for (size_t i = 0; i < route.size(); ++i) {
+    if (!own(i)) continue;
+    size_t end = i + 1;
+    while (end < route.size() && !own(end) && IsExpertsAlone(route[end]) &&
+           IsCpuBeside(route[end].worker, worker)) {
+      ++end;
+    }
+    if (end < route.size() && own(end))
+      std::fill(streamed.begin() + i + 1, streamed.begin() + end, true);
+  }
+  return streamed;
+}
+
+std::vector<Op> StreamedOps(const Route& route, const std::string& worker) {
+  const std::vector<bool> streamed = StreamedSegments(route, worker);
+  std::vector<Op> ops;
+  for (size_t i = 0; i < route.size(); ++i) {
+    if (streamed[i]) ops.insert(ops.end(), route[i].ops.begin(), route[i].ops.end());
+  }
   return ops;
 }
 

@@ -81,6 +81,13 @@ std::vector<Op> OpsOfMember(const Segment& segment, int member);
 
 using Route = std::vector<Segment>;
 
+// Of each segment, whether `worker`, a GPU's, can compute it in its owner's place: routed experts
+// of a CPU worker of the same host, whose weights it streams from there, between two segments of
+// its own (StepShape::stream_bytes).
+std::vector<bool> StreamedSegments(const Route& route, const std::string& worker);
+// Their ops.
+std::vector<Op> StreamedOps(const Route& route, const std::string& worker);
+
 // Steps report the time of every segment, so there is a limit: 16 per layer of the deepest models.
 inline constexpr int kMaxRouteSegments = 4096;
 

@@ -20,7 +20,10 @@ struct StepShape {
   int32_t num_kv_blocks = 0;    // blocks of kKvBlockTokens tokens, shared by all sequences
   int32_t num_swap_blocks = 0;  // more of them, where preempted sequences keep what they computed
   KvType kv_type = KvType::kF16;
-  int32_t vocab_size = 0;              // tokens of a mask; 0: steps have no masks
+  int32_t vocab_size = 0;  // tokens of a mask; 0: steps have no masks
+  // Of each of the two buffers through which a GPU worker streams the experts of CPU workers for
+  // steps of many rows (transport::StepHeader::kStreamExperts); 0: it never does.
+  int64_t stream_bytes = 0;
   std::vector<KvType> layer_kv_types;  // by layer; of the layers beyond it: kv_type
 
   KvType KvTypeOf(int32_t layer) const {

@@ -17,7 +17,7 @@ class Register;
 namespace dovetail::coordinator {
 
 // The version of ClusterService that this coordinator speaks.
-inline constexpr uint32_t kClusterProtocolVersion = 2;
+inline constexpr uint32_t kClusterProtocolVersion = 3;
 
 struct ClusterMember {
   DeviceInfo device;  // memory_bytes: what the worker found available

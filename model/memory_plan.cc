@@ -230,17 +230,18 @@ void AddLmHead(const ModelConfig& config, absl::Span<const Op> ops, int64_t logi
 
 // Groups of one row each where there are few pairs, else of kMostGroupRows and what is left of each
 // expert's.
-void AddExpertGroups(const ModelConfig& config, absl::Span<const Op> ops, int64_t pairs,
-                     int64_t own_experts, BufferList* buffers) {
+void AddExpertGroups(const ModelConfig& config, absl::Span<const Op> ops, bool streams,
+                     int64_t pairs, int64_t own_experts, BufferList* buffers) {
   constexpr int64_t kGroupBytes = 16;
-  const int64_t layers = std::count_if(ops.begin(), ops.end(),
-                                       [](const Op& op) { return op.kind == OpKind::kExperts; });
+  int64_t layers = std::count_if(ops.begin(), ops.end(),
+                                 [](const Op& op) { return op.kind == OpKind::kExperts; });
+  if (streams) layers *= 2;  // layers are bound without streaming and with it
   buffers->Add("expert_groups", std::max<int64_t>(pairs, own_experts), kGroupBytes);
   buffers->Add("expert_num_groups", 1, 4);
   buffers->Add("expert_places", layers * config.experts.count, 4);
 }
 
-void AddExpertParts(const ModelConfig& config, absl::Span<const Op> ops, int64_t rows,
+void AddExpertParts(const ModelConfig& config, absl::Span<const Op> ops, bool streams, int64_t rows,
                     BufferList* buffers) {
   const ExpertConfig& experts = config.experts;
   const int64_t slots = RowShapeOf(config).slots();
@@ -261,7 +262,7 @@ void AddExpertParts(const ModelConfig& config, absl::Span<const Op> ops, int64_t
   buffers->Add("pair_rows", pairs, 4);
   buffers->Add("expert_begin", experts.count + 1, 4);
   if (buffers->on_device()) {
-    AddExpertGroups(config, ops, pairs, own_experts, buffers);
+    AddExpertGroups(config, ops, streams, pairs, own_experts, buffers);
   } else {
     buffers->Add("expert_order", own_experts + 1, 4);
   }
@@ -353,7 +354,7 @@ int64_t KvBytesPerBlockPerLayer(const ModelConfig& config, KvType type) {
 }
 
 int64_t FrameBytes(const StepShape& shape) {
-  constexpr int64_t kStepHeader = 80, kSequenceStep = 72, kAdjustment = 12, kCopy = 8;
+  constexpr int64_t kStepHeader = 88, kSequenceStep = 72, kAdjustment = 12, kCopy = 8;
   constexpr int64_t kOutputHeader = 56, kSequenceOutput = 32, kLogprob = 8;
   const int64_t per_sequence =
       kSequenceStep + int64_t{4} * shape.max_blocks_per_sequence() +
@@ -388,9 +389,12 @@ int64_t AttentionScratchFloats(const KvShape& shape) {
 
 int64_t AttentionPartFloats(const KvShape& shape) { return 16 + RoundUp(shape.value_dim, 16); }
 
-std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::Span<const Op> ops,
-                                              const StepShape& shape, PackedLayout layout,
-                                              int num_threads) {
+std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config,
+                                              absl::Span<const Op> own_ops, const StepShape& shape,
+                                              PackedLayout layout, int num_threads,
+                                              absl::Span<const Op> streamed) {
+  std::vector<Op> ops(own_ops.begin(), own_ops.end());
+  ops.insert(ops.end(), streamed.begin(), streamed.end());
   const int64_t rows = shape.max_rows;
   const int64_t logit_rows = shape.max_logit_rows;
   const int64_t any_rows = std::max(rows, logit_rows);
@@ -411,7 +415,8 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
     buffers.Add("gate", rows * columns, 4);
     buffers.Add("up", rows * columns, 4);
   }
-  AddExpertParts(config, ops, rows, &buffers);
+  AddExpertParts(config, ops, !streamed.empty(), rows, &buffers);
+  if (!streamed.empty()) buffers.Add("stream", 2 * shape.stream_bytes, 1);
   if (const int64_t panels = GatePanels(config, ops); panels > 0 && !buffers.on_device()) {
     buffers.Add("block_counts", panels, 4);
   }
@@ -482,10 +487,12 @@ absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const G
 }
 
 void PlanStepMemory(const ModelConfig& config, absl::Span<const Op> ops, const StepShape& shape,
-                    PackedLayout layout, int num_threads, WorkerMemory* memory) {
+                    PackedLayout layout, int num_threads, WorkerMemory* memory,
+                    absl::Span<const Op> streamed) {
   memory->kv = KvBytes(config, ops, shape);
   memory->workspace = 0;
-  for (const WorkspaceBuffer& buffer : WorkspaceBuffers(config, ops, shape, layout, num_threads)) {
+  for (const WorkspaceBuffer& buffer :
+       WorkspaceBuffers(config, ops, shape, layout, num_threads, streamed)) {
     memory->workspace += buffer.bytes;
   }
   memory->staging = 0;

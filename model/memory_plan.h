@@ -131,13 +131,15 @@ RowShape RowShapeOf(const ModelConfig& config);
 //   step_tokens int32 [R] with embedding   best_tokens int32 [L] with lm_head
 //   with experts: expert_groups [G] MatmulGroup   expert_num_groups int32
 //                 expert_places int32 [layers with experts, E]
+// `streamed`: experts of other workers that it streams (base/route.h), for which there are
+//   stream [2, stream_bytes], and twice as many expert_places
 struct WorkspaceBuffer {
   const char* name;  // static string
   int64_t bytes = 0;
 };
 std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::Span<const Op> ops,
                                               const StepShape& shape, PackedLayout layout,
-                                              int num_threads);
+                                              int num_threads, absl::Span<const Op> streamed = {});
 
 // With PackedLayout::kP16Device: what goes to and from a GPU in a step, in the host's memory, and
 // what the host draws tokens with. Named as above, besides
@@ -183,7 +185,8 @@ absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const G
 
 // The parts of it that the shape of a step decides: KV cache and workspace.
 void PlanStepMemory(const ModelConfig& config, absl::Span<const Op> ops, const StepShape& shape,
-                    PackedLayout layout, int num_threads, WorkerMemory* memory);
+                    PackedLayout layout, int num_threads, WorkerMemory* memory,
+                    absl::Span<const Op> streamed = {});
 
 }  // namespace dovetail::model
 

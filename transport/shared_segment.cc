@@ -87,6 +87,24 @@ absl::StatusOr<std::unique_ptr<SharedSegment>> SharedSegment::OpenOrCreate(const
   return segment;
 }
 
+absl::StatusOr<std::unique_ptr<SharedSegment>> SharedSegment::OpenComplete(const std::string& path,
+                                                                           uint64_t key,
+                                                                           uint64_t bytes) {
+  DT_ASSIGN_OR_RETURN(const UniqueFd file, OpenFile(path, O_RDWR | O_NOFOLLOW));
+  DT_ASSIGN_OR_RETURN(const uint64_t found_bytes, FileBytes(file, path));
+  std::unique_ptr<SharedSegment> segment(new SharedSegment());
+  segment->bytes_ = bytes;
+  if (found_bytes == kHeaderBytes + bytes) {
+    DT_ASSIGN_OR_RETURN(segment->map_, MemoryMap::MapFile(file, found_bytes, path));
+    if (Matches(*HeaderOf(segment->map_), key, bytes)) {
+      segment->was_complete_ = true;
+      return segment;
+    }
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat(path, " is not complete, or has other weights than the plan says"));
+}
+
 uint8_t* SharedSegment::data() const { return map_.data() + kHeaderBytes; }
 
 void SharedSegment::MarkComplete() { HeaderOf(map_)->complete.store(1, std::memory_order_release); }

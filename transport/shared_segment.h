@@ -4,7 +4,8 @@
 // header carries a key (what the content was made from) and a `complete` mark, set after the last
 // byte: a restarted worker that finds a complete segment with the right key uses it as it is.
 //
-// Owned by one process at a time: an open segment is locked, and the lock ends with the process.
+// Owned by one process at a time: an open segment is locked, and the lock ends with the process;
+// others may read what is complete.
 // Bytes start page-aligned and zero. All room is taken at creation, by the calling thread: its
 // memory policy (NUMA node) decides where the pages lie, and writing cannot fail for want of memory
 // later.
@@ -27,6 +28,10 @@ class SharedSegment {
   // kResourceExhausted: the file system of the run directory has less room than `bytes` (with both
   // figures).
   static absl::StatusOr<std::unique_ptr<SharedSegment>> OpenOrCreate(const std::string& path,
+                                                                     uint64_t key, uint64_t bytes);
+  // Maps `path` for another process than its owner's, which must be done with it: to be read.
+  // kNotFound, kFailedPrecondition: it is not there, not complete, or something else.
+  static absl::StatusOr<std::unique_ptr<SharedSegment>> OpenComplete(const std::string& path,
                                                                      uint64_t key, uint64_t bytes);
   // Unmaps; the file stays.
   ~SharedSegment() = default;

@@ -29,10 +29,14 @@
 
 namespace dovetail::transport {
 
-inline constexpr uint32_t kStepMagic = 0x32545344;    // "DST2"
+inline constexpr uint32_t kStepMagic = 0x33545344;    // "DST3"
 inline constexpr uint32_t kOutputMagic = 0x54554f44;  // "DOUT"
 
 struct StepHeader {
+  enum Flags : uint32_t {
+    // GPU workers compute what StreamedSegments() (base/route.h) are theirs in their owners' place.
+    kStreamExperts = 1,
+  };
   uint32_t magic = kStepMagic;
   uint32_t segment = 0;  // index into the route of the segment that is to compute now
   uint64_t epoch = 0;
@@ -53,8 +57,10 @@ struct StepHeader {
   uint32_t partial_rows = 0;  // rows that experts have made, one for a slot, not summed up yet
   uint32_t num_adjustments = 0;
   uint32_t num_masks = 0;
+  uint32_t flags = 0;
+  uint32_t reserved = 0;
 };
-static_assert(sizeof(StepHeader) == 80);
+static_assert(sizeof(StepHeader) == 88);
 
 // One KV block's content goes to another place, in every attention layer, before the step computes
 // anything there. Copies are made in order: a block may be read by one and written by the next.

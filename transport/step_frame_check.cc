@@ -189,6 +189,7 @@ absl::Status CheckStepHeader(const StepHeader& h, const StepShape& shape, const 
                                 static_cast<int64_t>(MaxAdjustments(shape, h.num_sequences))));
   DT_RETURN_IF_ERROR(
       CheckRange("num_masks", h.num_masks, 0, shape.vocab_size > 0 ? h.num_sequences : 0));
+  DT_RETURN_IF_ERROR(CheckRange("flags", h.flags, 0, StepHeader::kStreamExperts));
   DT_RETURN_IF_ERROR(CheckRange("num_copies", h.num_copies, 0, shape.max_block_copies()));
   DT_RETURN_IF_ERROR(CheckRange("num_segment_times", h.num_segment_times, 0, kMaxRouteSegments));
   if (h.hidden_rows != 0) {

@@ -17,6 +17,7 @@ constexpr int kMaxStepRows = 1 << 20;
 constexpr int kMaxContextTokens = 1 << 26;
 constexpr int kMaxKvBlocks = 1 << 28;
 constexpr int kMaxVocabSize = 1 << 26;
+constexpr int64_t kMaxStreamBytes = int64_t{1} << 40;
 constexpr int kMaxLayers = 1 << 16;
 constexpr uint64_t kMaxPlanRingBytes = uint64_t{1} << 32;
 
@@ -165,6 +166,8 @@ dovetail::StepShape ShapeFromProto(const v1::StepShape& proto, Mistakes* mistake
   shape.context_length = proto.context_length_tokens();
   shape.num_kv_blocks = proto.num_kv_blocks();
   shape.vocab_size = proto.vocab_size();
+  CheckRange("step_shape.stream_bytes", proto.stream_bytes(), 0, kMaxStreamBytes, mistakes);
+  shape.stream_bytes = proto.stream_bytes();
   shape.kv_type = KvTypeFromProto(proto.kv_type(), "step_shape.kv_type", mistakes);
   if (proto.layer_kv_types_size() > kMaxLayers) {
     mistakes->push_back(absl::StrCat("step_shape.layer_kv_types has ", proto.layer_kv_types_size(),
@@ -215,6 +218,7 @@ void ToProto(const dovetail::StepShape& shape, v1::StepShape* proto) {
   proto->set_context_length_tokens(shape.context_length);
   proto->set_num_kv_blocks(shape.num_kv_blocks);
   proto->set_vocab_size(shape.vocab_size);
+  proto->set_stream_bytes(shape.stream_bytes);
   proto->set_num_swap_blocks(shape.num_swap_blocks);
   proto->set_kv_type(KvTypeToProto(shape.kv_type));
   for (const dovetail::KvType type : shape.layer_kv_types) {

@@ -27,11 +27,11 @@ void BindSharedExperts(const WeightStore& store, const Op& op, MoeWeights* weigh
   }
 }
 
-void BindExperts(const WeightStore& store, const Op& op, MoeWeights* weights) {
+void BindExperts(const WeightStore& store, const Op& op, bool streamed, MoeWeights* weights) {
   weights->inner = store.ColumnsOf(op, Columns::kInner, WeightRole::kExpertDown);
   weights->outer = store.ColumnsOf(op, Columns::kOuter, WeightRole::kExpertDown);
   weights->experts.push_back(
-      {op.expert_end - op.expert_begin,
+      {op.expert_end - op.expert_begin, streamed,
        store.ExpertsOf(op, WeightRole::kExpertGate, WeightRole::kExpertGateBias),
        store.ExpertsOf(op, WeightRole::kExpertUp, WeightRole::kExpertUpBias),
        store.ExpertsOf(op, WeightRole::kExpertDown, WeightRole::kExpertDownBias)});
@@ -40,7 +40,7 @@ void BindExperts(const WeightStore& store, const Op& op, MoeWeights* weights) {
 }  // namespace
 
 std::unique_ptr<Moe> BindMoe(StepOps* ops, const WeightStore& store, absl::Span<const Op> parts,
-                             absl::Span<const Op> experts) {
+                             absl::Span<const Op> experts, FindPeer find_peer) {
   const model::ModelConfig& config = store.config;
   MoeWeights weights;
   const model::WeightSlot* norm = store.FindSlot(parts[0], WeightRole::kMlpNorm);
@@ -53,7 +53,10 @@ std::unique_ptr<Moe> BindMoe(StepOps* ops, const WeightStore& store, absl::Span<
     // The first own range; the others follow it.
     const auto own = std::find(parts.begin(), parts.end(), op);
     if (own != parts.end() && weights.experts.empty()) weights.first_place = place;
-    if (own != parts.end()) BindExperts(store, op, &weights);
+    if (own != parts.end()) {
+      const WeightStore* const peer = find_peer(op);
+      BindExperts(peer != nullptr ? *peer : store, op, peer != nullptr, &weights);
+    }
     for (int32_t e = op.expert_begin; e < op.expert_end; ++e) weights.place_of[e] = place++;
   }
   for (const Op& op : parts) {

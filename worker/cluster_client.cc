@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <map>
 #include <mutex>
 #include <random>
 #include <thread>
@@ -153,10 +154,23 @@ struct ClusterClient::Impl {
   }
 
   void Handle(const v1::WorkerCommand& command, const transport::RunDir& run_dir);
+  bool KeepsMemoryInRunDir(const transport::WorkerPlan& plan,
+                           const transport::RunDir& run_dir) const;
   absl::Status Attach(const std::shared_ptr<grpc::Channel>& channel,
                       const transport::RunDir& run_dir);
   absl::Status ServeStream(Stream* attached, const transport::RunDir& run_dir);
 };
+
+// Where others stream this worker's experts it is in the run directory, unless it was told
+// otherwise.
+bool ClusterClient::Impl::KeepsMemoryInRunDir(const transport::WorkerPlan& plan,
+                                              const transport::RunDir& run_dir) const {
+  if (facts.memory == MemoryKind::kAuto && plan.step_shape.stream_bytes > 0 &&
+      facts.device == nullptr) {
+    return true;
+  }
+  return ChooseMemoryKind(facts.memory, run_dir.path()) == MemoryKind::kShared;
+}
 
 void ClusterClient::Impl::Handle(const v1::WorkerCommand& command,
                                  const transport::RunDir& run_dir) {
@@ -175,10 +189,16 @@ void ClusterClient::Impl::Handle(const v1::WorkerCommand& command,
       auto plan = transport::FromProto(command.load().plan());
       if (!plan.ok()) return SendFailure(Annotate(plan.status(), "the plan"));
       LogInfo(absl::StrCat("loading ", plan->model_path));
-      const bool shared = ChooseMemoryKind(facts.memory, run_dir.path()) == MemoryKind::kShared;
+      const bool shared = KeepsMemoryInRunDir(*plan, run_dir);
       const std::string name = FullWorkerName(facts.model, facts.worker);
-      executor->Load(*std::move(plan), shared ? run_dir.WeightsPath(name) : "",
-                     shared ? run_dir.KvPath(name) : "");
+      std::map<std::string, std::string> peers;
+      for (const Segment& segment : plan->route) {
+        peers[segment.worker] = run_dir.WeightsPath(FullWorkerName(facts.model, segment.worker));
+      }
+      executor->Load(
+          *std::move(plan), shared ? run_dir.WeightsPath(name) : "",
+          shared ? run_dir.KvPath(name) : "",
+          [peers = std::move(peers)](const std::string& peer) { return peers.at(peer); });
       break;
     }
     case v1::WorkerCommand::kConnect:

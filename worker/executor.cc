@@ -13,6 +13,7 @@
 #include "worker/data_plane.h"
 #include "worker/device/device.h"
 #include "worker/model_runner.h"
+#include "worker/peer_weights.h"
 #include "worker/step_sender.h"
 #include "worker/weight_loader.h"
 
@@ -34,9 +35,13 @@ Executor::Executor(ExecutorOptions options, ExecutorEvents events)
 
 Executor::~Executor() { Stop(); }
 
-void Executor::Load(transport::WorkerPlan plan, std::string weights_path, std::string kv_path) {
+void Executor::Load(transport::WorkerPlan plan, std::string weights_path, std::string kv_path,
+                    PeerWeightsPath peer_weights) {
   Post([this, plan = std::move(plan), weights_path = std::move(weights_path),
-        kv_path = std::move(kv_path)](ThreadPool*) { DoLoad(plan, weights_path, kv_path); });
+        kv_path = std::move(kv_path), peer_weights = std::move(peer_weights)](ThreadPool*) {
+    peer_weights_ = peer_weights;
+    DoLoad(plan, weights_path, kv_path);
+  });
 }
 
 void Executor::Connect(OpenExchange open) {
@@ -194,10 +199,24 @@ void Executor::DoLoad(const transport::WorkerPlan& plan, const std::string& weig
                   .from_cache = runner_->store().from_cache});
 }
 
+absl::Status Executor::MapPeers() {
+  if (runner_->streamed_workers().empty() || runner_->bound_streamed()) return absl::OkStatus();
+  std::vector<std::unique_ptr<PeerWeights>> peers;
+  for (const std::string& peer : runner_->streamed_workers()) {
+    DT_CHECK(peer_weights_ != nullptr);
+    DT_ASSIGN_OR_RETURN(auto weights,
+                        PeerWeights::Map(plan_, peer, peer_weights_(peer), options_.device));
+    peers.push_back(std::move(weights));
+  }
+  runner_->BindStreamed(std::move(peers));
+  return options_.device->Wait();
+}
+
 void Executor::DoConnect(const OpenExchange& open) {
   LeaveExchange();
   const absl::Status status = [&]() -> absl::Status {
     if (runner_ == nullptr) return absl::FailedPreconditionError("no plan is loaded");
+    DT_RETURN_IF_ERROR(MapPeers());
     DT_ASSIGN_OR_RETURN(std::shared_ptr<transport::Exchange> exchange, open());
     DT_ASSIGN_OR_RETURN(auto ringer, exchange->DoorbellOf(options_.worker));
     DT_ASSIGN_OR_RETURN(plane_, DataPlane::Open(exchange, plan_.route, options_.worker,

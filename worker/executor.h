@@ -91,7 +91,10 @@ class Executor {
 
   // Loads the plan's share; what was loaded before is dropped first. Ends in loaded() or failed().
   // Empty paths: the weights and the KV cache lie in memory of this process.
-  void Load(transport::WorkerPlan plan, std::string weights_path, std::string kv_path);
+  // `peer_weights`: the path of another worker's weights in the run directory.
+  using PeerWeightsPath = std::function<std::string(const std::string& worker)>;
+  void Load(transport::WorkerPlan plan, std::string weights_path, std::string kv_path,
+            PeerWeightsPath peer_weights = nullptr);
   // Opens an exchange and serves it. Ends in connected() or failed().
   using OpenExchange = std::function<absl::StatusOr<std::shared_ptr<transport::Exchange>>()>;
   void Connect(OpenExchange open);
@@ -117,6 +120,8 @@ class Executor {
   void DoLoad(const transport::WorkerPlan& plan, const std::string& weights_path,
               const std::string& kv_path);
   void DoConnect(const OpenExchange& open);
+  // All workers have loaded: maps the weights that this one streams.
+  absl::Status MapPeers();
   void LeaveExchange();
   void ReportIfDeviceIsLost();
   void CountSegment(uint32_t segment, absl::Duration busy);
@@ -141,6 +146,7 @@ class Executor {
   // The executor's thread only.
   std::unique_ptr<ThreadPool> pool_;
   transport::WorkerPlan plan_;
+  PeerWeightsPath peer_weights_;
   std::unique_ptr<ModelRunner> runner_;
   std::unique_ptr<StepSender> step_sender_;
   std::unique_ptr<DataPlane> plane_;

@@ -49,6 +49,14 @@ absl::StatusOr<std::unique_ptr<Memory>> Memory::Open(const std::string& path, ui
   return memory;
 }
 
+absl::StatusOr<std::unique_ptr<Memory>> Memory::MapComplete(const std::string& path, uint64_t key,
+                                                            uint64_t bytes) {
+  auto memory = Make(key, bytes);
+  DT_ASSIGN_OR_RETURN(memory->segment_, transport::SharedSegment::OpenComplete(path, key, bytes));
+  memory->complete_ = memory->was_complete_ = true;
+  return memory;
+}
+
 absl::StatusOr<std::unique_ptr<Memory>> Memory::OpenOnDevice(Device* device, uint64_t key,
                                                              uint64_t bytes,
                                                              std::unique_ptr<Memory> previous) {

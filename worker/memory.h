@@ -38,6 +38,10 @@ class Memory {
                                                       uint64_t bytes,
                                                       std::unique_ptr<Memory> previous = nullptr);
 
+  // What another worker has made at `path`, to be read.
+  static absl::StatusOr<std::unique_ptr<Memory>> MapComplete(const std::string& path, uint64_t key,
+                                                             uint64_t bytes);
+
   // The same in a GPU's memory: data() is an address there.
   static absl::StatusOr<std::unique_ptr<Memory>> OpenOnDevice(
       Device* device, uint64_t key, uint64_t bytes, std::unique_ptr<Memory> previous = nullptr);

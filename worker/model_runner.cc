@@ -4,6 +4,7 @@
 #include <iterator>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -102,6 +103,8 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const transport
                                                    " tokens, the model has ", vocab_size));
   }
   auto runner = absl::WrapUnique(new ModelRunner());
+  runner->route_ = plan.route;
+  runner->worker_ = worker;
   runner->shape_ = plan.step_shape;
   runner->row_shape_ = model::RowShapeOf(store->config);
   runner->store_ = std::move(store);
@@ -120,7 +123,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const transport
     const int member = MemberOf(segment, worker);
     bound.mine = member >= 0;
     runner->kv_of_segment_ = &bound.kv;
-    if (bound.mine) runner->BindSegment(plan.route, OpsOfMember(segment, member), &bound);
+    if (bound.mine) runner->BindSegment(OpsOfMember(segment, member), &bound);
   }
   if (compute.device != nullptr) DT_RETURN_IF_ERROR(compute.device->Wait());
   return runner;
@@ -128,8 +131,19 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const transport
 
 absl::Status ModelRunner::MakeOps(const ComputeOptions& compute) {
   const int num_threads = compute.pool->num_threads();
-  DT_ASSIGN_OR_RETURN(workspace_, Workspace::Create(store_->config, store_->ops, shape_,
-                                                    store_->layout, num_threads, compute.device));
+  std::vector<Op> streamed;
+  if (compute.device != nullptr && shape_.stream_bytes > 0) {
+    streamed = StreamedOps(route_, worker_);
+    const std::vector<bool> segments = StreamedSegments(route_, worker_);
+    for (size_t i = 0; i < route_.size(); ++i) {
+      const std::string& owner = route_[i].worker;
+      if (!segments[i] || absl::c_linear_search(streamed_workers_, owner)) continue;
+      streamed_workers_.push_back(owner);
+    }
+  }
+  DT_ASSIGN_OR_RETURN(workspace_,
+                      Workspace::Create(store_->config, store_->ops, shape_, store_->layout,
+                                        num_threads, compute.device, streamed));
   if (compute.device == nullptr) {
     ops_ = std::make_unique<CpuOps>(compute.kernels, compute.pool, workspace_.get());
     return absl::OkStatus();
@@ -142,7 +156,41 @@ absl::Status ModelRunner::MakeOps(const ComputeOptions& compute) {
   return absl::OkStatus();
 }
 
-void ModelRunner::BindSegment(const Route& route, const std::vector<Op>& ops, BoundSegment* bound) {
+void ModelRunner::BindStreamed(std::vector<std::unique_ptr<PeerWeights>> peers) {
+  DT_CHECK_EQ(peers.size(), streamed_workers_.size());
+  peers_ = std::move(peers);
+  const std::vector<bool> streamed = StreamedSegments(route_, worker_);
+  for (size_t i = 0; i < route_.size(); ++i) {
+    if (!RunsAlone(i)) continue;
+    StreamedRun run;
+    std::vector<Op> ops = route_[i].ops;
+    size_t last = i;
+    for (size_t next = i + 1; next < route_.size() && (streamed[next] || RunsAlone(next)); ++next) {
+      ops.insert(ops.end(), route_[next].ops.begin(), route_[next].ops.end());
+      last = next;
+    }
+    if (last == i) continue;
+    run.last = static_cast<uint32_t>(last);
+    run.bound.mine = true;
+    run.bound.from_tokens = i == 0;
+    kv_of_segment_ = &run.bound.kv;
+    BindSegment(ops, &run.bound);
+    streamed_runs_.emplace(static_cast<uint32_t>(i), std::move(run));
+    i = last;
+  }
+}
+
+const WeightStore* ModelRunner::FindPeerOf(const Op& experts) const {
+  for (const Segment& segment : route_) {
+    if (segment.worker == worker_ || !absl::c_linear_search(segment.ops, experts)) continue;
+    const auto peer = absl::c_find(streamed_workers_, segment.worker);
+    DT_CHECK(peer != streamed_workers_.end());
+    return &peers_[peer - streamed_workers_.begin()]->store();
+  }
+  return nullptr;
+}
+
+void ModelRunner::BindSegment(const std::vector<Op>& ops, BoundSegment* bound) {
   const std::vector<Op> model_ops = model::OpsOf(store_->config);
   for (size_t i = 0; i < ops.size();) {
     const Op& op = ops[i];
@@ -152,9 +200,10 @@ void ModelRunner::BindSegment(const Route& route, const std::vector<Op>& ops, Bo
       while (end < ops.size() && IsExpertPart(ops[end].kind) && ops[end].layer == op.layer) {
         layer.ops.push_back(IndexOf(model_ops, ops[end++]));
       }
-      std::vector<Op> ranges = ExpertRangesOf(route, op.layer);
+      std::vector<Op> ranges = ExpertRangesOf(route_, op.layer);
       for (Op& range : ranges) range.rows = op.rows;  // shared by the same workers, if by any
-      auto moe = BindMoe(ops_.get(), *store_, absl::MakeConstSpan(ops).subspan(i, end - i), ranges);
+      auto moe = BindMoe(ops_.get(), *store_, absl::MakeConstSpan(ops).subspan(i, end - i), ranges,
+                         [this](const Op& experts) { return FindPeerOf(experts); });
       if (i == 0 && op.kind != OpKind::kRouter) bound->enters = moe.get();
       if (!moe->ends_layer()) bound->leaves = moe.get();
       layer.layer = std::move(moe);
@@ -232,7 +281,7 @@ std::unique_ptr<Layer> ModelRunner::BindAttention(const Op& op) {
       .window = window ? config.sliding_window : 0,
       .local_rope = window && !config.rope_inv_freq_local.empty()};
   return std::make_unique<Attention>(
-      weights, shape, NextKvView(op), inner,
+      weights, shape, KvViewOf(op), inner,
       store_->ColumnsOf(op, WeightStore::Columns::kOuter, WeightRole::kO));
 }
 
@@ -260,7 +309,7 @@ std::unique_ptr<Layer> ModelRunner::BindLatentAttention(const Op& op) {
       .tile_rows = model::kLatentTileRows,
       .rope_interleaved = config.rope_layout == model::RopeLayout::kInterleaved,
       .scale = config.attention_scale};
-  return std::make_unique<LatentAttention>(weights, shape, NextKvView(op));
+  return std::make_unique<LatentAttention>(weights, shape, KvViewOf(op));
 }
 
 std::unique_ptr<Layer> ModelRunner::BindMlp(const Op& op) const {
@@ -273,17 +322,23 @@ std::unique_ptr<Layer> ModelRunner::BindMlp(const Op& op) const {
       store_->ColumnsOf(op, WeightStore::Columns::kOuter, WeightRole::kDown));
 }
 
-kernels::KvCacheView ModelRunner::NextKvView(const Op& op) {
+kernels::KvCacheView ModelRunner::KvViewOf(const Op& op) {
+  if (const auto bound = kv_views_.find(op.layer); bound != kv_views_.end()) {
+    kv_of_segment_->push_back({bound->second.data, bound->second.block_bytes});
+    return bound->second;
+  }
   const KvShape shape = model::KvShapeOf(store_->config, op);
   const KvType type = shape_.KvTypeOf(op.layer);
   const int64_t block_bytes = KvBlockBytes(shape, type);
   const int64_t offset = kv_bytes_bound_;
   kv_bytes_bound_ += shape_.num_blocks_in_all() * block_bytes;
   kv_of_segment_->push_back({store_->kv->data() + offset, block_bytes});
-  return {.data = store_->kv->data() + offset,
-          .block_bytes = block_bytes,
-          .type = type,
-          .shape = shape};
+  const kernels::KvCacheView view = {.data = store_->kv->data() + offset,
+                                     .block_bytes = block_bytes,
+                                     .type = type,
+                                     .shape = shape};
+  kv_views_.emplace(op.layer, view);
+  return view;
 }
 
 int64_t ModelRunner::max_gathered_rows() const {
@@ -379,20 +434,35 @@ void ModelRunner::FillSequences(const StepFrame& frame) {
 
 absl::Status ModelRunner::Run(StepFrame* frame, AllGather* gather) {
   const absl::Time start = absl::Now();
-  const BoundSegment& segment = segments_[frame->header.segment];
+  StepHeader& header = frame->header;
+  const auto run = (header.flags & StepHeader::kStreamExperts) != 0
+                       ? streamed_runs_.find(header.segment)
+                       : streamed_runs_.end();
+  const bool streamed = run != streamed_runs_.end();
+  const BoundSegment& segment = streamed ? run->second.bound : segments_[header.segment];
+  const uint32_t last = streamed ? run->second.last : header.segment;
   DT_CHECK(segment.mine);
   // Before any layer of the segment writes to its blocks. Steps pass a segment in the order in
   // which they were made, so this is the content that the coordinator meant.
   ops_->CopyBlocks(segment.kv, frame->copies);
-  if (frame->header.error_layer == 0) DT_RETURN_IF_ERROR(Compute(segment, frame, gather));
-  if (frame->segment_us.size() >= kMaxRouteSegments) return absl::OkStatus();
-  frame->segment_us.push_back(
-      static_cast<uint32_t>(absl::ToInt64Microseconds(absl::Now() - start)));
-  frame->header.num_segment_times = static_cast<uint32_t>(frame->segment_us.size());
+  if (header.error_layer == 0) DT_RETURN_IF_ERROR(Compute(segment, streamed, frame, gather));
+  AddSegmentTimes(static_cast<uint32_t>(absl::ToInt64Microseconds(absl::Now() - start)), last,
+                  frame);
+  header.segment = last;
   return absl::OkStatus();
 }
 
-absl::Status ModelRunner::Compute(const BoundSegment& segment, StepFrame* frame,
+// The first of several segments that were run as one has the time of all.
+void ModelRunner::AddSegmentTimes(uint32_t microseconds, uint32_t last, StepFrame* frame) const {
+  StepHeader& header = frame->header;
+  for (uint32_t i = header.segment; i <= last; ++i) {
+    if (frame->segment_us.size() >= kMaxRouteSegments) return;
+    frame->segment_us.push_back(i == header.segment ? microseconds : 0);
+    header.num_segment_times = static_cast<uint32_t>(frame->segment_us.size());
+  }
+}
+
+absl::Status ModelRunner::Compute(const BoundSegment& segment, bool streamed, StepFrame* frame,
                                   AllGather* gather) {
   StepHeader& header = frame->header;
   FillSequences(*frame);
@@ -429,7 +499,12 @@ absl::Status ModelRunner::Compute(const BoundSegment& segment, StepFrame* frame,
   const auto layers = absl::MakeConstSpan(segment.layers);
   const size_t first = segment.from_tokens ? 1 : 0;
   forward(layers.first(first));
-  ops_->RunLayers(step, header.segment, [&] { forward(layers.subspan(first)); });
+  const auto rest = [&] { forward(layers.subspan(first)); };
+  if (streamed) {
+    rest();  // uploads go on meanwhile, of which a device takes nothing down
+  } else {
+    ops_->RunLayers(step, header.segment, rest);
+  }
   DT_RETURN_IF_ERROR(step.status);
   const int64_t slot_rows = segment.leaves == nullptr ? 0 : step.x_rows;
   int32_t not_finite = -1;

@@ -25,6 +25,7 @@
 #include "worker/layers/moe.h"
 #include "worker/layers/norm.h"
 #include "worker/layers/step_ops.h"
+#include "worker/peer_weights.h"
 #include "worker/weight_store.h"
 #include "worker/workspace.h"
 
@@ -61,10 +62,18 @@ class ModelRunner {
   // rows that came with the frame are those that the segment starts from.
   absl::Status Validate(const transport::StepFrame& frame) const;
 
+  // The other workers whose experts it may stream for a step (StreamedSegments() in base/route.h);
+  // none: it streams none.
+  const std::vector<std::string>& streamed_workers() const { return streamed_workers_; }
+  // Their weights, in that order; before the first step.
+  void BindStreamed(std::vector<std::unique_ptr<PeerWeights>> peers);
+  bool bound_streamed() const { return !peers_.empty(); }
+
   // Runs segment frame->header.segment, sets the counts of rows, and error_layer where a value
   // stopped being finite; for a frame that already has an error only its blocks are copied. The
   // time that it took is appended to the frame's segment_us. The rows to send on are rows(*frame)
-  // afterwards. `gather`: of a segment whose rows workers share; an error is the gather's.
+  // afterwards. `gather`: of a segment whose rows workers share; an error is the gather's. A frame
+  // with kStreamExperts is at the last segment of those that were run for it.
   absl::Status Run(transport::StepFrame* frame, AllGather* gather = nullptr);
   transport::StepRows rows(const transport::StepFrame& frame) const;
   float* logits(int row) const;        // of the last Run with an lm_head
@@ -88,30 +97,50 @@ class ModelRunner {
     std::vector<KvRegion> kv;     // of its attention layers
   };
 
+  // Segments that are run as one where experts are streamed.
+  struct StreamedRun {
+    uint32_t last = 0;
+    BoundSegment bound;
+  };
+
   ModelRunner() = default;
+  // Whether segment `i` is this worker's alone.
+  bool RunsAlone(size_t i) const {
+    return route_[i].worker == worker_ && route_[i].members.empty();
+  }
+  const WeightStore* FindPeerOf(const Op& experts) const;
+  void AddSegmentTimes(uint32_t microseconds, uint32_t last, transport::StepFrame* frame) const;
   absl::Status MakeOps(const ComputeOptions& compute);
   absl::Status OutsideVocabulary(uint64_t step, absl::string_view what, int32_t token) const;
-  void BindSegment(const Route& route, const std::vector<Op>& ops, BoundSegment* bound);
+  void BindSegment(const std::vector<Op>& ops, BoundSegment* bound);
   std::unique_ptr<Layer> BindLayer(const Op& op);
   std::unique_ptr<Layer> BindAttention(const Op& op);
   std::unique_ptr<Layer> BindLatentAttention(const Op& op);
   std::unique_ptr<Layer> BindMlp(const Op& op) const;
   // Without weight where the model has no such norm.
   RmsNorm BindNorm(const Op& op, model::WeightRole role) const;
-  kernels::KvCacheView NextKvView(const Op& op);
+  // The next part of the cache, or what the op had when it was bound before.
+  kernels::KvCacheView KvViewOf(const Op& op);
   absl::Status ValidateRows(const transport::StepHeader& header) const;
-  absl::Status Compute(const BoundSegment& segment, transport::StepFrame* frame, AllGather* gather);
+  absl::Status Compute(const BoundSegment& segment, bool streamed, transport::StepFrame* frame,
+                       AllGather* gather);
   void FillSequences(const transport::StepFrame& frame);
   // Sets the header's counts for what a segment leaves, and has it fetched.
   absl::Status FetchRows(const BoundSegment& segment, const StepContext& step,
                          transport::StepHeader* header);
 
+  Route route_;
+  std::string worker_;
+  std::vector<std::string> streamed_workers_;
+  std::vector<std::unique_ptr<PeerWeights>> peers_;
   StepShape shape_;
   RowShape row_shape_;
   std::unique_ptr<WeightStore> store_;
   std::unique_ptr<Workspace> workspace_;
   std::unique_ptr<StepOps> ops_;
   std::vector<BoundSegment> segments_;
+  std::map<uint32_t, StreamedRun> streamed_runs_;     // by their first segment
+  std::map<int32_t, kernels::KvCacheView> kv_views_;  // by layer
   int64_t kv_bytes_bound_ = 0;
   std::vector<KvRegion>* kv_of_segment_ = nullptr;  // of the one that is being bound
 

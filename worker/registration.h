@@ -11,7 +11,7 @@ class Register;
 
 namespace dovetail::worker {
 
-inline constexpr int kProtocolVersion = 2;
+inline constexpr int kProtocolVersion = 3;
 
 // Segments that the worker already has in `run_dir` count as available memory: they will be used
 // again, or replaced. `incarnation` is the same for all registrations of one process.

@@ -271,27 +271,39 @@ absl::Status OpenKv(const transport::WorkerPlan& plan, const std::string& path, 
 
 }  // namespace
 
+absl::StatusOr<WeightLayout> LayOutStore(const transport::WorkerPlan& plan,
+                                         const model::GgufFile& file, const std::string& worker,
+                                         PackedLayout layout) {
+  if (file.fingerprint() != plan.model_fingerprint) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        plan.model_path, ": not the file that the plan was made for (fingerprint ",
+        absl::Hex(file.fingerprint()), ", the plan has ", absl::Hex(plan.model_fingerprint), ")"));
+  }
+  WeightLayout out;
+  out.store = std::make_unique<WeightStore>();
+  WeightStore& store = *out.store;
+  DT_ASSIGN_OR_RETURN(store.config, model::LoadModelConfig(file));
+  store.ops = OwnedOps(plan.route, worker);
+  store.layout = layout;
+  DT_ASSIGN_OR_RETURN(store.slots, model::LayOutWeights(store.config, file, store.ops, layout));
+  out.bytes = 64;  // a worker without weights still has a segment
+  for (const model::WeightSlot& slot : store.slots) {
+    out.bytes = std::max(out.bytes, static_cast<uint64_t>(slot.offset + slot.bytes));
+  }
+  out.key = WeightsKey(plan.model_fingerprint, store, layout);
+  return out;
+}
+
 absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(const transport::WorkerPlan& plan,
                                                          const LoadOptions& options,
                                                          ThreadPool* pool,
                                                          std::unique_ptr<WeightStore> previous) {
   DT_ASSIGN_OR_RETURN(std::unique_ptr<model::GgufFile> file,
                       model::GgufFile::Open(plan.model_path));
-  if (file->fingerprint() != plan.model_fingerprint) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        plan.model_path, ": not the file that the plan was made for (fingerprint ",
-        absl::Hex(file->fingerprint()), ", the plan has ", absl::Hex(plan.model_fingerprint), ")"));
-  }
-  auto store = std::make_unique<WeightStore>();
-  DT_ASSIGN_OR_RETURN(store->config, model::LoadModelConfig(*file));
-  store->ops = OwnedOps(plan.route, options.worker);
-  const PackedLayout layout = LayoutOf(options);
-  store->layout = layout;
-  DT_ASSIGN_OR_RETURN(store->slots, model::LayOutWeights(store->config, *file, store->ops, layout));
-  int64_t bytes = 64;  // a worker without weights still has a segment
-  for (const model::WeightSlot& slot : store->slots) {
-    bytes = std::max(bytes, slot.offset + slot.bytes);
-  }
+  const PackedLayout packed = LayoutOf(options);
+  DT_ASSIGN_OR_RETURN(WeightLayout layout, LayOutStore(plan, *file, options.worker, packed));
+  std::unique_ptr<WeightStore> store = std::move(layout.store);
+  const uint64_t key = layout.key, bytes = layout.bytes;
   std::unique_ptr<Memory> old_weights, old_kv;
   std::map<int64_t, std::vector<float>> old_scales;
   if (previous != nullptr) {
@@ -300,7 +312,6 @@ absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(const transport::Worker
     old_scales = std::move(previous->scales);
     previous.reset();
   }
-  const uint64_t key = WeightsKey(plan.model_fingerprint, *store, layout);
   if (options.device != nullptr) {
     DT_ASSIGN_OR_RETURN(store->weights,
                         Memory::OpenOnDevice(options.device, key, bytes, std::move(old_weights)));

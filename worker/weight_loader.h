@@ -33,6 +33,17 @@ struct LoadOptions {
   std::function<bool(uint64_t done, uint64_t total)> progress;
 };
 
+// Where the weights of `worker` lie in its memory, and what that memory is.
+struct WeightLayout {
+  std::unique_ptr<WeightStore> store;  // without memory
+  uint64_t key = 0;
+  uint64_t bytes = 0;
+};
+// kFailedPrecondition: the file is another one than the plan was made for.
+absl::StatusOr<WeightLayout> LayOutStore(const transport::WorkerPlan& plan,
+                                         const model::GgufFile& file, const std::string& worker,
+                                         PackedLayout layout);
+
 // kFailedPrecondition: the file is another one than the plan was made for. `previous` is what was
 // loaded before, if anything.
 absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(

@@ -98,13 +98,11 @@ int64_t BytesOf(const std::vector<model::WorkspaceBuffer>& buffers) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Workspace>> Workspace::Create(const model::ModelConfig& config,
-                                                             absl::Span<const Op> ops,
-                                                             const StepShape& shape,
-                                                             PackedLayout layout, int num_threads,
-                                                             Device* device) {
+absl::StatusOr<std::unique_ptr<Workspace>> Workspace::Create(
+    const model::ModelConfig& config, absl::Span<const Op> ops, const StepShape& shape,
+    PackedLayout layout, int num_threads, Device* device, absl::Span<const Op> streamed) {
   const std::vector<model::WorkspaceBuffer> buffers =
-      model::WorkspaceBuffers(config, ops, shape, layout, num_threads);
+      model::WorkspaceBuffers(config, ops, shape, layout, num_threads, streamed);
   std::unique_ptr<Workspace> ws(new Workspace());
   ws->bytes_ = static_cast<size_t>(BytesOf(buffers));
   void* memory = nullptr;
@@ -153,6 +151,8 @@ absl::StatusOr<std::unique_ptr<Workspace>> Workspace::Create(const model::ModelC
   if (ws->attn_parts != nullptr) ws->attn_parts_floats = bytes / sizeof(float);
   ws->panels = carver.Take<uint8_t>("panels", &bytes);
   if (ws->panels != nullptr) ws->panels_bytes = bytes / num_threads;
+  ws->stream = carver.Take<uint8_t>("stream");
+  ws->stream_bytes = shape.stream_bytes;
   ws->logit_rows = carver.Take<float>("logit_rows");
   ws->logits = carver.Take<float>("logits");
   ws->probs = carver.Take<float>("probs");

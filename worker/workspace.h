@@ -98,7 +98,8 @@ class Workspace {
                                                            absl::Span<const Op> ops,
                                                            const StepShape& shape,
                                                            PackedLayout layout, int num_threads,
-                                                           Device* device = nullptr);
+                                                           Device* device = nullptr,
+                                                           absl::Span<const Op> streamed = {});
   ~Workspace();
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
@@ -134,6 +135,9 @@ class Workspace {
   float* logits = nullptr;      // [logit rows, vocab]
   float* probs = nullptr;       // [num_threads, vocab]
   int32_t* ids = nullptr;       // [num_threads, vocab]
+
+  uint8_t* stream = nullptr;  // two buffers for experts of other workers
+  int64_t stream_bytes = 0;   // of each
 
   int64_t x_floats = 0;  // room in x
   DeviceTables tables;

@@ -177,7 +177,10 @@ absl::Status LocalPipeline::LoadAll(const LocalPipelineOptions& options) {
     executor.device = devices_.back().get();
     executors_.push_back(std::make_unique<worker::Executor>(executor, events_->Handlers()));
     const std::string base = absl::StrCat(segment_dir_, "/cpu-", i);
-    executors_.back()->Load(plan, base + ".weights", base + ".kv");
+    executors_.back()->Load(plan, base + ".weights", base + ".kv",
+                            [dir = segment_dir_](const std::string& peer) {
+                              return absl::StrCat(dir, "/cpu-", peer.substr(4), ".weights");
+                            });
   }
   DT_RETURN_IF_ERROR(events_->WaitFor([&] { return events_->loads.size() == executors_.size(); }));
   loads_ = events_->loads;

@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <memory>
 
@@ -59,9 +60,7 @@ class CudaGraph : public DeviceGraph {
 class CudaDevice : public Device {
  public:
   explicit CudaDevice(int ordinal) : ordinal_(ordinal) {}
-  ~CudaDevice() override {
-    if (stream_ != nullptr) cudaStreamDestroy(stream_);
-  }
+  ~CudaDevice() override;
 
   absl::StatusOr<DeviceProperties> Properties() override;
   absl::StatusOr<double> MeasureBandwidth() override;
@@ -80,6 +79,14 @@ class CudaDevice : public Device {
     CopyBytes(to, from, bytes, cudaMemcpyDeviceToDevice);
   }
   absl::Status Wait() override;
+  void BeginAside(int side) override;
+  void UploadAside(void* to, const void* from, int64_t bytes) override;
+  void EndAside(int side) override;
+  void AwaitAside(int side) override;
+  void ReleaseAside(int side) override;
+  void WaitAside() override;
+  absl::Status RegisterHost(const void* data, int64_t bytes) override;
+  void UnregisterHost(const void* data) override;
   void BeginCapture() override;
   absl::StatusOr<std::unique_ptr<DeviceGraph>> EndCapture() override;
 
@@ -91,8 +98,13 @@ class CudaDevice : public Device {
     if (error_ == cudaSuccess) error_ = error;
   }
 
+  absl::Status MakeQueues();
+
   const int ordinal_;
   cudaStream_t stream_ = nullptr;
+  cudaStream_t aside_ = nullptr;
+  // Of each side: its uploads are done, and nobody reads what they brought any more.
+  std::array<cudaEvent_t, kNumSides> brought_ = {}, released_ = {};
   cudaError_t error_ = cudaSuccess;  // the first one
 };
 
@@ -113,11 +125,34 @@ absl::StatusOr<DeviceProperties> CudaDevice::Properties() {
   return properties;
 }
 
+CudaDevice::~CudaDevice() {
+  for (cudaEvent_t event : brought_) {
+    if (event != nullptr) cudaEventDestroy(event);
+  }
+  for (cudaEvent_t event : released_) {
+    if (event != nullptr) cudaEventDestroy(event);
+  }
+  if (aside_ != nullptr) cudaStreamDestroy(aside_);
+  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+}
+
 absl::Status CudaDevice::Attach() {
   DT_RETURN_IF_ERROR(ToStatus(cudaSetDevice(ordinal_), "the GPU cannot be used"));
-  if (stream_ != nullptr) return absl::OkStatus();
-  return ToStatus(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking),
-                  "the GPU gives no stream");
+  return stream_ != nullptr ? absl::OkStatus() : MakeQueues();
+}
+
+absl::Status CudaDevice::MakeQueues() {
+  for (cudaStream_t* stream : {&stream_, &aside_}) {
+    DT_RETURN_IF_ERROR(ToStatus(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking),
+                                "the GPU gives no stream"));
+  }
+  for (int side = 0; side < kNumSides; ++side) {
+    for (cudaEvent_t* event : {&brought_[side], &released_[side]}) {
+      DT_RETURN_IF_ERROR(ToStatus(cudaEventCreateWithFlags(event, cudaEventDisableTiming),
+                                  "the GPU gives no event"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 // Copies within its memory, which read and write every byte.
@@ -188,6 +223,41 @@ void CudaDevice::CopyBytes(void* to, const void* from, int64_t bytes, cudaMemcpy
   if (bytes == 0 || error_ != cudaSuccess) return;
   Note(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kind, stream_));
 }
+
+void CudaDevice::BeginAside(int side) {
+  if (error_ == cudaSuccess) Note(cudaStreamWaitEvent(aside_, released_[side], 0));
+}
+
+void CudaDevice::UploadAside(void* to, const void* from, int64_t bytes) {
+  if (error_ != cudaSuccess) return;
+  Note(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, aside_));
+}
+
+void CudaDevice::EndAside(int side) {
+  if (error_ == cudaSuccess) Note(cudaEventRecord(brought_[side], aside_));
+}
+
+void CudaDevice::AwaitAside(int side) {
+  if (error_ == cudaSuccess) Note(cudaStreamWaitEvent(stream_, brought_[side], 0));
+}
+
+void CudaDevice::ReleaseAside(int side) {
+  if (error_ == cudaSuccess) Note(cudaEventRecord(released_[side], stream_));
+}
+
+void CudaDevice::WaitAside() {
+  if (aside_ != nullptr && error_ == cudaSuccess) Note(cudaStreamSynchronize(aside_));
+}
+
+absl::Status CudaDevice::RegisterHost(const void* data, int64_t bytes) {
+  const cudaError_t error = cudaHostRegister(const_cast<void*>(data), static_cast<size_t>(bytes),
+                                             cudaHostRegisterDefault);
+  if (error == cudaSuccess) return absl::OkStatus();
+  cudaGetLastError();  // a refusal is nothing that later calls should tell of
+  return ToStatus(error, absl::StrCat("cannot pin ", FormatBytes(bytes), " of shared memory"));
+}
+
+void CudaDevice::UnregisterHost(const void* data) { cudaHostUnregister(const_cast<void*>(data)); }
 
 void CudaDevice::BeginCapture() {
   if (error_ != cudaSuccess) return;

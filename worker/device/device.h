@@ -87,6 +87,21 @@ class Device {
   virtual void Copy(void* to, const void* from, int64_t bytes) = 0;  // on the device
   virtual absl::Status Wait() = 0;
 
+  // A second queue, of uploads that go on while kernels run, into one of kNumSides buffers at a
+  // time: BeginAside(), uploads, EndAside(). What is enqueued after AwaitAside() sees what they
+  // brought; what was enqueued before ReleaseAside() is the last that does, and the buffer's next
+  // uploads wait for it. A host's memory that is registered is read at full speed.
+  static constexpr int kNumSides = 2;
+  virtual void BeginAside(int side) = 0;
+  virtual void UploadAside(void* to, const void* from, int64_t bytes) = 0;
+  virtual void EndAside(int side) = 0;
+  virtual void AwaitAside(int side) = 0;
+  virtual void ReleaseAside(int side) = 0;
+  // The host waits for all of them.
+  virtual void WaitAside() = 0;
+  virtual absl::Status RegisterHost(const void* data, int64_t bytes) = 0;
+  virtual void UnregisterHost(const void* data) = 0;
+
   // Between them kernels are taken down and not run; nothing else may be enqueued. An error: the
   // device cannot, and goes on as if nothing had been started.
   virtual void BeginCapture() = 0;

@@ -30,7 +30,21 @@ kernels::RouterArgs::Score ScoreOf(model::RouterScore score) {
 
 DeviceMoe::DeviceMoe(DeviceOps* ops, const int32_t* places, MoeWeights weights,
                      const model::ExpertConfig& config, model::Activation activation)
-    : Moe(std::move(weights), config, activation), ops_(*ops), places_(places) {}
+    : Moe(std::move(weights), config, activation), ops_(*ops), places_(places) {
+  streamed_.resize(w_.experts.size());
+  for (int kind = kGate; kind < kNumKinds; ++kind) {  // in the order of Forward()
+    for (size_t i = 0; i < w_.experts.size(); ++i) {
+      const ExpertRange& range = w_.experts[i];
+      if (!range.streamed) continue;
+      streamed_[i][kind] =
+          ops_.stream_of_experts().Add(MatricesOf(range, static_cast<Kind>(kind)), range.count);
+    }
+  }
+}
+
+const ExpertLinear& DeviceMoe::MatricesOf(const ExpertRange& range, Kind kind) {
+  return kind == kGate ? range.gate : kind == kUp ? range.up : range.down;
+}
 
 // Every group but the last of an expert is full, and an expert that has a group has a row.
 DeviceMoe::Sizes DeviceMoe::SizesOf(int32_t rows) const {
@@ -67,7 +81,7 @@ void DeviceMoe::Forward(StepContext& step) const {
   shared.GatherForms(step, ws.gate, step.x_rows, w_.shared_inner);
   float* const y = ws.experts.y + w_.outer.begin();
   if (has_experts()) {
-    MultiplyGroups(&ExpertRange::down, activated, {y, w_.norm.cols, /*by_y_row=*/true}, sizes);
+    MultiplyGroups(kDown, activated, {y, w_.norm.cols, /*by_y_row=*/true}, sizes);
   }
   if (has_shared()) {
     ops_.Products(step, {{&w_.shared_down_proj, y, false, w_.norm.cols}}, shared, step.x_rows,
@@ -146,8 +160,8 @@ void DeviceMoe::ActivateExperts(StepContext& step, const LinearInput& normed,
   GatherForms(step, normed, gathered, sizes.pairs);
   const auto first = static_cast<int32_t>(w_.inner.begin());
   const int32_t past = first + w_.experts.front().gate.first.out_features;
-  MultiplyGroups(&ExpertRange::gate, gathered, {experts.gate + first, inner}, sizes);
-  MultiplyGroups(&ExpertRange::up, gathered, {experts.up + first, inner}, sizes);
+  MultiplyGroups(kGate, gathered, {experts.gate + first, inner}, sizes);
+  MultiplyGroups(kUp, gathered, {experts.up + first, inner}, sizes);
   ops_.RunGated(activation_, experts.gate, experts.up, inner, sizes.pairs, first, past);
   ops_.QuantizeRows(activated, sizes.pairs, {first, past});
 }
@@ -169,30 +183,45 @@ void DeviceMoe::GatherForms(StepContext& step, const LinearInput& normed,
   gathered.ForEachBlock(gather);
 }
 
-void DeviceMoe::MultiplyGroups(ExpertLinear ExpertRange::*matrix, const LinearInput& input,
-                               const Output& output, const Sizes& sizes) const {
-  int32_t first_matrix = 0;
-  for (const ExpertRange& range : w_.experts) {
-    const ExpertLinear& linear = range.*matrix;
-    kernels::DeviceMatmulArgs args;
-    static_cast<kernels::MatmulArgs&>(args) = MatmulArgsOf(linear.first, 0);
-    args.x = input.For(linear.first.activation_block());
-    args.y = output.y;
-    args.y_stride = output.stride;
-    args.w_stride = linear.stride;
-    args.bias_stride = linear.bias_stride;
-    args.scales = linear.scales;
-    args.groups = ops_.tables().groups;
-    args.num_groups = ops_.tables().num_groups;
-    args.max_groups = sizes.groups;
-    args.max_group_rows = sizes.group_rows;
-    args.first_matrix = first_matrix;
-    args.num_matrices = range.count;
-    args.to_y_row = output.by_y_row;
-    args.f32_from_y_row = !output.by_y_row;
-    ops_.kernels().matmul(args, 0, linear.first.panels(), ops_.stream());
-    first_matrix += range.count;
+void DeviceMoe::MultiplyGroups(Kind kind, const LinearInput& input, const Output& output,
+                               const Sizes& sizes) const {
+  int32_t first = 0;
+  for (size_t i = 0; i < w_.experts.size(); ++i) {
+    const ExpertRange& range = w_.experts[i];
+    if (!range.streamed) {
+      Multiply(MatricesOf(range, kind), first, range.count, input, output, sizes);
+    } else {
+      ExpertStream& stream = ops_.stream_of_experts();
+      const ExpertStream::Matrices& matrices = streamed_[i][kind];
+      for (int32_t expert = 0; expert < range.count; expert += matrices.per_unit) {
+        const int32_t count = std::min(matrices.per_unit, range.count - expert);
+        Multiply(stream.Use(matrices, expert), first + expert, count, input, output, sizes);
+        stream.Release(matrices, expert);
+      }
+    }
+    first += range.count;
   }
+}
+
+void DeviceMoe::Multiply(const ExpertLinear& linear, int32_t first, int32_t count,
+                         const LinearInput& input, const Output& output, const Sizes& sizes) const {
+  kernels::DeviceMatmulArgs args;
+  static_cast<kernels::MatmulArgs&>(args) = MatmulArgsOf(linear.first, 0);
+  args.x = input.For(linear.first.activation_block());
+  args.y = output.y;
+  args.y_stride = output.stride;
+  args.w_stride = linear.stride;
+  args.bias_stride = linear.bias_stride;
+  args.scales = linear.scales;
+  args.groups = ops_.tables().groups;
+  args.num_groups = ops_.tables().num_groups;
+  args.max_groups = sizes.groups;
+  args.max_group_rows = sizes.group_rows;
+  args.first_matrix = first;
+  args.num_matrices = count;
+  args.to_y_row = output.by_y_row;
+  args.f32_from_y_row = !output.by_y_row;
+  ops_.kernels().matmul(args, 0, linear.first.panels(), ops_.stream());
 }
 
 void DeviceMoe::Combine(StepContext& step) const {

@@ -3,13 +3,17 @@
 //
 // Launches are as large as any routing could make them; blocks that turn out to have nothing to do
 // end at once. Pairs of a row and an expert are cut in groups of rows with the same expert
-// (kernels::MatmulGroup), each of which is a tile of a product.
+// (kernels::MatmulGroup), each of which is a tile of a product. Experts of another worker are
+// multiplied with while they are on the GPU (ExpertStream).
 #ifndef DOVETAIL_WORKER_DEVICE_DEVICE_MOE_H_
 #define DOVETAIL_WORKER_DEVICE_DEVICE_MOE_H_
 
+#include <array>
 #include <cstdint>
+#include <vector>
 
 #include "worker/device/device_ops.h"
+#include "worker/device/expert_stream.h"
 #include "worker/layers/moe.h"
 
 namespace dovetail::worker {
@@ -45,13 +49,20 @@ class DeviceMoe : public Moe {
     int64_t stride = 0;
     bool by_y_row = false;
   };
-  // One of the three matrices of all own experts: y = matrix of each pair's expert * input row.
-  void MultiplyGroups(ExpertLinear ExpertRange::*matrix, const LinearInput& input,
-                      const Output& output, const Sizes& sizes) const;
+  enum Kind { kGate, kUp, kDown, kNumKinds };
+  static const ExpertLinear& MatricesOf(const ExpertRange& range, Kind kind);
+  // The matrices of one kind of all experts here: y = matrix of each pair's expert * input row.
+  void MultiplyGroups(Kind kind, const LinearInput& input, const Output& output,
+                      const Sizes& sizes) const;
+  // Of `count` experts from `first` on, which are in the device's memory.
+  void Multiply(const ExpertLinear& linear, int32_t first, int32_t count, const LinearInput& input,
+                const Output& output, const Sizes& sizes) const;
   void Combine(StepContext& step) const;
 
   DeviceOps& ops_;
   const int32_t* places_;
+  // Of each range that is streamed.
+  std::vector<std::array<ExpertStream::Matrices, kNumKinds>> streamed_;
 };
 
 }  // namespace dovetail::worker

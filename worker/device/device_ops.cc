@@ -360,7 +360,7 @@ absl::Status DeviceOps::Finish(StepContext& step, absl::Span<const uint32_t> op_
   if (slot_rows > 0) {
     DownloadArray(host.slot_experts, experts.slot_experts, slot_rows * row_shape_.experts_used);
     DownloadArray(host.slot_weights, experts.slot_weights, slot_rows * row_shape_.slots());
-    if (experts.begin != nullptr) {
+    if (staging_->expert_begin != nullptr) {
       DownloadArray(staging_->expert_begin, experts.begin, row_shape_.num_experts + 1);
     }
   }

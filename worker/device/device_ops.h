@@ -16,6 +16,7 @@
 #include "base/thread_pool.h"
 #include "kernels/kernel_table.h"
 #include "worker/device/device.h"
+#include "worker/device/expert_stream.h"
 #include "worker/device/graph_cache.h"
 #include "worker/layers/step_ops.h"
 
@@ -36,7 +37,8 @@ class DeviceOps : public StepOps {
         pool_(*pool),
         ws_(*ws),
         staging_(std::move(staging)),
-        graphs_(device, kMaxGraphKernels) {}
+        graphs_(device, kMaxGraphKernels),
+        stream_(device, ws->stream, ws->stream_bytes) {}
 
   void Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool on_device) override;
   void FillRopeAngles(StepContext& step, absl::Span<const float> inv_freq, float factor,
@@ -75,6 +77,7 @@ class DeviceOps : public StepOps {
   const kernels::DeviceTable& kernels() const { return kernels_; }
   void* stream() { return device_.stream(); }
   const DeviceTables& tables() const { return ws_.tables; }
+  ExpertStream& stream_of_experts() { return stream_; }
   // Where a kernel notes a value that is not finite: of the op that the step is at.
   int32_t* FlagOf(const StepContext& step) const;
   // gate = act(gate) * up, [rows, cols], columns [first, past).
@@ -114,6 +117,7 @@ class DeviceOps : public StepOps {
   std::unique_ptr<Staging> staging_;
   int32_t num_places_ = 0;  // of tables().places that are given away
   GraphCache graphs_;
+  ExpertStream stream_;
   int64_t fixed_splits_ = 0;  // of every context, while layers may be taken down; 0: as they are
 };
 

@@ -92,6 +92,25 @@ void SimtDevice::CopyBytes(void* to, const void* from, int64_t bytes) {
   if (guarded()) SetAccess(false);
 }
 
+void SimtDevice::BeginAside(int side) {
+  DT_CHECK(!sides_[side].in_use);  // kernels may still read what is there
+  side_ = side;
+  sides_[side].uploads.clear();
+}
+
+void SimtDevice::UploadAside(void* to, const void* from, int64_t bytes) {
+  sides_[side_].uploads.push_back({to, from, bytes});
+}
+
+void SimtDevice::AwaitAside(int side) {
+  for (const PendingUpload& upload : sides_[side].uploads)
+    CopyBytes(upload.to, upload.from, upload.bytes);
+  sides_[side].uploads.clear();
+  sides_[side].in_use = true;
+}
+
+void SimtDevice::ReleaseAside(int side) { sides_[side].in_use = false; }
+
 void SimtDevice::BeginCapture() {
   captured_.clear();
   stream_.capture = &captured_;

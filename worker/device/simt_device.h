@@ -6,9 +6,11 @@
 #ifndef DOVETAIL_WORKER_DEVICE_SIMT_DEVICE_H_
 #define DOVETAIL_WORKER_DEVICE_SIMT_DEVICE_H_
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <vector>
 
 #include "base/posix.h"
 #include "kernels/simt/simt.h"
@@ -32,6 +34,16 @@ class SimtDevice : public Device {
   void Download(void* to, const void* from, int64_t bytes) override { CopyBytes(to, from, bytes); }
   void Copy(void* to, const void* from, int64_t bytes) override { CopyBytes(to, from, bytes); }
   absl::Status Wait() override;
+  void BeginAside(int side) override;
+  void UploadAside(void* to, const void* from, int64_t bytes) override;
+  void EndAside(int /*side*/) override {}
+  void AwaitAside(int side) override;
+  void ReleaseAside(int side) override;
+  void WaitAside() override {}
+  absl::Status RegisterHost(const void* /*data*/, int64_t /*bytes*/) override {
+    return absl::OkStatus();
+  }
+  void UnregisterHost(const void* /*data*/) override {}
   void BeginCapture() override;
   absl::StatusOr<std::unique_ptr<DeviceGraph>> EndCapture() override;
 
@@ -43,7 +55,20 @@ class SimtDevice : public Device {
 
   bool guarded() const;
 
+  // Uploads take place when they are waited for: not before, so that a missing wait is seen.
+  struct PendingUpload {
+    void* to;
+    const void* from;
+    int64_t bytes;
+  };
+  struct Side {
+    std::vector<PendingUpload> uploads;
+    bool in_use = false;
+  };
+
   simt::Stream stream_;
+  std::array<Side, kNumSides> sides_;
+  int side_ = 0;  // of what is being enqueued
   simt::Launches captured_;
   std::map<uint8_t*, MemoryMap> memory_, host_memory_;  // by where they begin
   int64_t memory_bytes_ = 0;                            // of memory_

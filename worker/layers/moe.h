@@ -21,9 +21,10 @@
 
 namespace dovetail::worker {
 
-// Experts of this worker that are stored one after another.
+// Experts that are stored one after another.
 struct ExpertRange {
   int32_t count = 0;
+  bool streamed = false;  // of another worker, in the host's memory (worker/device/expert_stream.h)
   ExpertLinear gate;
   ExpertLinear up;
   ExpertLinear down;
