@@ -110,6 +110,7 @@ absl::StatusOr<ClusterMember> CheckRegister(const v1::Register& message,
   member.isa = message.isa();
   member.read_bandwidth_gb_per_s = message.read_bandwidth_gb_per_s();
   member.device.bandwidth = 1e9 * member.read_bandwidth_gb_per_s;
+  member.device.upload_bandwidth = 1e9 * message.upload_bandwidth_gb_per_s();
   return member;
 }
 

@@ -46,10 +46,13 @@ struct ModelSettings {
   std::string weights = "packed";      // of local workers: their flag --weights
   std::string weight_cache;            // of local workers: their flag --weight-cache; empty: none
   int max_batch_size = 32;             // sequences of one step
-  int chunk_size = 512;    // prefill tokens of one step              (alias chunk_prefill_size)
-  int max_new_tokens = 0;  // cap on max_tokens; 0: until the context ends
-  int max_queue = 256;     // waiting requests before RESOURCE_EXHAUSTED
-  int max_logit_rows = 0;  // 0: max_batch_size (eval raises it)
+  int chunk_size = 512;  // prefill tokens of one step              (alias chunk_prefill_size)
+  int stream_rows = 0;   // rows from which on a step's experts are streamed to a GPU; 0: never,
+                         // -1: where that is predicted to be faster
+  int64_t stream_buffer = int64_t{512} << 20;  // of each of a GPU worker's two buffers for that
+  int max_new_tokens = 0;                      // cap on max_tokens; 0: until the context ends
+  int max_queue = 256;                         // waiting requests before RESOURCE_EXHAUSTED
+  int max_logit_rows = 0;                      // 0: max_batch_size (eval raises it)
   // By the names of API keys, the lower number first: what their requests' own priority is added
   // to, which must not be negative then. Others have 0.
   std::map<std::string, int> key_priority;

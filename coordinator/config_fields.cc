@@ -285,6 +285,36 @@ void ReadWeights(const YamlNode& node, absl::string_view name, ConfigDraft* draf
   mistakes->Add(node, absl::StrCat("`", name, "` must be packed or in_place, got ", Quoted(node)));
 }
 
+void ReadStreamExperts(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+                       Mistakes* mistakes) {
+  const std::string text = node.kind == YamlKind::kScalar ? node.scalar : "";
+  int rows = 0;
+  if (text == "off") {
+    draft->config.stream_rows = 0;
+  } else if (text == "auto") {
+    draft->config.stream_rows = -1;
+  } else if (absl::SimpleAtoi(text, &rows) && rows >= 1 && rows <= 65536) {
+    draft->config.stream_rows = rows;
+  } else {
+    mistakes->Add(node, absl::StrCat("`", name,
+                                     "` must be off, auto or a number of tokens from 1 to "
+                                     "65536, got ",
+                                     Quoted(node)));
+  }
+}
+
+void ReadStreamBuffer(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+                      Mistakes* mistakes) {
+  const absl::StatusOr<int64_t> bytes =
+      ParseBytes(node.kind == YamlKind::kScalar ? node.scalar : "");
+  if (bytes.ok() && *bytes >= 1 << 12 && *bytes <= int64_t{1} << 40) {
+    draft->config.stream_buffer = *bytes / 64 * 64;
+    return;
+  }
+  mistakes->Add(node,
+                absl::StrCat("`", name, "` must be a size from 4KiB to 1TiB, got ", Quoted(node)));
+}
+
 void ReadPreemption(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                     Mistakes* mistakes) {
   const std::string text = node.kind == YamlKind::kScalar ? node.scalar : "";
@@ -419,6 +449,8 @@ const std::vector<ConfigField>& ConfigFields() {
       {"max_batch_size", "", ConfigScope::kModel, Int(&ModelSettings::max_batch_size, 1, 1024)},
       {"chunk_size", "chunk_prefill_size", ConfigScope::kModel,
        Int(&ModelSettings::chunk_size, 1, 65536)},
+      {"stream_experts", "", ConfigScope::kModel, ReadStreamExperts},
+      {"stream_buffer", "", ConfigScope::kModel, ReadStreamBuffer},
       {"max_new_tokens", "", ConfigScope::kModel, Int(&ModelSettings::max_new_tokens, 0, kMany)},
       {"max_queue", "", ConfigScope::kModel, Int(&ModelSettings::max_queue, 1, 1 << 20)},
       {"max_logit_rows", "", ConfigScope::kModel, Int(&ModelSettings::max_logit_rows, 0, 1 << 20)},

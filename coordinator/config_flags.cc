@@ -51,6 +51,10 @@ constexpr Flag kFlags[] = {
     {"weight_cache", "DIR", "keeps packed weights for the next start (default: none)"},
     {"max_batch_size", "N", "sequences of one step (default: 32)"},
     {"chunk_size", "TOKENS", "prefill tokens of one step (default: 512)"},
+    {"stream_experts", "TOKENS",
+     "tokens of a step from which on GPU workers stream the experts of CPU workers, or auto, off "
+     "(default: off)"},
+    {"stream_buffer", "SIZE", "of each of the two buffers for that (default: 512MiB)"},
     {"max_new_tokens", "TOKENS", "cap on max_tokens; 0: until the context ends (default: 0)"},
     {"max_queue", "N", "waiting requests before more are refused (default: 256)"},
     {"key_priority", "PRIORITIES",

@@ -114,6 +114,7 @@ struct EngineOptions {
   // Of tenants, added to that of their requests, which must not be negative where there are some.
   std::map<std::string, int> tenant_priority;
   CostModelOptions cost;
+  int stream_rows = 0;  // StreamChoice
   // How long requests wait for a new pipeline.
   absl::Duration recovery_timeout = absl::Seconds(60);
   // A step that has not come back after step_timeout, and step_timeout_per_row for each row that is
@@ -146,6 +147,7 @@ struct EngineStats {
   uint64_t preemptions = 0;  // by swap and by recomputation
   uint64_t preemptions_by_swap = 0;
   uint64_t interrupted = 0;            // sequences that a lost pipeline made to begin again
+  uint64_t streamed_steps = 0;         // whose experts GPU workers streamed
   uint64_t recoveries = 0;             // pipelines that came after a lost one
   double recovery_seconds = 0;         // from loss to the new pipeline, all together
   double predicted_wait_seconds = 0;   // to the first token of a request that came now

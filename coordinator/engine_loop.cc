@@ -29,6 +29,7 @@ SchedulerOptions OptionsOfScheduler(const EngineOptions& options) {
   result.token_target = options.token_target;
   result.preemption = options.preemption;
   result.cost = options.cost;
+  result.stream_rows = options.stream_rows;
   return result;
 }
 
@@ -71,7 +72,7 @@ void EngineLoop::Cancel(RequestId id) {
 void EngineLoop::SetPipeline(std::shared_ptr<Pipeline> pipeline, absl::Time now) {
   SuspendPipeline(absl::UnavailableError("the workers were replaced"), now);
   pipeline_ = std::move(pipeline);
-  scheduler_.cost_model().SetRoute(pipeline_->segment_workers());
+  scheduler_.SetRoute(pipeline_->segment_workers(), pipeline_->stream_cost());
   steps_.Begin(MostInFlight(*pipeline_, options_));
   if (suspended_since_ == absl::InfiniteFuture()) return;
   ++num_recoveries_;
@@ -166,8 +167,8 @@ absl::Status EngineLoop::HandleOutput(absl::Time now) {
       if (!rows.sequence->removed) Deliver(rows, output);
     }
     const StepsInFlight::Step& step = steps_.of(lane);
-    scheduler_.cost_model().Observe(scheduler_.work(lane), output_.segment_us,
-                                    absl::ToDoubleSeconds(now - step.sent), step.alone);
+    scheduler_.Observe(lane, output_.segment_us, absl::ToDoubleSeconds(now - step.sent),
+                       step.alone);
     scheduler_.CompleteStep(lane);
   }
   steps_.NoteBack(lane);
@@ -351,6 +352,7 @@ EngineStats EngineLoop::Stats() const {
   stats.preemptions = scheduler_.num_preemptions();
   stats.preemptions_by_swap = scheduler_.counts().swaps;
   stats.interrupted = scheduler_.counts().interrupted;
+  stats.streamed_steps = scheduler_.counts().streamed;
   stats.recoveries = num_recoveries_;
   stats.recovery_seconds = absl::ToDoubleSeconds(recovery_time_);
   stats.predicted_wait_seconds = absl::ToDoubleSeconds(scheduler_.PredictedWait());

@@ -70,21 +70,23 @@ int LaneChoice::LanesForPrefill(const CostModel& model, int rows) const {
   return std::clamp(static_cast<int>(std::min<double>(wanted, most_)), decode_lanes_, most_);
 }
 
+double LaneChoice::PrefillSeconds(const CostModel& model, int rows, int chunk) const {
+  StepWork work;
+  work.prefill_rows = chunk;
+  work.attended = 0.5 * chunk * rows;
+  const double pass = model.PassSeconds(work);
+  const double each = std::max(model.BottleneckSeconds(work), pass / in_flight_);
+  const int steps = (rows + chunk - 1) / chunk;
+  return pass + each * (steps - 1);
+}
+
 int LaneChoice::ChunkRows(const CostModel& model, int rows, int most) const {
   if (in_flight_ == 1 || rows <= kLeastChunk) return most;
   if (!model.ready() || !model.knows_prefill_rows()) {
     const int part = rows / (kChunksOfUnknown * in_flight_) / kKvBlockTokens * kKvBlockTokens;
     return std::min(most, std::max(part, kLeastChunk));
   }
-  const auto seconds = [&](int chunk) {
-    StepWork work;
-    work.prefill_rows = chunk;
-    work.attended = 0.5 * chunk * rows;
-    const double pass = model.PassSeconds(work);
-    const double each = std::max(model.BottleneckSeconds(work), pass / in_flight_);
-    const int steps = (rows + chunk - 1) / chunk;
-    return pass + each * (steps - 1);
-  };
+  const auto seconds = [&](int chunk) { return PrefillSeconds(model, rows, chunk); };
   int best = most;
   double shortest = seconds(most);
   for (int chunk = (most - 1) / kKvBlockTokens * kKvBlockTokens; chunk >= kLeastChunk;

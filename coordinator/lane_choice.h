@@ -40,6 +40,9 @@ class LaneChoice {
   // kKvBlockTokens, unless it is `most`.
   int ChunkRows(const CostModel& model, int rows, int most) const;
 
+  // How long a prompt of `rows` takes in chunks of `chunk` rows.
+  double PrefillSeconds(const CostModel& model, int rows, int chunk) const;
+
   static double Cycle(const CostModel& model, int decodes, double attended, int lanes);
 
  private:

@@ -104,6 +104,7 @@ absl::StatusOr<StepShape> MakeStepShape(const ModelSettings& settings,
   shape.kv_type = settings.kv_type;
   shape.vocab_size = model_config.vocab_size;
   shape.max_sequences = settings.max_batch_size;
+  if (settings.stream_rows != 0) shape.stream_bytes = settings.stream_buffer;
   // Every decode fits beside a full chunk of prefill.
   shape.max_rows = settings.chunk_size + settings.max_batch_size;
   const int logit_rows = settings.max_logit_rows > 0

@@ -80,13 +80,15 @@ class ExchangePipeline : public Pipeline {
                    std::unique_ptr<transport::TensorSender> sender,
                    std::unique_ptr<transport::TensorReceiver> receiver,
                    std::unique_ptr<transport::Doorbell> doorbell, const Route& route,
-                   const StepShape& shape, int vocab_size, int hidden_size)
+                   const StepShape& shape, int vocab_size, int hidden_size,
+                   const StreamCost& stream_cost)
       : exchange_(std::move(exchange)),
         sender_(std::move(sender)),
         receiver_(std::move(receiver)),
         doorbell_(std::move(doorbell)),
         segment_workers_(NumberWorkers(route)),
         one_step_at_a_time_(GroupsOverlap(route)),
+        stream_cost_(stream_cost),
         shape_(shape),
         vocab_size_(vocab_size),
         hidden_size_(hidden_size),
@@ -95,6 +97,7 @@ class ExchangePipeline : public Pipeline {
   uint64_t epoch() const override { return exchange_->epoch(); }
   absl::Span<const int> segment_workers() const override { return segment_workers_; }
   bool one_step_at_a_time() const override { return one_step_at_a_time_; }
+  StreamCost stream_cost() const override { return stream_cost_; }
 
   absl::Status Send(const transport::StepFrame& frame) override {
     return transport::SendStep(*sender_, frame, {}, kMessageTimeout);
@@ -123,6 +126,7 @@ class ExchangePipeline : public Pipeline {
   const std::unique_ptr<transport::Doorbell> doorbell_;
   const std::vector<int> segment_workers_;
   const bool one_step_at_a_time_;
+  const StreamCost stream_cost_;
   const StepShape shape_;
   const int vocab_size_;
   const int hidden_size_;
@@ -133,7 +137,7 @@ class ExchangePipeline : public Pipeline {
 
 absl::StatusOr<std::unique_ptr<Pipeline>> MakeExchangePipeline(
     std::shared_ptr<transport::Exchange> exchange, const Route& route, const StepShape& shape,
-    int vocab_size, int hidden_size) {
+    int vocab_size, int hidden_size, const StreamCost& stream_cost) {
   DT_CHECK(exchange != nullptr && !route.empty());
   DT_ASSIGN_OR_RETURN(auto sender, exchange->Sender(transport::kCoordinator, route.front().worker));
   DT_ASSIGN_OR_RETURN(auto receiver,
@@ -141,7 +145,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeExchangePipeline(
   DT_ASSIGN_OR_RETURN(auto doorbell, exchange->DoorbellOf(transport::kCoordinator));
   return std::make_unique<ExchangePipeline>(std::move(exchange), std::move(sender),
                                             std::move(receiver), std::move(doorbell), route, shape,
-                                            vocab_size, hidden_size);
+                                            vocab_size, hidden_size, stream_cost);
 }
 
 }  // namespace dovetail::coordinator

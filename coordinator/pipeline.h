@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "coordinator/stream_choice.h"
 #include "transport/exchange.h"
 #include "transport/step_frame.h"
 
@@ -26,6 +27,8 @@ class Pipeline {
   virtual absl::Span<const int> segment_workers() const = 0;
   // Whether steps would wait for each other in a circle if there were two on the way.
   virtual bool one_step_at_a_time() const { return false; }
+  // What a step whose experts are streamed reads.
+  virtual StreamCost stream_cost() const { return {}; }
   // Hands the frame to the first worker. An error means that the pipeline is lost.
   virtual absl::Status Send(const transport::StepFrame& frame) = 0;
   // True and fills `output` when a step has come back; false when none has. Never waits long.
@@ -39,7 +42,7 @@ class Pipeline {
 // The pipeline over `exchange`. `shape`, `hidden_size` and `vocab_size` size its buffers.
 absl::StatusOr<std::unique_ptr<Pipeline>> MakeExchangePipeline(
     std::shared_ptr<transport::Exchange> exchange, const Route& route, const StepShape& shape,
-    int vocab_size, int hidden_size);
+    int vocab_size, int hidden_size, const StreamCost& stream_cost = {});
 
 }  // namespace dovetail::coordinator
 

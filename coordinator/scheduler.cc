@@ -35,6 +35,7 @@ Scheduler::Scheduler(const SchedulerOptions& options)
       kv_(options.shape),
       model_(options.cost),
       lane_choice_(options.lanes, options.adaptive_lanes),
+      stream_choice_(options.stream_rows),
       queue_(options.aging),
       lanes_(options.lanes),
       growth_share_(kFirstGrowthShare) {
@@ -117,6 +118,8 @@ bool Scheduler::Schedule(int lane_idx, absl::Time now, transport::StepFrame* fra
   kv_.pending_copies().clear();
   budget.work.copies = static_cast<double>(frame->copies.size());
   lane.work = budget.work;
+  lane.streams = stream_choice_.Streams(model_, lane.work);
+  if (lane.streams) ++counts_.streamed;
   FillHeader(lane_idx, frame);
   return true;
 }
@@ -131,6 +134,7 @@ void Scheduler::FillHeader(int lane, transport::StepFrame* frame) const {
   header.num_logit_rows = static_cast<uint32_t>(frame->logit_rows.size());
   header.num_adjustments = static_cast<uint32_t>(frame->adjustments.size());
   header.hidden_size = static_cast<uint32_t>(options_.hidden_size);
+  if (lanes_[lane].streams) header.flags |= transport::StepHeader::kStreamExperts;
 }
 
 Scheduler::Budget Scheduler::NewBudget() const {
@@ -144,7 +148,8 @@ Scheduler::Budget Scheduler::NewBudget() const {
 
 // What is left for prompts after the decodes.
 void Scheduler::LimitPrefill(Budget* budget) const {
-  const int chunk = lane_choice_.ChunkRows(model_, pending_prefill_rows_, options_.chunk_size);
+  const int chunk =
+      stream_choice_.ChunkRows(model_, lane_choice_, pending_prefill_rows_, options_.chunk_size);
   budget->prefill_rows = std::min(chunk, budget->rows);
   const bool anybody_decodes = std::any_of(running_.begin(), running_.end(),
                                            [](const Sequence* s) { return s->prompt_confirmed(); });
@@ -290,6 +295,20 @@ void Scheduler::AppendDraw(const Sequence& sequence, const ScheduledRows& rows, 
     step->flags |= transport::SequenceStep::kMasked;
     frame->masks.insert(frame->masks.end(), sequence.mask->begin(), sequence.mask->end());
     ++frame->header.num_masks;
+  }
+}
+
+void Scheduler::SetRoute(absl::Span<const int> worker_of_segment, const StreamCost& stream) {
+  model_.SetRoute(worker_of_segment);
+  stream_choice_.SetRoute(stream);
+}
+
+void Scheduler::Observe(int lane, absl::Span<const uint32_t> segment_us, double round_trip_seconds,
+                        bool alone) {
+  if (!lanes_[lane].streams) {
+    model_.Observe(lanes_[lane].work, segment_us, round_trip_seconds, alone);
+  } else if (alone) {
+    stream_choice_.Observe(lanes_[lane].work, round_trip_seconds);
   }
 }
 

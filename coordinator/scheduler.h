@@ -43,6 +43,7 @@
 #include "coordinator/lane_choice.h"
 #include "coordinator/preemption.h"
 #include "coordinator/sequence.h"
+#include "coordinator/stream_choice.h"
 #include "transport/step_frame.h"
 
 namespace dovetail::coordinator {
@@ -58,6 +59,7 @@ struct SchedulerOptions {
   absl::Duration aging = absl::Seconds(30);  // a class of priority is worth this much waiting
   Preemption preemption = Preemption::kCheaper;
   CostModelOptions cost;
+  int stream_rows = StreamChoice::kNever;  // from how many on a step's experts are streamed
 };
 
 // What a sequence has in the step that is in flight in a lane.
@@ -74,6 +76,7 @@ struct SchedulerCounts {
   uint64_t swaps = 0;        // preemptions by swap
   uint64_t recomputes = 0;   // preemptions by recomputation
   uint64_t interrupted = 0;  // sequences that a lost epoch made to begin again
+  uint64_t streamed = 0;     // steps whose experts were streamed
 };
 
 class Scheduler {
@@ -112,6 +115,11 @@ class Scheduler {
   // Takes the sequence out. Its blocks are freed at once, or when its steps come back.
   void Remove(Sequence* sequence);
 
+  // The steps that follow go to these workers.
+  void SetRoute(absl::Span<const int> worker_of_segment, const StreamCost& stream);
+  // How long the lane's step took, before it is completed (CostModel::Observe()).
+  void Observe(int lane, absl::Span<const uint32_t> segment_us, double round_trip_seconds,
+               bool alone);
   CostModel& cost_model() { return model_; }
   const CostModel& cost_model() const { return model_; }
   int num_waiting() const { return static_cast<int>(queue_.waiting().size()); }
@@ -137,6 +145,7 @@ class Scheduler {
     int num_sequences = 0;  // that decode here
     std::vector<ScheduledRows> in_flight;
     StepWork work;
+    bool streams = false;  // experts, in the step that is in flight
   };
   struct Budget {  // what is left of one step
     int rows = 0;
@@ -184,6 +193,7 @@ class Scheduler {
   KvCache kv_;
   CostModel model_;
   LaneChoice lane_choice_;
+  StreamChoice stream_choice_;
   FairQueue queue_;
   absl::flat_hash_map<uint64_t, std::unique_ptr<Sequence>> sequences_;
   std::vector<Sequence*> running_;  // by rank

@@ -16,6 +16,7 @@
 #include "base/worker_name.h"
 #include "coordinator/configured_rules.h"
 #include "coordinator/local_devices.h"
+#include "coordinator/placement/streaming.h"
 #include "model/memory_plan.h"
 #include "transport/step_frame.h"
 
@@ -99,6 +100,7 @@ EngineOptions ServedModel::MakeEngineOptions() {
   options.preemption = settings_.preemption;
   options.tenant_priority = settings_.key_priority;
   options.recovery_timeout = settings_.recovery_timeout;
+  options.stream_rows = settings_.stream_rows;
   options.cost.num_experts = config.experts.count;
   options.cost.experts_used = config.experts.num_used;
   options.cost.block_copy_seconds = static_cast<double>(KvCacheBytes(config, shape_)) /
@@ -145,7 +147,8 @@ ClusterOptions ServedModel::MakeClusterOptions() {
   };
   options.make_pipeline = [this](std::shared_ptr<transport::Exchange> exchange, const Plan& plan) {
     return MakeExchangePipeline(std::move(exchange), plan.route, plan.shape,
-                                model_.config.vocab_size, model_.config.hidden_size);
+                                model_.config.vocab_size, model_.config.hidden_size,
+                                StreamCostOf(plan));
   };
   options.set_pipeline = [this](std::unique_ptr<Pipeline> pipeline) {
     engine_->SetPipeline(std::move(pipeline));

@@ -42,6 +42,7 @@ void AddStats(const EngineStats& part, EngineStats* sum) {
   sum->decode_lanes += part.decode_lanes;
   sum->tenants = std::max(sum->tenants, part.tenants);  // the same ones, most likely
   sum->preemptions += part.preemptions;
+  sum->streamed_steps += part.streamed_steps;
   sum->preemptions_by_swap += part.preemptions_by_swap;
   sum->interrupted += part.interrupted;
   sum->recoveries += part.recoveries;

@@ -149,6 +149,9 @@ void WriteSteps(ModelFamilies* families) {
   using Stats = const EngineStats&;
   families->Single("dovetail_steps_total", "counter", "Steps that the workers computed.",
                    [](Stats s) { return Number(s.steps); });
+  families->Single("dovetail_streamed_steps_total", "counter",
+                   "Steps for which GPU workers streamed the experts of CPU workers.",
+                   [](Stats s) { return Number(s.streamed_steps); });
   families->Labels("dovetail_step_tokens_total", "counter", "Tokens that steps computed or drew.",
                    "kind",
                    {{"prompt", [](Stats s) { return Number(s.prompt_tokens); }},

@@ -13,6 +13,7 @@ class WatchedPipeline final : public Pipeline {
   uint64_t epoch() const override { return inner_->epoch(); }
   absl::Span<const int> segment_workers() const override { return inner_->segment_workers(); }
   bool one_step_at_a_time() const override { return inner_->one_step_at_a_time(); }
+  StreamCost stream_cost() const override { return inner_->stream_cost(); }
 
   absl::Status Send(const transport::StepFrame& frame) override {
     absl::Status status = inner_->Send(frame);

@@ -26,6 +26,7 @@ struct DeviceFacts {
   int num_threads = 1;
   int numa_node = -1;
   double read_bandwidth_gb_per_s = 0;
+  double upload_bandwidth_gb_per_s = 0;  // of a GPU, from the host's memory; 0: not known
   const kernels::KernelTable* kernels = nullptr;
   Device* device = nullptr;  // of a GPU worker
   bool in_place = false;     // how the executor was told to keep its weights

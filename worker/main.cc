@@ -120,14 +120,18 @@ absl::Status ChooseThreads(const Flags& flags, ExecutorOptions* options) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<double> MeasureBandwidth(Device* device, Executor* executor) {
-  std::promise<absl::StatusOr<double>> result;
+absl::Status MeasureBandwidth(Executor* executor, DeviceFacts* facts) {
+  std::promise<absl::Status> result;
   executor->Post([&](ThreadPool* pool) {
-    if (device != nullptr) {
-      result.set_value(device->MeasureBandwidth());
-    } else {
-      result.set_value(kernels::MeasureReadBandwidth(pool, model::kMeasureBytes));
-    }
+    result.set_value([&]() -> absl::Status {
+      if (facts->device == nullptr) {
+        facts->read_bandwidth_gb_per_s = kernels::MeasureReadBandwidth(pool, model::kMeasureBytes);
+        return absl::OkStatus();
+      }
+      DT_ASSIGN_OR_RETURN(facts->read_bandwidth_gb_per_s, facts->device->MeasureBandwidth());
+      DT_ASSIGN_OR_RETURN(facts->upload_bandwidth_gb_per_s, facts->device->MeasureUpload());
+      return absl::OkStatus();
+    }());
   });
   return result.get_future().get();
 }
@@ -206,7 +210,7 @@ absl::Status RunWorker(const Flags& flags) {
     client.Stop();
   };
   Executor executor(options, std::move(events));
-  DT_ASSIGN_OR_RETURN(facts.read_bandwidth_gb_per_s, MeasureBandwidth(device.get(), &executor));
+  DT_RETURN_IF_ERROR(MeasureBandwidth(&executor, &facts));
   DT_RETURN_IF_ERROR(LogDevice(facts));
   const absl::Status status = client.Run(facts, &executor);
   executor.Stop();

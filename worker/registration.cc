@@ -30,7 +30,7 @@ PackedLayout LayoutOf(const DeviceFacts& facts) {
 
 // What a GPU says of itself. One without a capability of its own lies in the host's memory, as was
 // said already.
-void AddDevice(Device* device, v1::Register* r) {
+void AddDevice(Device* device, double upload_bandwidth_gb_per_s, v1::Register* r) {
   const absl::StatusOr<DeviceProperties> properties = device->Properties();
   if (!properties.ok()) {
     LogWarn(properties.status().message());
@@ -41,6 +41,7 @@ void AddDevice(Device* device, v1::Register* r) {
   r->set_isa(device->kernels().name);
   if (properties->compute_capability == 0) return;
   r->set_isa(absl::StrCat("sm_", properties->compute_capability));
+  r->set_upload_bandwidth_gb_per_s(upload_bandwidth_gb_per_s);
   r->set_memory_total_bytes(static_cast<uint64_t>(properties->memory_total_bytes));
   r->set_memory_held_bytes(static_cast<uint64_t>(device->held_bytes()));
   r->set_memory_available_bytes(
@@ -74,7 +75,7 @@ v1::Register MakeRegister(const DeviceFacts& facts, const transport::RunDir& run
   r.set_cpu_features(kernels::CpuFeatures());
   const absl::string_view layout = PackedLayoutName(LayoutOf(facts));
   r.set_packed_layout(layout.data(), layout.size());
-  if (facts.device != nullptr) AddDevice(facts.device, &r);
+  if (facts.device != nullptr) AddDevice(facts.device, facts.upload_bandwidth_gb_per_s, &r);
   for (WeightType type : SupportedWeightTypes()) {
     const absl::string_view name = InfoOf(type).name;
     r.add_weight_types(name.data(), name.size());

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "coordinator/placement/plan_table.h"
+#include "coordinator/placement/streaming.h"
 #include "coordinator/placement/suggestions.h"
 
 namespace dovetail::coordinator {
@@ -88,7 +89,7 @@ void PlanMemoryOfShape(const model::ModelConfig& config, Plan* plan) {
     const DeviceInfo& device = worker.device;
     model::WorkerMemory& memory = worker.memory;
     model::PlanStepMemory(config, worker.ops, plan->shape, device.layout, device.num_threads,
-                          &memory);
+                          &memory, StreamedOpsOf(*plan, device));
     if (device.kind == DeviceKind::kCuda) {
       memory.staging = 0;  // of the host
       memory.communication = 2 * HopBytes(config, plan->shape.max_rows);

@@ -14,6 +14,7 @@
 #include "coordinator/placement/memory_check.h"
 #include "coordinator/placement/plan_table.h"
 #include "coordinator/placement/rule_placement.h"
+#include "coordinator/placement/streaming.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -160,6 +161,7 @@ Plan MakePlan(const model::ModelConfig& config, const model::GgufFile& file, Pla
     plan.workers.push_back(std::move(worker));
   }
   PlanMemory(config, &plan);
+  CheckStreaming(config, file, &plan);
   return plan;
 }
 

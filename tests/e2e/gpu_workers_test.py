@@ -13,10 +13,10 @@ import worker_memory
 FAMILY = harness.DATA / "golden/deepseek3"
 MODEL = FAMILY / "model-q4_k_m.gguf"
 EXPERTS_ON_CPU = """
-- match: {}
-  place: simt:0
 - match: {role: experts}
   place: cpu:0
+- match: {}
+  place: simt:0
 """
 
 
@@ -51,6 +51,25 @@ def test_beside_a_cpu_worker():
         rules.write(EXPERTS_ON_CPU)
         rules.flush()
         assert logits(workers="cpu:0,simt:0", threads=1, rules=rules.name) == base(), "experts on the CPU"
+
+
+def test_streams_experts():
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as rules:
+        rules.write(EXPERTS_ON_CPU)
+        rules.flush()
+        assert logits(workers="cpu:0,simt:0", threads=1, rules=rules.name, stream_experts=8, stream_buffer="64KiB") == base()
+        done = harness.run("dovetail", "plan", "--model", MODEL, "--workers=cpu:0,simt:0", f"--rules={rules.name}",
+                           "--stream-experts=8", "--stream-buffer=4KiB", check=False)
+        assert done.returncode != 0 and "`stream_buffer` is 4.0 KiB" in done.stdout + done.stderr, done
+        with harness.Server("--workers", "cpu:0,simt:0", "--threads", "1", "--rules", rules.name, "--stream-experts", "16",
+                            "--stream-buffer", "1MiB", model=MODEL) as server:
+            body = json.dumps({"model": "", "prompt": lists()[-1], "max_tokens": 3}).encode()
+            request = urllib.request.Request(f"http://{server.http}/v1/completions", body, {"Content-Type": "application/json"})
+            urllib.request.urlopen(request, timeout=300).read()
+            with urllib.request.urlopen(f"http://{server.http}/metrics") as answer:
+                metrics = answer.read().decode()
+    steps = {line.split("{")[0]: float(line.split()[-1]) for line in metrics.splitlines() if "_steps_total{" in line}
+    assert steps["dovetail_streamed_steps_total"] == 1 and steps["dovetail_steps_total"] == 3, steps
 
 
 def test_ktransformers_file_of_a_card():

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/byte_size.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "tools/dovetail/progress.h"
@@ -39,6 +40,14 @@ void AddLocalJobFlags(CLI::App* app, LocalJobFlags* flags) {
       ->capture_default_str();
   app->add_option("--weight-cache", flags->weight_cache,
                   "directory that keeps packed weights for the next start");
+  app->add_option(
+         "--stream-experts", flags->stream_experts,
+         "tokens of a step from which on GPU workers stream the experts of CPU workers; 0: "
+         "never, -1: where it is predicted to be faster")
+      ->capture_default_str()
+      ->check(CLI::Range(-1, 65536));
+  app->add_option("--stream-buffer", flags->stream_buffer, "of each of the two buffers for that")
+      ->capture_default_str();
   app->add_option("--lanes", flags->lanes, "steps in flight along the route; 0: as many as pay")
       ->capture_default_str();
   app->add_option("--run-dir", flags->run_dir, "directory of the shared memory (a tmpfs)");
@@ -66,6 +75,10 @@ absl::StatusOr<std::unique_ptr<coordinator::Coordinator>> StartLocalJob(
         absl::StrCat("--kv-type is ", flags.kv_type, ", expected one of ", kKvTypeNames));
   }
   config.weights = flags.weights;
+  config.stream_rows = flags.stream_experts;
+  const absl::StatusOr<int64_t> buffer = ParseBytes(flags.stream_buffer);
+  if (!buffer.ok()) return Annotate(buffer.status(), "--stream-buffer");
+  config.stream_buffer = *buffer / 64 * 64;
   config.weight_cache = flags.weight_cache;
   config.max_batch_size = shape.max_batch_size;
   config.chunk_size = flags.chunk;

@@ -27,6 +27,8 @@ struct LocalJobFlags {
   std::string workers = "cpu:0";
   std::string kv_type = "f16";
   std::string weights = "packed";  // as of serve
+  int stream_experts = 0;          // from so many tokens of a step on; 0: never, -1: auto
+  std::string stream_buffer = "512MiB";
   std::string weight_cache;
   std::string run_dir;
   int threads = 0;  // per worker; 0: cores / workers

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "base/byte_size.h"
 #include "base/status_macros.h"
@@ -64,6 +65,7 @@ class CudaDevice : public Device {
 
   absl::StatusOr<DeviceProperties> Properties() override;
   absl::StatusOr<double> MeasureBandwidth() override;
+  absl::StatusOr<double> MeasureUpload() override;
   absl::Status Attach() override;
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override;
   absl::StatusOr<DeviceBuffer> AllocateHost(int64_t bytes) override;
@@ -99,6 +101,8 @@ class CudaDevice : public Device {
   }
 
   absl::Status MakeQueues();
+  // That the GPU takes for copies.
+  absl::StatusOr<double> SecondsOf(int times, absl::FunctionRef<void()> copy);
 
   const int ordinal_;
   cudaStream_t stream_ = nullptr;
@@ -155,19 +159,13 @@ absl::Status CudaDevice::MakeQueues() {
   return absl::OkStatus();
 }
 
-// Copies within its memory, which read and write every byte.
-absl::StatusOr<double> CudaDevice::MeasureBandwidth() {
-  constexpr int64_t kBytes = int64_t{256} << 20;
-  constexpr int kCopies = 10;
-  DT_RETURN_IF_ERROR(Attach());
-  DT_ASSIGN_OR_RETURN(const DeviceBuffer from, Allocate(kBytes));
-  DT_ASSIGN_OR_RETURN(const DeviceBuffer to, Allocate(kBytes));
+absl::StatusOr<double> CudaDevice::SecondsOf(int times, absl::FunctionRef<void()> copy) {
   cudaEvent_t begin = nullptr, end = nullptr;
   Note(cudaEventCreate(&begin));
   Note(cudaEventCreate(&end));
-  Copy(to.data(), from.data(), kBytes);
+  copy();  // once to warm up
   Note(cudaEventRecord(begin, stream_));
-  for (int i = 0; i < kCopies; ++i) Copy(to.data(), from.data(), kBytes);
+  for (int i = 0; i < times; ++i) copy();
   Note(cudaEventRecord(end, stream_));
   const absl::Status status = Wait();
   float milliseconds = 0;
@@ -175,7 +173,30 @@ absl::StatusOr<double> CudaDevice::MeasureBandwidth() {
   cudaEventDestroy(begin);
   cudaEventDestroy(end);
   DT_RETURN_IF_ERROR(status);
-  return 2.0 * kCopies * kBytes / (1e6 * std::max(milliseconds, 1e-3f));
+  return 1e-3 * std::max(milliseconds, 1e-3f);
+}
+
+// Copies within its memory, which read and write every byte.
+absl::StatusOr<double> CudaDevice::MeasureBandwidth() {
+  constexpr int64_t kBytes = int64_t{256} << 20;
+  constexpr int kCopies = 10;
+  DT_RETURN_IF_ERROR(Attach());
+  DT_ASSIGN_OR_RETURN(const DeviceBuffer from, Allocate(kBytes));
+  DT_ASSIGN_OR_RETURN(const DeviceBuffer to, Allocate(kBytes));
+  DT_ASSIGN_OR_RETURN(const double seconds,
+                      SecondsOf(kCopies, [&] { Copy(to.data(), from.data(), kBytes); }));
+  return 2e-9 * kCopies * kBytes / seconds;
+}
+
+absl::StatusOr<double> CudaDevice::MeasureUpload() {
+  constexpr int64_t kBytes = int64_t{64} << 20;
+  constexpr int kCopies = 5;
+  DT_RETURN_IF_ERROR(Attach());
+  DT_ASSIGN_OR_RETURN(const DeviceBuffer from, AllocateHost(kBytes));
+  DT_ASSIGN_OR_RETURN(const DeviceBuffer to, Allocate(kBytes));
+  DT_ASSIGN_OR_RETURN(const double seconds,
+                      SecondsOf(kCopies, [&] { Upload(to.data(), from.data(), kBytes); }));
+  return 1e-9 * kCopies * kBytes / seconds;
 }
 
 absl::StatusOr<DeviceBuffer> CudaDevice::Allocate(int64_t bytes) {

@@ -74,6 +74,8 @@ class Device {
   // Bytes of its memory that it reads and writes per second, in 1e9. Called where nothing else
   // runs.
   virtual absl::StatusOr<double> MeasureBandwidth() = 0;
+  // Bytes that it gets from the host's memory per second, in 1e9; 0: not known.
+  virtual absl::StatusOr<double> MeasureUpload() = 0;
 
   virtual absl::Status Attach() = 0;
   // All bytes are zero. kResourceExhausted: how much is wanted and how much there is.

@@ -25,6 +25,7 @@ class SimtDevice : public Device {
 
   absl::StatusOr<DeviceProperties> Properties() override;
   absl::StatusOr<double> MeasureBandwidth() override;
+  absl::StatusOr<double> MeasureUpload() override { return 0; }
   absl::Status Attach() override { return absl::OkStatus(); }
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override;
   absl::StatusOr<DeviceBuffer> AllocateHost(int64_t bytes) override;

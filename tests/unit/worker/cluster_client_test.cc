@@ -148,7 +148,7 @@ TEST_F(ClusterClientTest, RegistersBeatsAndShutsDown) {
   });
   Worker worker(address(), dir_, facts_);
   EXPECT_OK(worker.Wait());
-  EXPECT_EQ(registered.protocol_version(), 2u);
+  EXPECT_EQ(registered.protocol_version(), 3u);
   EXPECT_EQ(registered.worker(), "cpu:0");
   EXPECT_EQ(registered.kind(), "cpu");
   EXPECT_EQ(registered.run_dir_id(), run_dir_->id());
