@@ -14,7 +14,6 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cstring>
 #include <functional>
 #include <new>
 #include <string>
@@ -114,7 +113,7 @@ class TwoProcesses : public ::testing::Test {
     auto& report = shared_->reports[side];
     report.code = static_cast<int>(status.code());
     const size_t bytes = std::min(status.message().size(), sizeof(report.message) - 1);
-    std::memcpy(report.message, status.message().data(), bytes);
+    std::copy_n(status.message().data(), bytes, report.message);
     _exit(0);
   }
 

@@ -2,7 +2,7 @@
 // processes of one host, memory is the host's, and a stream is a StandInStream.
 //
 // Two ranks to a communicator, which is non-blocking, and bytes as the only type: what links need
-// (worker/device/nccl_link.h). Operations of one group are done one after another.
+// (worker/device/nccl_links.h). Operations of one group are done one after another.
 #include <new>
 #include <utility>
 #include <vector>

@@ -44,10 +44,6 @@ absl::StatusOr<std::unique_ptr<NcclComm>> NcclComm::Begin(LinkEdge edge, const N
   return comm;
 }
 
-NcclComm::~NcclComm() {
-  if (comm_ != nullptr) nccl_.CommAbort(comm_);
-}
-
 absl::Status NcclComm::Join(absl::Duration timeout) {
   return WaitFor(edge_, "the other end did not join", timeout, [this] { return Settled(); });
 }
@@ -80,6 +76,11 @@ void NcclComm::Finish() {
   comm_ = nullptr;
 }
 
+void NcclComm::Abort() {
+  if (comm_ != nullptr) nccl_.CommAbort(comm_);
+  comm_ = nullptr;
+}
+
 // OK also while NCCL still works on it.
 absl::Status NcclComm::ToStatus(NcclResult result) {
   if (result == transport::kNcclSuccess || result == transport::kNcclInProgress) {
@@ -91,6 +92,16 @@ absl::Status NcclComm::ToStatus(NcclResult result) {
     return absl::UnavailableError(absl::StrCat(edge_.name, ": the other end is gone: ", reason));
   }
   return absl::InternalError(absl::StrCat(edge_.name, ": ", reason));
+}
+
+absl::Status InNcclGroup(absl::FunctionRef<absl::Status()> fn) {
+  DT_ASSIGN_OR_RETURN(const transport::NcclApi* nccl, transport::Nccl());
+  nccl->GroupStart();
+  absl::Status status = fn();
+  const NcclResult result = nccl->GroupEnd();
+  DT_RETURN_IF_ERROR(status);
+  if (result == transport::kNcclSuccess || result == transport::kNcclInProgress) return status;
+  return absl::InternalError(Reason(*nccl, result, nullptr));
 }
 
 }  // namespace dovetail::worker

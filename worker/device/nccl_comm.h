@@ -2,9 +2,8 @@
 // the receiver rank 1.
 //
 // Non-blocking: no call waits for the other end. What NCCL still works on is asked for
-// (Settled()), and until that is done nothing more may be posted. The first operation of a
-// communicator connects its ends, which only both together can do; so each end posts one of a byte
-// when it has joined, and later ones do not wait for the other end to come.
+// (Settled()), and until that is done nothing more may be posted. Calls for several communicators
+// of a device that NCCL is to begin together are made in a group (nccl_links.h).
 //
 // Used by the thread of the device, which is CUDA's current one there.
 #ifndef DOVETAIL_WORKER_DEVICE_NCCL_COMM_H_
@@ -13,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -35,7 +35,7 @@ class NcclComm {
   static absl::StatusOr<std::unique_ptr<NcclComm>> Begin(LinkEdge edge, const NcclId& id,
                                                          Role role);
   // Ends what is still on its way, at once.
-  ~NcclComm();
+  ~NcclComm() { Abort(); }
   NcclComm(const NcclComm&) = delete;
   NcclComm& operator=(const NcclComm&) = delete;
 
@@ -48,9 +48,10 @@ class NcclComm {
   absl::StatusOr<bool> Settled();
   // Rows to the other end, or from it, in the order of the calls on each side. Requires Settled().
   absl::Status Post(uint8_t* data, int64_t bytes, DeviceStream* stream);
-  // After that nothing is posted: ends the communicator in order, for which nothing may be on its
-  // way any more. Waits a second for that at most, and not for the other end.
+  // After either nothing is posted. Finish() ends the communicator in order, for which nothing may
+  // be on its way any more; it waits a second at most, and not for the other end.
   void Finish();
+  void Abort();
 
  private:
   NcclComm(const transport::NcclApi& nccl, LinkEdge edge, Role role)
@@ -62,6 +63,9 @@ class NcclComm {
   const Role role_;
   transport::NcclCommHandle comm_ = nullptr;  // nullptr: ended
 };
+
+// Calls `fn`; what it posts or aborts, of whichever communicators, NCCL begins together.
+absl::Status InNcclGroup(absl::FunctionRef<absl::Status()> fn);
 
 }  // namespace dovetail::worker
 

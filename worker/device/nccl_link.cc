@@ -1,5 +1,7 @@
 #include "worker/device/nccl_link.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
@@ -7,15 +9,16 @@
 namespace dovetail::worker {
 namespace {
 
-// Of the operation that connects the ends (nccl_comm.h).
+// Of the operation that connects the ends.
 constexpr int64_t kFirstBytes = 1;
 
-absl::Status Unusable(const LinkEdge& edge) {
-  return absl::FailedPreconditionError(
-      absl::StrCat(edge.name, ": the link has not joined, or failed earlier"));
-}
-
 }  // namespace
+
+absl::Status NcclEnd::CheckUsable() const {
+  if (usable_) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(comm_->edge().name, ": the link is not up, or has failed"));
+}
 
 absl::StatusOr<std::unique_ptr<NcclSender>> NcclSender::Begin(Device* device, LinkEdge edge,
                                                               const NcclId& id, int num_slots,
@@ -32,23 +35,28 @@ absl::StatusOr<std::unique_ptr<NcclSender>> NcclSender::Begin(Device* device, Li
   return sender;
 }
 
-NcclSender::~NcclSender() {
-  if (!usable_) return;
-  const absl::StatusOr<bool> done = AllDone();
-  if (done.ok() && *done) comm_->Finish();
-}
-
-absl::Status NcclSender::Join(absl::Duration timeout) {
-  DT_RETURN_IF_ERROR(comm_->Join(timeout));
-  DT_RETURN_IF_ERROR(comm_->Post(slots_[0].memory.data(), kFirstBytes, slots_[0].stream.get()));
+absl::Status NcclSender::Connect() {
+  const Slot& slot = slots_[0];
+  DT_RETURN_IF_ERROR(comm_->Post(slot.memory.data(), kFirstBytes, slot.stream.get()));
   usable_ = true;
   return absl::OkStatus();
+}
+
+absl::StatusOr<bool> NcclSender::Idle() {
+  DT_RETURN_IF_ERROR(CheckUsable());
+  DT_ASSIGN_OR_RETURN(const bool settled, comm_->Settled());
+  if (!settled) return false;
+  for (const Slot& slot : slots_) {
+    DT_ASSIGN_OR_RETURN(const bool done, slot.stream->Done());
+    if (!done) return false;
+  }
+  return true;
 }
 
 absl::StatusOr<uint8_t*> NcclSender::Next(int64_t bytes, absl::Duration timeout) {
   DT_CHECK(bytes > 0 && bytes <= slots_[next_].memory.bytes());
   DT_CHECK_EQ(taken_bytes_, 0);
-  if (!usable_) return Unusable(comm_->edge());
+  DT_RETURN_IF_ERROR(CheckUsable());
   const Slot& slot = slots_[next_];
   DT_RETURN_IF_ERROR(WaitFor(comm_->edge(), "the receiver did not take earlier rows", timeout,
                              [&]() -> absl::StatusOr<bool> {
@@ -62,23 +70,13 @@ absl::StatusOr<uint8_t*> NcclSender::Next(int64_t bytes, absl::Duration timeout)
 
 absl::Status NcclSender::Send(int64_t bytes) {
   DT_CHECK(bytes > 0 && bytes <= taken_bytes_);
-  if (!usable_) return Unusable(comm_->edge());
+  DT_RETURN_IF_ERROR(CheckUsable());
   const Slot& slot = slots_[next_];
   const absl::Status status = comm_->Post(slot.memory.data(), bytes, slot.stream.get());
   usable_ = status.ok();
   taken_bytes_ = 0;
   next_ = (next_ + 1) % slots_.size();
   return status;
-}
-
-absl::StatusOr<bool> NcclSender::AllDone() {
-  DT_ASSIGN_OR_RETURN(const bool settled, comm_->Settled());
-  if (!settled) return false;
-  for (const Slot& slot : slots_) {
-    DT_ASSIGN_OR_RETURN(const bool done, slot.stream->Done());
-    if (!done) return false;
-  }
-  return true;
 }
 
 absl::StatusOr<std::unique_ptr<NcclReceiver>> NcclReceiver::Begin(Device* device, LinkEdge edge,
@@ -91,22 +89,22 @@ absl::StatusOr<std::unique_ptr<NcclReceiver>> NcclReceiver::Begin(Device* device
   return receiver;
 }
 
-NcclReceiver::~NcclReceiver() {
-  if (!usable_) return;
-  const absl::StatusOr<bool> done = Arrived();
-  if (done.ok() && *done) comm_->Finish();
-}
-
-absl::Status NcclReceiver::Join(absl::Duration timeout) {
-  DT_RETURN_IF_ERROR(comm_->Join(timeout));
+absl::Status NcclReceiver::Connect() {
   DT_RETURN_IF_ERROR(comm_->Post(first_byte_.data(), kFirstBytes, stream_.get()));
   usable_ = true;
   return absl::OkStatus();
 }
 
+absl::StatusOr<bool> NcclReceiver::Idle() {
+  DT_RETURN_IF_ERROR(CheckUsable());
+  DT_ASSIGN_OR_RETURN(const bool settled, comm_->Settled());
+  if (!settled) return false;
+  return stream_->Done();
+}
+
 absl::Status NcclReceiver::Receive(uint8_t* to, int64_t bytes, absl::Duration timeout) {
   DT_CHECK_GT(bytes, 0);
-  if (!usable_) return Unusable(comm_->edge());
+  DT_RETURN_IF_ERROR(CheckUsable());
   bool posted = false;
   const absl::Status status =
       WaitFor(comm_->edge(), "no rows came", timeout, [&]() -> absl::StatusOr<bool> {
@@ -119,12 +117,6 @@ absl::Status NcclReceiver::Receive(uint8_t* to, int64_t bytes, absl::Duration ti
       });
   usable_ = status.ok();
   return status;
-}
-
-absl::StatusOr<bool> NcclReceiver::Arrived() {
-  DT_ASSIGN_OR_RETURN(const bool settled, comm_->Settled());
-  if (!settled) return false;
-  return stream_->Done();
 }
 
 }  // namespace dovetail::worker

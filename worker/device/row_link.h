@@ -7,7 +7,7 @@
 // Each end belongs to the thread of its device, and goes before the device does. Nothing is
 // allocated by a call that succeeds. Waits have a timeout (base/patience.h) and end with
 // kAborted when the epoch has ended, with kUnavailable when the other end is gone; messages name
-// the edge. Implementation: nccl_link.h.
+// the edge. Implementation: nccl_links.h.
 #ifndef DOVETAIL_WORKER_DEVICE_ROW_LINK_H_
 #define DOVETAIL_WORKER_DEVICE_ROW_LINK_H_
 
