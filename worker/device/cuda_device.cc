@@ -69,6 +69,8 @@ class CudaDevice : public Device {
   absl::Status Attach() override;
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override;
   absl::StatusOr<DeviceBuffer> AllocateHost(int64_t bytes) override;
+  absl::StatusOr<DeviceBuffer> AllocateLink(int64_t bytes) override { return Allocate(bytes); }
+  absl::StatusOr<std::unique_ptr<DeviceStream>> MakeStream() override;
   const kernels::DeviceTable& kernels() const override { return kernels::CudaTable(); }
   void* stream() override { return stream_; }
   void Upload(void* to, const void* from, int64_t bytes) override {
@@ -92,6 +94,9 @@ class CudaDevice : public Device {
   void BeginCapture() override;
   absl::StatusOr<std::unique_ptr<DeviceGraph>> EndCapture() override;
 
+  // What launches so far have left behind, which other calls would take for their own.
+  void NoteLaunches() { Note(cudaGetLastError()); }
+
  private:
   void Enqueue(const DeviceGraph& graph) override;
   void Free(uint8_t* data, int64_t bytes, bool on_host) override;
@@ -110,6 +115,26 @@ class CudaDevice : public Device {
   // Of each side: its uploads are done, and nobody reads what they brought any more.
   std::array<cudaEvent_t, kNumSides> brought_ = {}, released_ = {};
   cudaError_t error_ = cudaSuccess;  // the first one
+};
+
+class CudaStream : public DeviceStream {
+ public:
+  CudaStream(CudaDevice* device, cudaStream_t stream) : device_(*device), stream_(stream) {}
+  ~CudaStream() override { cudaStreamDestroy(stream_); }
+
+  void* handle() override { return stream_; }
+  absl::StatusOr<bool> Done() override {
+    device_.NoteLaunches();
+    const cudaError_t error = cudaStreamQuery(stream_);
+    if (error == cudaSuccess) return true;
+    cudaGetLastError();  // "not ready" is nothing that later calls should tell of
+    if (error == cudaErrorNotReady) return false;
+    return ToStatus(error, "the GPU failed");
+  }
+
+ private:
+  CudaDevice& device_;
+  const cudaStream_t stream_;
 };
 
 absl::StatusOr<DeviceProperties> CudaDevice::Properties() {
@@ -231,6 +256,13 @@ absl::StatusOr<DeviceBuffer> CudaDevice::AllocateHost(int64_t bytes) {
   return DeviceBuffer(this, static_cast<uint8_t*>(data), bytes, /*on_host=*/true);
 }
 
+absl::StatusOr<std::unique_ptr<DeviceStream>> CudaDevice::MakeStream() {
+  cudaStream_t stream = nullptr;
+  DT_RETURN_IF_ERROR(ToStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
+                              "the GPU gives no stream"));
+  return std::make_unique<CudaStream>(this, stream);
+}
+
 void CudaDevice::Free(uint8_t* data, int64_t bytes, bool on_host) {
   if (on_host) {
     cudaFreeHost(data);
@@ -307,7 +339,7 @@ void CudaDevice::Enqueue(const DeviceGraph& graph) {
 }
 
 absl::Status CudaDevice::Wait() {
-  Note(cudaGetLastError());  // of launches
+  NoteLaunches();
   if (error_ == cudaSuccess) Note(cudaStreamSynchronize(stream_));
   return ToStatus(error_, "the GPU failed");
 }

@@ -3,7 +3,8 @@
 // Owned by main(), outlives everything that was allocated from it. Attach() binds it to the thread
 // that uses it from then on, the executor's; Properties() may be called by any thread.
 // Copies and kernels only enqueue, in order; Wait() waits for all and tells of the first error,
-// after which nothing more is run.
+// after which nothing more is run. What may wait for another process is enqueued on a DeviceStream,
+// never on the device's own.
 #ifndef DOVETAIL_WORKER_DEVICE_DEVICE_H_
 #define DOVETAIL_WORKER_DEVICE_DEVICE_H_
 
@@ -54,6 +55,17 @@ class DeviceGraph {
   virtual int64_t num_kernels() const = 0;
 };
 
+// A queue of work beside the device's own stream, for what may wait for another process. Belongs to
+// the device's thread and goes before the device does.
+class DeviceStream {
+ public:
+  virtual ~DeviceStream() = default;
+  // A cudaStream_t, or what a stand-in takes for one (stand_in_stream.h).
+  virtual void* handle() = 0;
+  // Whether all that was enqueued is done. Never waits.
+  virtual absl::StatusOr<bool> Done() = 0;
+};
+
 struct DeviceProperties {
   std::string description;     // "NVIDIA H200, driver 580.65"
   int compute_capability = 0;  // 90 is 9.0; 0: none
@@ -81,6 +93,10 @@ class Device {
   // All bytes are zero. kResourceExhausted: how much is wanted and how much there is.
   virtual absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) = 0;
   virtual absl::StatusOr<DeviceBuffer> AllocateHost(int64_t bytes) = 0;
+  // The same as Allocate(), of memory that links to other GPUs read and write at any time, whatever
+  // the device's own stream does.
+  virtual absl::StatusOr<DeviceBuffer> AllocateLink(int64_t bytes) = 0;
+  virtual absl::StatusOr<std::unique_ptr<DeviceStream>> MakeStream() = 0;
 
   virtual const kernels::DeviceTable& kernels() const = 0;
   virtual void* stream() = 0;  // for kernels()

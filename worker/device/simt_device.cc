@@ -11,6 +11,7 @@
 #include "base/cpu_topology.h"
 #include "base/status_macros.h"
 #include "kernels/simt/table.h"
+#include "worker/device/stand_in_stream.h"
 
 namespace dovetail::worker {
 namespace {
@@ -22,6 +23,17 @@ struct SimtGraph : DeviceGraph {
 
 // More than that stays open: to change the access of every page for every launch takes too long.
 constexpr int64_t kMostGuardedBytes = int64_t{64} << 20;
+
+class SimtLinkStream : public DeviceStream {
+ public:
+  void* handle() override { return &stream_; }
+  absl::StatusOr<bool> Done() override {
+    return stream_.not_done.load(std::memory_order_acquire) == 0;
+  }
+
+ private:
+  StandInStream stream_;
+};
 
 }  // namespace
 
@@ -56,21 +68,28 @@ absl::StatusOr<DeviceBuffer> SimtDevice::Allocate(int64_t bytes) {
   return DeviceBuffer(this, data, bytes, /*on_host=*/false);
 }
 
-absl::StatusOr<DeviceBuffer> SimtDevice::AllocateHost(int64_t bytes) {
+absl::StatusOr<DeviceBuffer> SimtDevice::AllocateLink(int64_t bytes) {
+  DT_ASSIGN_OR_RETURN(DeviceBuffer buffer, AllocateOpen(bytes, /*on_host=*/false));
+  CountHeld(bytes);
+  return buffer;
+}
+
+absl::StatusOr<DeviceBuffer> SimtDevice::AllocateOpen(int64_t bytes, bool on_host) {
   DT_ASSIGN_OR_RETURN(MemoryMap map, MemoryMap::MapHuge(static_cast<uint64_t>(bytes)));
   uint8_t* const data = map.data();
-  host_memory_.emplace(data, std::move(map));
-  return DeviceBuffer(this, data, bytes, /*on_host=*/true);
+  open_memory_.emplace(data, std::move(map));
+  return DeviceBuffer(this, data, bytes, on_host);
+}
+
+absl::StatusOr<std::unique_ptr<DeviceStream>> SimtDevice::MakeStream() {
+  return std::make_unique<SimtLinkStream>();
 }
 
 void SimtDevice::Free(uint8_t* data, int64_t bytes, bool on_host) {
-  if (on_host) {
-    host_memory_.erase(data);
-    return;
-  }
+  if (!on_host) CountHeld(-bytes);
+  if (open_memory_.erase(data) == 1) return;
   memory_.erase(data);
   memory_bytes_ -= bytes;
-  CountHeld(-bytes);
 }
 
 const kernels::DeviceTable& SimtDevice::kernels() const { return simt::LaunchTable(); }

@@ -2,7 +2,7 @@
 //
 // Slow, for tests and for trying out placements. While no kernel and no copy runs its memory cannot
 // be accessed: a host that reads or writes it where a GPU's would not be its own ends with a
-// signal.
+// signal. Memory of links is open always: other threads read and write it.
 #ifndef DOVETAIL_WORKER_DEVICE_SIMT_DEVICE_H_
 #define DOVETAIL_WORKER_DEVICE_SIMT_DEVICE_H_
 
@@ -28,7 +28,11 @@ class SimtDevice : public Device {
   absl::StatusOr<double> MeasureUpload() override { return 0; }
   absl::Status Attach() override { return absl::OkStatus(); }
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override;
-  absl::StatusOr<DeviceBuffer> AllocateHost(int64_t bytes) override;
+  absl::StatusOr<DeviceBuffer> AllocateHost(int64_t bytes) override {
+    return AllocateOpen(bytes, /*on_host=*/true);
+  }
+  absl::StatusOr<DeviceBuffer> AllocateLink(int64_t bytes) override;
+  absl::StatusOr<std::unique_ptr<DeviceStream>> MakeStream() override;
   const kernels::DeviceTable& kernels() const override;
   void* stream() override { return &stream_; }
   void Upload(void* to, const void* from, int64_t bytes) override { CopyBytes(to, from, bytes); }
@@ -50,6 +54,7 @@ class SimtDevice : public Device {
 
  private:
   void Enqueue(const DeviceGraph& graph) override;
+  absl::StatusOr<DeviceBuffer> AllocateOpen(int64_t bytes, bool on_host);
   void Free(uint8_t* data, int64_t bytes, bool on_host) override;
   void CopyBytes(void* to, const void* from, int64_t bytes);
   void SetAccess(bool open);
@@ -71,8 +76,9 @@ class SimtDevice : public Device {
   std::array<Side, kNumSides> sides_;
   int side_ = 0;  // of what is being enqueued
   simt::Launches captured_;
-  std::map<uint8_t*, MemoryMap> memory_, host_memory_;  // by where they begin
-  int64_t memory_bytes_ = 0;                            // of memory_
+  // By where they begin: what is guarded, and the host's and what links use.
+  std::map<uint8_t*, MemoryMap> memory_, open_memory_;
+  int64_t memory_bytes_ = 0;  // of memory_
 };
 
 }  // namespace dovetail::worker
