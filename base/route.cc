@@ -27,10 +27,24 @@ std::vector<Op> OpsOfMember(const Segment& segment, int member) {
 
 namespace {
 
-// "host-b/cpu:0" for "host-b/cuda:1".
+// Where the device begins in "host-b/cuda:1".
+size_t DeviceOf(const std::string& worker) {
+  const size_t slash = worker.rfind('/');
+  return slash == std::string::npos ? 0 : slash + 1;
+}
+
+bool OnOneHost(const std::string& a, const std::string& b) {
+  return DeviceOf(a) == DeviceOf(b) && a.compare(0, DeviceOf(a), b, 0, DeviceOf(b)) == 0;
+}
+
+bool IsKind(const std::string& worker, const std::string& kind) {
+  return worker.compare(DeviceOf(worker), kind.size(), kind) == 0;
+}
+
+bool IsGpu(const std::string& worker) { return IsKind(worker, "cuda:") || IsKind(worker, "simt:"); }
+
 bool IsCpuBeside(const std::string& owner, const std::string& worker) {
-  const size_t host = worker.rfind('/') == std::string::npos ? 0 : worker.rfind('/') + 1;
-  return owner.compare(0, host, worker, 0, host) == 0 && owner.compare(host, 4, "cpu:") == 0;
+  return OnOneHost(owner, worker) && IsKind(owner, "cpu:");
 }
 
 bool IsExpertsAlone(const Segment& segment) {
@@ -55,6 +69,12 @@ std::vector<bool> StreamedSegments(const Route& route, const std::string& worker
       std::fill(streamed.begin() + i + 1, streamed.begin() + end, true);
   }
   return streamed;
+}
+
+bool IsLinkedHop(const Route& route, size_t i) {
+  if (i + 1 >= route.size() || !route[i + 1].members.empty()) return false;
+  const std::string &from = route[i].worker, &to = route[i + 1].worker;
+  return from != to && IsGpu(from) && IsGpu(to) && OnOneHost(from, to);
 }
 
 std::vector<Op> StreamedOps(const Route& route, const std::string& worker) {

@@ -88,6 +88,10 @@ std::vector<bool> StreamedSegments(const Route& route, const std::string& worker
 // Their ops.
 std::vector<Op> StreamedOps(const Route& route, const std::string& worker);
 
+// Whether the step goes from segment `i` to the next one between two GPU workers of one host that
+// may have a link (base/gpu_links.h).
+bool IsLinkedHop(const Route& route, size_t i);
+
 // Steps report the time of every segment, so there is a limit: 16 per layer of the deepest models.
 inline constexpr int kMaxRouteSegments = 4096;
 

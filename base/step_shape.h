@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/gpu_links.h"
 #include "base/kv_cache.h"
 
 namespace dovetail {
@@ -24,6 +25,9 @@ struct StepShape {
   // Of each of the two buffers through which a GPU worker streams the experts of CPU workers for
   // steps of many rows (transport::StepHeader::kStreamExperts); 0: it never does.
   int64_t stream_bytes = 0;
+  // Between GPU workers, and through how many places each: as many as there are lanes.
+  GpuLinks gpu_links = GpuLinks::kHost;
+  int32_t link_slots = 1;
   std::vector<KvType> layer_kv_types;  // by layer; of the layers beyond it: kv_type
 
   KvType KvTypeOf(int32_t layer) const {

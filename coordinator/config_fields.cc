@@ -315,6 +315,14 @@ void ReadStreamBuffer(const YamlNode& node, absl::string_view name, ConfigDraft*
                 absl::StrCat("`", name, "` must be a size from 4KiB to 1TiB, got ", Quoted(node)));
 }
 
+void ReadGpuLinks(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+                  Mistakes* mistakes) {
+  const std::string text = node.kind == YamlKind::kScalar ? node.scalar : "";
+  if (FindGpuLinks(text, &draft->config.gpu_links)) return;
+  mistakes->Add(node, absl::StrCat("`", name, "` must be one of ",
+                                   absl::StrJoin(kGpuLinksNames, ", "), ", got ", Quoted(node)));
+}
+
 void ReadPreemption(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                     Mistakes* mistakes) {
   const std::string text = node.kind == YamlKind::kScalar ? node.scalar : "";
@@ -451,6 +459,7 @@ const std::vector<ConfigField>& ConfigFields() {
        Int(&ModelSettings::chunk_size, 1, 65536)},
       {"stream_experts", "", ConfigScope::kModel, ReadStreamExperts},
       {"stream_buffer", "", ConfigScope::kModel, ReadStreamBuffer},
+      {"gpu_links", "", ConfigScope::kModel, ReadGpuLinks},
       {"max_new_tokens", "", ConfigScope::kModel, Int(&ModelSettings::max_new_tokens, 0, kMany)},
       {"max_queue", "", ConfigScope::kModel, Int(&ModelSettings::max_queue, 1, 1 << 20)},
       {"max_logit_rows", "", ConfigScope::kModel, Int(&ModelSettings::max_logit_rows, 0, 1 << 20)},

@@ -55,6 +55,8 @@ constexpr Flag kFlags[] = {
      "tokens of a step from which on GPU workers stream the experts of CPU workers, or auto, off "
      "(default: off)"},
     {"stream_buffer", "SIZE", "of each of the two buffers for that (default: 512MiB)"},
+    {"gpu_links", "HOW",
+     "how rows pass between GPU workers: host, auto, ipc or nccl (default: host)"},
     {"max_new_tokens", "TOKENS", "cap on max_tokens; 0: until the context ends (default: 0)"},
     {"max_queue", "N", "waiting requests before more are refused (default: 256)"},
     {"key_priority", "PRIORITIES",

@@ -19,6 +19,7 @@ namespace dovetail::coordinator {
 namespace {
 
 constexpr int kDefaultContext = 8192;
+constexpr int kMostAutoLanes = 8;
 // So many prompt rows of a step may tell their logprobs.
 constexpr int kMinLogitRows = 64;
 constexpr char kChatTemplateKey[] = "tokenizer.chat_template";
@@ -81,6 +82,11 @@ std::string MainWeightType(const model::GgufFile& file) {
   return most == bytes.end() ? "" : most->first;
 }
 
+int MostLanes(const ModelSettings& settings) {
+  if (settings.lanes > 0) return settings.lanes;
+  return std::min<int>(kMostAutoLanes, static_cast<int>(settings.workers.size()) + 1);
+}
+
 absl::StatusOr<StepShape> MakeStepShape(const ModelSettings& settings,
                                         const model::ModelConfig& model_config) {
   const int longest = model_config.max_position_embeddings;
@@ -105,6 +111,8 @@ absl::StatusOr<StepShape> MakeStepShape(const ModelSettings& settings,
   shape.vocab_size = model_config.vocab_size;
   shape.max_sequences = settings.max_batch_size;
   if (settings.stream_rows != 0) shape.stream_bytes = settings.stream_buffer;
+  shape.gpu_links = settings.gpu_links;
+  shape.link_slots = MostLanes(settings);
   // Every decode fits beside a full chunk of prefill.
   shape.max_rows = settings.chunk_size + settings.max_batch_size;
   const int logit_rows = settings.max_logit_rows > 0

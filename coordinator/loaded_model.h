@@ -32,6 +32,9 @@ absl::StatusOr<LoadedModel> OpenModel(const ModelSettings& settings);
 // The type that most bytes of the file's weights have, by its name: "Q4_K".
 std::string MainWeightType(const model::GgufFile& file);
 
+// Steps that are in flight at once, at most.
+int MostLanes(const ModelSettings& settings);
+
 // The limits of a step. InvalidArgument: a context longer than the model's, with both lengths.
 absl::StatusOr<StepShape> MakeStepShape(const ModelSettings& settings,
                                         const model::ModelConfig& model_config);

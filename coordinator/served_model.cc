@@ -23,15 +23,10 @@
 namespace dovetail::coordinator {
 namespace {
 
-constexpr int kMostAutoLanes = 8;
 // Of KV blocks, until it was measured: what one core of any machine does.
 constexpr double kCopiedBytesPerSecond = 4e9;
 
 // Steps in flight with `lanes: auto`: one for each worker, and one for what lies between them.
-int MostLanes(const ModelSettings& settings) {
-  return std::min<int>(kMostAutoLanes, static_cast<int>(settings.workers.size()) + 1);
-}
-
 int64_t ModifiedSeconds(const std::string& path) {
   struct stat info = {};
   return ::stat(path.c_str(), &info) == 0 ? static_cast<int64_t>(info.st_mtime) : 0;
@@ -91,7 +86,7 @@ EngineOptions ServedModel::MakeEngineOptions() {
   options.chunk_size = settings_.chunk_size;
   options.max_queue = settings_.max_queue;
   options.adaptive_lanes = settings_.lanes == 0;
-  options.lanes = settings_.lanes > 0 ? settings_.lanes : MostLanes(settings_);
+  options.lanes = MostLanes(settings_);
   const uint64_t largest_frame =
       transport::MaxStepBytes(shape_, model::RowShapeOf(config), config.experts.count > 0);
   options.lanes_on_loops = static_cast<int>(

@@ -89,6 +89,21 @@ absl::Status ShmRingSender::Write(const uint8_t* data, uint64_t size, uint64_t* 
   return absl::OkStatus();
 }
 
+absl::StatusOr<uint32_t> ShmRingSender::Answer(absl::Duration timeout) {
+  Patience patience(timeout);
+  for (;;) {
+    const uint32_t seen = own_bell_.Sequence();
+    if (IsAborted(ring_)) return AbortedError(ring_);
+    const uint32_t answer = ring_.control->answer.load(std::memory_order_acquire);
+    if (answer != 0) return answer;
+    if (patience.Exhausted()) {
+      return absl::DeadlineExceededError(
+          absl::StrCat("ring ", ring_.name, ": the receiver did not answer in time"));
+    }
+    own_bell_.Wait(seen, kDefaultSpin, patience.UntilNextLook());
+  }
+}
+
 absl::Status ShmRingSender::RefreshHead() {
   const uint64_t head = ring_.control->head.load(std::memory_order_seq_cst);
   // Beyond what was published, or further behind than the ring is long: not the work of a receiver.
@@ -143,6 +158,12 @@ ShmRingReceiver::ShmRingReceiver(const RingView& ring)
 bool ShmRingReceiver::Ready() const {
   if (in_message_ || IsAborted(ring_)) return true;
   return ring_.control->tail.load(std::memory_order_acquire) - head_ >= kPrefixBytes;
+}
+
+void ShmRingReceiver::SetAnswer(uint32_t answer) {
+  DT_CHECK(answer != 0);
+  ring_.control->answer.store(answer, std::memory_order_release);
+  peer_bell_.Ring();
 }
 
 absl::Status ShmRingReceiver::CheckUsable() const {

@@ -27,6 +27,7 @@ namespace dovetail::transport {
 struct RingControl {
   alignas(128) std::atomic<uint64_t> tail{0};  // bytes published by the sender
   alignas(128) std::atomic<uint64_t> head{0};  // bytes freed by the receiver
+  std::atomic<uint32_t> answer{0};             // of the receiver, once; 0: none yet
   alignas(128) std::atomic<uint64_t> room_wanted{
       0};  // > 0: the sender sleeps until so many are free
 };
@@ -48,6 +49,7 @@ class ShmRingSender final : public TensorSender {
  public:
   explicit ShmRingSender(const RingView& ring);
   absl::Status Send(absl::Span<const ConstBytes> pieces, absl::Duration timeout) override;
+  absl::StatusOr<uint32_t> Answer(absl::Duration timeout) override;
 
  private:
   uint64_t Room() const { return ring_.capacity - (tail_ - head_seen_); }
@@ -73,6 +75,7 @@ class ShmRingReceiver final : public TensorReceiver {
   absl::StatusOr<size_t> Begin(absl::Duration timeout) override;
   absl::Status Read(void* data, size_t size, absl::Duration timeout) override;
   absl::Status End(absl::Duration timeout) override;
+  void SetAnswer(uint32_t answer) override;
 
  private:
   // Returns with at least `min_bytes` published bytes that were not consumed yet.

@@ -58,7 +58,7 @@ absl::Status ReadStepBody(TensorReceiver& receiver, size_t message_bytes, const 
   DT_RETURN_IF_ERROR(ReadArray(receiver, mask_words, &frame->masks, timeout));
   DT_RETURN_IF_ERROR(ReadArray(receiver, h.num_segment_times, &frame->segment_us, timeout));
   DT_RETURN_IF_ERROR(CheckStepBody(*frame, shape));
-  const size_t hidden = size_t{h.hidden_rows} * h.hidden_size;
+  const size_t hidden = size_t{h.hidden_rows_in_frame()} * h.hidden_size;
   DT_RETURN_IF_ERROR(ReadInto(receiver, room.hidden, hidden, timeout));
   if (h.slot_rows == 0) return absl::OkStatus();
   const size_t experts = size_t{h.slot_rows} * static_cast<size_t>(row.experts_used);
@@ -171,7 +171,7 @@ absl::Status SendStep(TensorSender& sender, const StepFrame& frame, const StepRo
   DT_CHECK_EQ(frame.logit_rows.size(), h.num_logit_rows);
   DT_CHECK_EQ(frame.targets.size(), h.num_logit_rows);
   DT_CHECK_EQ(frame.adjustments.size(), h.num_adjustments);
-  DT_CHECK_EQ(rows.hidden.size(), size_t{h.hidden_rows} * h.hidden_size);
+  DT_CHECK_EQ(rows.hidden.size(), size_t{h.hidden_rows_in_frame()} * h.hidden_size);
   DT_CHECK_EQ(rows.slot_experts.empty(), h.slot_rows == 0);
   DT_CHECK_EQ(rows.partials.size(), size_t{h.partial_rows} * h.hidden_size);
   const std::array<ConstBytes, 14> pieces = {

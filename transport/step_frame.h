@@ -36,6 +36,8 @@ struct StepHeader {
   enum Flags : uint32_t {
     // GPU workers compute what StreamedSegments() (base/route.h) are theirs in their owners' place.
     kStreamExperts = 1,
+    // The residual stream comes by the link between two GPUs, and not in the frame.
+    kHiddenOnLink = 2,
   };
   uint32_t magic = kStepMagic;
   uint32_t segment = 0;  // index into the route of the segment that is to compute now
@@ -59,6 +61,8 @@ struct StepHeader {
   uint32_t num_masks = 0;
   uint32_t flags = 0;
   uint32_t reserved = 0;
+
+  uint32_t hidden_rows_in_frame() const { return (flags & kHiddenOnLink) != 0 ? 0 : hidden_rows; }
 };
 static_assert(sizeof(StepHeader) == 88);
 

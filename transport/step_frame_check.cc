@@ -163,7 +163,7 @@ uint64_t StepBytes(const StepHeader& h, const StepShape& shape, const RowShape& 
                             2 * uint64_t{h.num_logit_rows} + h.num_segment_times) +
          sizeof(LogitAdjustment) * uint64_t{h.num_adjustments} +
          sizeof(uint32_t) * uint64_t{h.num_masks} * MaskWords(shape.vocab_size) +
-         sizeof(float) * (uint64_t{h.hidden_rows} + h.partial_rows) * h.hidden_size +
+         sizeof(float) * (uint64_t{h.hidden_rows_in_frame()} + h.partial_rows) * h.hidden_size +
          uint64_t{h.slot_rows} * SlotBytes(row);
 }
 
@@ -189,7 +189,8 @@ absl::Status CheckStepHeader(const StepHeader& h, const StepShape& shape, const 
                                 static_cast<int64_t>(MaxAdjustments(shape, h.num_sequences))));
   DT_RETURN_IF_ERROR(
       CheckRange("num_masks", h.num_masks, 0, shape.vocab_size > 0 ? h.num_sequences : 0));
-  DT_RETURN_IF_ERROR(CheckRange("flags", h.flags, 0, StepHeader::kStreamExperts));
+  DT_RETURN_IF_ERROR(
+      CheckRange("flags", h.flags, 0, StepHeader::kStreamExperts | StepHeader::kHiddenOnLink));
   DT_RETURN_IF_ERROR(CheckRange("num_copies", h.num_copies, 0, shape.max_block_copies()));
   DT_RETURN_IF_ERROR(CheckRange("num_segment_times", h.num_segment_times, 0, kMaxRouteSegments));
   if (h.hidden_rows != 0) {

@@ -38,6 +38,8 @@ class TensorSender {
   // Sends one message made of `pieces`. kDeadlineExceeded: the peer did not make room in time (the
   // channel is unusable afterwards); kAborted: the epoch ended.
   virtual absl::Status Send(absl::Span<const ConstBytes> pieces, absl::Duration timeout) = 0;
+  // What the receiver has answered, once in an epoch; waits for it.
+  virtual absl::StatusOr<uint32_t> Answer(absl::Duration timeout) = 0;
 };
 
 class TensorReceiver {
@@ -54,6 +56,8 @@ class TensorReceiver {
   virtual absl::Status Read(void* data, size_t size, absl::Duration timeout) = 0;
   // Skips what was not read and frees its room.
   virtual absl::Status End(absl::Duration timeout) = 0;
+  // `answer`, not 0: for the sender. Once in an epoch.
+  virtual void SetAnswer(uint32_t answer) = 0;
 };
 
 // A process's wake-up: senders ring it, one thread waits on it. Rings, queues and control threads

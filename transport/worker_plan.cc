@@ -18,6 +18,7 @@ constexpr int kMaxContextTokens = 1 << 26;
 constexpr int kMaxKvBlocks = 1 << 28;
 constexpr int kMaxVocabSize = 1 << 26;
 constexpr int64_t kMaxStreamBytes = int64_t{1} << 40;
+constexpr int kMaxLinkSlots = 1024;
 constexpr int kMaxLayers = 1 << 16;
 constexpr uint64_t kMaxPlanRingBytes = uint64_t{1} << 32;
 
@@ -168,6 +169,10 @@ dovetail::StepShape ShapeFromProto(const v1::StepShape& proto, Mistakes* mistake
   shape.vocab_size = proto.vocab_size();
   CheckRange("step_shape.stream_bytes", proto.stream_bytes(), 0, kMaxStreamBytes, mistakes);
   shape.stream_bytes = proto.stream_bytes();
+  CheckRange("step_shape.gpu_links", proto.gpu_links(), 0, kGpuLinksNames.size() - 1, mistakes);
+  CheckRange("step_shape.link_slots", proto.link_slots(), 1, kMaxLinkSlots, mistakes);
+  shape.gpu_links = static_cast<GpuLinks>(proto.gpu_links());
+  shape.link_slots = proto.link_slots();
   shape.kv_type = KvTypeFromProto(proto.kv_type(), "step_shape.kv_type", mistakes);
   if (proto.layer_kv_types_size() > kMaxLayers) {
     mistakes->push_back(absl::StrCat("step_shape.layer_kv_types has ", proto.layer_kv_types_size(),
@@ -219,6 +224,8 @@ void ToProto(const dovetail::StepShape& shape, v1::StepShape* proto) {
   proto->set_num_kv_blocks(shape.num_kv_blocks);
   proto->set_vocab_size(shape.vocab_size);
   proto->set_stream_bytes(shape.stream_bytes);
+  proto->set_gpu_links(static_cast<uint32_t>(shape.gpu_links));
+  proto->set_link_slots(shape.link_slots);
   proto->set_num_swap_blocks(shape.num_swap_blocks);
   proto->set_kv_type(KvTypeToProto(shape.kv_type));
   for (const dovetail::KvType type : shape.layer_kv_types) {

@@ -1,5 +1,6 @@
 #include "worker/data_plane.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/memory/memory.h"
@@ -9,7 +10,7 @@ namespace dovetail::worker {
 
 absl::StatusOr<std::unique_ptr<DataPlane>> DataPlane::Open(
     std::shared_ptr<transport::Exchange> exchange, const Route& route, const std::string& worker,
-    int64_t max_rows, absl::Duration peer_timeout) {
+    int64_t max_rows, RowLinkOptions links) {
   auto plane = absl::WrapUnique(new DataPlane());
   plane->worker_ = worker;
   plane->exchange_ = std::move(exchange);
@@ -22,9 +23,37 @@ absl::StatusOr<std::unique_ptr<DataPlane>> DataPlane::Open(
     DT_RETURN_IF_ERROR(plane->OpenSegment(route, i, member));
     if (route[i].members.empty()) continue;
     DT_RETURN_IF_ERROR(
-        plane->OpenGather(route[i], member, max_rows, peer_timeout, &plane->segments_[i]));
+        plane->OpenGather(route[i], member, max_rows, links.timeout, &plane->segments_[i]));
   }
+  DT_RETURN_IF_ERROR(plane->OpenLinks(route, links));
   return plane;
+}
+
+absl::Status DataPlane::OpenLinks(const Route& route, const RowLinkOptions& options) {
+  RowLinks::Senders to;
+  RowLinks::Receivers from;
+  for (size_t i = 0; i < route.size(); ++i) {
+    if (!IsLinkedHop(route, i)) continue;
+    const std::string &sender = route[i].worker, &receiver = route[i + 1].worker;
+    if (sender == worker_) to[receiver] = senders_.at(receiver).get();
+    if (receiver != worker_) continue;
+    const auto at = std::find(sources_.begin(), sources_.end(), sender);
+    from[sender] = receivers_[at - sources_.begin()].get();
+  }
+  DT_ASSIGN_OR_RETURN(links_, RowLinks::Open(worker_, options, to, from));
+  for (size_t i = 0; i < route.size(); ++i) {
+    if (route[i].worker == worker_ && IsLinkedHop(route, i)) {
+      segments_[i].link = links_->To(route[i + 1].worker);
+    }
+  }
+  return absl::OkStatus();
+}
+
+RowReceiver* DataPlane::LinkBeside(const transport::TensorReceiver* receiver) const {
+  for (size_t i = 0; i < receivers_.size(); ++i) {
+    if (receivers_[i].get() == receiver) return links_->From(sources_[i]);
+  }
+  return nullptr;
 }
 
 absl::Status DataPlane::OpenSegment(const Route& route, size_t index, int member) {
@@ -44,9 +73,11 @@ absl::Status DataPlane::OpenSegment(const Route& route, size_t index, int member
 }
 
 absl::Status DataPlane::AddReceiver(const std::string& from) {
-  if (from == worker_ || !sources_.insert(from).second) return absl::OkStatus();
+  const bool known = std::find(sources_.begin(), sources_.end(), from) != sources_.end();
+  if (from == worker_ || known) return absl::OkStatus();
   DT_ASSIGN_OR_RETURN(auto receiver, exchange_->Receiver(from, worker_));
   receivers_.push_back(std::move(receiver));
+  sources_.push_back(from);
   return absl::OkStatus();
 }
 

@@ -219,8 +219,14 @@ void Executor::DoConnect(const OpenExchange& open) {
     DT_RETURN_IF_ERROR(MapPeers());
     DT_ASSIGN_OR_RETURN(std::shared_ptr<transport::Exchange> exchange, open());
     DT_ASSIGN_OR_RETURN(auto ringer, exchange->DoorbellOf(options_.worker));
+    RowLinkOptions links = {.device = options_.device,
+                            .kind = plan_.step_shape.gpu_links,
+                            .num_slots = plan_.step_shape.link_slots,
+                            .slot_bytes = runner_->max_hidden_bytes(),
+                            .timeout = kPeerTimeout,
+                            .aborted = [exchange] { return exchange->aborted(); }};
     DT_ASSIGN_OR_RETURN(plane_, DataPlane::Open(exchange, plan_.route, options_.worker,
-                                                runner_->max_gathered_rows(), kPeerTimeout));
+                                                runner_->max_gathered_rows(), std::move(links)));
     std::lock_guard<std::mutex> lock(mutex_);
     ring_owner_ = std::move(exchange);
     ringer_ = std::move(ringer);
@@ -280,8 +286,8 @@ absl::Status Executor::RunStep(transport::TensorReceiver& receiver) {
                                             kPeerTimeout));
   transport::StepHeader& header = frame_.header;
   DT_RETURN_IF_ERROR(runner_->Validate(frame_));
-  for (;;) {
-    DT_RETURN_IF_ERROR(RunSegment());
+  for (RowReceiver* in = plane_->LinkBeside(&receiver);; in = nullptr) {
+    DT_RETURN_IF_ERROR(RunSegment(in));
     // The first of those that share the segment goes on with the step.
     if (plan_.route[header.segment].worker != options_.worker) return absl::OkStatus();
     transport::TensorSender* sender = plane_->SenderAfter(header.segment);
@@ -296,13 +302,15 @@ absl::Status Executor::RunStep(transport::TensorReceiver& receiver) {
   }
 }
 
-absl::Status Executor::RunSegment() {
+absl::Status Executor::RunSegment(RowReceiver* in) {
   const uint32_t segment = frame_.header.segment;
   for (transport::TensorSender* member : plane_->MembersOf(segment)) {
     DT_RETURN_IF_ERROR(transport::SendStep(*member, frame_, runner_->rows(frame_), kPeerTimeout));
   }
   const absl::Time start = absl::Now();
-  DT_RETURN_IF_ERROR(runner_->Run(&frame_, plane_->GatherOf(segment)));
+  const StepLinks links = {in, plane_->LinkAfter(runner_->LastSegment(frame_.header)),
+                           kPeerTimeout};
+  DT_RETURN_IF_ERROR(runner_->Run(&frame_, plane_->GatherOf(segment), links));
   CountSegment(segment, absl::Now() - start);
   return absl::OkStatus();
 }

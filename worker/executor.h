@@ -40,6 +40,7 @@ namespace dovetail::worker {
 class DataPlane;
 class Device;
 class ModelRunner;
+class RowReceiver;
 class StepSender;
 
 struct ExecutorOptions {
@@ -115,8 +116,9 @@ class Executor {
   void WaitForPosted();
   bool ServeOne();
   absl::Status RunStep(transport::TensorReceiver& receiver);
-  // Computes segment frame_.header.segment, with the others that share its rows.
-  absl::Status RunSegment();
+  // Computes segment frame_.header.segment, with the others that share its rows. `in`: the link
+  // beside the ring that the frame has just come by, if it has one.
+  absl::Status RunSegment(RowReceiver* in);
   void DoLoad(const transport::WorkerPlan& plan, const std::string& weights_path,
               const std::string& kv_path);
   void DoConnect(const OpenExchange& open);

@@ -432,24 +432,43 @@ void ModelRunner::FillSequences(const StepFrame& frame) {
   }
 }
 
-absl::Status ModelRunner::Run(StepFrame* frame, AllGather* gather) {
+const ModelRunner::StreamedRun* ModelRunner::FindStreamedRun(const StepHeader& header) const {
+  if ((header.flags & StepHeader::kStreamExperts) == 0) return nullptr;
+  const auto run = streamed_runs_.find(header.segment);
+  return run == streamed_runs_.end() ? nullptr : &run->second;
+}
+
+uint32_t ModelRunner::LastSegment(const StepHeader& header) const {
+  const StreamedRun* const run = FindStreamedRun(header);
+  return run == nullptr ? header.segment : run->last;
+}
+
+absl::Status ModelRunner::Run(StepFrame* frame, AllGather* gather, const StepLinks& links) {
   const absl::Time start = absl::Now();
   StepHeader& header = frame->header;
-  const auto run = (header.flags & StepHeader::kStreamExperts) != 0
-                       ? streamed_runs_.find(header.segment)
-                       : streamed_runs_.end();
-  const bool streamed = run != streamed_runs_.end();
-  const BoundSegment& segment = streamed ? run->second.bound : segments_[header.segment];
-  const uint32_t last = streamed ? run->second.last : header.segment;
+  const StreamedRun* const run = FindStreamedRun(header);
+  const bool streamed = run != nullptr;
+  const BoundSegment& segment = streamed ? run->bound : segments_[header.segment];
+  const uint32_t last = LastSegment(header);
   DT_CHECK(segment.mine);
+  const bool by_link = (header.flags & StepHeader::kHiddenOnLink) != 0;
+  if (by_link && links.in == nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("step ", header.step, ": its rows are on a link, and there is none"));
+  }
+  header.flags &= ~uint32_t{StepHeader::kHiddenOnLink};
   // Before any layer of the segment writes to its blocks. Steps pass a segment in the order in
   // which they were made, so this is the content that the coordinator meant.
   ops_->CopyBlocks(segment.kv, frame->copies);
-  if (header.error_layer == 0) DT_RETURN_IF_ERROR(Compute(segment, streamed, frame, gather));
+  const StepLinks ends = {by_link ? links.in : nullptr, links.out, links.timeout};
+  if (header.error_layer == 0) DT_RETURN_IF_ERROR(Compute(segment, streamed, ends, frame, gather));
   AddSegmentTimes(static_cast<uint32_t>(absl::ToInt64Microseconds(absl::Now() - start)), last,
                   frame);
   header.segment = last;
-  return absl::OkStatus();
+  if (links.out == nullptr || header.hidden_rows == 0) return absl::OkStatus();
+  header.flags |= StepHeader::kHiddenOnLink;
+  return links.out->Send(int64_t{header.hidden_rows} * row_shape_.hidden_size *
+                         static_cast<int64_t>(sizeof(float)));
 }
 
 // The first of several segments that were run as one has the time of all.
@@ -462,8 +481,8 @@ void ModelRunner::AddSegmentTimes(uint32_t microseconds, uint32_t last, StepFram
   }
 }
 
-absl::Status ModelRunner::Compute(const BoundSegment& segment, bool streamed, StepFrame* frame,
-                                  AllGather* gather) {
+absl::Status ModelRunner::Compute(const BoundSegment& segment, bool streamed,
+                                  const StepLinks& links, StepFrame* frame, AllGather* gather) {
   StepHeader& header = frame->header;
   FillSequences(*frame);
   StepContext step{.ops = *ops_, .ws = *workspace_};
@@ -477,7 +496,8 @@ absl::Status ModelRunner::Compute(const BoundSegment& segment, bool streamed, St
   step.x_rows = static_cast<int32_t>(header.hidden_rows);
   step.gather = gather;
   if (gather != nullptr) gather->BeginStep(header.step);
-  ops_->Begin(step, {header.hidden_rows, header.slot_rows, header.partial_rows});
+  DT_RETURN_IF_ERROR(
+      ops_->Begin(step, {header.hidden_rows, header.slot_rows, header.partial_rows}, links));
 
   if (segment.has_attention) {
     const model::ModelConfig& config = store_->config;
@@ -508,7 +528,8 @@ absl::Status ModelRunner::Compute(const BoundSegment& segment, bool streamed, St
   DT_RETURN_IF_ERROR(step.status);
   const int64_t slot_rows = segment.leaves == nullptr ? 0 : step.x_rows;
   int32_t not_finite = -1;
-  DT_RETURN_IF_ERROR(ops_->Finish(step, segment.ops, slot_rows, segment.has_lm_head, &not_finite));
+  DT_RETURN_IF_ERROR(
+      ops_->Finish(step, segment.ops, slot_rows, segment.has_lm_head, links, &not_finite));
   if (not_finite >= 0) header.error_layer = 1 + static_cast<uint32_t>(not_finite);
   return FetchRows(segment, step, &header);
 }
@@ -529,7 +550,7 @@ transport::StepRows ModelRunner::rows(const StepFrame& frame) const {
   const StepHeader& h = frame.header;
   const HostRows& host = ops_->host();
   const size_t hidden = static_cast<size_t>(row_shape_.hidden_size);
-  return {.hidden = absl::MakeConstSpan(host.x, h.hidden_rows * hidden),
+  return {.hidden = absl::MakeConstSpan(host.x, h.hidden_rows_in_frame() * hidden),
           .slot_experts =
               absl::MakeConstSpan(host.slot_experts, size_t{h.slot_rows} * row_shape_.experts_used),
           .slot_weights =

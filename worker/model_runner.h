@@ -55,6 +55,10 @@ class ModelRunner {
   // Of what the members of a segment gather at once: rows of a step, of logits, or pairs of a row
   // and an expert.
   int64_t max_gathered_rows() const;
+  // Of the residual stream of the longest step.
+  int64_t max_hidden_bytes() const {
+    return int64_t{shape_.max_rows} * row_shape_.hidden_size * static_cast<int64_t>(sizeof(float));
+  }
   // Where the rows of the next frame are to be received.
   transport::StepRoom room();
 
@@ -73,8 +77,12 @@ class ModelRunner {
   // stopped being finite; for a frame that already has an error only its blocks are copied. The
   // time that it took is appended to the frame's segment_us. The rows to send on are rows(*frame)
   // afterwards. `gather`: of a segment whose rows workers share; an error is the gather's. A frame
-  // with kStreamExperts is at the last segment of those that were run for it.
-  absl::Status Run(transport::StepFrame* frame, AllGather* gather = nullptr);
+  // with kStreamExperts is at the last segment of those that were run for it. `links`: the residual
+  // stream comes, or has gone, by them and not with the frame.
+  absl::Status Run(transport::StepFrame* frame, AllGather* gather = nullptr,
+                   const StepLinks& links = {});
+  // The last of the segments that Run() would run.
+  uint32_t LastSegment(const transport::StepHeader& header) const;
   transport::StepRows rows(const transport::StepFrame& frame) const;
   float* logits(int row) const;        // of the last Run with an lm_head
   const float* hidden(int row) const;  // what lm_head reads, of the same Run
@@ -122,8 +130,10 @@ class ModelRunner {
   // The next part of the cache, or what the op had when it was bound before.
   kernels::KvCacheView KvViewOf(const Op& op);
   absl::Status ValidateRows(const transport::StepHeader& header) const;
-  absl::Status Compute(const BoundSegment& segment, bool streamed, transport::StepFrame* frame,
-                       AllGather* gather);
+  // nullptr: the header's segment alone is run.
+  const StreamedRun* FindStreamedRun(const transport::StepHeader& header) const;
+  absl::Status Compute(const BoundSegment& segment, bool streamed, const StepLinks& links,
+                       transport::StepFrame* frame, AllGather* gather);
   void FillSequences(const transport::StepFrame& frame);
   // Sets the header's counts for what a segment leaves, and has it fetched.
   absl::Status FetchRows(const BoundSegment& segment, const StepContext& step,

@@ -30,6 +30,21 @@ int CountSources(const Route& route, const std::string& worker) {
   return static_cast<int>(steps.size() + rows.size());
 }
 
+// Places for rows at this worker's ends of links: at the sender's those of all lanes, at the
+// receiver's of NCCL one.
+int64_t LinkBytes(const model::ModelConfig& config, const Plan& plan, const std::string& worker) {
+  if (plan.shape.gpu_links == GpuLinks::kHost) return 0;
+  std::set<std::string> to, from;
+  for (size_t i = 0; i < plan.route.size(); ++i) {
+    if (!IsLinkedHop(plan.route, i)) continue;
+    if (plan.route[i].worker == worker) to.insert(plan.route[i + 1].worker);
+    if (plan.route[i + 1].worker == worker) from.insert(plan.route[i].worker);
+  }
+  int64_t places = static_cast<int64_t>(to.size()) * plan.shape.link_slots;
+  if (plan.shape.gpu_links == GpuLinks::kNccl) places += static_cast<int64_t>(from.size());
+  return places * HopBytes(config, plan.shape.max_rows);
+}
+
 // Workers that share one memory.
 struct Pool {
   std::string name;
@@ -92,13 +107,15 @@ void PlanMemoryOfShape(const model::ModelConfig& config, Plan* plan) {
                           &memory, StreamedOpsOf(*plan, device));
     if (device.kind == DeviceKind::kCuda) {
       memory.staging = 0;  // of the host
-      memory.communication = 2 * HopBytes(config, plan->shape.max_rows);
+      memory.communication = LinkBytes(config, *plan, device.name);
       memory.runtime = kGpuRuntimeBytes;
     } else {
       memory.communication = CountSources(plan->route, device.name) * model::kRingBytes +
                              model::FrameBytes(plan->shape);
       memory.runtime = model::RuntimeBytes(device.num_threads);
-      if (device.kind == DeviceKind::kSimt) memory.runtime += kSimtRuntimeBytes;
+      if (device.kind != DeviceKind::kSimt) continue;
+      memory.runtime += kSimtRuntimeBytes;
+      memory.communication += LinkBytes(config, *plan, device.name);
     }
   }
 }

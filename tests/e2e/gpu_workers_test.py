@@ -1,10 +1,14 @@
 """GPU workers as processes: the same bytes as a CPU worker, on kernels that run on the SIMT shim (simt:N)."""
 import atexit
+import concurrent.futures
 import functools
 import json
+import os
 import pathlib
 import shutil
+import signal
 import tempfile
+import time
 import urllib.request
 
 import harness
@@ -70,6 +74,43 @@ def test_streams_experts():
                 metrics = answer.read().decode()
     steps = {line.split("{")[0]: float(line.split()[-1]) for line in metrics.splitlines() if "_steps_total{" in line}
     assert steps["dovetail_streamed_steps_total"] == 1 and steps["dovetail_steps_total"] == 3, steps
+
+
+def test_rows_go_by_links():
+    for links in ("ipc", "auto", "nccl"):
+        env = {"DOVETAIL_NCCL_LIBRARY": str(harness.BIN.parent / "lib/libnccl_stand_in.so")}
+        assert logits(workers="simt:0,simt:1", threads=1, gpu_links=links, env=env) == base(), links
+
+
+def test_without_nccl_the_edge_is_named():
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as tokens:
+        tokens.write(json.dumps(lists()[:1]))
+        tokens.flush()
+        done = harness.run("dovetail", "eval", "logits", "--model", MODEL, "--tokens", tokens.name, "--out", "/dev/null", "--workers=simt:0,simt:1",
+                           "--gpu-links=nccl", check=False, env={"DOVETAIL_NCCL_LIBRARY": "/nowhere/libnccl.so.2"})
+    assert done.returncode != 0 and "/nowhere/libnccl.so.2" in done.stderr, done
+
+
+def test_a_worker_that_dies_with_its_links_comes_back():
+    library = str(harness.BIN.parent / "lib/libnccl_stand_in.so")
+    os.environ["DOVETAIL_NCCL_LIBRARY"] = library
+    with harness.Server("--workers", "simt:0,simt:1", "--threads", "1", "--gpu-links", "nccl", "--context-length", "400",
+                        model=tiny("--hidden", 256, "--ffn", 256, "--type", "Q8_0")) as server:
+        def answer(tokens):
+            body = json.dumps({"model": "", "prompt": "What is it?", "max_tokens": tokens, "temperature": 0, "ignore_eos": True}).encode()
+            request = urllib.request.Request(f"http://{server.http}/v1/completions", body, {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=300) as response:
+                return json.load(response)["choices"][0]["text"]
+        expected = answer(100)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            running = pool.submit(answer, 100)
+            time.sleep(0.3)
+            os.kill(server.workers()["simt:1"], signal.SIGKILL)
+            assert running.result() == expected
+        assert answer(100) == expected
+        log = server.stderr()
+    assert log.count("simt:0 -> simt:1: rows go by NCCL") == 2, log
+    del os.environ["DOVETAIL_NCCL_LIBRARY"]
 
 
 def test_ktransformers_file_of_a_card():

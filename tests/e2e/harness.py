@@ -74,9 +74,9 @@ def eval_logits(model, lists, vocab, **flags):
     with tempfile.TemporaryDirectory() as work:
         tokens, out = f"{work}/ids.json", f"{work}/out.f32"
         pathlib.Path(tokens).write_text(json.dumps(lists))
-        env = {"DOVETAIL_ISA": flags.pop("isa")} if "isa" in flags else None
+        env = flags.pop("env", {}) | ({"DOVETAIL_ISA": flags.pop("isa")} if "isa" in flags else {})
         args = [f"--{k.replace('_', '-')}={v}" for k, v in flags.items()]
-        run("dovetail", "eval", "logits", "--model", model, "--tokens", tokens, "--out", out, *args, env=env)
+        run("dovetail", "eval", "logits", "--model", model, "--tokens", tokens, "--out", out, *args, env=env or None)
         rows = numpy.fromfile(out, dtype="<f4").reshape(-1, vocab)
     assert len(rows) == sum(map(len, lists)), (len(rows), sum(map(len, lists)))
     return rows

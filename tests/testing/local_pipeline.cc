@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <filesystem>
+#include <map>
 #include <mutex>
 #include <set>
 #include <utility>
@@ -41,6 +42,9 @@ Route MakeRoute(const std::vector<Op>& ops, std::vector<int> cuts, int num_worke
   }
   return route;
 }
+
+// Of "simt:1".
+int NumberOf(const std::string& worker) { return std::stoi(worker.substr(worker.find(':') + 1)); }
 
 }  // namespace
 
@@ -159,17 +163,15 @@ absl::Status LocalPipeline::LoadAll(const LocalPipelineOptions& options) {
   if (kernels == nullptr) {
     DT_ASSIGN_OR_RETURN(kernels, kernels::SelectTable(""));
   }
-  int num_workers = 0;
-  const auto count = [&](const std::string& worker) {
-    num_workers = std::max(num_workers, 1 + std::stoi(worker.substr(4)));
-  };
+  std::map<int, std::string> names;
+  const auto count = [&](const std::string& worker) { names[NumberOf(worker)] = worker; };
   for (const Segment& segment : route_) {
     count(segment.worker);
     for (const Member& member : segment.members) count(member.worker);
   }
-  for (int i = 0; i < num_workers; ++i) {
+  for (const auto& [i, name] : names) {
     worker::ExecutorOptions executor;
-    executor.worker = absl::StrCat("cpu:", i);
+    executor.worker = name;
     executor.num_threads = options.num_threads;
     executor.kernels = kernels;
     executor.in_place = options.in_place;
@@ -179,7 +181,7 @@ absl::Status LocalPipeline::LoadAll(const LocalPipelineOptions& options) {
     const std::string base = absl::StrCat(segment_dir_, "/cpu-", i);
     executors_.back()->Load(plan, base + ".weights", base + ".kv",
                             [dir = segment_dir_](const std::string& peer) {
-                              return absl::StrCat(dir, "/cpu-", peer.substr(4), ".weights");
+                              return absl::StrCat(dir, "/cpu-", NumberOf(peer), ".weights");
                             });
   }
   DT_RETURN_IF_ERROR(events_->WaitFor([&] { return events_->loads.size() == executors_.size(); }));

@@ -31,7 +31,8 @@ struct LocalPipelineOptions {
   // cpu:1, ... in turn. {} is one worker.
   std::vector<int> cuts;
   int num_workers = 0;  // 0: one per segment; fewer make the route re-entrant
-  // If given, the route, in place of cuts: workers are cpu:0, cpu:1, ..., each in it.
+  // If given, the route, in place of cuts: workers are cpu:0, cpu:1, ..., or simt:0 in place of
+  // one, each number in it.
   std::function<Route(const model::ModelConfig&)> make_route;
   int num_threads = 1;                            // per worker
   const kernels::KernelTable* kernels = nullptr;  // null: the best

@@ -48,6 +48,8 @@ void AddLocalJobFlags(CLI::App* app, LocalJobFlags* flags) {
       ->check(CLI::Range(-1, 65536));
   app->add_option("--stream-buffer", flags->stream_buffer, "of each of the two buffers for that")
       ->capture_default_str();
+  app->add_option("--gpu-links", flags->gpu_links, "between GPU workers: host, auto, ipc or nccl")
+      ->capture_default_str();
   app->add_option("--lanes", flags->lanes, "steps in flight along the route; 0: as many as pay")
       ->capture_default_str();
   app->add_option("--run-dir", flags->run_dir, "directory of the shared memory (a tmpfs)");
@@ -79,6 +81,10 @@ absl::StatusOr<std::unique_ptr<coordinator::Coordinator>> StartLocalJob(
   const absl::StatusOr<int64_t> buffer = ParseBytes(flags.stream_buffer);
   if (!buffer.ok()) return Annotate(buffer.status(), "--stream-buffer");
   config.stream_buffer = *buffer / 64 * 64;
+  if (!FindGpuLinks(flags.gpu_links, &config.gpu_links)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--gpu-links is ", flags.gpu_links, ", expected host, auto, ipc or nccl"));
+  }
   config.weight_cache = flags.weight_cache;
   config.max_batch_size = shape.max_batch_size;
   config.chunk_size = flags.chunk;

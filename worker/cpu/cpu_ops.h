@@ -54,13 +54,16 @@ class CpuOps : public StepOps {
   const HostRows& host() const override { return host_; }
   void CopyBlocks(absl::Span<const KvRegion> regions,
                   absl::Span<const transport::BlockCopy> copies) override;
-  void Begin(StepContext& /*step*/, const FrameRows& /*rows*/) override {}
+  absl::Status Begin(StepContext& /*step*/, const FrameRows& /*rows*/,
+                     const StepLinks& /*links*/) override {
+    return absl::OkStatus();
+  }
   void RunLayers(StepContext& /*step*/, uint32_t /*segment*/,
                  absl::FunctionRef<void()> forward) override {
     forward();
   }
   absl::Status Finish(StepContext& step, absl::Span<const uint32_t> op_numbers, int64_t slot_rows,
-                      bool logits, int32_t* not_finite) override;
+                      bool logits, const StepLinks& links, int32_t* not_finite) override;
   absl::Status FetchPartials(int64_t /*rows*/) override { return absl::OkStatus(); }
 
   // --- For CpuMoe, which shares its phases itself.

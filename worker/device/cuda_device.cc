@@ -10,6 +10,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "base/byte_size.h"
+#include "base/process_token.h"
 #include "base/status_macros.h"
 #include "kernels/cuda/cuda_table.h"
 
@@ -70,6 +71,9 @@ class CudaDevice : public Device {
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override;
   absl::StatusOr<DeviceBuffer> AllocateHost(int64_t bytes) override;
   absl::StatusOr<DeviceBuffer> AllocateLink(int64_t bytes) override { return Allocate(bytes); }
+  absl::StatusOr<LinkMemory> ShareLink(const DeviceBuffer& buffer) override;
+  absl::StatusOr<const uint8_t*> MapLink(const LinkMemory& memory) override;
+  void UnmapLink(const LinkMemory& memory, const uint8_t* mapped) override;
   absl::StatusOr<std::unique_ptr<DeviceStream>> MakeStream() override;
   const kernels::DeviceTable& kernels() const override { return kernels::CudaTable(); }
   void* stream() override { return stream_; }
@@ -275,6 +279,38 @@ void CudaDevice::Free(uint8_t* data, int64_t bytes, bool on_host) {
 void CudaDevice::CopyBytes(void* to, const void* from, int64_t bytes, cudaMemcpyKind kind) {
   if (bytes == 0 || error_ != cudaSuccess) return;
   Note(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kind, stream_));
+}
+
+absl::StatusOr<LinkMemory> CudaDevice::ShareLink(const DeviceBuffer& buffer) {
+  LinkMemory memory = {.process = ProcessToken(),
+                       .address = reinterpret_cast<uint64_t>(buffer.data()),
+                       .bytes = buffer.bytes()};
+  cudaIpcMemHandle_t handle;
+  static_assert(sizeof(handle) <= sizeof(memory.handle));
+  const cudaError_t error = cudaIpcGetMemHandle(&handle, buffer.data());
+  if (error != cudaSuccess) {
+    cudaGetLastError();  // a refusal is nothing that later calls should tell of
+    return absl::UnimplementedError(
+        absl::StrCat("the GPU's memory cannot be shared: ", cudaGetErrorString(error)));
+  }
+  std::memcpy(memory.handle, &handle, sizeof(handle));
+  return memory;
+}
+
+absl::StatusOr<const uint8_t*> CudaDevice::MapLink(const LinkMemory& memory) {
+  if (memory.process == ProcessToken()) return reinterpret_cast<const uint8_t*>(memory.address);
+  cudaIpcMemHandle_t handle;
+  std::memcpy(&handle, memory.handle, sizeof(handle));
+  void* data = nullptr;
+  const cudaError_t error = cudaIpcOpenMemHandle(&data, handle, cudaIpcMemLazyEnablePeerAccess);
+  if (error == cudaSuccess) return static_cast<const uint8_t*>(data);
+  cudaGetLastError();
+  return absl::UnimplementedError(
+      absl::StrCat("the GPU cannot map the other one's memory: ", cudaGetErrorString(error)));
+}
+
+void CudaDevice::UnmapLink(const LinkMemory& memory, const uint8_t* mapped) {
+  if (memory.process != ProcessToken()) cudaIpcCloseMemHandle(const_cast<uint8_t*>(mapped));
 }
 
 void CudaDevice::BeginAside(int side) {

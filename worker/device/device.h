@@ -66,6 +66,14 @@ class DeviceStream {
   virtual absl::StatusOr<bool> Done() = 0;
 };
 
+// Memory of AllocateLink() as another process finds it; plain bytes.
+struct LinkMemory {
+  uint64_t process = 0;  // ProcessToken() of its owner
+  uint64_t address = 0;  // there
+  int64_t bytes = 0;
+  char handle[128] = {};
+};
+
 struct DeviceProperties {
   std::string description;     // "NVIDIA H200, driver 580.65"
   int compute_capability = 0;  // 90 is 9.0; 0: none
@@ -96,6 +104,11 @@ class Device {
   // The same as Allocate(), of memory that links to other GPUs read and write at any time, whatever
   // the device's own stream does.
   virtual absl::StatusOr<DeviceBuffer> AllocateLink(int64_t bytes) = 0;
+  // For other workers' devices, and what they do with it: until UnmapLink() they may copy from what
+  // MapLink() returns. kUnimplemented: not between these two; why.
+  virtual absl::StatusOr<LinkMemory> ShareLink(const DeviceBuffer& buffer) = 0;
+  virtual absl::StatusOr<const uint8_t*> MapLink(const LinkMemory& memory) = 0;
+  virtual void UnmapLink(const LinkMemory& memory, const uint8_t* mapped) = 0;
   virtual absl::StatusOr<std::unique_ptr<DeviceStream>> MakeStream() = 0;
 
   virtual const kernels::DeviceTable& kernels() const = 0;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/status_macros.h"
 #include "worker/device/device_moe.h"
 #include "worker/layers/attention_tasks.h"
 
@@ -293,14 +294,34 @@ void DeviceOps::UploadTables(const StepContext& step) {
   UploadArray(device.rows, host.rows, static_cast<int64_t>(step.logit_rows.size()));
 }
 
-void DeviceOps::Begin(StepContext& step, const FrameRows& rows) {
+absl::Status DeviceOps::Begin(StepContext& step, const FrameRows& rows, const StepLinks& links) {
   UploadTables(step);
   const HostRows& host = staging_->rows;
   const ExpertBuffers& experts = ws_.experts;
-  UploadArray(ws_.x, host.x, rows.hidden * row_shape_.hidden_size);
+  const int64_t hidden = rows.hidden * row_shape_.hidden_size;
+  if (links.in != nullptr && hidden > 0) {
+    DT_RETURN_IF_ERROR(links.in->Receive(reinterpret_cast<uint8_t*>(ws_.x),
+                                         hidden * static_cast<int64_t>(sizeof(float)),
+                                         links.timeout));
+  } else {
+    UploadArray(ws_.x, host.x, hidden);
+  }
   UploadArray(experts.slot_experts, host.slot_experts, rows.slots * row_shape_.experts_used);
   UploadArray(experts.slot_weights, host.slot_weights, rows.slots * row_shape_.slots());
   UploadArray(experts.y, host.y, rows.partials * row_shape_.hidden_size);
+  return absl::OkStatus();
+}
+
+absl::Status DeviceOps::LeaveHidden(const StepContext& step, const StepLinks& links) {
+  const int64_t hidden = int64_t{step.x_rows} * row_shape_.hidden_size;
+  if (links.out == nullptr || hidden == 0) {
+    DownloadArray(staging_->rows.x, step.x, hidden);
+    return absl::OkStatus();
+  }
+  const int64_t bytes = hidden * static_cast<int64_t>(sizeof(float));
+  DT_ASSIGN_OR_RETURN(uint8_t* const place, links.out->Next(bytes, links.timeout));
+  device_.Copy(place, step.x, bytes);
+  return absl::OkStatus();
 }
 
 // Where nobody is waited for in between, and the head has all rows or none: then what is started
@@ -352,11 +373,12 @@ void DeviceOps::FetchLogits(const StepContext& step) {
 }
 
 absl::Status DeviceOps::Finish(StepContext& step, absl::Span<const uint32_t> op_numbers,
-                               int64_t slot_rows, bool logits, int32_t* not_finite) {
+                               int64_t slot_rows, bool logits, const StepLinks& links,
+                               int32_t* not_finite) {
   const HostRows& host = staging_->rows;
   const ExpertBuffers& experts = ws_.experts;
   DownloadArray(staging_->tables.flags, ws_.tables.flags, ws_.tables.num_flags);
-  DownloadArray(host.x, step.x, int64_t{step.x_rows} * row_shape_.hidden_size);
+  DT_RETURN_IF_ERROR(LeaveHidden(step, links));
   if (slot_rows > 0) {
     DownloadArray(host.slot_experts, experts.slot_experts, slot_rows * row_shape_.experts_used);
     DownloadArray(host.slot_weights, experts.slot_weights, slot_rows * row_shape_.slots());

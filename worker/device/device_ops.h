@@ -66,10 +66,10 @@ class DeviceOps : public StepOps {
   const HostRows& host() const override { return staging_->rows; }
   void CopyBlocks(absl::Span<const KvRegion> regions,
                   absl::Span<const transport::BlockCopy> copies) override;
-  void Begin(StepContext& step, const FrameRows& rows) override;
+  absl::Status Begin(StepContext& step, const FrameRows& rows, const StepLinks& links) override;
   void RunLayers(StepContext& step, uint32_t segment, absl::FunctionRef<void()> forward) override;
   absl::Status Finish(StepContext& step, absl::Span<const uint32_t> op_numbers, int64_t slot_rows,
-                      bool logits, int32_t* not_finite) override;
+                      bool logits, const StepLinks& links, int32_t* not_finite) override;
   absl::Status FetchPartials(int64_t rows) override;
 
   // --- For DeviceMoe.
@@ -92,6 +92,8 @@ class DeviceOps : public StepOps {
   // The step's sequences with addresses of the device.
   void UploadTables(const StepContext& step);
   absl::Span<const kernels::SequenceRows> SequencesOnDevice(const StepContext& step) const;
+  // The residual stream goes to where the next worker looks for it, or to the host.
+  absl::Status LeaveHidden(const StepContext& step, const StepLinks& links);
   // The tokens of the step's largest logits, and the logits that somebody looks at.
   void FetchLogits(const StepContext& step);
   // The first of `op_numbers` whose flag is up; all flags are down afterwards.

@@ -7,7 +7,7 @@
 // Each end belongs to the thread of its device, and goes before the device does. Nothing is
 // allocated by a call that succeeds. Waits have a timeout (base/patience.h) and end with
 // kAborted when the epoch has ended, with kUnavailable when the other end is gone; messages name
-// the edge. Implementation: nccl_links.h.
+// the edge. Implementations: nccl_links.h, ipc_link.h; which one an edge has: worker/row_links.h.
 #ifndef DOVETAIL_WORKER_DEVICE_ROW_LINK_H_
 #define DOVETAIL_WORKER_DEVICE_ROW_LINK_H_
 
@@ -26,17 +26,18 @@ class RowSender {
   // waits until that place is free again. kDeadlineExceeded leaves the link as it was.
   virtual absl::StatusOr<uint8_t*> Next(int64_t bytes, absl::Duration timeout) = 0;
   // `bytes` of what was put there, by work that is done (the device's stream was waited for), go on
-  // their way; does not wait for the receiver. Once for each Next(), after which nobody writes to
-  // that place. A failure leaves the link unusable.
+  // their way; does not wait for the receiver. Nobody writes to that place afterwards; a Next()
+  // that no Send() follows gives it again. A failure leaves the link unusable.
   virtual absl::Status Send(int64_t bytes) = 0;
 };
 
 class RowReceiver {
  public:
   virtual ~RowReceiver() = default;
-  // Brings the next message's rows, of as many bytes as were sent, to `to`: memory that the
-  // receiver's device has given by AllocateLink(). What is enqueued on the device's own stream
-  // afterwards sees them. A failure leaves the link unusable, and `to` in use until it is gone.
+  // Brings the next message's rows, of as many bytes as were sent, to `to`: memory of the
+  // receiver's device (of NCCL's receivers, from AllocateLink()). What is enqueued on the device's
+  // own stream afterwards sees them. A failure leaves the link unusable, and `to` in use until it
+  // is gone.
   virtual absl::Status Receive(uint8_t* to, int64_t bytes, absl::Duration timeout) = 0;
 };
 

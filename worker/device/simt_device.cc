@@ -1,7 +1,11 @@
 #include "worker/device/simt_device.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <utility>
@@ -9,6 +13,8 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/cpu_topology.h"
+#include "base/posix.h"
+#include "base/process_token.h"
 #include "base/status_macros.h"
 #include "kernels/simt/table.h"
 #include "worker/device/stand_in_stream.h"
@@ -68,10 +74,48 @@ absl::StatusOr<DeviceBuffer> SimtDevice::Allocate(int64_t bytes) {
   return DeviceBuffer(this, data, bytes, /*on_host=*/false);
 }
 
+// In a file without a name, which other processes open by way of this one's.
 absl::StatusOr<DeviceBuffer> SimtDevice::AllocateLink(int64_t bytes) {
-  DT_ASSIGN_OR_RETURN(DeviceBuffer buffer, AllocateOpen(bytes, /*on_host=*/false));
+  UniqueFd file(memfd_create("dovetail-link", MFD_CLOEXEC));
+  if (file.get() < 0) return ErrnoStatus(errno, "memfd_create", "a link's memory");
+  if (ftruncate(file.get(), bytes) != 0) return ErrnoStatus(errno, "ftruncate", "a link's memory");
+  DT_ASSIGN_OR_RETURN(MemoryMap map,
+                      MemoryMap::MapFile(file, static_cast<uint64_t>(bytes), "a link's memory"));
+  uint8_t* const data = map.data();
+  open_memory_.emplace(data, std::move(map));
+  link_files_.emplace(data, std::move(file));
   CountHeld(bytes);
-  return buffer;
+  return DeviceBuffer(this, data, bytes, /*on_host=*/false);
+}
+
+absl::StatusOr<LinkMemory> SimtDevice::ShareLink(const DeviceBuffer& buffer) {
+  LinkMemory memory = {.process = ProcessToken(),
+                       .address = reinterpret_cast<uint64_t>(buffer.data()),
+                       .bytes = buffer.bytes()};
+  std::snprintf(memory.handle, sizeof(memory.handle), "/proc/%d/fd/%d", getpid(),
+                link_files_.at(buffer.data()).get());
+  return memory;
+}
+
+absl::StatusOr<const uint8_t*> SimtDevice::MapLink(const LinkMemory& memory) {
+  if (memory.process == ProcessToken()) return reinterpret_cast<const uint8_t*>(memory.address);
+  const std::string path(memory.handle, strnlen(memory.handle, sizeof(memory.handle)));
+  const auto file = OpenFile(path, O_RDWR);
+  if (!file.ok()) return absl::UnimplementedError(file.status().message());
+  DT_ASSIGN_OR_RETURN(const uint64_t bytes, FileBytes(*file, path));
+  if (bytes < static_cast<uint64_t>(memory.bytes)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " has ", bytes, " bytes, ", memory.bytes, " were offered"));
+  }
+  DT_ASSIGN_OR_RETURN(MemoryMap map,
+                      MemoryMap::MapFile(*file, static_cast<uint64_t>(memory.bytes), path));
+  const uint8_t* const data = map.data();
+  mapped_links_.emplace(data, std::move(map));
+  return data;
+}
+
+void SimtDevice::UnmapLink(const LinkMemory& /*memory*/, const uint8_t* mapped) {
+  mapped_links_.erase(mapped);
 }
 
 absl::StatusOr<DeviceBuffer> SimtDevice::AllocateOpen(int64_t bytes, bool on_host) {
@@ -87,6 +131,7 @@ absl::StatusOr<std::unique_ptr<DeviceStream>> SimtDevice::MakeStream() {
 
 void SimtDevice::Free(uint8_t* data, int64_t bytes, bool on_host) {
   if (!on_host) CountHeld(-bytes);
+  link_files_.erase(data);
   if (open_memory_.erase(data) == 1) return;
   memory_.erase(data);
   memory_bytes_ -= bytes;

@@ -32,6 +32,9 @@ class SimtDevice : public Device {
     return AllocateOpen(bytes, /*on_host=*/true);
   }
   absl::StatusOr<DeviceBuffer> AllocateLink(int64_t bytes) override;
+  absl::StatusOr<LinkMemory> ShareLink(const DeviceBuffer& buffer) override;
+  absl::StatusOr<const uint8_t*> MapLink(const LinkMemory& memory) override;
+  void UnmapLink(const LinkMemory& memory, const uint8_t* mapped) override;
   absl::StatusOr<std::unique_ptr<DeviceStream>> MakeStream() override;
   const kernels::DeviceTable& kernels() const override;
   void* stream() override { return &stream_; }
@@ -78,6 +81,8 @@ class SimtDevice : public Device {
   simt::Launches captured_;
   // By where they begin: what is guarded, and the host's and what links use.
   std::map<uint8_t*, MemoryMap> memory_, open_memory_;
+  std::map<uint8_t*, UniqueFd> link_files_;  // of what links use, for other processes
+  std::map<const uint8_t*, MemoryMap> mapped_links_;
   int64_t memory_bytes_ = 0;  // of memory_
 };
 

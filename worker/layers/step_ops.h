@@ -16,10 +16,12 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "kernels/ops.h"
 #include "model/model_config.h"
 #include "transport/step_frame.h"
+#include "worker/device/row_link.h"
 #include "worker/layers/layer.h"
 #include "worker/layers/linear.h"
 #include "worker/layers/moe.h"
@@ -53,6 +55,13 @@ struct FrameRows {
   int64_t hidden = 0;    // of the residual stream
   int64_t slots = 0;     // rows whose slots came
   int64_t partials = 0;  // of what was made for them
+};
+
+// Links between GPUs by which rows of the residual stream come and go; null: they are in host().
+struct StepLinks {
+  RowReceiver* in = nullptr;
+  RowSender* out = nullptr;
+  absl::Duration timeout;  // of each wait
 };
 
 // The blocks of one attention layer's KV cache, one after the other.
@@ -112,16 +121,18 @@ class StepOps {
                           absl::Span<const transport::BlockCopy> copies) = 0;
   // Before the first layer: takes over what a frame brought to host(): rows of the residual stream,
   // slots, rows that were made for them.
-  virtual void Begin(StepContext& step, const FrameRows& rows) = 0;
+  virtual absl::Status Begin(StepContext& step, const FrameRows& rows, const StepLinks& links) = 0;
   // The layers of segment `segment`, which `forward` runs. A device that did the same for a step of
   // the same shape may do that again, without `forward`.
   virtual void RunLayers(StepContext& step, uint32_t segment,
                          absl::FunctionRef<void()> forward) = 0;
   // After the last layer, or the one that failed: waits for all of them and brings the residual
-  // stream, the slots (of `slot_rows` rows) and, if there are any, the logits to host().
-  // *not_finite: the first of `op_numbers` that made a value that is not finite; -1: none.
+  // stream (or puts it where links.out says), the slots (of `slot_rows` rows) and, if there are
+  // any, the logits to host(). *not_finite: the first of `op_numbers` that made a value that is not
+  // finite; -1: none.
   virtual absl::Status Finish(StepContext& step, absl::Span<const uint32_t> op_numbers,
-                              int64_t slot_rows, bool logits, int32_t* not_finite) = 0;
+                              int64_t slot_rows, bool logits, const StepLinks& links,
+                              int32_t* not_finite) = 0;
   // After that, where a segment ends inside a layer: the rows made for slots.
   virtual absl::Status FetchPartials(int64_t rows) = 0;
 };

@@ -169,7 +169,7 @@ TEST_F(ConfigTest, ListsAllMistakesAtOnceWithTheirPlaces) {
       "spawn_workers, threads, cpu_infer, run_dir, memory, listen, port, grpc_port, "
       "api_keys, api_keys_file, tls_certificate, tls_key, max_connections, "
       "context_length, kv_tokens, cache_lens, kv_swap_tokens, kv_type, weight_memory, weights, "
-      "weight_cache, max_batch_size, chunk_size, chunk_prefill_size, stream_experts, stream_buffer, max_new_tokens, max_queue, "
+      "weight_cache, max_batch_size, chunk_size, chunk_prefill_size, stream_experts, stream_buffer, gpu_links, max_new_tokens, max_queue, "
       "max_logit_rows, "
       "key_priority, lanes, "
       "token_target, preemption, request_timeout, worker_timeout, recovery_timeout, drain_timeout, "

@@ -23,6 +23,7 @@ class MemorySender final : public transport::TensorSender {
     }
     return absl::OkStatus();
   }
+  absl::StatusOr<uint32_t> Answer(absl::Duration) override { return 0; }
   const std::vector<uint8_t>& message() const { return message_; }
 
  private:
@@ -44,6 +45,7 @@ class MemoryReceiver final : public transport::TensorReceiver {
     ended_ = true;
     return absl::OkStatus();
   }
+  void SetAnswer(uint32_t) override {}
   bool ended() const { return ended_; }
 
  private:
