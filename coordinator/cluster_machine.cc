@@ -263,6 +263,11 @@ void ClusterMachine::HandleFailure(Worker& worker, const v1::WorkerFailure& fail
         absl::StrCat("worker ", FullName(worker), " cannot load its share: ", failure.message())));
     return;
   }
+  if (worker.phase == Phase::kConnecting && CodeOf(failure) == absl::StatusCode::kUnimplemented) {
+    Fail(absl::FailedPreconditionError(
+        absl::StrCat("worker ", FullName(worker), " cannot connect: ", failure.message())));
+    return;
+  }
   // Outside of an epoch, or about an exchange that was aborted, it speaks of what is over already.
   const bool stale =
       worker.phase < Phase::kConnecting || CodeOf(failure) == absl::StatusCode::kAborted;

@@ -92,6 +92,7 @@ absl::StatusOr<ClusterMember> CheckRegister(const v1::Register& message,
   member.device.name = message.worker();
   DT_ASSIGN_OR_RETURN(member.device.kind, CheckKind(message));
   member.device.compute_capability = static_cast<int>(message.compute_capability());
+  member.device.device_id = message.device_id();
   member.description = message.device_description();
   member.device.memory_bytes = static_cast<int64_t>(std::min<uint64_t>(
       message.memory_available_bytes(), std::numeric_limits<int64_t>::max() / 4));

@@ -50,6 +50,7 @@ struct ModelSettings {
   int stream_rows = 0;   // rows from which on a step's experts are streamed to a GPU; 0: never,
                          // -1: where that is predicted to be faster
   int64_t stream_buffer = int64_t{512} << 20;  // of each of a GPU worker's two buffers for that
+  std::map<std::string, int> gpus;             // by worker: which GPU "cuda:1" is, if not number 1
   GpuLinks gpu_links = GpuLinks::kHost;        // between GPU workers
   int max_new_tokens = 0;                      // cap on max_tokens; 0: until the context ends
   int max_queue = 256;                         // waiting requests before RESOURCE_EXHAUSTED

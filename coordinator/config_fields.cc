@@ -315,6 +315,42 @@ void ReadStreamBuffer(const YamlNode& node, absl::string_view name, ConfigDraft*
                 absl::StrCat("`", name, "` must be a size from 4KiB to 1TiB, got ", Quoted(node)));
 }
 
+void ReadGpu(const YamlNode& at, const std::string& worker, const std::string& text,
+             ConfigDraft* draft, Mistakes* mistakes) {
+  int number = 0;
+  if (!absl::StartsWith(worker, "cuda:")) {
+    mistakes->Add(at,
+                  absl::StrCat("`gpus` names ", worker, ", which is no worker of the kind cuda:N"));
+  } else if (!absl::SimpleAtoi(text, &number) || number < 0 || number > 9999) {
+    mistakes->Add(at,
+                  absl::StrCat("`gpus` of ", worker, " must be a GPU's number, got `", text, "`"));
+  } else if (!draft->config.gpus.emplace(worker, number).second) {
+    mistakes->Add(at, absl::StrCat("`gpus` of ", worker, " is given twice"));
+  }
+}
+
+// A map {cuda:1: 0}, or the text cuda:1=0,cuda:2=1.
+void ReadGpus(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+              Mistakes* mistakes) {
+  draft->config.gpus.clear();
+  if (node.kind == YamlKind::kMap) {
+    for (const YamlEntry& entry : node.entries) {
+      ReadGpu(entry.value, entry.key, entry.value.scalar, draft, mistakes);
+    }
+    return;
+  }
+  for (const YamlNode& item : Items(node)) {
+    const std::vector<std::string> parts = absl::StrSplit(item.scalar, absl::MaxSplits('=', 1));
+    if (item.kind == YamlKind::kScalar && parts.size() == 2) {
+      ReadGpu(item, parts[0], parts[1], draft, mistakes);
+    } else {
+      mistakes->Add(item,
+                    absl::StrCat("`", name, "` must be worker and number, as in cuda:1=0, got ",
+                                 Quoted(item)));
+    }
+  }
+}
+
 void ReadGpuLinks(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                   Mistakes* mistakes) {
   const std::string text = node.kind == YamlKind::kScalar ? node.scalar : "";
@@ -460,6 +496,7 @@ const std::vector<ConfigField>& ConfigFields() {
       {"stream_experts", "", ConfigScope::kModel, ReadStreamExperts},
       {"stream_buffer", "", ConfigScope::kModel, ReadStreamBuffer},
       {"gpu_links", "", ConfigScope::kModel, ReadGpuLinks},
+      {"gpus", "", ConfigScope::kModel, ReadGpus},
       {"max_new_tokens", "", ConfigScope::kModel, Int(&ModelSettings::max_new_tokens, 0, kMany)},
       {"max_queue", "", ConfigScope::kModel, Int(&ModelSettings::max_queue, 1, 1 << 20)},
       {"max_logit_rows", "", ConfigScope::kModel, Int(&ModelSettings::max_logit_rows, 0, 1 << 20)},

@@ -22,29 +22,34 @@ int64_t FileBytesOrZero(const std::string& path) {
 }
 
 // Members of one node without a budget of their own share what the node has: what is available
-// to all of them (the largest figure that one of them saw), and what each holds already.
-void ShareNodes(const PlanInputs& inputs, std::vector<DeviceInfo>* devices) {
-  struct Node {
+// to all of them (the largest figure that one of them saw), and what each holds already. So do
+// those on one GPU.
+void ShareMemory(const PlanInputs& inputs, std::vector<DeviceInfo>* devices) {
+  struct Shared {
     int64_t available = 0;
     int64_t held = 0;
   };
-  std::map<int, Node> nodes;
-  const auto shares = [&](const DeviceInfo& device) {
-    return inputs.memory.count(device.name) == 0 && device.kind != DeviceKind::kCuda;
+  std::map<std::string, Shared> pools;
+  const auto pool_of = [&](const DeviceInfo& device) -> std::string {
+    if (inputs.memory.count(device.name) > 0) return "";
+    if (device.kind != DeviceKind::kCuda) return absl::StrCat("node ", device.numa_node);
+    return device.device_id.empty() ? "" : absl::StrCat("GPU ", device.device_id);
   };
   for (const DeviceInfo& device : *devices) {
-    if (!shares(device)) continue;
-    Node& node = nodes[device.numa_node];
-    const int64_t held = SegmentBytes(*inputs.run_dir, FullWorkerName(inputs.model, device.name)) +
-                         device.held_bytes;
-    node.available = std::max(node.available, device.memory_bytes - held);
-    node.held += held;
+    if (pool_of(device).empty()) continue;
+    Shared& pool = pools[pool_of(device)];
+    int64_t held = device.held_bytes;
+    if (device.kind != DeviceKind::kCuda) {
+      held += SegmentBytes(*inputs.run_dir, FullWorkerName(inputs.model, device.name));
+    }
+    pool.available = std::max(pool.available, device.memory_bytes - held);
+    pool.held += held;
   }
   for (DeviceInfo& device : *devices) {
-    if (!shares(device)) continue;
-    const Node& node = nodes[device.numa_node];
-    device.memory_bytes = node.available + node.held;
-    device.memory_pool = absl::StrCat("node ", device.numa_node);
+    const auto pool = pools.find(pool_of(device));
+    if (pool == pools.end()) continue;
+    device.memory_bytes = pool->second.available + pool->second.held;
+    device.memory_pool = pool->first;
   }
 }
 
@@ -85,7 +90,7 @@ absl::StatusOr<Plan> PlanMembers(const PlanInputs& inputs,
     const auto budget = inputs.memory.find(device.name);
     if (budget != inputs.memory.end()) device.memory_bytes = budget->second;
   }
-  ShareNodes(inputs, &devices);
+  ShareMemory(inputs, &devices);
   ShareBandwidth(&devices);
   return PlanOver(inputs, devices);
 }

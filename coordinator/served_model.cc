@@ -216,6 +216,9 @@ absl::Status ServedModel::StartWorkers(const WorkerLaunch& launch) {
                                           settings_.weight_memory,
                                           "--weights",
                                           settings_.weights};
+    if (const auto gpu = settings_.gpus.find(names.at(worker)); gpu != settings_.gpus.end()) {
+      arguments.insert(arguments.end(), {"--gpu", absl::StrCat(gpu->second)});
+    }
     if (!settings_.weight_cache.empty()) {
       arguments.insert(arguments.end(), {"--weight-cache", settings_.weight_cache});
     }

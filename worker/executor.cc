@@ -28,6 +28,14 @@ constexpr std::chrono::seconds kStopGrace{3};
 constexpr absl::Duration kIdleWait = absl::Minutes(1);
 constexpr absl::Duration kProgressInterval = absl::Milliseconds(100);
 
+// What no other try would make better: a library, or weights, that are not there, a GPU that
+// cannot.
+absl::Status ForGood(const absl::Status& status) {
+  const bool for_good = absl::IsNotFound(status) || absl::IsFailedPrecondition(status) ||
+                        absl::IsInvalidArgument(status);
+  return for_good ? absl::UnimplementedError(status.message()) : status;
+}
+
 }  // namespace
 
 Executor::Executor(ExecutorOptions options, ExecutorEvents events)
@@ -216,7 +224,7 @@ void Executor::DoConnect(const OpenExchange& open) {
   LeaveExchange();
   const absl::Status status = [&]() -> absl::Status {
     if (runner_ == nullptr) return absl::FailedPreconditionError("no plan is loaded");
-    DT_RETURN_IF_ERROR(MapPeers());
+    DT_RETURN_IF_ERROR(ForGood(MapPeers()));
     DT_ASSIGN_OR_RETURN(std::shared_ptr<transport::Exchange> exchange, open());
     DT_ASSIGN_OR_RETURN(auto ringer, exchange->DoorbellOf(options_.worker));
     RowLinkOptions links = {.device = options_.device,
@@ -225,8 +233,10 @@ void Executor::DoConnect(const OpenExchange& open) {
                             .slot_bytes = runner_->max_hidden_bytes(),
                             .timeout = kPeerTimeout,
                             .aborted = [exchange] { return exchange->aborted(); }};
-    DT_ASSIGN_OR_RETURN(plane_, DataPlane::Open(exchange, plan_.route, options_.worker,
-                                                runner_->max_gathered_rows(), std::move(links)));
+    auto plane = DataPlane::Open(exchange, plan_.route, options_.worker,
+                                 runner_->max_gathered_rows(), std::move(links));
+    if (!plane.ok()) return ForGood(plane.status());
+    plane_ = *std::move(plane);
     std::lock_guard<std::mutex> lock(mutex_);
     ring_owner_ = std::move(exchange);
     ringer_ = std::move(ringer);

@@ -96,7 +96,8 @@ class Executor {
   using PeerWeightsPath = std::function<std::string(const std::string& worker)>;
   void Load(transport::WorkerPlan plan, std::string weights_path, std::string kv_path,
             PeerWeightsPath peer_weights = nullptr);
-  // Opens an exchange and serves it. Ends in connected() or failed().
+  // Opens an exchange and serves it. Ends in connected() or failed(): with kUnimplemented where the
+  // next try would end in the same way.
   using OpenExchange = std::function<absl::StatusOr<std::shared_ptr<transport::Exchange>>()>;
   void Connect(OpenExchange open);
   // Leaves the exchange of `epoch`, or any if 0. No event.

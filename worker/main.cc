@@ -40,6 +40,7 @@ struct Flags {
   int threads = 0;
   std::string cpus;
   int numa = -1;
+  int gpu = -1;
   std::string memory = "auto";
   std::string weights = "packed";
   std::string weight_cache;
@@ -63,6 +64,8 @@ void AddFlags(CLI::App& app, Flags* flags) {
   app.add_option("--cpus", flags->cpus, "Processors to pin the threads to, such as 0-3,8");
   app.add_option("--numa", flags->numa, "NUMA node to bind memory and threads to")
       ->check(CLI::NonNegativeNumber);
+  app.add_option("--gpu", flags->gpu, "Number of the GPU, if it is not the one in the name")
+      ->check(CLI::Range(0, 9999));
   app.add_option(
          "--memory", flags->memory,
          "Where weights and KV cache lie: shared (in the run directory, found again after a "
@@ -83,14 +86,14 @@ void AddFlags(CLI::App& app, Flags* flags) {
 }
 
 // Opens the GPU that a name means; null: the worker computes on the CPU.
-absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const std::string& name) {
+absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const std::string& name, int gpu) {
   const std::pair<std::string, std::string> parts = absl::StrSplit(name, absl::MaxSplits(':', 1));
   int index = 0;
   const bool has_number = absl::SimpleAtoi(parts.second, &index) && index >= 0 && index <= 9999;
   if (has_number && parts.first == "cpu") return nullptr;
   if (has_number && parts.first == "simt") return std::make_unique<SimtDevice>(/*seed=*/1);
   if (has_number && parts.first == "cuda") {
-    auto device = OpenCudaDevice(index);
+    auto device = OpenCudaDevice(gpu >= 0 ? gpu : index);
     if (!device.ok()) return Annotate(device.status(), name);
     return device;
   }
@@ -180,7 +183,7 @@ absl::Status LogDevice(const DeviceFacts& facts) {
 
 absl::Status RunWorker(const Flags& flags) {
   SignalWatcher signals;
-  DT_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(flags.name));
+  DT_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(flags.name, flags.gpu));
   const absl::StatusOr<MemoryKind> memory = ParseMemoryKind(flags.memory);
   if (!memory.ok()) return Annotate(memory.status(), "--memory");
   ExecutorOptions options;

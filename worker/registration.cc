@@ -37,6 +37,7 @@ void AddDevice(Device* device, double upload_bandwidth_gb_per_s, v1::Register* r
     return;
   }
   r->set_device_description(properties->description);
+  r->set_device_id(properties->id);
   r->set_compute_capability(static_cast<uint32_t>(properties->compute_capability));
   r->set_isa(device->kernels().name);
   if (properties->compute_capability == 0) return;

@@ -136,7 +136,7 @@ absl::Status RowLinks::HearFrom(const std::string& edge, const std::string& peer
     return absl::OkStatus();
   }
   if (options_.kind != GpuLinks::kAuto) {
-    return absl::UnavailableError(absl::StrCat(edge, ": the receiver refused the link"));
+    return absl::UnimplementedError(absl::StrCat(edge, ": the receiver cannot take the link"));
   }
   senders_.erase(peer);
   return absl::OkStatus();

@@ -30,6 +30,7 @@ struct DeviceInfo {
   int numa_node = -1;                    // -1: not bound to one
   // Devices with the same pool share one memory of memory_bytes; empty: it is this device's alone.
   std::string memory_pool;
+  std::string device_id;        // of a GPU: the same for two workers on one; empty: not known
   int compute_capability = 0;   // of a GPU: 89 is 8.9; 0: not known
   double bandwidth = 0;         // bytes read per second; 0: not known
   double upload_bandwidth = 0;  // of a GPU, from the host's memory; 0: not known

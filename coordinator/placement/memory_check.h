@@ -14,8 +14,8 @@ inline constexpr int64_t kGpuRuntimeBytes = int64_t{512} << 20;
 inline constexpr int64_t kSimtRuntimeBytes = int64_t{10} << 20;
 
 // Fills in every worker's memory from the plan's modules, route and shape. A CPU worker has one
-// ring for each other endpoint from which the route comes to it; a GPU worker has places for rows at
-// its ends of links.
+// ring for each other endpoint from which the route comes to it; a GPU worker has places for rows
+// at its ends of links.
 void PlanMemory(const model::ModelConfig& config, Plan* plan);
 
 // The shape alone has changed since PlanMemory.

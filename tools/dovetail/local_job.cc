@@ -5,7 +5,9 @@
 #include <CLI/CLI.hpp>
 #include <climits>
 #include <cstdio>
+#include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/byte_size.h"
@@ -48,6 +50,8 @@ void AddLocalJobFlags(CLI::App* app, LocalJobFlags* flags) {
       ->check(CLI::Range(-1, 65536));
   app->add_option("--stream-buffer", flags->stream_buffer, "of each of the two buffers for that")
       ->capture_default_str();
+  app->add_option("--gpus", flags->gpus,
+                  "which GPU a worker is, as in cuda:1=0; default: that of its number");
   app->add_option("--gpu-links", flags->gpu_links, "between GPU workers: host, auto, ipc or nccl")
       ->capture_default_str();
   app->add_option("--lanes", flags->lanes, "steps in flight along the route; 0: as many as pay")
@@ -81,6 +85,13 @@ absl::StatusOr<std::unique_ptr<coordinator::Coordinator>> StartLocalJob(
   const absl::StatusOr<int64_t> buffer = ParseBytes(flags.stream_buffer);
   if (!buffer.ok()) return Annotate(buffer.status(), "--stream-buffer");
   config.stream_buffer = *buffer / 64 * 64;
+  for (absl::string_view gpu : absl::StrSplit(flags.gpus, ',', absl::SkipEmpty())) {
+    const std::pair<std::string, std::string> parts = absl::StrSplit(gpu, absl::MaxSplits('=', 1));
+    if (!absl::SimpleAtoi(parts.second, &config.gpus[parts.first])) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--gpus must be worker and number, as in cuda:1=0, got ", gpu));
+    }
+  }
   if (!FindGpuLinks(flags.gpu_links, &config.gpu_links)) {
     return absl::InvalidArgumentError(
         absl::StrCat("--gpu-links is ", flags.gpu_links, ", expected host, auto, ipc or nccl"));

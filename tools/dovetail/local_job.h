@@ -30,6 +30,7 @@ struct LocalJobFlags {
   int stream_experts = 0;          // from so many tokens of a step on; 0: never, -1: auto
   std::string stream_buffer = "512MiB";
   std::string gpu_links = "host";
+  std::string gpus;  // "cuda:1=0"
   std::string weight_cache;
   std::string run_dir;
   int threads = 0;  // per worker; 0: cores / workers

@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "absl/functional/function_ref.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/byte_size.h"
 #include "base/process_token.h"
@@ -152,6 +153,8 @@ absl::StatusOr<DeviceProperties> CudaDevice::Properties() {
   cudaDriverGetVersion(&driver);
   DeviceProperties properties;
   properties.description = absl::StrCat(found.name, ", driver for CUDA ", CudaVersion(driver));
+  properties.id =
+      absl::BytesToHexString(absl::string_view(found.uuid.bytes, sizeof(found.uuid.bytes)));
   properties.compute_capability = 10 * found.major + found.minor;
   properties.memory_total_bytes = static_cast<int64_t>(total);
   properties.memory_free_bytes = static_cast<int64_t>(free);

@@ -76,6 +76,7 @@ struct LinkMemory {
 
 struct DeviceProperties {
   std::string description;     // "NVIDIA H200, driver 580.65"
+  std::string id;              // of the piece of hardware; empty: it is none
   int compute_capability = 0;  // 90 is 9.0; 0: none
   int64_t memory_total_bytes = 0;
   int64_t memory_free_bytes = 0;

@@ -435,6 +435,19 @@ TEST_F(ClusterMachineTest, AFailedLoadIsFinal) {
                        HasSubstr("worker cpu:1 cannot load its share: the model file differs")));
 }
 
+TEST_F(ClusterMachineTest, AConnectionThatCannotBeIsFinal) {
+  auto a = Register("cpu:0");
+  auto b = Register("cpu:1");
+  Loaded(a);
+  Loaded(b);
+  Connected(a);
+  Failure(b, absl::StatusCode::kUnimplemented, "cpu:0 -> cpu:1: there is no such library");
+  EXPECT_EQ(machine_->state(), ServingState::kFailed);
+  EXPECT_THAT(machine_->failure(),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("worker cpu:1 cannot connect: cpu:0 -> cpu:1: there is no")));
+}
+
 TEST_F(ClusterMachineTest, AFailureWhileServingLosesTheWorker) {
   MakeReady();
   Failure(b_, absl::StatusCode::kInternal, "cannot map");

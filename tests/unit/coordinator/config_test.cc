@@ -11,6 +11,7 @@ namespace dovetail::coordinator {
 namespace {
 
 using ::dovetail::testing::StatusIs;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Pair;
@@ -169,7 +170,8 @@ TEST_F(ConfigTest, ListsAllMistakesAtOnceWithTheirPlaces) {
       "spawn_workers, threads, cpu_infer, run_dir, memory, listen, port, grpc_port, "
       "api_keys, api_keys_file, tls_certificate, tls_key, max_connections, "
       "context_length, kv_tokens, cache_lens, kv_swap_tokens, kv_type, weight_memory, weights, "
-      "weight_cache, max_batch_size, chunk_size, chunk_prefill_size, stream_experts, stream_buffer, gpu_links, max_new_tokens, max_queue, "
+      "weight_cache, max_batch_size, chunk_size, chunk_prefill_size, stream_experts, "
+      "stream_buffer, gpu_links, gpus, max_new_tokens, max_queue, "
       "max_logit_rows, "
       "key_priority, lanes, "
       "token_target, preemption, request_timeout, worker_timeout, recovery_timeout, drain_timeout, "
@@ -207,6 +209,26 @@ TEST_F(ConfigTest, ChecksWhatFieldsSayTogether) {
             "f:2:12: `cpu_infer` is 1, fewer than the 2 workers that share it");
   EXPECT_EQ(Mistakes("model: m\nport: 65535\n"),
             "f:2:7: `grpc_port` is `port` + 1, which is beyond 65535; set it");
+}
+
+TEST_F(ConfigTest, GpusAndWhatGoesToThem) {
+  ASSERT_OK_AND_ASSIGN(const ServeConfig config,
+                       Load("model: m\nworkers: [cuda:0, cuda:1, cpu:0]\ngpus: {cuda:1: 0}\n"
+                            "gpu_links: auto\nstream_experts: 1024\nstream_buffer: 1GiB\n"));
+  EXPECT_EQ(config.gpus.at("cuda:1"), 0);
+  EXPECT_EQ(config.gpu_links, GpuLinks::kAuto);
+  EXPECT_EQ(config.stream_rows, 1024);
+  EXPECT_EQ(config.stream_buffer, int64_t{1} << 30);
+  EXPECT_EQ(Load("model: m\nstream_experts: auto\n")->stream_rows, -1);
+  EXPECT_EQ(Load("model: m\nstream_experts: off\n")->stream_rows, 0);
+  EXPECT_THAT(Load("model: m\ngpus: {cpu:0: 1, cuda:1: x}\ngpu_links: fast\nstream_experts: 0\n"
+                   "stream_buffer: 7\n")
+                  .status()
+                  .message(),
+              AllOf(HasSubstr("`gpus` names cpu:0"), HasSubstr("got `x`"),
+                    HasSubstr("`gpu_links` must be one of host, auto, ipc, nccl, got `fast`"),
+                    HasSubstr("`stream_experts` must be off, auto or a number"),
+                    HasSubstr("`stream_buffer` must be a size")));
 }
 
 TEST_F(ConfigTest, PrioritiesAreOfKeysThatAreThere) {

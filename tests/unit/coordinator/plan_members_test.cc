@@ -108,6 +108,24 @@ TEST_F(PlanMembersTest, WorkersOfOneNodeMustFitTogether) {
   EXPECT_OK(PlanMembers(inputs_, Members(2 * need + kMiB)));
 }
 
+TEST_F(PlanMembersTest, WorkersOnOneGpuMustFitTogether) {
+  auto members = Members(0);
+  for (ClusterMember& member : members) {
+    member.device.kind = DeviceKind::kCuda;
+    member.device.layout = PackedLayout::kP16Device;
+    member.device.name = "cuda" + member.device.name.substr(3);
+    member.device.device_id = "5f";
+    member.device.memory_bytes = 800 * kMiB;  // of which each needs 512 for the driver
+  }
+  EXPECT_THAT(PlanMembers(inputs_, members),
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       AllOf(HasSubstr("cuda:0"), HasSubstr("cuda:1"), HasSubstr("together"))));
+  members[1].device.device_id = "60";
+  EXPECT_OK(PlanMembers(inputs_, members)) << "two GPUs";
+  for (ClusterMember& member : members) member.device.device_id = "";
+  EXPECT_OK(PlanMembers(inputs_, members)) << "nobody knows";
+}
+
 TEST_F(PlanMembersTest, RulesAreCheckedBeforeAnyWorkerIsThere) {
   EXPECT_OK(CheckRules(inputs_, {"cpu:0", "cpu:1"}));
   ASSERT_OK_AND_ASSIGN(const RuleSet rules,
