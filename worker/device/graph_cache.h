@@ -10,11 +10,11 @@
 #ifndef DOVETAIL_WORKER_DEVICE_GRAPH_CACHE_H_
 #define DOVETAIL_WORKER_DEVICE_GRAPH_CACHE_H_
 
-#include <compare>
 #include <cstdint>
 #include <list>
 #include <map>
 #include <memory>
+#include <tuple>
 
 #include "absl/functional/function_ref.h"
 #include "worker/device/device.h"
@@ -31,7 +31,10 @@ struct GraphKey {
   int32_t head_rows = 0;
   int64_t splits = 0;  // of the longest context, at most
 
-  auto operator<=>(const GraphKey&) const = default;
+  auto Fields() const {
+    return std::tie(segment, rows, x_rows, sequences, logit_rows, head_rows, splits);
+  }
+  bool operator<(const GraphKey& other) const { return Fields() < other.Fields(); }
 };
 
 class GraphCache {
