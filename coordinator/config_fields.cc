@@ -135,26 +135,33 @@ void ReadBudget(const YamlNode& at, const std::string& worker, const std::string
   }
 }
 
-// A map {cpu:0: 8GiB}, or the text cpu:0=8GiB,cpu:1=4GiB.
-void ReadMemory(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
-                Mistakes* mistakes) {
-  draft->config.memory.clear();
+// What each worker has: a map {cpu:0: 8GiB}, or the text cpu:0=8GiB,cpu:1=4GiB. `what` is for
+// messages: "size, as in cpu:0=8GiB".
+using ReadOfWorker = void (*)(const YamlNode& at, const std::string& worker,
+                              const std::string& text, ConfigDraft* draft, Mistakes* mistakes);
+void ReadByWorker(const YamlNode& node, absl::string_view name, absl::string_view what,
+                  ReadOfWorker read, ConfigDraft* draft, Mistakes* mistakes) {
   if (node.kind == YamlKind::kMap) {
     for (const YamlEntry& entry : node.entries) {
-      ReadBudget(entry.value, entry.key, entry.value.scalar, draft, mistakes);
+      read(entry.value, entry.key, entry.value.scalar, draft, mistakes);
     }
     return;
   }
   for (const YamlNode& item : Items(node)) {
     const std::vector<std::string> parts = absl::StrSplit(item.scalar, absl::MaxSplits('=', 1));
     if (item.kind == YamlKind::kScalar && parts.size() == 2) {
-      ReadBudget(item, parts[0], parts[1], draft, mistakes);
+      read(item, parts[0], parts[1], draft, mistakes);
     } else {
       mistakes->Add(item,
-                    absl::StrCat("`", name, "` must be worker and size, as in cpu:0=8GiB, got ",
-                                 Quoted(item)));
+                    absl::StrCat("`", name, "` must be worker and ", what, ", got ", Quoted(item)));
     }
   }
+}
+
+void ReadMemory(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+                Mistakes* mistakes) {
+  draft->config.memory.clear();
+  ReadByWorker(node, name, "size, as in cpu:0=8GiB", ReadBudget, draft, mistakes);
 }
 
 // A list ["cuda:1=cuda:0"], or the text cuda:1=cuda:0,cuda:*=cpu:0. What is read later comes first.
@@ -329,26 +336,10 @@ void ReadGpu(const YamlNode& at, const std::string& worker, const std::string& t
   }
 }
 
-// A map {cuda:1: 0}, or the text cuda:1=0,cuda:2=1.
 void ReadGpus(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
               Mistakes* mistakes) {
   draft->config.gpus.clear();
-  if (node.kind == YamlKind::kMap) {
-    for (const YamlEntry& entry : node.entries) {
-      ReadGpu(entry.value, entry.key, entry.value.scalar, draft, mistakes);
-    }
-    return;
-  }
-  for (const YamlNode& item : Items(node)) {
-    const std::vector<std::string> parts = absl::StrSplit(item.scalar, absl::MaxSplits('=', 1));
-    if (item.kind == YamlKind::kScalar && parts.size() == 2) {
-      ReadGpu(item, parts[0], parts[1], draft, mistakes);
-    } else {
-      mistakes->Add(item,
-                    absl::StrCat("`", name, "` must be worker and number, as in cuda:1=0, got ",
-                                 Quoted(item)));
-    }
-  }
+  ReadByWorker(node, name, "number, as in cuda:1=0", ReadGpu, draft, mistakes);
 }
 
 void ReadGpuLinks(const YamlNode& node, absl::string_view name, ConfigDraft* draft,

@@ -20,7 +20,7 @@ absl::StatusOr<std::unique_ptr<PeerWeights>> PeerWeights::Map(const transport::W
   if (!memory.ok()) {
     return absl::FailedPreconditionError(
         absl::StrCat("the experts of ", peer, " cannot be streamed: ", memory.status().message(),
-                     "; they must be packed, and in the run directory (memory: shared)"));
+                     "; they must be packed, and in the run directory (weight_memory: shared)"));
   }
   auto weights = absl::WrapUnique(new PeerWeights());
   weights->store_ = std::move(layout.store);

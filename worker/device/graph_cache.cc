@@ -16,9 +16,12 @@ constexpr size_t kMaxShapes = 1024;
 GraphCache::Entry& GraphCache::Touch(const GraphKey& key, bool* is_new) {
   const auto [at, inserted] = entries_.try_emplace(key);
   *is_new = inserted;
-  if (!inserted) order_.erase(at->second.used);
-  order_.push_front(key);
-  at->second.used = order_.begin();
+  if (inserted) {
+    order_.push_front(key);
+    at->second.used = order_.begin();
+  } else {
+    order_.splice(order_.begin(), order_, at->second.used);
+  }
   return at->second;
 }
 

@@ -6,7 +6,7 @@
 // is taken down when it comes for the second time; steps that come once are not worth it. The least
 // recently used graphs go when there are too many kernels in all.
 //
-// Used by the executor's thread.
+// Used by the executor's thread. Allocates for a shape's first and second step, and never after.
 #ifndef DOVETAIL_WORKER_DEVICE_GRAPH_CACHE_H_
 #define DOVETAIL_WORKER_DEVICE_GRAPH_CACHE_H_
 
