@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "base/worker_name.h"
+#include "coordinator/worker_edges.h"
 #include "dovetail/v1/cluster.pb.h"
 #include "transport/worker_plan.h"
 
@@ -193,6 +194,7 @@ void ClusterMachine::Attach(Worker& worker, const std::shared_ptr<WorkerLink>& l
   worker.link = link;
   worker.phase = Phase::kAttached;
   worker.known = true;
+  worker.had_edges = false;
   worker.silence = Patience(options_.worker_timeout);
   worker.member = std::move(member);
   WorkerSnapshot& snapshot = worker.snapshot;
@@ -275,16 +277,29 @@ void ClusterMachine::HandleFailure(Worker& worker, const v1::WorkerFailure& fail
 }
 
 void ClusterMachine::LoseWorker(Worker& worker, const std::string& reason) {
-  const std::string text = absl::StrCat("worker ", FullName(worker), " was lost: ", reason);
-  worker.link->Abandon(absl::UnavailableError(text));
+  const std::string text = DescribeLoss(worker, reason);
+  const absl::Status status = absl::UnavailableError(text);
+  worker.link->Abandon(status);
   worker.link = nullptr;
   const bool in_epoch = worker.phase >= Phase::kConnecting;
   worker.phase = Phase::kAbsent;
   ++worker.snapshot.restarts;
   LogWarn(text);
   last_loss_ = text;
-  if (in_epoch) BreakEpoch(absl::UnavailableError(text));
+  if (in_epoch) {
+    BreakEpoch(status);
+  } else if (worker.had_edges && failure_.ok()) {
+    options_.suspend_pipeline(status);  // what ended the epoch before may be this loss
+  }
   ++revision_;
+}
+
+std::string ClusterMachine::DescribeLoss(const Worker& worker, const std::string& reason) const {
+  std::string text = absl::StrCat("worker ", FullName(worker), " was lost: ", reason);
+  if (!worker.had_edges) return text;
+  const auto edges = EdgesOf(plan_->route, plan_->shape.gpu_links, worker.name);
+  absl::StrAppend(&text, "; its edges are closed: ", absl::StrJoin(edges, ", "));
+  return text;
 }
 
 void ClusterMachine::Advance(absl::Time now) {
@@ -360,6 +375,7 @@ void ClusterMachine::StartEpoch(absl::Time now) {
     if (!worker.planned) continue;
     worker.link->Send(command);
     worker.phase = Phase::kConnecting;
+    worker.had_edges = true;
     worker.connecting = Patience(options_.connect_timeout);
   }
 }
@@ -405,6 +421,7 @@ void ClusterMachine::DropPlan() {
   plan_ = nullptr;
   for (Worker& worker : workers_) {
     worker.planned = false;
+    worker.had_edges = false;
     if (worker.link != nullptr) worker.phase = Phase::kAttached;
   }
 }

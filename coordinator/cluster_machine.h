@@ -6,9 +6,10 @@
 //   ready.
 //
 // A planned worker that is lost ends the epoch: the exchange is aborted, the engine's requests are
-// suspended, the other workers are disconnected but keep their weights. When it registers again it
-// alone loads, a new epoch begins and the requests go on. A refused plan or a failed load is final:
-// then they end with the reason.
+// suspended, the other workers are disconnected but keep their weights. The reason that all are
+// told names the edges that are closed with the worker (worker_edges.h), even where one of its
+// peers had ended the epoch before. When it registers again it alone loads, a new epoch begins and
+// the requests go on. A refused plan or a failed load is final: then they end with the reason.
 //
 // Pure logic: no threads, no clock, no gRPC. Owned by one thread (cluster.h), which passes the time
 // in.
@@ -58,7 +59,8 @@ struct ClusterOptions {
                                                           const Plan&)>
       make_pipeline;
   std::function<void(std::unique_ptr<Pipeline>)> set_pipeline;
-  // The pipeline is gone: another one will come, or (clear) none will.
+  // The pipeline is gone: another one will come, or (clear) none will. Suspended again while it is
+  // gone: for a reason that is known better now.
   std::function<void(const absl::Status& reason)> suspend_pipeline;
   std::function<void(const absl::Status& reason)> clear_pipeline;
   // The state has to be seen now, before the requests of an epoch are touched: whoever got
@@ -103,6 +105,7 @@ class ClusterMachine {
     std::shared_ptr<WorkerLink> link;  // null when absent
     bool known = false;                // registered at least once: `member` is set
     bool planned = false;              // owns ops of the plan
+    bool had_edges = false;            // its process was in an epoch of the plan
     ClusterMember member;
     Patience silence{absl::InfiniteDuration()};     // since it was heard last
     Patience connecting{absl::InfiniteDuration()};  // of kConnecting
@@ -117,6 +120,7 @@ class ClusterMachine {
   void HandleWorkerEvent(Worker& worker, const v1::WorkerEvent& event);
   void HandleFailure(Worker& worker, const v1::WorkerFailure& failure);
   void LoseWorker(Worker& worker, const std::string& reason);
+  std::string DescribeLoss(const Worker& worker, const std::string& reason) const;
   void Advance(absl::Time now);
   bool MakePlanIfComplete();
   void SendLoad(Worker& worker);

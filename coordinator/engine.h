@@ -170,7 +170,8 @@ class Engine {
   // The workers are connected: steps may flow. Any thread.
   void SetPipeline(std::unique_ptr<Pipeline> pipeline);
   // The workers are gone, or going. Returns when no step uses the old pipeline any more.
-  // Suspend: requests wait for the next one. Clear: there will be none, they end with `reason`.
+  // Suspend: requests wait for the next one; again meanwhile: the newer reason is the one that they
+  // may end with. Clear: there will be none, they end with `reason`.
   void SuspendPipeline(const absl::Status& reason);
   void ClearPipeline(const absl::Status& reason);
 

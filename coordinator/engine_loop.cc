@@ -81,12 +81,12 @@ void EngineLoop::SetPipeline(std::shared_ptr<Pipeline> pipeline, absl::Time now)
 }
 
 void EngineLoop::SuspendPipeline(const absl::Status& reason, absl::Time now) {
+  suspend_reason_ = reason;
   if (pipeline_ == nullptr) return;
   steps_.Clear();
   scheduler_.LoseEpoch();
   pipeline_.reset();
   suspended_since_ = now;
-  suspend_reason_ = reason;
   recovery_ = Patience(options_.recovery_timeout);
   std::vector<RequestId> given_up;
   for (const auto& [id, request] : requests_) {

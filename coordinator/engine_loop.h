@@ -35,7 +35,7 @@ class EngineLoop {
   void Add(NewRequest request, absl::Time now);
   void Cancel(RequestId id);
   void SetPipeline(std::shared_ptr<Pipeline> pipeline, absl::Time now);
-  // Requests wait for the next pipeline, at most recovery_timeout.
+  // Requests wait for the next pipeline, at most recovery_timeout. While they wait: only why.
   void SuspendPipeline(const absl::Status& reason, absl::Time now);
   // No other will come: requests end.
   void ClearPipeline(const absl::Status& reason);

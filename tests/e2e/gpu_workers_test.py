@@ -110,6 +110,9 @@ def test_a_worker_that_dies_with_its_links_comes_back():
         assert answer(100) == expected
         log = server.stderr()
     assert log.count("simt:0 -> simt:1: rows go by NCCL") == 2, log
+    lost = [line for line in log.splitlines() if " W serve: worker simt:1 was lost: " in line]
+    edges = "its edges are closed: simt:0 -> simt:1 (nccl), simt:1 -> coordinator (ring)"
+    assert len(lost) == 1 and lost[0].endswith(edges), log
     del os.environ["DOVETAIL_NCCL_LIBRARY"]
 
 

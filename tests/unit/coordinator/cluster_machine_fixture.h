@@ -129,6 +129,7 @@ class ClusterMachineTest : public ::testing::Test {
     v1::Register& r = *event.mutable_register_();
     r.set_protocol_version(kClusterProtocolVersion);
     r.set_worker(name);
+    r.set_kind(name.substr(0, name.find(':')));
     r.set_incarnation(incarnation);
     r.set_pid(4711);
     r.set_run_dir_id(run_dir_->id());
@@ -175,9 +176,9 @@ class ClusterMachineTest : public ::testing::Test {
     }
   }
   // Both workers registered, loaded and connected.
-  void MakeReady() {
-    a_ = Register("cpu:0");
-    b_ = Register("cpu:1");
+  void MakeReady(const std::string& a = "cpu:0", const std::string& b = "cpu:1") {
+    a_ = Register(a);
+    b_ = Register(b);
     Loaded(a_);
     Loaded(b_);
     Connected(a_);

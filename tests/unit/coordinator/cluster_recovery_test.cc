@@ -4,18 +4,22 @@
 namespace dovetail::coordinator {
 namespace {
 
+using ::testing::StartsWith;
+
 TEST_F(ClusterMachineTest, RecoversFromALostWorker) {
   MakeReady();
   const uint64_t plan_id = a_->plan_id();
   machine_->OnClosed(b_, absl::UnavailableError("its connection ended"), now_);
   ASSERT_EQ(suspended_.size(), 1u);
-  EXPECT_THAT(suspended_[0], StatusIs(absl::StatusCode::kUnavailable,
-                                      HasSubstr("worker cpu:1 was lost: its connection ended")));
+  EXPECT_THAT(suspended_[0],
+              StatusIs(absl::StatusCode::kUnavailable,
+                       "worker cpu:1 was lost: its connection ended; its edges are closed: "
+                       "cpu:0 -> cpu:1 (ring), cpu:1 -> coordinator (ring)"));
   EXPECT_TRUE(cleared_.empty()) << "its requests wait";
   EXPECT_TRUE(exchange_->aborted());
   EXPECT_FALSE(ExchangeFileExists(1));
   EXPECT_EQ(machine_->state(), ServingState::kRecovering);
-  EXPECT_THAT(machine_->message(), HasSubstr("waiting for cpu:1"));
+  EXPECT_EQ(machine_->message(), absl::StrCat(suspended_[0].message(), "; waiting for cpu:1"));
   ASSERT_EQ(a_->Of(v1::WorkerCommand::kDisconnect).size(), 1u);
   EXPECT_EQ(a_->Of(v1::WorkerCommand::kDisconnect)[0].disconnect().epoch(), 1u);
   EXPECT_FALSE(a_->closed) << "the other worker keeps its weights and its stream";
@@ -32,6 +36,51 @@ TEST_F(ClusterMachineTest, RecoversFromALostWorker) {
   EXPECT_EQ(machine_->state(), ServingState::kReady);
   EXPECT_EQ(machine_->epoch(), 2u);
   EXPECT_EQ(machine_->Workers()[1].restarts, 1);
+}
+
+// A peer may see the end of its link before the coordinator sees that of the process, and the
+// engine the end of the epoch before both.
+TEST_F(ClusterMachineTest, ALostWorkersEdgesAreNamedWhoeverSawItFirst) {
+  const std::string lost =
+      "worker simt:1 was lost: its connection ended; its edges are closed: "
+      "simt:0 -> simt:1 (nccl), simt:1 -> coordinator (ring)";
+  shape_.gpu_links = GpuLinks::kNccl;
+  for (const bool by_peer : {true, false}) {
+    suspended_.clear();
+    Rebuild({"simt:0", "simt:1"});
+    MakeReady("simt:0", "simt:1");
+    if (by_peer) {
+      Failure(a_, absl::StatusCode::kUnavailable, "simt:0 -> simt:1: the other end is gone");
+    } else {
+      machine_->OnPipelineLost(1, absl::AbortedError("the epoch ended"), now_);
+    }
+    EXPECT_THAT(suspended_.at(0).message(),
+                HasSubstr(by_peer ? "simt:0 was lost: simt:0 -> simt:1: the other end is gone; its "
+                                    "edges are closed: coordinator -> simt:0 (ring), simt:0 -> "
+                                    "simt:1 (nccl)"
+                                  : "the pipeline broke: the epoch ended"));
+    machine_->OnClosed(b_, absl::UnavailableError("its connection ended"), now_);
+    ASSERT_EQ(suspended_.size(), 2u);
+    EXPECT_THAT(suspended_[1], StatusIs(absl::StatusCode::kUnavailable, lost));
+    EXPECT_THAT(machine_->message(), StartsWith(lost + "; waiting for "));
+  }
+}
+
+TEST_F(ClusterMachineTest, AWorkerThatWasInNoEpochHasNoEdges) {
+  MakeReady();
+  machine_->OnClosed(b_, absl::UnavailableError("gone"), now_);
+  auto b = Register("cpu:1", 2);
+  machine_->OnClosed(b, absl::UnavailableError("gone again"), now_);
+  EXPECT_EQ(machine_->message(), "worker cpu:1 was lost: gone again; waiting for cpu:1");
+  EXPECT_EQ(suspended_.size(), 1u);
+}
+
+TEST_F(ClusterMachineTest, WhatIsFinalStaysTheReasonWhenAWorkerIsLost) {
+  MakeReady();
+  machine_->Fail(absl::UnavailableError("cpu:1 keeps dying"));
+  machine_->OnClosed(a_, absl::UnavailableError("gone"), now_);
+  EXPECT_EQ(suspended_.size(), 1u);
+  EXPECT_EQ(machine_->message(), "cpu:1 keeps dying");
 }
 
 TEST_F(ClusterMachineTest, TheStateIsSeenBeforeRequestsEnd) {

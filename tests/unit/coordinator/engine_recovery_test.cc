@@ -141,6 +141,7 @@ TEST_F(EngineTest, StreamsEndWhenTheWorkersDoNotComeBack) {
   workers_->Hold();
   auto sink = Submit(Request(Prompt(5), 5));
   ASSERT_TRUE(workers_->WaitForSteps(1));
+  engine_->SuspendPipeline(absl::UnavailableError("cpu:0 -> cpu:1: the other end is gone"));
   engine_->SuspendPipeline(absl::UnavailableError("worker cpu:1 was killed"));
   EXPECT_FALSE(sink->finished());
   ASSERT_TRUE(sink->WaitFinished());
