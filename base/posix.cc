@@ -9,12 +9,25 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 
 namespace dovetail {
 namespace {
+
+constexpr uint64_t kHugePage = uint64_t{2} << 20;
+
+// Part `part` of the huge pages of a memory; false: there are no more. Linux before 5.14 does not
+// know how, and takes the pages when they are written.
+bool MakePages(uint8_t* data, uint64_t bytes, int part, int parts) {
+  const uint64_t pages = (bytes + kHugePage - 1) / kHugePage;
+  const uint64_t begin = pages * part / parts * kHugePage;
+  const uint64_t end = std::min(pages * (part + 1) / parts * kHugePage, bytes);
+  if (begin >= end) return true;
+  return madvise(data + begin, end - begin, MADV_POPULATE_WRITE) == 0 || errno == EINVAL;
+}
 
 absl::Status NoRoom(const std::string& path, uint64_t wanted, uint64_t available) {
   return absl::ResourceExhaustedError(absl::StrCat(
@@ -95,7 +108,10 @@ absl::StatusOr<MemoryMap> MemoryMap::MapAnonymous(uint64_t bytes) {
 }
 
 absl::StatusOr<MemoryMap> MemoryMap::MapHuge(uint64_t bytes) {
-  constexpr uint64_t kHugePage = uint64_t{2} << 20;
+  return MapHuge(bytes, [](absl::FunctionRef<void(int, int)> run) { run(0, 1); });
+}
+
+absl::StatusOr<MemoryMap> MemoryMap::MapHuge(uint64_t bytes, ShareParts share) {
   DT_ASSIGN_OR_RETURN(MemoryMap map, Map(-1, bytes + kHugePage, MAP_PRIVATE | MAP_ANONYMOUS,
                                          "memory of this process"));
   // What lies before the first huge page, and after the last byte, is given back.
@@ -109,8 +125,11 @@ absl::StatusOr<MemoryMap> MemoryMap::MapHuge(uint64_t bytes) {
   map.data_ = first + before;
   map.size_ = bytes;
   madvise(map.data_, used, MADV_HUGEPAGE);  // in vain where they are switched off
-  // Linux before 5.14 does not know it, and takes the pages when they are written.
-  if (madvise(map.data_, used, MADV_POPULATE_WRITE) != 0 && errno != EINVAL) {
+  std::atomic<bool> made{true};
+  share([&](int part, int parts) {
+    if (!MakePages(map.data(), used, part, parts)) made.store(false);
+  });
+  if (!made.load()) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the system does not give ", bytes, " bytes of memory"));
   }

@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -52,7 +53,11 @@ class MemoryMap {
   static absl::StatusOr<MemoryMap> MapAnonymous(uint64_t bytes);
   // Zeroed memory of this process alone, which begins at a huge page and consists of them where the
   // kernel has some. All of it is there at once: kResourceExhausted if the kernel has not as much.
-  static absl::StatusOr<MemoryMap> MapHuge(uint64_t bytes);
+  // The kernel makes the pages, all zero, in as many threads as `share` calls its argument in, each
+  // a part: near those threads, where memory is not the same for all.
+  using ShareParts = absl::FunctionRef<void(absl::FunctionRef<void(int part, int parts)> run)>;
+  static absl::StatusOr<MemoryMap> MapHuge(uint64_t bytes, ShareParts share);
+  static absl::StatusOr<MemoryMap> MapHuge(uint64_t bytes);  // in this thread
 
   uint8_t* data() const { return static_cast<uint8_t*>(data_); }
   uint64_t size() const { return size_; }

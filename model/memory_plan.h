@@ -152,8 +152,10 @@ std::vector<WorkspaceBuffer> StagingBuffers(const ModelConfig& config, absl::Spa
 // Rows of a group of pairs at most: those of one tile of the kernels.
 inline constexpr int32_t kMostGroupRows = 64;
 
-// What a GPU worker packs weights in before they go to the GPU; freed when all are there.
-inline constexpr int64_t kLoadStagingBytes = int64_t{2} * (32 << 20);
+// What weights pass through on their way to a GPU: on the GPU, which packs them from there, and
+// twice in the host's memory. Freed when all are there, before the KV cache and the workspace come.
+inline constexpr int64_t kLoadDeviceBytes = int64_t{32} << 20;
+inline constexpr int64_t kLoadStagingBytes = 2 * kLoadDeviceBytes;
 
 // Whether the head reads the same rows in place as the worker's embedding: they count once.
 bool HeadIsEmbedding(const ModelConfig& config, absl::Span<const Op> ops);
@@ -168,14 +170,18 @@ struct WorkerMemory {
   int64_t staging = 0;        // of a GPU worker: of the host
   int64_t communication = 0;  // rings that end at this worker
   int64_t runtime = 0;        // what the process needs before any model, and frames
+  int64_t load_device = 0;    // of a GPU's, while weights are loaded: kLoadDeviceBytes
   int64_t total() const {
     return weights_packed + kv + workspace + staging + communication + runtime;
   }
+  // At any time, in the memory that the weights are in.
+  int64_t needed() const { return std::max(total(), runtime + weights_packed + load_device); }
   // Before anything is loaded bandwidth is measured. A worker has loaded when the KV cache and the
   // workspace are there as well; rings it has only when it is connected.
   int64_t peak_load() const {
     const int64_t loading = staging > 0 ? std::max(staging, kLoadStagingBytes) : 0;
-    return runtime + std::max(weights_packed + kv + workspace + loading, kMeasureBytes);
+    return runtime + std::max(weights_packed + std::max(kv + workspace, load_device) + loading,
+                              kMeasureBytes);
   }
 };
 absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const GgufFile& file,

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/log.h"
@@ -296,9 +297,11 @@ ExecutorEvents ClusterClient::events() {
     impl->Send(event);
   };
   events.loaded = [impl](const LoadResult& result) {
-    LogInfo(absl::StrCat(result.reattached ? "found " : "loaded ", result.weight_bytes / 1000000,
-                         " MB of weights", result.from_cache ? " from the cache" : "", " in ",
-                         result.seconds, " s"));
+    const double gigabytes = 1e-9 * static_cast<double>(result.weight_bytes);
+    LogInfo(absl::StrFormat("%s %.2f GB of weights%s in %.2f s, %.2f GB/s",
+                            result.reattached ? "found" : "loaded", gigabytes,
+                            result.from_cache ? " from the cache" : "", result.seconds,
+                            gigabytes / std::max(result.seconds, 1e-6)));
     v1::WorkerEvent event;
     event.mutable_loaded()->set_plan_id(result.plan_id);
     event.mutable_loaded()->set_weight_bytes(result.weight_bytes);

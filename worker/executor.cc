@@ -65,6 +65,7 @@ void Executor::Disconnect(uint64_t epoch) {
 void Executor::Post(std::function<void(ThreadPool* pool)> fn) {
   std::lock_guard<std::mutex> lock(mutex_);
   posted_.push_back([this, fn = std::move(fn)] { fn(pool_.get()); });
+  has_posted_.store(true);
   posted_cv_.notify_one();
   if (ringer_ != nullptr) ringer_->Ring();
 }
@@ -94,17 +95,21 @@ ExecutorStats Executor::stats() const {
     }
   }
   std::lock_guard<std::mutex> lock(segments_mutex_);
-  stats.segments = segments_;
+  for (size_t i = 0; i < segments_.size(); ++i) {
+    const SegmentCounter& counter = segments_[i];
+    if (!counter.own) continue;
+    stats.segments.push_back({.segment = static_cast<uint32_t>(i),
+                              .steps = counter.steps.load(std::memory_order_relaxed),
+                              .busy_microseconds = counter.busy.load(std::memory_order_relaxed)});
+  }
   return stats;
 }
 
 void Executor::CountSegment(uint32_t segment, absl::Duration busy) {
-  std::lock_guard<std::mutex> lock(segments_mutex_);
-  for (SegmentStats& stats : segments_) {
-    if (stats.segment != segment) continue;
-    ++stats.steps;
-    stats.busy_microseconds += static_cast<uint64_t>(absl::ToInt64Microseconds(busy));
-  }
+  SegmentCounter& counter = segments_[segment];
+  counter.steps.fetch_add(1, std::memory_order_relaxed);
+  counter.busy.fetch_add(static_cast<uint64_t>(absl::ToInt64Microseconds(busy)),
+                         std::memory_order_relaxed);
 }
 
 void Executor::Loop() {
@@ -128,20 +133,16 @@ void Executor::Loop() {
 }
 
 bool Executor::RunPosted() {
+  if (!HasPosted()) return false;
   std::function<void()> fn;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (posted_.empty()) return false;
     fn = std::move(posted_.front());
     posted_.pop_front();
+    has_posted_.store(!posted_.empty());
   }
   fn();
   return true;
-}
-
-bool Executor::HasPosted() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return !posted_.empty();
 }
 
 void Executor::WaitForPosted() {
@@ -194,10 +195,9 @@ void Executor::DoLoad(const transport::WorkerPlan& plan, const std::string& weig
   frame_.Reserve(plan.step_shape);
   {
     std::lock_guard<std::mutex> lock(segments_mutex_);
-    segments_.clear();
+    segments_ = std::vector<SegmentCounter>(plan.route.size());
     for (size_t i = 0; i < plan.route.size(); ++i) {
-      if (MemberOf(plan.route[i], options_.worker) < 0) continue;
-      segments_.push_back({.segment = static_cast<uint32_t>(i)});
+      segments_[i].own = MemberOf(plan.route[i], options_.worker) >= 0;
     }
   }
   events_.loaded({.plan_id = plan.plan_id,

@@ -113,7 +113,7 @@ class Executor {
  private:
   void Loop();
   bool RunPosted();
-  bool HasPosted();
+  bool HasPosted() const { return has_posted_.load(); }
   void WaitForPosted();
   bool ServeOne();
   absl::Status RunStep(transport::TensorReceiver& receiver);
@@ -137,14 +137,22 @@ class Executor {
   std::condition_variable ended_cv_;
   bool ended_ = false;                               // guarded by mutex_: the loop is over
   std::deque<std::function<void()>> posted_;         // guarded by mutex_
+  std::atomic<bool> has_posted_{false};              // posted_ is not empty
   std::shared_ptr<transport::Exchange> ring_owner_;  // guarded by mutex_; keeps ringer_ valid
   std::unique_ptr<transport::Doorbell> ringer_;      // guarded by mutex_; wakes the loop
   std::atomic<bool> stop_{false};
 
   std::atomic<uint64_t> steps_{0};
   std::atomic<uint64_t> busy_microseconds_{0};
+  struct SegmentCounter {
+    bool own = false;
+    std::atomic<uint64_t> steps{0};
+    std::atomic<uint64_t> busy{0};  // microseconds
+  };
   mutable std::mutex segments_mutex_;
-  std::vector<SegmentStats> segments_;  // guarded by segments_mutex_
+  // Of the whole route. Made anew, by the executor's thread, under the mutex, and read by others
+  // under it; counted in without.
+  std::vector<SegmentCounter> segments_;
 
   // The executor's thread only.
   std::unique_ptr<ThreadPool> pool_;

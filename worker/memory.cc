@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "base/huge_pages.h"
@@ -32,7 +33,8 @@ std::unique_ptr<Memory> Memory::Make(uint64_t key, uint64_t bytes) {
 
 absl::StatusOr<std::unique_ptr<Memory>> Memory::Open(const std::string& path, uint64_t key,
                                                      uint64_t bytes,
-                                                     std::unique_ptr<Memory> previous) {
+                                                     std::unique_ptr<Memory> previous,
+                                                     ThreadPool* pool) {
   if (path.empty() && previous != nullptr && previous->map_.size() > 0 &&
       previous->Holds(key, bytes)) {
     previous->was_complete_ = true;
@@ -41,7 +43,11 @@ absl::StatusOr<std::unique_ptr<Memory>> Memory::Open(const std::string& path, ui
   previous.reset();
   auto memory = Make(key, bytes);
   if (path.empty()) {
-    DT_ASSIGN_OR_RETURN(memory->map_, MemoryMap::MapHuge(bytes));
+    const auto share = [&](absl::FunctionRef<void(int, int)> run) {
+      if (pool == nullptr) return run(0, 1);
+      pool->Run(run);
+    };
+    DT_ASSIGN_OR_RETURN(memory->map_, MemoryMap::MapHuge(bytes, share));
     return memory;
   }
   DT_ASSIGN_OR_RETURN(memory->segment_, transport::SharedSegment::OpenOrCreate(path, key, bytes));

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "base/posix.h"
+#include "base/thread_pool.h"
 #include "transport/shared_segment.h"
 #include "worker/device/device.h"
 
@@ -33,10 +34,11 @@ class Memory {
  public:
   // What `path` names if it is complete and has this key and size, else `bytes` zero bytes there.
   // An empty path: `previous`, if it is complete and has this key and size, else memory of this
-  // process; any other `previous` is freed before.
+  // process, whose pages `pool`, if given, makes; any other `previous` is freed before.
   static absl::StatusOr<std::unique_ptr<Memory>> Open(const std::string& path, uint64_t key,
                                                       uint64_t bytes,
-                                                      std::unique_ptr<Memory> previous = nullptr);
+                                                      std::unique_ptr<Memory> previous = nullptr,
+                                                      ThreadPool* pool = nullptr);
 
   // What another worker has made at `path`, to be read.
   static absl::StatusOr<std::unique_ptr<Memory>> MapComplete(const std::string& path, uint64_t key,

@@ -4,6 +4,7 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/status_macros.h"
 #include "model/memory_plan.h"
 
@@ -12,8 +13,9 @@ namespace dovetail::worker {
 absl::StatusOr<std::unique_ptr<PackTarget>> PackTarget::Create(Memory* memory, Device* device) {
   auto target = absl::WrapUnique(new PackTarget(memory, device));
   if (device == nullptr) return target;
+  DT_ASSIGN_OR_RETURN(target->rows_, device->Allocate(model::kLoadDeviceBytes));
   for (DeviceBuffer& buffer : target->staging_) {
-    DT_ASSIGN_OR_RETURN(buffer, device->AllocateHost(model::kLoadStagingBytes / 2));
+    DT_ASSIGN_OR_RETURN(buffer, device->AllocateHost(model::kLoadDeviceBytes));
   }
   return target;
 }
@@ -23,23 +25,44 @@ int64_t PackTarget::max_bytes() const {
 }
 
 void PackTarget::Send() {
-  if (bytes_ > 0) device_->Upload(memory_.data() + offset_, staging_[current_].data(), bytes_);
-  bytes_ = 0;
+  const Piece piece = piece_;
+  piece_ = {};
+  if (piece.bytes == 0) return;
+  uint8_t* const to = memory_.data() + piece.offset;
+  const uint8_t* const from = staging_[current_].data();
+  if (!piece.is_rows) return device_->Upload(to, from, piece.bytes);
+  device_->Upload(rows_.data(), from, piece.bytes);
+  const kernels::PackArgs args = {piece.type, rows_.data(), piece.rows, piece.k, to};
+  device_->kernels().pack(args, device_->stream());
 }
 
-absl::StatusOr<uint8_t*> PackTarget::Next(int64_t offset, int64_t bytes) {
-  if (device_ == nullptr) return memory_.data() + offset;
-  if (bytes > max_bytes()) {
-    return absl::UnimplementedError(
-        absl::StrCat("a weight with ", bytes, " bytes in one piece is too long for a GPU worker"));
+absl::StatusOr<uint8_t*> PackTarget::Stage(const Piece& piece) {
+  if (piece.bytes > max_bytes()) {
+    return absl::UnimplementedError(absl::StrCat(
+        "a weight with ", piece.bytes, " bytes in one piece is too long for a GPU worker"));
   }
   // What was sent before the last piece is waited for: its buffer is written now.
   DT_RETURN_IF_ERROR(device_->Wait());
   Send();
   current_ = 1 - current_;
-  offset_ = offset;
-  bytes_ = bytes;
+  piece_ = piece;
   return staging_[current_].data();
+}
+
+absl::StatusOr<uint8_t*> PackTarget::Next(int64_t offset, int64_t bytes) {
+  if (device_ == nullptr) return memory_.data() + offset;
+  return Stage({.offset = offset, .bytes = bytes});
+}
+
+absl::StatusOr<uint8_t*> PackTarget::NextRows(WeightType type, int64_t rows, int64_t k,
+                                              int64_t offset) {
+  DT_CHECK(packs_rows());
+  return Stage({.offset = offset,
+                .bytes = rows * StoredBytes(type, k),
+                .is_rows = true,
+                .type = type,
+                .rows = rows,
+                .k = k});
 }
 
 absl::Status PackTarget::Finish() {

@@ -14,7 +14,6 @@
 #include "base/log.h"
 #include "base/packed_layout.h"
 #include "base/status_macros.h"
-#include "kernels/cpu/p16.h"
 #include "model/gguf/gguf_file.h"
 #include "model/row_parts.h"
 #include "worker/pack_target.h"
@@ -59,11 +58,7 @@ class Packer {
  public:
   Packer(const model::GgufFile& file, const LoadOptions& options, WeightStore* store,
          ThreadPool* pool)
-      : file_(file),
-        options_(options),
-        store_(store),
-        pool_(pool),
-        pack_(options.device != nullptr ? &kernels::PackP16 : options.kernels->pack) {
+      : file_(file), options_(options), store_(store), pool_(pool) {
     for (const model::WeightSlot& slot : store->slots) {
       if (slot.in_place) continue;
       slots_.push_back(&slot);
@@ -129,7 +124,9 @@ class Packer {
           const std::vector<uint8_t> rows =
               TransposeRows(*options_.kernels, tensor.type, SourceOf(slot, first + i),
                             spec.stored_rows(), spec.stored_cols());
-          pack_(slot.type, rows.data(), spec.rows, spec.cols, 0, spec.rows, dst + i * stride);
+          // Of floats, which are not packed.
+          options_.kernels->pack(slot.type, rows.data(), spec.rows, spec.cols, 0, spec.rows,
+                                 dst + i * stride);
         }
       });
     }
@@ -161,31 +158,23 @@ class Packer {
 
   // To `offset`, in pieces of whole panels, so that threads and pieces never share one.
   absl::Status PackMatrix(const model::WeightSlot& slot, const uint8_t* src, int64_t offset) {
-    const int64_t row_bytes = StoredBytes(slot.type, slot.spec.cols);
-    const int64_t packed_row_bytes = slot.op.kind == OpKind::kEmbedding
-                                         ? row_bytes
-                                         : slot.spec.cols / InfoOf(slot.type).block_elements *
-                                               PackedBlockBytes(store_->layout, slot.type);
-    const int64_t units = (slot.spec.rows + kPanelRows - 1) / kPanelRows;
-    const int64_t units_per_slice =
-        std::max<int64_t>(1, std::min(kSliceBytes / (row_bytes * kPanelRows),
-                                      target_->max_bytes() / (packed_row_bytes * kPanelRows)));
-    const bool whole_panels = store_->layout != PackedLayout::kRaw && !IsFloat(slot.type);
-    for (int64_t first = 0; first < units; first += units_per_slice) {
-      const int64_t count = std::min(units_per_slice, units - first);
-      const int64_t first_row = first * kPanelRows;
-      const int64_t rows = std::min(count * kPanelRows, slot.spec.rows - first_row);
-      ReadAhead(slot, src + first_row * row_bytes);
-      const int64_t packed_rows = whole_panels ? count * kPanelRows : rows;
-      DT_ASSIGN_OR_RETURN(uint8_t* const dst, target_->Next(offset + first_row * packed_row_bytes,
-                                                            packed_rows * packed_row_bytes));
-      const uint8_t* const from = src + first_row * row_bytes;
-      pool_->Run([&](int idx, int n) {
-        const Range part = Slice(count, idx, n);
-        const int64_t begin = part.begin * kPanelRows;
-        const int64_t end = std::min(part.end * kPanelRows, rows);
-        if (begin < end) PackRows(slot, from, rows, begin, end, dst);
-      });
+    const WeightType type = slot.type;
+    const bool is_packed = slot.op.kind != OpKind::kEmbedding && !IsFloat(type);
+    const int64_t row_bytes = StoredBytes(type, slot.spec.cols);
+    const int64_t packed_row_bytes = is_packed ? slot.spec.cols / InfoOf(type).block_elements *
+                                                     PackedBlockBytes(store_->layout, type)
+                                               : row_bytes;
+    const int64_t piece_rows = std::max<int64_t>(1, std::min(kSliceBytes, target_->max_bytes()) /
+                                                        (row_bytes * kPanelRows)) *
+                               kPanelRows;
+    for (int64_t first = 0; first < slot.spec.rows; first += piece_rows) {
+      const int64_t rows = std::min(piece_rows, slot.spec.rows - first);
+      const uint8_t* const from = src + first * row_bytes;
+      ReadAhead(slot, from);
+      const int64_t to = offset + first * packed_row_bytes;
+      DT_RETURN_IF_ERROR(
+          is_packed ? PackPiece(slot, from, rows, to, packed_row_bytes)
+                    : CopyPiece(from, rows, row_bytes, target_->Next(to, rows * row_bytes)));
       done_ += rows * row_bytes;
       if (options_.progress && !options_.progress(done_, total_)) {
         return absl::CancelledError("loading was stopped");
@@ -194,23 +183,44 @@ class Packer {
     return absl::OkStatus();
   }
 
-  // Of a piece with so many rows.
-  void PackRows(const model::WeightSlot& slot, const uint8_t* src, int64_t rows, int64_t begin,
-                int64_t end, uint8_t* dst) const {
-    if (slot.op.kind == OpKind::kEmbedding) {
-      const int64_t row_bytes = StoredBytes(slot.type, slot.spec.cols);
-      std::memcpy(dst + begin * row_bytes, src + begin * row_bytes, (end - begin) * row_bytes);
-    } else {
-      pack_(slot.type, src, rows, slot.spec.cols, begin, end, dst);
+  // Panels, made here or where the rows go.
+  absl::Status PackPiece(const model::WeightSlot& slot, const uint8_t* src, int64_t rows,
+                         int64_t offset, int64_t packed_row_bytes) {
+    const int64_t cols = slot.spec.cols;
+    if (target_->packs_rows()) {
+      return CopyPiece(src, rows, StoredBytes(slot.type, cols),
+                       target_->NextRows(slot.type, rows, cols, offset));
     }
+    DT_ASSIGN_OR_RETURN(uint8_t* const dst, target_->Next(offset, rows * packed_row_bytes));
+    ShareRows(rows, [&](int64_t begin, int64_t end) {
+      options_.kernels->pack(slot.type, src, rows, cols, begin, end, dst);
+    });
+    return absl::OkStatus();
+  }
+
+  absl::Status CopyPiece(const uint8_t* src, int64_t rows, int64_t row_bytes,
+                         absl::StatusOr<uint8_t*> to) {
+    if (!to.ok()) return to.status();
+    ShareRows(rows, [&](int64_t begin, int64_t end) {
+      std::memcpy(*to + begin * row_bytes, src + begin * row_bytes, (end - begin) * row_bytes);
+    });
+    return absl::OkStatus();
+  }
+
+  // Calls run(begin, end) in each thread, of whole panels' rows.
+  template <typename Run>
+  void ShareRows(int64_t rows, const Run& run) {
+    pool_->Run([&](int idx, int n) {
+      const Range part = Slice((rows + kPanelRows - 1) / kPanelRows, idx, n);
+      const int64_t end = std::min(part.end * kPanelRows, rows);
+      if (part.begin * kPanelRows < end) run(part.begin * kPanelRows, end);
+    });
   }
 
   const model::GgufFile& file_;
   const LoadOptions& options_;
   WeightStore* store_;
   ThreadPool* pool_;
-  // Panels of a GPU are those of P16, whatever this processor computes with.
-  decltype(kernels::KernelTable::pack) pack_;
   std::unique_ptr<PackTarget> target_;
   std::vector<const model::WeightSlot*> slots_;  // those that are packed
   uint64_t done_ = 0;
@@ -256,14 +266,14 @@ PackedLayout LayoutOf(const LoadOptions& options) {
 }
 
 absl::Status OpenKv(const transport::WorkerPlan& plan, const std::string& path, Device* device,
-                    std::unique_ptr<Memory> previous, WeightStore* store) {
+                    std::unique_ptr<Memory> previous, ThreadPool* pool, WeightStore* store) {
   const int64_t bytes = model::KvBytes(store->config, store->ops, plan.step_shape);
   if (bytes == 0) return absl::OkStatus();
   const uint64_t key = KvKey(plan.model_fingerprint, *store, plan.step_shape);
   if (device != nullptr) {
     DT_ASSIGN_OR_RETURN(store->kv, Memory::OpenOnDevice(device, key, bytes, std::move(previous)));
   } else {
-    DT_ASSIGN_OR_RETURN(store->kv, Memory::Open(path, key, bytes, std::move(previous)));
+    DT_ASSIGN_OR_RETURN(store->kv, Memory::Open(path, key, bytes, std::move(previous), pool));
   }
   if (!store->kv->was_complete()) store->kv->MarkComplete();
   return absl::OkStatus();
@@ -316,8 +326,8 @@ absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(const transport::Worker
     DT_ASSIGN_OR_RETURN(store->weights,
                         Memory::OpenOnDevice(options.device, key, bytes, std::move(old_weights)));
   } else {
-    DT_ASSIGN_OR_RETURN(store->weights,
-                        Memory::Open(options.weights_path, key, bytes, std::move(old_weights)));
+    DT_ASSIGN_OR_RETURN(store->weights, Memory::Open(options.weights_path, key, bytes,
+                                                     std::move(old_weights), pool));
   }
   store->reattached = store->weights->was_complete();
   if (store->reattached) {
@@ -329,7 +339,8 @@ absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(const transport::Worker
                                       [](const model::WeightSlot& slot) { return slot.in_place; });
   if (reads_file) store->file = std::move(file);
   // Weights first, then the KV cache from what is left.
-  DT_RETURN_IF_ERROR(OpenKv(plan, options.kv_path, options.device, std::move(old_kv), store.get()));
+  DT_RETURN_IF_ERROR(
+      OpenKv(plan, options.kv_path, options.device, std::move(old_kv), pool, store.get()));
   return store;
 }
 

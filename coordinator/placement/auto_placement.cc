@@ -71,7 +71,8 @@ class Solver {
     plan.route = {{"", {}}, {device.name, {}}};
     PlanMemoryOfShape(config_, &plan);
     const model::WorkerMemory& memory = plan.workers[0].memory;
-    return memory.workspace + memory.staging + memory.communication + memory.runtime;
+    return std::max(memory.workspace, memory.load_device) + memory.staging + memory.communication +
+           memory.runtime;
   }
 
   std::vector<SplitDevice> Describe(const Group& group, bool with_experts) const {

@@ -63,7 +63,7 @@ std::vector<Pool> PoolsOf(const Plan& plan) {
       pool = pools.insert(pools.end(), {worker.device.memory_pool, worker.device.budget(), 0, {}});
     }
     pool->budget = std::min(pool->budget, worker.device.budget());
-    pool->needed += worker.memory.total();
+    pool->needed += worker.memory.needed();
     pool->workers.push_back(worker.device.name);
   }
   return pools;
@@ -105,6 +105,7 @@ void PlanMemoryOfShape(const model::ModelConfig& config, Plan* plan) {
     model::WorkerMemory& memory = worker.memory;
     model::PlanStepMemory(config, worker.ops, plan->shape, device.layout, device.num_threads,
                           &memory, StreamedOpsOf(*plan, device));
+    if (device.has_gpu_kernels()) memory.load_device = model::kLoadDeviceBytes;
     if (device.kind == DeviceKind::kCuda) {
       memory.staging = 0;  // of the host
       memory.communication = LinkBytes(config, *plan, device.name);
@@ -123,7 +124,7 @@ void PlanMemoryOfShape(const model::ModelConfig& config, Plan* plan) {
 bool Fits(const Plan& plan) {
   const bool alone = std::all_of(
       plan.workers.begin(), plan.workers.end(),
-      [](const PlacedWorker& worker) { return worker.memory.total() <= worker.device.budget(); });
+      [](const PlacedWorker& worker) { return worker.memory.needed() <= worker.device.budget(); });
   if (!alone) return false;
   const std::vector<Pool> pools = PoolsOf(plan);
   return std::all_of(pools.begin(), pools.end(),

@@ -2,8 +2,6 @@
 
 #include <cstring>
 
-#include "base/float_convert.h"
-
 namespace dovetail::kernels {
 namespace {
 
@@ -11,7 +9,8 @@ namespace {
 template <typename Block, typename Row>
 void ExpandScaleMins(const Block& b, Row* r) {
   std::memcpy(r->qs, b.qs, sizeof(b.qs));
-  for (int j = 0; j < 8; ++j) UnpackScaleMin(b.scales, j, &r->scales[j], &r->mins[j]);
+  for (int j = 0; j < 8; ++j) r->scales[j] = UnpackScale(b.scales, j);
+  for (int j = 0; j < 8; ++j) r->mins[j] = UnpackMin(b.scales, j);
   r->d = b.d;
   r->dmin = b.dmin;
 }
@@ -28,7 +27,7 @@ void ExpandNVFP4(const uint8_t* block, uint8_t* row) {
   for (int s = 0; s < 4; ++s) {
     auto& r = reinterpret_cast<RowNVFP4*>(row)[s];
     std::memcpy(r.qs, b.qs + 8 * s, sizeof(r.qs));
-    const uint16_t half = F32ToF16(Ue4m3(b.d[s]));  // exact: four bits of significand
+    const uint16_t half = Ue4m3AsHalf(b.d[s]);
     std::memcpy(r.d.bytes, &half, sizeof(half));
   }
 }
@@ -65,7 +64,7 @@ void ExpandTQ1_0(const uint8_t* block, uint8_t* row) {
   const auto& b = *reinterpret_cast<const BlockTQ1_0*>(block);
   auto& r = *reinterpret_cast<RowTQ*>(row);
   uint8_t digits[256];
-  UnpackTernary(b, digits);
+  for (int i = 0; i < 256; ++i) digits[i] = UnpackTernary(b, i);
   for (int i = 0; i < 64; ++i) {
     const uint8_t* four = digits + i / 32 * 128 + i % 32;
     r.qs[i] = static_cast<uint8_t>(four[0] | four[32] << 2 | four[64] << 4 | four[96] << 6);

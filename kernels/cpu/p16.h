@@ -123,6 +123,9 @@ struct P16IQ1_M {
   static constexpr int kIndex = 0, kHigh = 512, kScales = 768, kD = 896, kBytes = 928;
 };
 
+// Of a panel of rows of k elements; `type` is quantised.
+int64_t P16PanelBytes(WeightType type, int64_t k);
+
 // Packs rows [row_begin, row_end) (whole panels, or up to n) of the GGUF rows `src` into `dst`.
 void PackP16(WeightType type, const uint8_t* src, int64_t n, int64_t k, int64_t row_begin,
              int64_t row_end, uint8_t* dst);

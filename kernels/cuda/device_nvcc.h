@@ -67,40 +67,6 @@ DT_DEVICE uint32_t BytePermute(uint32_t a, uint32_t b, uint32_t select) {
 }
 DT_DEVICE uint32_t SubtractBytes(uint32_t a, uint32_t b) { return __vsub4(a, b); }
 
-#if __CUDA_ARCH__ >= 800
-DT_DEVICE void MmaK32(int32_t (&c)[4], const int32_t (&a)[4], const int32_t (&b)[2]) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-DT_DEVICE void MmaK16(int32_t (&c)[4], const int32_t (&a)[2], const int32_t (&b)[1]) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 "
-      "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(b[0]));
-}
-#else
-// 7.5 has m8n8k16 only: the upper and the lower eight rows, the same integers.
-DT_DEVICE void MmaRows8(int32_t& c0, int32_t& c1, int32_t a, int32_t b) {
-  asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
-               : "+r"(c0), "+r"(c1)
-               : "r"(a), "r"(b));
-}
-DT_DEVICE void MmaK16(int32_t (&c)[4], const int32_t (&a)[2], const int32_t (&b)[1]) {
-  MmaRows8(c[0], c[1], a[0], b[0]);
-  MmaRows8(c[2], c[3], a[1], b[0]);
-}
-DT_DEVICE void MmaK32(int32_t (&c)[4], const int32_t (&a)[4], const int32_t (&b)[2]) {
-  MmaRows8(c[0], c[1], a[0], b[0]);
-  MmaRows8(c[2], c[3], a[1], b[0]);
-  MmaRows8(c[0], c[1], a[2], b[1]);
-  MmaRows8(c[2], c[3], a[3], b[1]);
-}
-#endif
-
 template <typename V, typename T>
 DT_DEVICE V LoadVector(const T* from) {
   return *reinterpret_cast<const V*>(from);
@@ -119,7 +85,30 @@ DT_DEVICE void WriteShared(T* shared, int64_t index, const V& v) {
   *reinterpret_cast<V*>(shared + index) = v;
 }
 
-#if __CUDA_ARCH__ >= 800
+// Eight rows x eight tokens x 16 k: what 7.5 has.
+DT_DEVICE void MmaRows8(int32_t& c0, int32_t& c1, int32_t a, int32_t b) {
+  asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+               : "+r"(c0), "+r"(c1)
+               : "r"(a), "r"(b));
+}
+
+#include "kernels/cuda/device_sm75.h"
+
+#if __CUDA_ARCH__ >= 800 && !defined(DOVETAIL_SM75_FORMS)
+DT_DEVICE void MmaK32(int32_t (&c)[4], const int32_t (&a)[4], const int32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+DT_DEVICE void MmaK16(int32_t (&c)[4], const int32_t (&a)[2], const int32_t (&b)[1]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 "
+      "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(b[0]));
+}
 template <typename T>
 DT_DEVICE void CopyAsync16(T* shared, int64_t index, const void* from) {
   const uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared + index));
@@ -130,11 +119,10 @@ template <int kNewest>
 DT_DEVICE void WaitCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kNewest) : "memory");
 }
-#else  // 7.5: at once
-template <typename T>
-DT_DEVICE void CopyAsync16(T* shared, int64_t index, const void* from) {
-  *reinterpret_cast<int4*>(shared + index) = *static_cast<const int4*>(from);
-}
+#else
+using sm75::CopyAsync16;
+using sm75::MmaK16;
+using sm75::MmaK32;
 DT_DEVICE void CommitCopies() {}
 template <int kNewest>
 DT_DEVICE void WaitCopies() {}

@@ -112,15 +112,6 @@ DT_DEVICE uint32_t SubtractBytes(uint32_t a, uint32_t b) {
   return result;
 }
 
-// c (16 weight rows x 8 tokens) += a (16 x 32 or 16 x 16 signed bytes) b; fragments as PTX has them
-// for mma.m16n8k32 and .m16n8k16 of .s8.
-DT_DEVICE void MmaK32(int32_t (&c)[4], const int32_t (&a)[4], const int32_t (&b)[2]) {
-  simt::Mma<8>(c, a, b);
-}
-DT_DEVICE void MmaK16(int32_t (&c)[4], const int32_t (&a)[2], const int32_t (&b)[1]) {
-  simt::Mma<4>(c, a, b);
-}
-
 template <typename V, typename T>
 static inline V LoadVector(const T* from) {
   if (reinterpret_cast<uintptr_t>(from) % sizeof(V) != 0) simt::Fail("a load that is not aligned");
@@ -143,9 +134,31 @@ static inline void WriteShared(Shared& shared, int64_t index, const V& v) {
   shared.WriteVector(index, v);
 }
 
+// c (8 weight rows x 8 tokens) += a (8 x 16 signed bytes) b; fragments as PTX has them for
+// mma.m8n8k16 of .s8.
+DT_DEVICE void MmaRows8(int32_t& c0, int32_t& c1, int32_t a, int32_t b) {
+  simt::MmaRows8(c0, c1, a, b);
+}
+
+#include "kernels/cuda/device_sm75.h"
+
+DT_DEVICE bool HasSm80() { return simt::ThisThread().capability >= 80; }
+
+// c (16 weight rows x 8 tokens) += a (16 x 32 or 16 x 16 signed bytes) b; fragments as PTX has them
+// for mma.m16n8k32 and .m16n8k16 of .s8.
+DT_DEVICE void MmaK32(int32_t (&c)[4], const int32_t (&a)[4], const int32_t (&b)[2]) {
+  if (!HasSm80()) return sm75::MmaK32(c, a, b);
+  simt::Mma<8>(c, a, b);
+}
+DT_DEVICE void MmaK16(int32_t (&c)[4], const int32_t (&a)[2], const int32_t (&b)[1]) {
+  if (!HasSm80()) return sm75::MmaK16(c, a, b);
+  simt::Mma<4>(c, a, b);
+}
+
 // 16 bytes from global memory to shared[index ..), done when WaitCopies says so.
 template <typename Shared>
 static inline void CopyAsync16(Shared& shared, int64_t index, const void* from) {
+  if (!HasSm80()) return sm75::CopyAsync16(shared, index, from);
   if (reinterpret_cast<uintptr_t>(from) % 16 != 0) simt::Fail("a copy that is not aligned");
   shared.BeginCopy(index, from, 16);
 }

@@ -113,6 +113,14 @@ struct CopyRowsArgs {
   int32_t cols;
 };
 
+// The stored rows of a matrix become its panels of P16.
+struct PackArgs {
+  WeightType type;  // quantised
+  const uint8_t* rows;
+  int64_t n, k;
+  uint8_t* packed;  // whole panels; on 4 bytes
+};
+
 struct DeviceTable {
   const char* name;  // "cuda", "simt"
 
@@ -134,6 +142,7 @@ struct DeviceTable {
   void (*attention_parts)(const AttentionArgs& args, int64_t first, int64_t past, int64_t begin,
                           int64_t end, void* stream);
   void (*attention_merge)(const AttentionArgs& args, int64_t begin, int64_t end, void* stream);
+  void (*pack)(const PackArgs& args, void* stream);
   // args.table lies in P16, or in rows if it is of floats; tokens are on the device.
   void (*embedding)(const EmbeddingArgs& args, int64_t begin, int64_t end, void* stream);
   // best[r]: the first column with the largest of x[r, 0 .. cols); -1: one of them is NaN.

@@ -140,6 +140,46 @@ static void Embed(const EmbeddingArgs& args, int64_t begin, int64_t end, Stream 
   if (!known) __builtin_trap();
 }
 
+template <typename Block>
+static void PackBlocks(const PackShape& shape, Stream stream) {
+  const Grid grid = RowGrid(BlocksOf(shape.args.n, kPanelRows) * shape.blocks);
+  DT_LAUNCH(PackKernel<Block>, grid, kRowThreads, stream, shape);
+}
+
+static void Pack(const PackArgs& args, Stream stream) {
+  const PackRule* const rule = FindPackRule(args.type);
+  if (rule == nullptr) __builtin_trap();
+  const WeightTypeInfo& info = InfoOf(args.type);
+  const PackShape shape = {args, *rule, static_cast<int32_t>(info.block_bytes),
+                           static_cast<int32_t>(args.k / info.block_elements), PartsOf(*rule)};
+  switch (args.type) {
+    case WeightType::kNVFP4:
+      return PackBlocks<BlockNVFP4>(shape, stream);
+    case WeightType::kQ3_K:
+      return PackBlocks<BlockQ3_K>(shape, stream);
+    case WeightType::kQ4_K:
+      return PackBlocks<BlockQ4_K>(shape, stream);
+    case WeightType::kQ5_K:
+      return PackBlocks<BlockQ5_K>(shape, stream);
+    case WeightType::kIQ4_XS:
+      return PackBlocks<BlockIQ4_XS>(shape, stream);
+    case WeightType::kTQ1_0:
+      return PackBlocks<BlockTQ1_0>(shape, stream);
+    case WeightType::kIQ2_XXS:
+      return PackBlocks<BlockIQ2_XXS>(shape, stream);
+    case WeightType::kIQ2_XS:
+      return PackBlocks<BlockIQ2_XS>(shape, stream);
+    case WeightType::kIQ3_XXS:
+      return PackBlocks<BlockIQ3_XXS>(shape, stream);
+    case WeightType::kIQ1_S:
+      return PackBlocks<BlockIQ1_S>(shape, stream);
+    case WeightType::kIQ1_M:
+      return PackBlocks<BlockIQ1_M>(shape, stream);
+    default:
+      return PackBlocks<StoredBlock>(shape, stream);
+  }
+}
+
 static void ArgMax(const float* x, int64_t stride, int64_t rows, int64_t cols, int32_t* best,
                    Stream stream) {
   DT_LAUNCH(ArgMaxKernel, RowGrid(rows), kArgMaxThreads, stream, x, stride, cols, best);
@@ -172,6 +212,7 @@ static DeviceTable MakeDeviceTable(const char* name) {
       .attention_parts =
           Untyped<AttentionParts, const AttentionArgs&, int64_t, int64_t, int64_t, int64_t>,
       .attention_merge = Slice<AttentionMerge, AttentionArgs>,
+      .pack = Untyped<Pack, const PackArgs&>,
       .embedding = Slice<Embed, EmbeddingArgs>,
       .argmax = Untyped<ArgMax, const float*, int64_t, int64_t, int64_t, int32_t*>,
       .router = Slice<Router, RouterArgs>,

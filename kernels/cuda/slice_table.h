@@ -1,10 +1,14 @@
 // MakeSliceTable: GPU kernels as a CPU's KernelTable, so that what tests CPU kernels tests them.
 //
-// A slice is a launch that is waited for. Weights are packed as P16. What a GPU worker leaves to
+// A slice is a launch that is waited for. What a GPU worker leaves to
 // its host (embedding, sampling) is the reference's.
 #ifndef DOVETAIL_KERNELS_CUDA_SLICE_TABLE_H_
 #define DOVETAIL_KERNELS_CUDA_SLICE_TABLE_H_
 
+#include <algorithm>
+#include <cstdint>
+
+#include "base/packed_layout.h"
 #include "kernels/cpu/p16.h"
 #include "kernels/cuda/device_table.h"
 #include "kernels/ref/ref.h"
@@ -19,6 +23,16 @@ struct Slices {
   template <auto kOp, typename Args>
   static void Slice(const Args& args, int64_t begin, int64_t end) {
     Device::Run([&](void* stream) { (Device::Table().*kOp)(args, begin, end, stream); });
+  }
+  static void Pack(WeightType type, const uint8_t* src, int64_t n, int64_t k, int64_t row_begin,
+                   int64_t row_end, uint8_t* dst) {
+    if (IsFloat(type)) return PackP16(type, src, n, k, row_begin, row_end, dst);
+    const PackArgs args = {.type = type,
+                           .rows = src + row_begin * StoredBytes(type, k),
+                           .n = std::min(row_end, n) - row_begin,
+                           .k = k,
+                           .packed = dst + row_begin / kPanelRows * P16PanelBytes(type, k)};
+    Device::Run([&](void* stream) { Device::Table().pack(args, stream); });
   }
   static void Matmul(const MatmulArgs& args, int64_t begin, int64_t end) {
     DeviceMatmulArgs device;
@@ -52,7 +66,7 @@ KernelTable MakeSliceTable() {
       .name = Device::Table().name,
       .isa = Isa::kAvx512,  // not the reference: tests have their full set of cases
       .layout = PackedLayout::kP16,
-      .pack = PackP16,
+      .pack = S::Pack,
       .rms_norm = S::template Slice<&DeviceTable::rms_norm, RmsNormArgs>,
       .quantize = S::template Slice<&DeviceTable::quantize, QuantizeArgs>,
       .matmul = S::Matmul,

@@ -6,12 +6,14 @@
 
 #include "base/packed_layout.h"
 #include "kernels/cpu/p16.h"
+#include "kernels/cpu/pack_rules.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/device_table.h"
 #include "kernels/exp_constants.h"
 #include "kernels/gated_constants.h"
 #include "kernels/kv_layout.h"
 #include "kernels/ops.h"
+#include "kernels/quant/blocks.h"
 #include "kernels/quant/codebooks.h"
 #include "kernels/quant/values.h"
 

@@ -219,8 +219,10 @@ struct BlockIQ1_M {
 };
 static_assert(sizeof(BlockIQ1_M) == 56);
 
-inline uint16_t LoadLe16(const uint8_t* p) { return static_cast<uint16_t>(p[0] | p[1] << 8); }
-inline uint32_t LoadLe32(const uint8_t* p) {
+// What follows is constexpr where a GPU's kernels call it too.
+
+constexpr uint16_t LoadLe16(const uint8_t* p) { return static_cast<uint16_t>(p[0] | p[1] << 8); }
+constexpr uint32_t LoadLe32(const uint8_t* p) {
   return LoadLe16(p) | static_cast<uint32_t>(LoadLe16(p + 2)) << 16;
 }
 
@@ -231,55 +233,52 @@ inline float LoadF16(Half h) {
 }
 
 // Scale and minimum of sub-block j of Q4_K and Q5_K.
-inline void UnpackScaleMin(const uint8_t* scales, int j, uint8_t* scale, uint8_t* min) {
-  if (j < 4) {
-    *scale = scales[j] & 63;
-    *min = scales[j + 4] & 63;
-  } else {
-    *scale = static_cast<uint8_t>((scales[j + 4] & 15) | (scales[j - 4] >> 6) << 4);
-    *min = static_cast<uint8_t>((scales[j + 4] >> 4) | (scales[j] >> 6) << 4);
-  }
+constexpr uint8_t UnpackScale(const uint8_t* scales, int j) {
+  if (j < 4) return scales[j] & 63;
+  return static_cast<uint8_t>((scales[j + 4] & 15) | (scales[j - 4] >> 6) << 4);
+}
+constexpr uint8_t UnpackMin(const uint8_t* scales, int j) {
+  if (j < 4) return scales[j + 4] & 63;
+  return static_cast<uint8_t>((scales[j + 4] >> 4) | (scales[j] >> 6) << 4);
 }
 
 // Scale of sub-block j of Q3_K, -32..31.
-inline int8_t UnpackScaleQ3_K(const uint8_t* scales, int j) {
+constexpr int8_t UnpackScaleQ3_K(const uint8_t* scales, int j) {
   const int low = scales[j % 8] >> (4 * (j / 8)) & 15;
   const int high = scales[8 + j % 4] >> (2 * (j / 4)) & 3;
   return static_cast<int8_t>((low | high << 4) - 32);
 }
 
 // Scale of sub-block j of IQ4_XS, -32..31.
-inline int8_t UnpackScaleIQ4_XS(const BlockIQ4_XS& b, int j) {
+constexpr int8_t UnpackScaleIQ4_XS(const BlockIQ4_XS& b, int j) {
   const int low = b.scales_l[j / 2] >> (4 * (j % 2)) & 15;
   const int high = LoadLe16(b.scales_h) >> (2 * j) & 3;
   return static_cast<int8_t>((low | high << 4) - 32);
 }
 
 // Eight sign bits from seven: the number of set bits is even.
-inline uint8_t ExpandSigns(uint32_t seven) {
+constexpr uint8_t ExpandSigns(uint32_t seven) {
   const uint32_t low = seven & 127;
-  return static_cast<uint8_t>(low | (__builtin_popcount(low) & 1) << 7);
+  const uint32_t odd = 0x6996u >> ((low ^ low >> 4) & 15) & 1;  // bits of a nibble: an odd number
+  return static_cast<uint8_t>(low | odd << 7);
 }
 
 // Digit n of a byte of TQ1_0, 0..2: the bytes are fractions of 256 in base 3.
-inline uint8_t TernaryDigit(uint8_t byte, int n) {
-  constexpr uint8_t kPowers[5] = {1, 3, 9, 27, 81};
-  return static_cast<uint8_t>(static_cast<uint8_t>(byte * kPowers[n]) * 3 >> 8);
+constexpr uint8_t TernaryDigit(uint8_t byte, int n) {
+  constexpr uint64_t kPowers = 0x511b090301;  // of 3, a byte each
+  const auto power = static_cast<uint8_t>(kPowers >> (8 * n));
+  return static_cast<uint8_t>(static_cast<uint8_t>(byte * power) * 3 >> 8);
 }
 
-// The 256 elements of TQ1_0, 0..2.
-inline void UnpackTernary(const BlockTQ1_0& b, uint8_t* digits) {
-  for (int n = 0; n < 5; ++n) {
-    for (int m = 0; m < 32; ++m) digits[32 * n + m] = TernaryDigit(b.qs[m], n);
-    for (int m = 0; m < 16; ++m) digits[160 + 16 * n + m] = TernaryDigit(b.qs[32 + m], n);
-  }
-  for (int n = 0; n < 4; ++n) {
-    for (int m = 0; m < 4; ++m) digits[240 + 4 * n + m] = TernaryDigit(b.qh[m], n);
-  }
+// Element i of the 256 of TQ1_0, 0..2.
+constexpr uint8_t UnpackTernary(const BlockTQ1_0& b, int i) {
+  if (i < 160) return TernaryDigit(b.qs[i % 32], i / 32);
+  if (i < 240) return TernaryDigit(b.qs[32 + i % 16], (i - 160) / 16);
+  return TernaryDigit(b.qh[i % 4], (i - 240) / 4);
 }
 
 // The bits of IQ1_M's d, a half.
-inline uint16_t UnpackScaleBitsIQ1_M(const uint8_t* scales) {
+constexpr uint16_t UnpackScaleBitsIQ1_M(const uint8_t* scales) {
   return static_cast<uint16_t>(LoadLe16(scales) >> 12 | (LoadLe16(scales + 2) >> 8 & 0x00f0) |
                                (LoadLe16(scales + 4) >> 4 & 0x0f00) |
                                (LoadLe16(scales + 6) & 0xf000));
@@ -293,6 +292,15 @@ inline float Ue4m3(uint8_t v) {
   const int significand = exponent == 0 ? mantissa : 8 + mantissa;
   const int power = exponent == 0 ? 1 : exponent;
   return static_cast<float>(significand << power) * 0x1p-11f;
+}
+
+// The same as a half, which has room for its four bits of significand.
+constexpr uint16_t Ue4m3AsHalf(uint8_t v) {
+  const int exponent = v >> 3 & 15, mantissa = v & 7;
+  if (v == 0x7f || (exponent | mantissa) == 0) return 0;
+  if (exponent > 0) return static_cast<uint16_t>((exponent + 7) << 10 | mantissa << 7);
+  const int leading = mantissa >= 4 ? 2 : mantissa >= 2 ? 1 : 0;
+  return static_cast<uint16_t>((leading + 5) << 10 | (mantissa - (1 << leading)) << (10 - leading));
 }
 
 // MXFP4's scale, halved: 2^(e - 128), subnormal for e < 2. (255, NaN elsewhere, is a number here,

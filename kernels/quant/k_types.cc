@@ -39,10 +39,8 @@ void DecodeQ4_K(const uint8_t* block, CanonicalBlock* out) {
   out->d = LoadF16(b.d);
   out->dmin = LoadF16(b.dmin);
   for (int j = 0; j < 8; ++j) {
-    uint8_t scale, min;
-    UnpackScaleMin(b.scales, j, &scale, &min);
-    out->scale[j] = scale;
-    out->min[j] = min;
+    out->scale[j] = UnpackScale(b.scales, j);
+    out->min[j] = UnpackMin(b.scales, j);
   }
   for (int pair = 0; pair < 4; ++pair) {
     for (int l = 0; l < 32; ++l) {
@@ -58,10 +56,8 @@ void DecodeQ5_K(const uint8_t* block, CanonicalBlock* out) {
   out->d = LoadF16(b.d);
   out->dmin = LoadF16(b.dmin);
   for (int j = 0; j < 8; ++j) {
-    uint8_t scale, min;
-    UnpackScaleMin(b.scales, j, &scale, &min);
-    out->scale[j] = scale;
-    out->min[j] = min;
+    out->scale[j] = UnpackScale(b.scales, j);
+    out->min[j] = UnpackMin(b.scales, j);
     for (int l = 0; l < 32; ++l) {
       const int low = b.qs[j / 2 * 32 + l] >> (4 * (j % 2)) & 15;
       out->q[32 * j + l] = static_cast<int8_t>(low | (b.qh[l] >> j & 1) << 4);
@@ -97,9 +93,7 @@ void DecodeTQ1_0(const uint8_t* block, CanonicalBlock* out) {
   const auto& b = *reinterpret_cast<const BlockTQ1_0*>(block);
   out->d = LoadF16(b.d);
   out->scale[0] = 1;
-  uint8_t digits[256];
-  UnpackTernary(b, digits);
-  for (int i = 0; i < 256; ++i) out->q[i] = static_cast<int8_t>(digits[i] - 1);
+  for (int i = 0; i < 256; ++i) out->q[i] = static_cast<int8_t>(UnpackTernary(b, i) - 1);
 }
 
 void DecodeTQ2_0(const uint8_t* block, CanonicalBlock* out) {

@@ -30,13 +30,13 @@ thread_local uint64_t blocks_run = 0;
 
 }  // namespace
 
-BlockRun::BlockRun(const char* name, Dim grid, uint32_t threads, uint64_t seed)
-    : name_(name), seed_(seed), random_(seed) {
+BlockRun::BlockRun(const char* name, Dim grid, uint32_t threads, const Stream& stream)
+    : name_(name), seed_(stream.seed), random_(stream.seed) {
   DT_CHECK(threads >= 1 && threads <= kMaxBlockThreads);
   threads_.resize(threads);
   for (uint32_t i = 0; i < threads; ++i) {
     stacks_.emplace_back(kStackBytes);
-    threads_[i].context = {{i, 0}, {}, {threads, 1}, grid, this};
+    threads_[i].context = {{i, 0}, {}, {threads, 1}, grid, stream.capability, this};
   }
   warps_.resize((threads + kWarpLanes - 1) / kWarpLanes);
   warp_order_.resize(warps_.size());
@@ -286,7 +286,7 @@ void Launch(Stream* stream, const char* name, Dim grid, uint32_t block, void (*k
   if (!stream->status.ok() || grid.x == 0 || grid.y == 0) return;
   if (stream->new_seeds) ++stream->seed;
   const Access access(*stream);
-  BlockRun run(name, grid, block, stream->seed);
+  BlockRun run(name, grid, block, *stream);
   std::vector<int> order(static_cast<size_t>(grid.x) * grid.y);
   std::iota(order.begin(), order.end(), 0);
   std::mt19937_64 random(stream->seed);

@@ -23,7 +23,7 @@ class BlockRun {
     const void* arg;
   };
 
-  BlockRun(const char* name, Dim grid, uint32_t threads, uint64_t seed);
+  BlockRun(const char* name, Dim grid, uint32_t threads, const Stream& stream);
 
   absl::Status Run(Dim block, Kernel kernel);
 

@@ -13,6 +13,8 @@ namespace {
 //
 #include "kernels/cuda/matmul_float.inl.h"
 //
+#include "kernels/cuda/pack.inl.h"
+//
 #include "kernels/cuda/launch.inl.h"
 
 }  // namespace

@@ -39,6 +39,8 @@ using Launches = std::vector<std::function<void(Stream* stream)>>;
 struct Stream {
   uint64_t seed = 0;       // of the order of threads and blocks; 0: ascending
   bool new_seeds = false;  // the next launch gets the next one
+  // 75: kernels do without what later ones have (kernels/cuda/device_sm75.h).
+  int capability = 80;
   absl::Status status;
   // Called before and after each launch, if given.
   void (*access)(void* arg, bool open) = nullptr;
@@ -67,6 +69,7 @@ class BlockRun;
 // What a thread knows of itself.
 struct ThreadContext {
   Dim thread, block, block_dim, grid_dim;
+  int capability = 0;
   BlockRun* run = nullptr;
 };
 const ThreadContext& ThisThread();

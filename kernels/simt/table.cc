@@ -10,6 +10,7 @@
 namespace dovetail::simt {
 namespace {
 
+template <int kCapability>
 struct Shim {
   static const kernels::DeviceTable& Table() { return LaunchTable(); }
 
@@ -18,6 +19,7 @@ struct Shim {
   static void Run(const Fn& launch) {
     static std::atomic<uint64_t> seeds{0};
     Stream stream;
+    stream.capability = kCapability;
     stream.seed = seeds.fetch_add(1) + 1;
     launch(&stream);
     if (stream.status.ok()) return;
@@ -30,7 +32,16 @@ struct Shim {
 }  // namespace
 
 const kernels::KernelTable& SliceTable() {
-  static const kernels::KernelTable table = kernels::cuda::MakeSliceTable<Shim>();
+  static const kernels::KernelTable table = kernels::cuda::MakeSliceTable<Shim<80>>();
+  return table;
+}
+
+const kernels::KernelTable& SliceTableSm75() {
+  static const kernels::KernelTable table = [] {
+    kernels::KernelTable made = kernels::cuda::MakeSliceTable<Shim<75>>();
+    made.name = "simt-sm75";
+    return made;
+  }();
   return table;
 }
 

@@ -13,6 +13,8 @@ const kernels::DeviceTable& LaunchTable();
 // The same as a CPU's table (kernels/cuda/slice_table.h). Each launch has a seed of its own; a
 // finding of the shim aborts.
 const kernels::KernelTable& SliceTable();
+// "simt-sm75": as compute capability 7.5 runs them, whose products and copies are others.
+const kernels::KernelTable& SliceTableSm75();
 
 }  // namespace dovetail::simt
 

@@ -34,6 +34,8 @@ std::vector<const KernelTable*> TablesUnderTest() {
   return {&table};
 }
 
+std::vector<const KernelTable*> ProductTablesUnderTest() { return TablesUnderTest(); }
+
 const DeviceTable& DeviceUnderTest() { return CudaTable(); }
 
 void RunOnDevice(const std::function<void(void* stream)>& fn) { Gpu::Run(fn); }

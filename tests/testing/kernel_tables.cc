@@ -15,4 +15,10 @@ std::vector<const KernelTable*> TablesUnderTest() {
   return tables;
 }
 
+std::vector<const KernelTable*> ProductTablesUnderTest() {
+  std::vector<const KernelTable*> tables = TablesUnderTest();
+  tables.push_back(&simt::SliceTableSm75());
+  return tables;
+}
+
 }  // namespace dovetail::kernels::testing

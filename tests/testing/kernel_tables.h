@@ -11,6 +11,8 @@ namespace dovetail::kernels::testing {
 
 // kernels::AvailableTables(), where AVX-512 runs "amx-software", and "simt".
 std::vector<const KernelTable*> TablesUnderTest();
+// For products, which some tables do in a way of their own: those and "simt-sm75".
+std::vector<const KernelTable*> ProductTablesUnderTest();
 
 }  // namespace dovetail::kernels::testing
 

@@ -1,6 +1,8 @@
 # CUDA kernels are compiled wherever nvcc is, and nowhere else: nothing that runs without a GPU needs them.
 set(DOVETAIL_CUDA_ARCHITECTURES "90" CACHE STRING "compute capabilities to compile for; a release has 75;80;86;89;90;120")
 
+option(DOVETAIL_CUDA_SM75_FORMS "kernels for later cards do what 7.5 does (kernels/cuda/device_sm75.h), to check that there" OFF)
+
 include(CheckLanguage)
 check_language(CUDA)
 if(CMAKE_CUDA_COMPILER)
@@ -19,5 +21,5 @@ function(dovetail_cuda_object NAME)
   add_library(${NAME} OBJECT ${A_SRCS})
   target_include_directories(${NAME} PRIVATE ${CMAKE_SOURCE_DIR})
   target_compile_options(${NAME} PRIVATE -fmad=false --expt-relaxed-constexpr -Xfatbin=-compress-all -Werror=all-warnings
-    -Xcompiler=-Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers)
+    $<$<BOOL:${DOVETAIL_CUDA_SM75_FORMS}>:-DDOVETAIL_SM75_FORMS> -Xcompiler=-Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers)
 endfunction()

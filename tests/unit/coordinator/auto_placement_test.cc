@@ -43,8 +43,11 @@ TEST_F(AutoPlacementTest, DenseModelsLieOnGpusAsFarAsTheyFit) {
   ASSERT_EQ(attention.module, "model.layers.0.self_attn");
   const int64_t kv = whole.workers[0].memory.kv / config_.num_hidden_layers;
   devices[0].reserve_bytes = 0;
+  // Of this model the cache and the workspace are less than what loading needs in their place.
+  const model::WorkerMemory& memory = whole.workers[0].memory;
+  ASSERT_GT(memory.load_device, memory.kv + memory.workspace);
   devices[0].memory_bytes =
-      whole.workers[0].memory.total() - 2 * (attention.packed_bytes + mlp.packed_bytes + kv) - 1;
+      memory.needed() + memory.kv - 2 * (attention.packed_bytes + mlp.packed_bytes + kv) - 1;
   EXPECT_THAT(Where(devices),
               ElementsAre("cuda:0: layers 3-7, norm, lm_head", "cpu:0: embedding, layers 0-2"));
   EXPECT_TRUE(Fits(PlanOn(devices)));

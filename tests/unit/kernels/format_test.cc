@@ -215,6 +215,13 @@ TEST(FormatTest, ExtremeExponentsOfFp4) {
   EXPECT_EQ(z[48], 0.0f);
 }
 
+TEST(FormatTest, ScalesOfNvfp4AreHalves) {
+  for (int v = 0; v < 256; ++v) {
+    const auto scale = static_cast<uint8_t>(v);
+    EXPECT_EQ(Ue4m3AsHalf(scale), F32ToF16(Ue4m3(scale))) << v;
+  }
+}
+
 TEST(FormatTest, FloatTypesConvert) {
   const uint16_t halves[] = {F32ToF16(1.5f), F32ToF16(-3e-6f)};
   const uint16_t brains[] = {F32ToBf16(1.5f), F32ToBf16(-1e30f)};

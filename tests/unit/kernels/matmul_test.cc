@@ -133,7 +133,7 @@ void ExpectTablesAgree(Rng& rng, const Problem& p) {
   bool some_not_zero = false;
   for (float f : expected) some_not_zero = some_not_zero || f != 0;
   ASSERT_TRUE(some_not_zero);
-  for (const KernelTable* table : TablesUnderTest()) {
+  for (const KernelTable* table : ProductTablesUnderTest()) {
     const std::vector<float> actual = Multiply(*table, rng, p, weights, values, before);
     ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
                    Describe(*table, p));
@@ -226,7 +226,7 @@ TEST_P(MatmulTest, InPlaceGivesTheReferenceBytes) {
     const std::vector<float> before = RandomFloats(rng, p.rows * (p.n + 3));
     const std::vector<float> expected =
         Multiply(*FindTable(Isa::kScalar), rng, p, weights, values, before);
-    std::vector<const KernelTable*> tables = TablesUnderTest();
+    std::vector<const KernelTable*> tables = ProductTablesUnderTest();
     tables.push_back(FindTable(Isa::kScalar));
     for (const KernelTable* table : tables) {
       const std::vector<float> actual = MultiplyInPlace(*table, rng, p, weights, values, before);
@@ -258,7 +258,7 @@ TEST_P(MatmulTest, ExtremeWeightsStayExact) {
       Rng rng(1);
       const Problem p = {type, n, k, rows, false};
       const auto expected = Multiply(*FindTable(Isa::kScalar), rng, p, weights, values, before);
-      for (const KernelTable* table : TablesUnderTest()) {
+      for (const KernelTable* table : ProductTablesUnderTest()) {
         const auto actual = Multiply(*table, rng, p, weights, values, before);
         ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
                        Describe(*table, p));
@@ -279,7 +279,7 @@ TEST_P(MatmulTest, LargeSumsOfOneSignStayExact) {
     for (float& v : values) v = 1.0f + 0.1f * std::abs(Normal(rng));
     const std::vector<float> before(rows * (p.n + 3), 0.0f);
     const auto expected = Multiply(*FindTable(Isa::kScalar), rng, p, weights, values, before);
-    for (const KernelTable* table : TablesUnderTest()) {
+    for (const KernelTable* table : ProductTablesUnderTest()) {
       const auto actual = Multiply(*table, rng, p, weights, values, before);
       ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
                      Describe(*table, p));
@@ -346,7 +346,7 @@ TEST_P(MatmulTest, OddScalesGiveTheReferenceBytes) {
     const std::vector<float> values = RandomFloats(rng, rows * k), before(rows * (n + 3), 0.0f);
     const Problem p = {type, n, k, rows, false};
     const auto expected = Multiply(*FindTable(Isa::kScalar), rng, p, weights, values, before);
-    for (const KernelTable* table : TablesUnderTest()) {
+    for (const KernelTable* table : ProductTablesUnderTest()) {
       const auto actual = Multiply(*table, rng, p, weights, values, before);
       ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
                      Describe(*table, p));

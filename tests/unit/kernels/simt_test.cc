@@ -102,7 +102,7 @@ TEST(SimtTest, ATreeSumHasTheReferencesOrder) {
 
 // c = a b from whole matrices, by the fragments' layout.
 template <int kK>
-void ExpectProduct() {
+void ExpectProduct(int capability) {
   int8_t a[16][kK], b[kK][8];
   int32_t expected[16][8] = {}, actual[16][8] = {};
   for (int k = 0; k < kK; ++k) {
@@ -121,7 +121,7 @@ void ExpectProduct() {
       bytes |= static_cast<uint32_t>(static_cast<uint8_t>(at(i))) << 8 * i;
     return static_cast<int32_t>(bytes);
   };
-  ASSERT_OK(LaunchOnce(1, {1, 1}, 32, [&] {
+  const auto multiply = [&] {
     const int g = Lane() / 4, t = Lane() % 4;
     int32_t fa[kK / 8], fb[kK / 16], c[4];
     for (int h = 0; h < kK / 16; ++h) {
@@ -137,15 +137,22 @@ void ExpectProduct() {
       MmaK16(c, fa, fb);
     }
     for (int j = 0; j < 4; ++j) actual[g + 8 * (j / 2)][2 * t + j % 2] = c[j];
-  }));
+  };
+  simt::Stream stream;
+  stream.seed = 1;
+  stream.capability = capability;
+  simt::Launch(&stream, "multiply", {1, 1}, 32, multiply);
+  ASSERT_OK(stream.status);
   for (int row = 0; row < 16; ++row) {
     for (int col = 0; col < 8; ++col) EXPECT_EQ(actual[row][col], expected[row][col]);
   }
 }
 
 TEST(SimtTest, TensorCoreProducts) {
-  ExpectProduct<32>();
-  ExpectProduct<16>();
+  for (int capability : {75, 80}) {
+    ExpectProduct<32>(capability);
+    ExpectProduct<16>(capability);
+  }
 }
 
 TEST(SimtTest, ByteArithmetic) {

@@ -466,6 +466,26 @@ TEST(DeviceKernels, RowsAreGatheredInEveryForm) {
 }
 
 // What a head's matrix in P16 gives as an embedding is what the file's rows give.
+// Whatever the bytes are, of rows that fill their panels and of rows that do not.
+TEST(DeviceKernels, RowsArePackedAsAProcessorDoes) {
+  Rng rng(testing::TestSeed());
+  for (WeightType type : SupportedWeightTypes()) {
+    if (IsFloat(type)) continue;
+    for (int64_t n : {1, 16, Uniform(rng, 17, 70)}) {
+      const int64_t k = 256 * Uniform(rng, 1, 3);
+      std::vector<uint8_t> rows(static_cast<size_t>(n * StoredBytes(type, k)));
+      for (uint8_t& byte : rows) byte = static_cast<uint8_t>(rng());
+      const int64_t panels = (n + kPanelRows - 1) / kPanelRows;
+      const auto bytes = static_cast<size_t>(panels * kernels::P16PanelBytes(type, k));
+      std::vector<uint8_t> expected(bytes + 4, 0xa5), actual = expected;  // no byte more
+      kernels::PackP16(type, rows.data(), n, k, 0, n, expected.data());
+      const kernels::PackArgs args = {type, rows.data(), n, k, actual.data()};
+      RunOnDevice([&](void* stream) { DeviceUnderTest().pack(args, stream); });
+      EXPECT_TRUE(expected == actual) << InfoOf(type).name << ", " << n << " x " << k;
+    }
+  }
+}
+
 TEST(DeviceKernels, RowsAreDequantisedAsTheFilesRowsAre) {
   Rng rng(testing::TestSeed());
   for (WeightType type : SupportedWeightTypes()) {

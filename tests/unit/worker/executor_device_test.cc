@@ -117,7 +117,7 @@ TEST_F(ExecutorDeviceTest, APlanThatDoesNotFitItsDeviceLeavesNothingThere) {
   plan.route = {{"cuda:0", model::OpsOf(config)}};
   ASSERT_OK_AND_ASSIGN(const auto slots, model::LayOutWeights(config, *file, plan.route[0].ops,
                                                               PackedLayout::kP16Device));
-  device.SetRoom(slots.back().offset + slots.back().bytes);  // the weights, and then no cache
+  device.SetRoom(slots.back().offset + slots.back().bytes);  // the weights, and no more
   Executor executor({.worker = "cuda:0", .kernels = *kernels::SelectTable(""), .device = &device},
                     events);
   executor.Load(plan, "", "");
