@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import tempfile
@@ -99,6 +100,20 @@ def test_two_lanes_of_a_hybrid():
     assert len(answers[0]) == 8 and answers[0] == answers[1], answers
     # A prompt's step and eleven of decodes at the least; each of two lanes has its own.
     assert 12 <= steps[0] < 22 <= steps[1], steps
+
+
+def test_status_says_where_a_steps_time_goes():
+    """Sums by worker and kind of segment, once the workers' heartbeats have them."""
+    lines = [rf"{what} +[\d.]+ ms " for what in ("cpu:0 +experts +2", "simt:0 +attention, router, shared_experts +1",
+                                                "simt:0 +norm, lm_head +1")]
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as rules:
+        rules.write(EXPERTS_ON_CPU)
+        rules.flush()
+        with harness.Server("--workers=cpu:0,simt:0", "--threads=1", f"--rules={rules.name}", model=MODEL) as server:
+            show = lambda: harness.run("dovetail", "status", "--server", server.grpc).stdout
+            assert "a step's time" not in show(), "before the first step"
+            completions(server, lists()[-1], max_tokens=2)
+            harness.wait_for(lambda: all(re.search(line, show()) for line in lines), 10, f"{lines} in `dovetail status`")
 
 
 def test_rows_go_by_links():
