@@ -33,10 +33,6 @@ size_t DeviceOf(const std::string& worker) {
   return slash == std::string::npos ? 0 : slash + 1;
 }
 
-bool OnOneHost(const std::string& a, const std::string& b) {
-  return DeviceOf(a) == DeviceOf(b) && a.compare(0, DeviceOf(a), b, 0, DeviceOf(b)) == 0;
-}
-
 bool IsKind(const std::string& worker, const std::string& kind) {
   return worker.compare(DeviceOf(worker), kind.size(), kind) == 0;
 }
@@ -54,6 +50,10 @@ bool IsExpertsAlone(const Segment& segment) {
 }
 
 }  // namespace
+
+bool OnOneHost(const std::string& a, const std::string& b) {
+  return DeviceOf(a) == DeviceOf(b) && a.compare(0, DeviceOf(a), b, 0, DeviceOf(b)) == 0;
+}
 
 std::vector<bool> StreamedSegments(const Route& route, const std::string& worker) {
   std::vector<bool> streamed(route.size(), false);

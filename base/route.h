@@ -74,6 +74,9 @@ struct Segment {
   bool operator==(const Segment&) const = default;
 };
 
+// Are they devices of one host: "host-b/cpu:0" and "host-b/cuda:1", or both without a host's name?
+bool OnOneHost(const std::string& a, const std::string& b);
+
 // Which member of the segment `worker` is, 0 where it is alone; -1: none.
 int MemberOf(const Segment& segment, const std::string& worker);
 // The ops as that member computes them.

@@ -96,6 +96,12 @@ std::string WorkerNameProblem(absl::string_view name) {
       number < kMostWorkers && name == absl::StrCat(kind, ":", number)) {
     return "";
   }
+  const size_t slash = name.find('/');
+  if (slash != absl::string_view::npos && WorkerNameProblem(name.substr(slash + 1)).empty()) {
+    return absl::StrCat("`", name, "` is a worker of another host: workers of several hosts are ",
+                        "not served yet; those of this one are cpu:N and cuda:N, as in ",
+                        name.substr(slash + 1));
+  }
   return absl::StrCat("`", name, "` is not a worker's name; expected cpu:N or cuda:N, as in cpu:0");
 }
 

@@ -14,6 +14,8 @@
 namespace dovetail::coordinator {
 namespace {
 
+bool IsCuda(const DeviceInfo& device) { return device.kind == DeviceKind::kCuda; }
+
 // The k-th of the GPU workers for "cuda:k", a worker by its own name otherwise.
 const DeviceInfo* FindMeant(const std::vector<DeviceInfo>& devices, absl::string_view name) {
   absl::string_view number = name;
@@ -22,7 +24,7 @@ const DeviceInfo* FindMeant(const std::vector<DeviceInfo>& devices, absl::string
     return FindDevice(devices, name);
   }
   for (const DeviceInfo& device : devices) {
-    if (IsGpu(device) && index-- == 0) return &device;
+    if (IsCuda(device) && index-- == 0) return &device;
   }
   return nullptr;
 }
@@ -33,13 +35,6 @@ void SetDevice(const DeviceInfo& device, ModulePlacement* module) {
 }
 
 }  // namespace
-
-bool IsGpu(const DeviceInfo& device) {
-  const std::string& name = device.name;
-  const size_t slash = name.find('/');
-  return device.kind == DeviceKind::kCuda ||
-         absl::StartsWith(name.substr(slash == std::string::npos ? 0 : slash + 1), "cuda:");
-}
 
 DeviceAssigner::DeviceAssigner(const model::ModelConfig& config, const model::GgufFile& file,
                                const std::vector<DeviceInfo>& devices, std::string source,
@@ -92,7 +87,7 @@ void DeviceAssigner::SpreadOverCpus() {
   std::vector<const DeviceInfo*> cpus;
   std::vector<double> weights;
   for (const DeviceInfo& device : devices_) {
-    if (IsGpu(device)) continue;
+    if (device.has_gpu_kernels()) continue;
     cpus.push_back(&device);
     weights.push_back(std::max<double>(1.0, static_cast<double>(device.budget())));
   }
@@ -119,7 +114,7 @@ void DeviceAssigner::SpreadOverCpus() {
 
 void DeviceAssigner::CheckGpuCount() {
   if (missing_gpus_.empty()) return;
-  const auto num_gpus = std::count_if(devices_.begin(), devices_.end(), IsGpu);
+  const auto num_gpus = std::count_if(devices_.begin(), devices_.end(), IsCuda);
   const std::string there = num_gpus == 0   ? "are no GPU workers"
                             : num_gpus == 1 ? "is 1 GPU worker"
                                             : absl::StrCat("are ", num_gpus, " GPU workers");

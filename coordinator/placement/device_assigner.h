@@ -47,8 +47,6 @@ class DeviceAssigner {
   std::set<std::string> missing_;
 };
 
-bool IsGpu(const DeviceInfo& device);
-
 }  // namespace dovetail::coordinator
 
 #endif  // DOVETAIL_COORDINATOR_PLACEMENT_DEVICE_ASSIGNER_H_

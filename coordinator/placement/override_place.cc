@@ -1,6 +1,7 @@
 #include "coordinator/placement/override_place.h"
 
 #include <algorithm>
+#include <functional>
 #include <iterator>
 #include <map>
 #include <set>
@@ -52,7 +53,8 @@ void PlaceByOverrides(const model::ModelConfig& config, const model::GgufFile& f
                       const std::vector<DeviceInfo>& devices, const StepShape& shape,
                       Placement* placement) {
   std::vector<DeviceInfo> rest;
-  std::copy_if(devices.begin(), devices.end(), std::back_inserter(rest), IsGpu);
+  std::copy_if(devices.begin(), devices.end(), std::back_inserter(rest),
+               std::mem_fn(&DeviceInfo::has_gpu_kernels));
   PlaceAutomatically(config, file, rest.empty() ? devices : rest, shape, &placement->modules);
 
   placement->diagnostics.insert(placement->diagnostics.end(), overrides.diagnostics.begin(),

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import tempfile
@@ -44,6 +45,14 @@ def base():
     return logits(workers="cpu:0", threads=1)
 
 
+def completions(server, prompts, **fields):
+    """The choices of a request with a prompt or several, in their order."""
+    body = json.dumps({"model": "", "prompt": prompts, "temperature": 0, "ignore_eos": True, **fields}).encode()
+    request = urllib.request.Request(f"http://{server.http}/v1/completions", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=300) as answer:
+        return json.load(answer)["choices"]
+
+
 def test_alone_and_in_a_row():
     assert logits(workers="simt:0", threads=1) == base()
     assert logits(workers="simt:0,simt:1", threads=1) == base()
@@ -67,13 +76,44 @@ def test_streams_experts():
         assert done.returncode != 0 and "`stream_buffer` is 4.0 KiB" in done.stdout + done.stderr, done
         with harness.Server("--workers", "cpu:0,simt:0", "--threads", "1", "--rules", rules.name, "--stream-experts", "16",
                             "--stream-buffer", "1MiB", model=MODEL) as server:
-            body = json.dumps({"model": "", "prompt": lists()[-1], "max_tokens": 3}).encode()
-            request = urllib.request.Request(f"http://{server.http}/v1/completions", body, {"Content-Type": "application/json"})
-            urllib.request.urlopen(request, timeout=300).read()
+            completions(server, lists()[-1], max_tokens=3)
             with urllib.request.urlopen(f"http://{server.http}/metrics") as answer:
                 metrics = answer.read().decode()
     steps = {line.split("{")[0]: float(line.split()[-1]) for line in metrics.splitlines() if "_steps_total{" in line}
     assert steps["dovetail_streamed_steps_total"] == 1 and steps["dovetail_steps_total"] == 3, steps
+
+
+def test_two_lanes_of_a_hybrid():
+    """Attention on the GPU worker and experts on the CPU, with another lane's step on its way meanwhile."""
+    eight = [lists()[-1][i:i + 9] for i in range(8)]
+    expected = harness.eval_logits(MODEL, eight, vocab(), workers="cpu:0", threads=1, lanes=1).tobytes()
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as rules:
+        rules.write(EXPERTS_ON_CPU)
+        rules.flush()
+        got = harness.eval_logits(MODEL, eight, vocab(), workers="cpu:0,simt:0", threads=1, rules=rules.name, lanes=2, chunk=20)
+        assert got.tobytes() == expected
+        answers, steps = [], []
+        for workers in (["--workers=cpu:0", "--lanes=1"], ["--workers=cpu:0,simt:0", "--lanes=2", f"--rules={rules.name}"]):
+            with harness.Server(*workers, "--threads=1", "--max-batch-size=8", model=MODEL) as server:
+                answers.append(completions(server, eight, max_tokens=12, logprobs=2))
+                steps.append(int(server.status()["steps"]))
+    assert len(answers[0]) == 8 and answers[0] == answers[1], answers
+    # A prompt's step and eleven of decodes at the least; each of two lanes has its own.
+    assert 12 <= steps[0] < 22 <= steps[1], steps
+
+
+def test_status_says_where_a_steps_time_goes():
+    """Sums by worker and kind of segment, once the workers' heartbeats have them."""
+    lines = [rf"{what} +[\d.]+ ms " for what in ("cpu:0 +experts +2", "simt:0 +attention, router, shared_experts +1",
+                                                "simt:0 +norm, lm_head +1")]
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as rules:
+        rules.write(EXPERTS_ON_CPU)
+        rules.flush()
+        with harness.Server("--workers=cpu:0,simt:0", "--threads=1", f"--rules={rules.name}", model=MODEL) as server:
+            show = lambda: harness.run("dovetail", "status", "--server", server.grpc).stdout
+            assert "a step's time" not in show(), "before the first step"
+            completions(server, lists()[-1], max_tokens=2)
+            harness.wait_for(lambda: all(re.search(line, show()) for line in lines), 10, f"{lines} in `dovetail status`")
 
 
 def test_rows_go_by_links():
@@ -97,10 +137,7 @@ def test_a_worker_that_dies_with_its_links_comes_back():
     with harness.Server("--workers", "simt:0,simt:1", "--threads", "1", "--gpu-links", "nccl", "--context-length", "400",
                         model=tiny("--hidden", 256, "--ffn", 256, "--type", "Q8_0")) as server:
         def answer(tokens):
-            body = json.dumps({"model": "", "prompt": "What is it?", "max_tokens": tokens, "temperature": 0, "ignore_eos": True}).encode()
-            request = urllib.request.Request(f"http://{server.http}/v1/completions", body, {"Content-Type": "application/json"})
-            with urllib.request.urlopen(request, timeout=300) as response:
-                return json.load(response)["choices"][0]["text"]
+            return completions(server, "What is it?", max_tokens=tokens)[0]["text"]
         expected = answer(100)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             running = pool.submit(answer, 100)
@@ -133,13 +170,7 @@ def tiny(*options):
 def completion(workers):
     model = tiny("--hidden", 256, "--ffn", 256, "--type", "Q8_0")
     with harness.Server("--workers", workers, "--threads", "1", model=model) as server:
-        with urllib.request.urlopen(f"http://{server.http}/v1/models") as answer:
-            name = json.load(answer)["data"][0]["id"]
-        body = {"model": name, "prompt": "What is it?", "max_tokens": 12, "seed": 7, "temperature": 1, "logprobs": 2}
-        request = urllib.request.Request(f"http://{server.http}/v1/completions", json.dumps(body).encode(),
-                                         {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=300) as answer:
-            return json.load(answer)["choices"][0]
+        return completions(server, "What is it?", max_tokens=12, seed=7, temperature=1, logprobs=2, ignore_eos=False)[0]
 
 
 def test_serves_the_same_answers():

@@ -17,6 +17,8 @@ QWEN3_30B = {"model_type": "qwen3_moe", "hidden_size": 2048, "intermediate_size"
              "num_experts": 128, "num_experts_per_tok": 8, "vocab_size": 151936, "max_position_embeddings": 40960}
 QWEN25_7B = {"model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28,
              "num_key_value_heads": 4, "num_hidden_layers": 28, "vocab_size": 152064, "max_position_embeddings": 32768}
+QWEN25_72B = {**QWEN25_7B, "hidden_size": 8192, "intermediate_size": 29568, "num_attention_heads": 64,
+              "num_key_value_heads": 8, "num_hidden_layers": 80}
 
 
 def plan(config, devices, *flags, weights="Q4_K"):
@@ -191,6 +193,34 @@ def test_small_cards_and_experts_in_memory():
     assert code == 0 and [r["device"] for r in p["route"]] == ["cpu:0", "cuda:0", "cuda:1"]
     code, p = plan(QWEN3_30B, ["cuda:0:8GiB:sm89", "cpu:0:32GiB"], "--rules", RULES / "qwen3-30b-experts-on-cpu.yaml")
     assert code == 0 and len(p["route"]) == 2 + 2 * 48, "embedding, then card and memory once per layer, then the head"
+
+
+def test_cards_of_two_generations_and_sizes():
+    """Whichever comes first: each has what fits it, and falls back from a kernel that it lacks by itself."""
+    small, large = "8GiB:sm75:bw=448GB/s", "80GiB:sm90:bw=3350GB/s"
+    marlin = harness.need(harness.DATA / "placement/ktransformers/ktransformers/DeepSeek-V3-Chat-multi-gpu.yaml")
+    with tempfile.TemporaryDirectory() as folder:
+        spread = pathlib.Path(folder) / "rules.yaml"
+        spread.write_text("- {match: {role: embedding}, place: cpu:0}\n- {match: {}, place: cuda:*}\n")
+        for sizes in ((small, large), (large, small)):
+            cards = [f"cuda:{i}:{size}" for i, size in enumerate(sizes)]
+            old, new = f"cuda:{sizes.index(small)}", f"cuda:{sizes.index(large)}"
+            # Without rules the fast card has what it can hold and the other the rest; a group's cards have their proportions.
+            for flags, least in ((["--kv-tokens=32768"], {old: 0.4, new: 0.95}),
+                                 (["--kv-tokens=4096", "--rules", spread], {old: 0.8, new: 0.8})):
+                code, p = plan(QWEN25_72B, [*cards, "cpu:0:64GiB"], *flags, weights="Q8_0")
+                assert code == 0 and [r["device"] for r in p["route"]] == ["cpu:0", "cuda:0", "cuda:1"], p["route"]
+                used = {d["name"]: d["peak_run"] / d["capacity"] for d in p["devices"]}
+                assert all(least[card] <= used[card] <= 1 for card in least), used
+            alone = [f"cuda:0:{large}", "cpu:0:64GiB"]
+            assert plan(QWEN25_72B, alone, "--rules", spread, "--kv-tokens=32768", weights="Q8_0")[0] == 3
+            code, p = plan(DEEPSEEK, [*cards, "cpu:0:512GiB"], "--rules", marlin, "--kv-tokens=4096", "--chunk-size=128")
+            assert code == 0 and devices_of(p, "self_attn") == {"cuda:0", "cuda:1"} and devices_of(p, "experts[") == {"cpu:0"}
+            said = [d["message"] for d in p["diagnostics"] if d["code"] == "op-fallback"]
+            assert said == [f"`KLinearMarlin` needs compute capability 8.0 and {old} has 7.5; Dovetail's own kernels run there "
+                            "instead, with the weights as the file has them"], said
+            ops = {m["op"] for m in p["modules"] if "self_attn" in m["name"]}
+            assert ops == {"attention.imma"}, "our own run from 7.5 on"
 
 
 def test_both_forms_place_alike():

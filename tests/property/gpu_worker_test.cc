@@ -15,6 +15,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
 #include "gmock/gmock.h"
 #include "model/model_config.h"
 #include "tests/testing/gpu_device.h"
@@ -73,13 +74,34 @@ Route Scattered(const model::ModelConfig& config) {
   return route;
 }
 
+void Append(const char* worker, const Op& op, Route* route) {
+  if (route->empty() || route->back().worker != worker) route->push_back({worker, {}});
+  route->back().ops.push_back(op);
+}
+
 // Routed experts on worker 1, the rest on worker 0.
 Route ExpertsApart(const model::ModelConfig& config) {
   Route route;
   for (const Op& op : model::OpsOf(config)) {
-    const char* worker = op.kind == OpKind::kExperts ? "cpu:1" : "cpu:0";
-    if (route.empty() || route.back().worker != worker) route.push_back({worker, {}});
-    route.back().ops.push_back(op);
+    Append(op.kind == OpKind::kExperts ? "cpu:1" : "cpu:0", op, &route);
+  }
+  return route;
+}
+
+// Layers in halves on two GPU workers, cpu:0 and cpu:1; the embedding and two thirds of each
+// layer's experts on cpu:2, a CPU.
+Route ThreeWay(const model::ModelConfig& config) {
+  Route route;
+  for (const Op& op : model::OpsOf(config)) {
+    const bool first_half = op.layer >= 0 && op.layer < config.num_hidden_layers / 2;
+    const char* gpu = first_half ? "cpu:0" : "cpu:1";
+    if (op.kind == OpKind::kExperts) {
+      const int32_t middle = op.expert_begin + (op.expert_end - op.expert_begin) / 3;
+      Append(gpu, {OpKind::kExperts, op.layer, op.expert_begin, middle}, &route);
+      Append("cpu:2", {OpKind::kExperts, op.layer, middle, op.expert_end}, &route);
+    } else {
+      Append(op.kind == OpKind::kEmbedding ? "cpu:2" : gpu, op, &route);
+    }
   }
   return route;
 }
@@ -120,22 +142,47 @@ void ExpectCpuBytes(const std::string& gguf, const std::vector<int32_t>& tokens)
   ExpectSharedRowsHaveThem(gguf, tokens, expected);
 }
 
-class GoldenModel : public ::testing::TestWithParam<std::string> {};
+void ExpectCpuBytesFromThree(const std::string& gguf, const std::vector<int32_t>& tokens) {
+  LocalPipelineOptions options;
+  options.gguf = gguf;
+  options.shape = kShape;
+  ASSERT_OK_AND_ASSIGN(const Logits expected, Run(options, tokens));
+  options.make_route = ThreeWay;
+  options.make_device = [](int worker) { return worker < 2 ? Gpu() : nullptr; };
+  ASSERT_OK_AND_ASSIGN(const Logits split, Run(options, tokens));
+  EXPECT_TRUE(SameBytes(expected, split));
+}
 
-TEST_P(GoldenModel, HasTheBytesOfACpuWorker) {
-  const std::string family = GetParam().substr(0, GetParam().find('/'));
+// `count` of the longest case of the golden model ("deepseek3/model-q4_k_m.gguf"), or none where
+// the model is not there.
+std::vector<int32_t> GoldenTokens(const std::string& model, size_t count) {
+  const std::string family = model.substr(0, model.find('/'));
   const std::string golden = DataPath(absl::StrCat("golden/", family, "/golden.json"));
-  if (golden.empty()) GTEST_SKIP() << "no golden models here";
-  const auto json = nlohmann::json::parse(testing::ReadFileOrDie(golden));
   std::vector<int32_t> tokens;
+  if (golden.empty() || DataPath(absl::StrCat("golden/", model)).empty()) return tokens;
+  const auto json = nlohmann::json::parse(testing::ReadFileOrDie(golden));
   for (const auto& c : json["cases"]) {
     if (c["tokens"].size() > tokens.size()) tokens = c["tokens"].get<std::vector<int32_t>>();
   }
-  ASSERT_GT(tokens.size(), 30u);
+  EXPECT_GT(tokens.size(), 30u);
+  tokens.resize(std::min(tokens.size(), count));
+  return tokens;
+}
+
+class GoldenModel : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(GoldenModel, HasTheBytesOfACpuWorker) {
   // Enough for every kind of product; those of floats are slow here.
   const bool floats = absl::StrContains(GetParam(), "bf16");
-  tokens.resize(std::min<size_t>(tokens.size(), floats ? 20 : 40));
+  const std::vector<int32_t> tokens = GoldenTokens(GetParam(), floats ? 20 : 40);
+  if (tokens.empty()) GTEST_SKIP() << "the golden model is not here";
   ExpectCpuBytes(DataPath(absl::StrCat("golden/", GetParam())), tokens);
+}
+
+std::string NameOf(const ::testing::TestParamInfo<std::string>& info) {
+  std::string name = info.param;
+  for (char& c : name) c = absl::ascii_isalnum(c) ? c : '_';
+  return name;
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -149,11 +196,78 @@ INSTANTIATE_TEST_SUITE_P(
                       "deepseek3/model-bf16.gguf", "kimi-k2/model-bf16.gguf",
                       "llama/model-q4_k_m.gguf", "deepseek3/model-q4_k_m.gguf",
                       "deepseek3/model-mxfp4_moe.gguf", "deepseek3/model-iq2_xxs.gguf"),
-    [](const auto& info) {
-      std::string name = info.param;
-      for (char& c : name) c = absl::ascii_isalnum(c) ? c : '_';
-      return name;
-    });
+    NameOf);
+
+class ThreeWaySplit : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(ThreeWaySplit, HasTheBytesOfACpuWorker) {
+  const std::vector<int32_t> tokens = GoldenTokens(GetParam(), 20);
+  if (tokens.empty()) GTEST_SKIP() << "the golden model is not here";
+  ExpectCpuBytesFromThree(DataPath(absl::StrCat("golden/", GetParam())), tokens);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, ThreeWaySplit,
+                         ::testing::Values("qwen3moe/model-q4_k_m.gguf", "glm4moe/model-bf16.gguf",
+                                           "deepseek3/model-q4_k_m.gguf"),
+                         NameOf);
+
+// The first `rows` tokens of each of these sequences from `position` on, as a lane's step.
+transport::StepFrame StepOfLane(LocalPipeline& pipeline, uint32_t lane,
+                                const std::vector<std::vector<int32_t>>& sequences, int position,
+                                int rows) {
+  transport::StepFrame frame = pipeline.NewFrame();
+  frame.header.lane = lane;
+  const int first_block = static_cast<int>(lane * sequences.size());
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    LocalPipeline::AddRows(sequences[i], position, rows, first_block + static_cast<int>(i), rows,
+                           transport::SequenceStep::kReturnLogits, {}, &frame);
+  }
+  return frame;
+}
+
+// Eight sequences, four in each of two lanes, in chunks and token by token. `together`: the second
+// lane's step is sent before the first one's is back.
+absl::StatusOr<Logits> RunInLanes(const LocalPipelineOptions& options, bool together) {
+  auto pipeline = LocalPipeline::Start(options);
+  if (!pipeline.ok()) return pipeline.status();
+  std::vector<std::vector<int32_t>> lanes[2];
+  for (int i = 0; i < 8; ++i) {
+    std::vector<int32_t>& tokens = lanes[i % 2].emplace_back(12);
+    for (int t = 0; t < 12; ++t) tokens[t] = (t * 37 + i * 11 + 5) % 250;
+  }
+  Logits rows;
+  const auto receive = [&]() -> absl::Status {
+    auto output = (*pipeline)->Receive();
+    if (!output.ok()) return output.status();
+    rows.emplace_back(output->logits.begin(), output->logits.end());
+    return absl::OkStatus();
+  };
+  for (const auto& [position, count] : {std::pair{0, 5}, {5, 5}, {10, 1}, {11, 1}}) {
+    for (uint32_t lane : {0u, 1u}) {
+      DT_RETURN_IF_ERROR(
+          (*pipeline)->Send(StepOfLane(**pipeline, lane, lanes[lane], position, count)));
+      if (!together) DT_RETURN_IF_ERROR(receive());
+    }
+    for (int lane = 0; together && lane < 2; ++lane) DT_RETURN_IF_ERROR(receive());
+  }
+  return rows;
+}
+
+TEST(GpuWorker, TwoStepsInFlightHaveTheBytesOfACpuWorker) {
+  LocalPipelineOptions options;
+  options.gguf = DataPath("golden/deepseek3/model-q4_k_m.gguf");
+  if (options.gguf.empty()) GTEST_SKIP() << "no golden models here";
+  options.shape = kShape;
+  ASSERT_OK_AND_ASSIGN(const Logits expected, RunInLanes(options, false));
+  options.make_route = ExpertsApart;
+  options.make_device = [](int worker) { return worker == 0 ? Gpu() : nullptr; };
+  ASSERT_OK_AND_ASSIGN(const Logits hybrid, RunInLanes(options, true));
+  EXPECT_TRUE(SameBytes(expected, hybrid)) << "experts on the CPU";
+  options.make_route = ThreeWay;
+  options.make_device = [](int worker) { return worker < 2 ? Gpu() : nullptr; };
+  ASSERT_OK_AND_ASSIGN(const Logits split, RunInLanes(options, true));
+  EXPECT_TRUE(SameBytes(expected, split)) << "two GPU workers and a CPU worker";
+}
 
 // Contexts of several splits, which blocks of a launch share where rows are few, and more rows at
 // once than latent attention takes in a tile.

@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -10,9 +11,12 @@
 #include "tools/dovetail/client.h"
 #include "tools/dovetail/commands.h"
 #include "tools/dovetail/local_job.h"
+#include "tools/dovetail/segment_times.h"
 
 namespace dovetail::tools {
 namespace {
+
+constexpr std::chrono::seconds kTimeout(5);
 
 struct StatusFlags {
   ClientFlags client;
@@ -26,14 +30,26 @@ std::string StateText(v1::ServingState state) {
   return absl::StrReplaceAll(absl::AsciiStrToLower(word), {{"_", " "}});
 }
 
+// Empty where there is none yet.
+v1::GetPlanResponse PlanOf(v1::AdminService::Stub* stub, const ClientFlags& flags,
+                           const std::string& model) {
+  grpc::ClientContext context;
+  PrepareCall(flags, kTimeout, &context);
+  v1::GetPlanRequest request;
+  request.set_model(model);
+  v1::GetPlanResponse plan;
+  const grpc::Status status = stub->GetPlan(&context, request, &plan);
+  return status.ok() ? plan : v1::GetPlanResponse();
+}
+
 // One model's; with several, each by itself.
-void Print(const v1::GetStatusResponse& r) {
+void Print(const v1::GetStatusResponse& r, v1::AdminService::Stub* stub, const ClientFlags& flags) {
   if (r.models_size() > 0) {
     std::printf("%s  %d models  up %.0f s\n", StateText(r.state()).c_str(), r.models_size(),
                 r.uptime_seconds());
     for (const v1::GetStatusResponse& model : r.models()) {
       std::printf("\n");
-      Print(model);
+      Print(model, stub, flags);
     }
     return;
   }
@@ -63,6 +79,7 @@ void Print(const v1::GetStatusResponse& r) {
         static_cast<unsigned long long>(w.steps()),
         static_cast<double>(w.busy_microseconds()) / 1e6, w.restarts());
   }
+  std::printf("%s", SegmentTimesTable(r, PlanOf(stub, flags, r.model())).c_str());
 }
 
 int ShowStatus(const StatusFlags& flags) {
@@ -70,7 +87,7 @@ int ShowStatus(const StatusFlags& flags) {
   if (!channel.ok()) return ReportError(channel.status());
   auto stub = v1::AdminService::NewStub(*channel);
   grpc::ClientContext context;
-  PrepareCall(flags.client, std::chrono::seconds(5), &context);
+  PrepareCall(flags.client, kTimeout, &context);
   v1::GetStatusRequest request;
   request.set_model(flags.model);
   v1::GetStatusResponse response;
@@ -79,7 +96,7 @@ int ShowStatus(const StatusFlags& flags) {
   if (flags.quiet) {
     std::printf("%s\n", StateText(response.state()).c_str());
   } else {
-    Print(response);
+    Print(response, stub.get(), flags.client);
   }
   return 0;
 }

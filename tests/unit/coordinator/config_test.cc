@@ -192,6 +192,15 @@ TEST_F(ConfigTest, ListsAllMistakesAtOnceWithTheirPlaces) {
       "f:7:9: `memory` names cpu:9, which is not among the workers: cpu:0, cuda:0");
 }
 
+TEST_F(ConfigTest, WorkersOfAnotherHostAreRefusedWithTheReason) {
+  EXPECT_EQ(Mistakes("model: m\nworkers: [cpu:0, host-b/cuda:1]\n"),
+            "f:2:18: `workers`: `host-b/cuda:1` is a worker of another host: workers of several "
+            "hosts are not served yet; those of this one are cpu:N and cuda:N, as in cuda:1");
+  EXPECT_EQ(Mistakes("model: m\nworkers: [host-b/disk]\n"),
+            "f:2:11: `workers`: `host-b/disk` is not a worker's name; expected cpu:N or cuda:N, as "
+            "in cpu:0");
+}
+
 TEST_F(ConfigTest, ChecksWhatFieldsSayTogether) {
   EXPECT_EQ(Mistakes("model: m\nport: 80\ngrpc_port: 80\n"),
             "f:3:12: `port` and `grpc_port` are both 80");

@@ -119,6 +119,17 @@ TEST_F(PlaceTest, CpuIsAllCpuWorkersInOrder) {
               ElementsAre("cpu:0: embedding, layers 0-3", "cpu:1: layers 4-7, norm, lm_head"));
 }
 
+TEST_F(PlaceTest, AGpuThatIsNotThereIsNoCpu) {
+  const std::vector<std::string> specs = {"cpu:0:64GiB", "simt:0:24GiB", "cpu:1:64GiB",
+                                          "simt:1:24GiB"};
+  EXPECT_THAT(Where(Apply(kTwoCards, specs, {"cuda:0=simt:1", "cuda:1=cpu"})),
+              ElementsAre("cpu:0: embedding, layers 4-5", "simt:1: layers 0-3",
+                          "cpu:1: layers 6-7, norm, lm_head"));
+  EXPECT_THAT(Where(Override({"ffn=CPU"}, {"cpu:0:64GiB", "simt:0:24GiB"})),
+              ElementsAre("simt:0: embedding, layers 0-7 attention, norm, lm_head",
+                          "cpu:0: layers 0-7 mlp"));
+}
+
 TEST_F(PlaceTest, AForeignDeviceIsRefusedWithTheReason) {
   const std::string npu =
       "- match: {name: ''}\n  replace: {class: default, kwargs: {generate_device: npu}}\n";

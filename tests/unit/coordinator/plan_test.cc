@@ -1,5 +1,6 @@
 #include "coordinator/placement/plan.h"
 
+#include "coordinator/placement/device_spec.h"
 #include "coordinator/placement/plan_table.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -254,6 +255,22 @@ TEST_F(PlanTest, AdvisesAShorterContextWhereOneSequenceDoesNotFit) {
   EXPECT_THAT(Make(devices),
               StatusIs(absl::StatusCode::kResourceExhausted,
                        HasSubstr("nothing: no KV cache, chunk or batch is small enough")));
+}
+
+TEST_F(PlanTest, SaysThatSeveralHostsAreNotServed) {
+  const auto said = [&](const std::vector<std::string>& specs) {
+    const auto devices = ParseDeviceSpecs(specs).value();
+    const Plan plan = PlanByRules(config_, *file_, nullptr, devices, shape_);
+    std::vector<std::string> lines;
+    for (const Diagnostic& d : plan.diagnostics) lines.push_back(FormatDiagnostic(d));
+    return lines;
+  };
+  EXPECT_THAT(said({"cpu:0:8GiB", "host-b/cpu:0:8GiB", "host-b/cpu:1:8GiB"}),
+              ElementsAre("warning: cpu:0 and host-b/cpu:0 are on different hosts: that can be "
+                          "planned, but a job of several hosts cannot be served yet "
+                          "[several-hosts]"));
+  EXPECT_THAT(said({"host-b/cpu:0:8GiB", "host-b/cpu:1:8GiB"}), ElementsAre());
+  EXPECT_THAT(said({"cpu:0:8GiB", "cuda:0:8GiB"}), ElementsAre());
 }
 
 TEST_F(PlanTest, NeedsAWorker) {
