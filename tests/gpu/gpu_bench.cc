@@ -1,8 +1,9 @@
-// How fast the GPU's products are: for each weight type a matrix that is larger than the caches,
-// with 1 to 512 activation rows. One JSON object to standard output; tools/gpu_check makes a table
-// of it.
+// gpu_bench [--limits]: how fast the GPU's products are, with 1 to 512 activation rows, for each
+// weight type. One JSON object to standard output; tools/gpu_check makes a table of it.
 //
-// Shares are of what copying a gigabyte on the device reads and writes, measured first.
+// Matrices of 256 MB and more, several of them in turn, so that no cache has what is read. Shares
+// are of what this GPU does at most, measured first: of what copying a gigabyte on it reads and
+// writes, and of the 8-bit products that it makes in registers. With --limits these are all.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -10,17 +11,23 @@
 #include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <string>
 #include <vector>
 
 #include "base/packed_layout.h"
 #include "kernels/cuda/cuda_table.h"
 #include "kernels/kernel_table.h"
+#include "tests/gpu/int8_peak.h"
 
 namespace dovetail::kernels {
 namespace {
 
-constexpr int64_t kN = 16384, kK = 8192;
+constexpr int64_t kK = 8192;
+constexpr int64_t kLeastBytes = int64_t{256} << 20;  // of a matrix
+constexpr int kCopies = 4;
+constexpr int64_t kRowsOfN = 1024;  // n is a multiple
 constexpr int64_t kRows[] = {1, 2, 4, 8, 16, 64, 512};
+constexpr double kEnoughOfCopy = 0.75;
 constexpr int kRepetitions = 20;
 constexpr int kNoDevice = 77;
 
@@ -38,7 +45,7 @@ T* Allocate(int64_t count) {
   return static_cast<T*>(p);
 }
 
-// Milliseconds of one call of `launch`: the median.
+// Milliseconds of one call of `launch`, which is told how many went before: the median.
 template <typename Fn>
 double Milliseconds(const Fn& launch) {
   cudaEvent_t from, to;
@@ -47,7 +54,7 @@ double Milliseconds(const Fn& launch) {
   std::vector<float> times;
   for (int i = 0; i < kRepetitions + 2; ++i) {
     Check(cudaEventRecord(from));
-    launch();
+    launch(i);
     Check(cudaGetLastError());
     Check(cudaEventRecord(to));
     Check(cudaEventSynchronize(to));
@@ -67,20 +74,69 @@ double CopyBandwidth() {
   uint8_t* from = Allocate<uint8_t>(kBytes);
   uint8_t* to = Allocate<uint8_t>(kBytes);
   const double ms = Milliseconds(
-      [&] { Check(cudaMemcpyAsync(to, from, kBytes, cudaMemcpyDeviceToDevice, nullptr)); });
+      [&](int) { Check(cudaMemcpyAsync(to, from, kBytes, cudaMemcpyDeviceToDevice, nullptr)); });
   Check(cudaFree(from));
   Check(cudaFree(to));
   return 2 * static_cast<double>(kBytes) / ms / 1e6;
 }
 
-nlohmann::json BenchType(WeightType type, double copy) {
+// GB/s from the host's pinned memory.
+double UploadBandwidth() {
+  constexpr int64_t kBytes = int64_t{256} << 20;
+  void* from = nullptr;
+  Check(cudaHostAlloc(&from, kBytes, cudaHostAllocDefault));
+  uint8_t* to = Allocate<uint8_t>(kBytes);
+  const double ms = Milliseconds(
+      [&](int) { Check(cudaMemcpyAsync(to, from, kBytes, cudaMemcpyHostToDevice, nullptr)); });
+  Check(cudaFreeHost(from));
+  Check(cudaFree(to));
+  return static_cast<double>(kBytes) / ms / 1e6;
+}
+
+// 10^12 multiplications of 8-bit numbers per second, by all multiprocessors.
+double Int8Peak(int multiprocessors) {
+  const int blocks = 8 * multiprocessors;
+  int32_t* out = Allocate<int32_t>(blocks);
+  double products = 0;
+  const double ms = Milliseconds([&](int) { products = StartInt8Products(blocks, out); });
+  Check(cudaFree(out));
+  return products / ms / 1e9;
+}
+
+struct Limits {
+  double copy = 0;       // GB/s
+  double int8_peak = 0;  // 10^12 multiplications per second
+};
+
+// The shares that count: with one row of what a copy reaches, with many of the products' peak.
+nlohmann::json RowFigures(int64_t rows, int64_t n, int64_t bytes, double ms, const Limits& limits) {
+  const double gbs = static_cast<double>(bytes) / ms / 1e6;
+  const double tera = 1e-9 * static_cast<double>(rows * n * kK) / ms;
+  nlohmann::json figures = {{"rows", rows},
+                            {"ms", ms},
+                            {"weights_gb_per_s", gbs},
+                            {"share_of_copy", gbs / limits.copy},
+                            {"tera_multiplications_per_s", tera},
+                            {"share_of_int8_peak", tera / limits.int8_peak}};
+  if (rows == 1) figures["enough_of_copy"] = gbs >= kEnoughOfCopy * limits.copy;
+  return figures;
+}
+
+// As many columns of a type as make a matrix of kLeastBytes.
+int64_t ColumnsFor(WeightType type) {
+  const int64_t bytes = PackedBytes(PackedLayout::kP16, type, kRowsOfN, kK);
+  return (kLeastBytes + bytes - 1) / bytes * kRowsOfN;
+}
+
+nlohmann::json BenchType(WeightType type, const Limits& limits) {
   const int32_t block = ActivationBlock(type);
-  const int64_t bytes = PackedBytes(PackedLayout::kP16, type, kN, kK);
+  const int64_t n = ColumnsFor(type);
+  const int64_t bytes = PackedBytes(PackedLayout::kP16, type, n, kK);
   const int64_t most = *std::max_element(std::begin(kRows), std::end(kRows));
+  const uint8_t* weights = Allocate<uint8_t>(kCopies * bytes);
   DeviceMatmulArgs args = {};
-  args.w = Allocate<uint8_t>(bytes);
   args.type = type;
-  args.n = kN;
+  args.n = n;
   args.k = kK;
   args.x = {Allocate<float>(most * kK),
             kK,
@@ -92,20 +148,18 @@ nlohmann::json BenchType(WeightType type, double copy) {
             kK / 16,
             kK,
             block};
-  args.y = Allocate<float>(most * kN);
-  args.y_stride = kN;
-  nlohmann::json result = {{"type", InfoOf(type).name}, {"weight_bytes", bytes}};
+  args.y = Allocate<float>(most * n);
+  args.y_stride = n;
+  nlohmann::json result = {{"type", InfoOf(type).name}, {"n", n}, {"weight_bytes", bytes}};
   for (int64_t rows : kRows) {
     args.rows = static_cast<int32_t>(rows);
-    const double ms = Milliseconds([&] { CudaTable().matmul(args, 0, kN / kPanelRows, nullptr); });
-    const double gbs = static_cast<double>(bytes) / ms / 1e6;
-    result["rows"].push_back({{"rows", rows},
-                              {"ms", ms},
-                              {"weights_gb_per_s", gbs},
-                              {"share_of_copy", gbs / copy},
-                              {"tera_multiplications_per_s", 1e-9 * rows * kN * kK / ms}});
+    const double ms = Milliseconds([&](int i) {
+      args.w = weights + i % kCopies * bytes;
+      CudaTable().matmul(args, 0, n / kPanelRows, nullptr);
+    });
+    result["rows"].push_back(RowFigures(rows, n, bytes, ms, limits));
   }
-  for (const void* p : {static_cast<const void*>(args.w), static_cast<const void*>(args.x.f32),
+  for (const void* p : {static_cast<const void*>(weights), static_cast<const void*>(args.x.f32),
                         static_cast<const void*>(args.x.q), static_cast<const void*>(args.x.d),
                         static_cast<const void*>(args.x.bsum), static_cast<const void*>(args.y)}) {
     Check(cudaFree(const_cast<void*>(p)));
@@ -113,7 +167,7 @@ nlohmann::json BenchType(WeightType type, double copy) {
   return result;
 }
 
-int Main() {
+int Main(bool only_limits) {
   int devices = 0;
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
     std::printf("skipped: no CUDA device\n");
@@ -121,14 +175,18 @@ int Main() {
   }
   cudaDeviceProp device;
   Check(cudaGetDeviceProperties(&device, 0));
-  const double copy = CopyBandwidth();
+  const Limits limits = {.copy = CopyBandwidth(),
+                         .int8_peak = Int8Peak(device.multiProcessorCount)};
   nlohmann::json json = {
       {"device", device.name},
       {"compute_capability", std::to_string(device.major) + "." + std::to_string(device.minor)},
-      {"copy_gb_per_s", copy},
-      {"n", kN},
+      {"copy_gb_per_s", limits.copy},
+      {"upload_gb_per_s", UploadBandwidth()},
+      {"int8_peak_tera_multiplications_per_s", limits.int8_peak},
       {"k", kK}};
-  for (WeightType type : SupportedWeightTypes()) json["types"].push_back(BenchType(type, copy));
+  if (!only_limits) {
+    for (WeightType type : SupportedWeightTypes()) json["types"].push_back(BenchType(type, limits));
+  }
   std::printf("%s\n", json.dump().c_str());
   return 0;
 }
@@ -136,4 +194,11 @@ int Main() {
 }  // namespace
 }  // namespace dovetail::kernels
 
-int main() { return dovetail::kernels::Main(); }
+int main(int argc, char** argv) {
+  const bool only_limits = argc == 2 && std::string(argv[1]) == "--limits";
+  if (argc > 1 && !only_limits) {
+    std::fprintf(stderr, "usage: gpu_bench [--limits]\n");
+    return 2;
+  }
+  return dovetail::kernels::Main(only_limits);
+}
