@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -26,11 +27,13 @@ struct BenchFlags {
   int repeat = 3;  // the median is reported
   std::string streams = "1";
   bool json = false;
+  bool segments = false;  // how long each worker computes, too
   BenchTraceFlags trace;
   std::string patience = "4h";  // of `trace`
 };
 
 constexpr uint64_t kSeed = 7;
+constexpr absl::Duration kTwoHeartbeats = absl::Milliseconds(1100);
 
 double Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
@@ -58,6 +61,12 @@ absl::StatusOr<std::vector<int>> ParseStreams(const std::string& text) {
   return streams;
 }
 
+struct WorkerTraffic {
+  std::string name;
+  double weight_bytes = 0;
+  double bandwidth = 0;  // bytes per second; 0: not known
+};
+
 // Weight bytes that one step with a row of each stream reads (embedding rows are looked up, not
 // read whole; of experts what is chosen, as if choices were even) and the read bandwidth of the
 // workers, which take turns on one stream: the mean, weighted by what each reads. What they share
@@ -65,6 +74,7 @@ absl::StatusOr<std::vector<int>> ParseStreams(const std::string& text) {
 struct Traffic {
   double weight_bytes = 0;
   double bandwidth = 0;  // bytes per second
+  std::vector<WorkerTraffic> workers;
 };
 
 Traffic MeasureTraffic(const coordinator::Coordinator& job, int streams) {
@@ -84,9 +94,11 @@ Traffic MeasureTraffic(const coordinator::Coordinator& job, int streams) {
           static_cast<double>(own.packed + own.in_place) / all;
     }
     traffic.weight_bytes += bytes + shared_bytes;
+    traffic.workers.push_back({worker.device.name, bytes + shared_bytes});
     for (const auto& status : job.Status().workers) {
       if (status.name == worker.device.name && status.read_bandwidth_gb_per_s > 0) {
         const double bandwidth = status.read_bandwidth_gb_per_s * 1e9;
+        traffic.workers.back().bandwidth = bandwidth;
         seconds += bytes / bandwidth;
         shared_seconds = std::max(shared_seconds, shared_bytes / bandwidth);
       }
@@ -137,6 +149,48 @@ absl::StatusOr<double> DecodeRate(const BenchFlags& flags, coordinator::Coordina
   return Median(rates);
 }
 
+// What each worker computed since it was loaded, as its heartbeats tell.
+struct Computed {
+  uint64_t steps = 0;
+  double seconds = 0;
+  int segments = 0;
+};
+using ComputedByWorker = std::map<std::string, Computed>;
+
+ComputedByWorker ReadComputed(const coordinator::Coordinator& job) {
+  absl::SleepFor(kTwoHeartbeats);
+  ComputedByWorker all;
+  for (const auto& worker : job.Status().workers) {
+    Computed& computed = all[worker.name];
+    computed.segments = static_cast<int>(worker.segments.size());
+    for (const auto& segment : worker.segments) {
+      computed.steps = std::max(computed.steps, segment.steps);
+      computed.seconds += static_cast<double>(segment.busy_microseconds) * 1e-6;
+    }
+  }
+  return all;
+}
+
+// For each worker what it reads for a step, and if it was measured how long it computed for one.
+nlohmann::json WorkerFigures(const Traffic& traffic, const ComputedByWorker& before,
+                             const ComputedByWorker& after) {
+  nlohmann::json figures = nlohmann::json::array();
+  for (const WorkerTraffic& worker : traffic.workers) {
+    figures.push_back({{"name", worker.name},
+                       {"bytes_per_step", worker.weight_bytes},
+                       {"read_gb_per_s", worker.bandwidth * 1e-9}});
+    const auto to = after.find(worker.name);
+    if (to == after.end()) continue;
+    Computed from;  // where it is not in `before`, it had computed nothing
+    if (const auto at = before.find(worker.name); at != before.end()) from = at->second;
+    if (to->second.steps <= from.steps) continue;
+    figures.back()["segments"] = to->second.segments;
+    figures.back()["computed_ms_per_step"] = 1e3 * (to->second.seconds - from.seconds) /
+                                             static_cast<double>(to->second.steps - from.steps);
+  }
+  return figures;
+}
+
 absl::Status Replay(const BenchFlags& flags) {
   BenchTraceFlags trace = flags.trace;
   if (!absl::ParseDuration(flags.patience, &trace.patience) ||
@@ -164,14 +218,17 @@ absl::Status Bench(const BenchFlags& flags) {
   json["depth"] = flags.depth;
   if (!flags.json) std::printf("prefill %d tokens: %.1f tokens/s\n", flags.prompt, prefill);
   for (int s : streams) {
+    const ComputedByWorker before = flags.segments ? ReadComputed(*job) : ComputedByWorker();
     DT_ASSIGN_OR_RETURN(const double rate, DecodeRate(flags, *job, s));
+    const ComputedByWorker after = flags.segments ? ReadComputed(*job) : ComputedByWorker();
     const Traffic traffic = MeasureTraffic(*job, s);
     const double share =
         traffic.bandwidth > 0 ? traffic.weight_bytes * rate / s / traffic.bandwidth : 0;
     json["decode"].push_back({{"streams", s},
                               {"tokens_per_s", rate},
                               {"bytes_per_token", traffic.weight_bytes / s},
-                              {"share_of_read_bandwidth", share}});
+                              {"share_of_read_bandwidth", share},
+                              {"workers", WorkerFigures(traffic, before, after)}});
     if (!flags.json) {
       std::printf("decode %d streams: %.1f tokens/s, %.1f MB a token, %.0f %% of read bandwidth\n",
                   s, rate, traffic.weight_bytes / s / 1e6, 100 * share);
@@ -202,6 +259,9 @@ void AddBench(CLI::App* app, int* exit_code) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command->add_flag("--json", flags->json, "machine-readable");
+  command->add_flag(
+      "--segments", flags->segments,
+      "with --json: how long each worker computes for a step, too (some seconds more)");
   command->add_option(
       "--trace", flags->trace.path,
       "replay a trace (CSV: TIMESTAMP,ContextTokens,GeneratedTokens) instead; JSON");
