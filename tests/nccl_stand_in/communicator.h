@@ -5,6 +5,8 @@
 // again nothing else may be posted. An operation is taken when its stream counts it; the first one
 // is taken when the other rank has posted one too. A send is done when the socket has its bytes.
 //
+// A rank that is alone in its communicator sends to itself: a group has a receive for each send.
+//
 // A rank that is gone, killed or in order, closes its socket: the other's state becomes
 // kNcclRemoteError, unless there are still bytes to be received, and its streams are empty. All
 // methods are called by one thread.
@@ -33,12 +35,12 @@ struct Operation {
 
 class Communicator {
  public:
-  // `rank`: 0 or 1.
-  Communicator(const transport::NcclUniqueId& id, int rank);
+  // `num_ranks`: 1 or 2.
+  Communicator(const transport::NcclUniqueId& id, int num_ranks, int rank);
   // Drops what is not done.
   ~Communicator();
 
-  int rank() const { return rank_; }
+  int peer() const { return alone_ ? rank_ : 1 - rank_; }
   transport::NcclResult state();
   const char* last_error();  // "" if there was none; remains valid
   // One group. What ncclSend returns.
@@ -56,18 +58,21 @@ class Communicator {
   transport::NcclResult Idle();
   transport::NcclResult Connect();
   transport::NcclResult Transfer(const Operation& operation);
+  transport::NcclResult TransferToItself();
   transport::NcclResult SendBytes(const void* data, size_t bytes);
   transport::NcclResult ReceiveBytes(void* data, size_t bytes);
   // Until `fd` is ready for `events`, what is posted is taken.
   transport::NcclResult WaitReady(int fd, int16_t events);
   Event Wait(int fd, int16_t events);
-  void TakePosted();  // requires mutex_
+  void TakePosted();                           // requires mutex_
+  void Done(std::deque<Operation>::iterator);  // likewise
   void End(transport::NcclResult result);
   transport::NcclResult Failed(transport::NcclResult result, const char* why);
 
   void Wake() const;
 
   const transport::NcclUniqueId id_;
+  const bool alone_;
   const int rank_;
   const UniqueFd wake_;
 

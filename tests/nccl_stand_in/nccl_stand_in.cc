@@ -1,8 +1,9 @@
 // The functions of NCCL that Dovetail uses, for machines without GPUs: ranks are threads or
 // processes of one host, memory is the host's, and a stream is a StandInStream.
 //
-// Two ranks to a communicator, which is non-blocking, and bytes as the only type: what links need
-// (worker/device/nccl_links.h). Operations of one group are done one after another.
+// Two ranks to a communicator, or one that is its own peer, non-blocking, and bytes as the only
+// type: what links (worker/device/nccl_links.h) and tools/gpu_check need. Operations of one group
+// are done one after another.
 #include <new>
 #include <utility>
 #include <vector>
@@ -19,7 +20,7 @@ using transport::NcclDataType;
 using transport::NcclResult;
 using transport::NcclUniqueId;
 
-constexpr int kNumRanks = 2;
+constexpr int kMostRanks = 2;
 
 struct Posted {
   Communicator* comm;
@@ -55,7 +56,7 @@ NcclResult Post(NcclCommHandle handle, bool is_send, void* data, size_t count, N
                 int peer, void* stream) {
   Communicator* const comm = Of(handle);
   if (comm == nullptr || stream == nullptr || (data == nullptr && count > 0) ||
-      type != transport::kNcclUint8 || peer != 1 - comm->rank()) {
+      type != transport::kNcclUint8 || peer != comm->peer()) {
     return transport::kNcclInvalidArgument;
   }
   group.push_back({comm,
@@ -84,12 +85,12 @@ NcclResult ncclGetUniqueId(NcclUniqueId* id) {
 NcclResult ncclCommInitRankConfig(NcclCommHandle* comm, int num_ranks, NcclUniqueId id, int rank,
                                   NcclConfig* config) {
   const NcclConfig wanted;
-  if (comm == nullptr || num_ranks != kNumRanks || rank < 0 || rank >= num_ranks ||
+  if (comm == nullptr || num_ranks < 1 || num_ranks > kMostRanks || rank < 0 || rank >= num_ranks ||
       config == nullptr || config->size < wanted.size || config->magic != wanted.magic ||
       config->version < wanted.version || config->blocking != 0) {
     return transport::kNcclInvalidArgument;
   }
-  auto* const made = new (std::nothrow) Communicator(id, rank);
+  auto* const made = new (std::nothrow) Communicator(id, num_ranks, rank);
   if (made == nullptr) return transport::kNcclSystemError;
   *comm = reinterpret_cast<NcclCommHandle>(made);
   return transport::kNcclInProgress;

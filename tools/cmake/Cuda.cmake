@@ -1,10 +1,14 @@
 # CUDA kernels are compiled wherever nvcc is, and nowhere else: nothing that runs without a GPU needs them.
+option(DOVETAIL_CUDA "Compile CUDA kernels where nvcc is" ON)
 set(DOVETAIL_CUDA_ARCHITECTURES "90" CACHE STRING "compute capabilities to compile for; a release has 75;80;86;89;90;120")
-
 option(DOVETAIL_CUDA_SM75_FORMS "kernels for later cards do what 7.5 does (kernels/cuda/device_sm75.h), to check that there" OFF)
 
-include(CheckLanguage)
-check_language(CUDA)
+if(DOVETAIL_CUDA)
+  include(CheckLanguage)
+  check_language(CUDA)
+else()
+  set(CMAKE_CUDA_COMPILER "")  # as where there is none
+endif()
 if(CMAKE_CUDA_COMPILER)
   set(CMAKE_CUDA_ARCHITECTURES ${DOVETAIL_CUDA_ARCHITECTURES})
   if(CCACHE_PROGRAM AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
