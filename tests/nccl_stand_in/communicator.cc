@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 
 #include "tests/nccl_stand_in/meeting.h"
@@ -122,6 +123,9 @@ NcclResult Communicator::Join() {
   if (result != transport::kNcclSuccess) return result;
   if (other.magic != kMagic || other.rank == own.rank) {
     return Failed(transport::kNcclInvalidArgument, "two ranks with the same number");
+  }
+  if (std::getenv("NCCL_STAND_IN_HAS_ONE_GPU") != nullptr) {
+    return Failed(transport::kNcclInvalidUsage, "Duplicate GPU detected : rank 0 and rank 1");
   }
   const std::lock_guard lock(mutex_);
   state_ = transport::kNcclSuccess;

@@ -5,7 +5,8 @@
 // again nothing else may be posted. An operation is taken when its stream counts it; the first one
 // is taken when the other rank has posted one too. A send is done when the socket has its bytes.
 //
-// A rank that is alone in its communicator sends to itself: a group has a receive for each send.
+// Two ranks are refused where NCCL_STAND_IN_HAS_ONE_GPU is set, as NCCL refuses them on one GPU. A
+// rank that is alone in its communicator sends to itself: a group has a receive for each send.
 //
 // A rank that is gone, killed or in order, closes its socket: the other's state becomes
 // kNcclRemoteError, unless there are still bytes to be received, and its streams are empty. All

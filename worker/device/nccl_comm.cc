@@ -91,6 +91,11 @@ absl::Status NcclComm::ToStatus(NcclResult result) {
   if (result == transport::kNcclRemoteError || result == transport::kNcclSystemError) {
     return absl::UnavailableError(absl::StrCat(edge_.name, ": the other end is gone: ", reason));
   }
+  if (result == transport::kNcclInvalidUsage) {  // nothing that trying again would change
+    return absl::UnimplementedError(
+        absl::StrCat(edge_.name, ": NCCL refuses this link, for which each worker must have a GPU ",
+                     "of its own: ", reason));
+  }
   return absl::InternalError(absl::StrCat(edge_.name, ": ", reason));
 }
 

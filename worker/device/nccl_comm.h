@@ -42,7 +42,8 @@ class NcclComm {
 
   const LinkEdge& edge() const { return edge_; }
 
-  // Waits until the other end has joined too.
+  // Waits until the other end has joined too. kUnimplemented: NCCL does not join these two, such as
+  // ends on one GPU.
   absl::Status Join(absl::Duration timeout);
   // Whether NCCL has taken all that was posted, so that its stream tells when it is done. Never
   // waits. kUnavailable: the other end is gone.
