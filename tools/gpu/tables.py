@@ -1,0 +1,79 @@
+"""The results of tools/gpu_check as Markdown."""
+
+
+def number(value):
+    return "-" if value is None else f"{value:.1f}" if value >= 1 else f"{value:.3f}"
+
+
+def reached(targets):
+    words = {True: "yes", False: "no", None: "not known"}
+    return ", ".join(f"{entry['target']}: {words[entry['reached']]}" for entry in targets)
+
+
+def checks_table(checks):
+    lines = ["| check | result | seconds |", "|---|---|---|"]
+    return lines + [f"| {entry['name']} | {entry['result']} | {entry['seconds']:.1f} |" for entry in checks]
+
+
+def bench_cell(figures):
+    if figures["rows"] == 1:
+        return f"{figures['share_of_copy']:.2f}{'' if figures['enough_of_copy'] else ' (below 0.75)'}"
+    if figures["rows"] <= 8:
+        return f"{figures['share_of_copy']:.2f}"
+    return f"{figures['tera_multiplications_per_s']:.1f} ({figures['share_of_int8_peak']:.2f})"
+
+
+def bench_table(bench):
+    rows = [figures["rows"] for figures in bench["types"][0]["rows"]]
+    low = [entry["type"] for entry in bench["types"] if not entry["rows"][0]["enough_of_copy"]]
+    lines = [f"Products with k = {bench['k']} and matrices of 256 MB and more. A copy reads and writes {bench['copy_gb_per_s']:.0f} GB/s, an upload "
+             f"brings {bench['upload_gb_per_s']:.1f} GB/s, products of 8-bit numbers in registers are {bench['int8_peak_tera_multiplications_per_s']:.0f} x "
+             "10^12 multiplications a second. For 8 rows and less: the weights' GB/s as a share of the copy's, 0.75 being aimed at with one row; for more: "
+             "10^12 multiplications a second, and their share of that peak.", "",
+             "With one row " + (f"below 0.75: {', '.join(low)}." if low else "every type reaches 0.75."), "",
+             "| type | n | " + " | ".join(f"{count} rows" for count in rows) + " |", "|---" * (2 + len(rows)) + "|"]
+    return lines + [f"| {entry['type']} | {entry['n']} | " + " | ".join(map(bench_cell, entry["rows"])) + " |" for entry in bench["types"]]
+
+
+def speed_table(result):
+    lines = [f"| | Dovetail, tokens/s | {result['other']} | ratio | aimed at |", "|---|---|---|---|---|"]
+    for entry in result["rows"]:
+        lines.append(f"| {entry['what']} | {number(entry['dovetail'])} | {number(entry['other'])} | {number(entry['ratio'])} | "
+                     f"{reached(entry['targets'])} |")
+    return lines
+
+
+def model_table(result):
+    share = result.get("prefill_share_of_int8_peak")
+    lines = [f"{result['model']} on one GPU worker, prompts of {result['prompt']} tokens" +
+             (f"; prefill has {share:.2f} of the 8-bit products' peak." if share is not None else "."), ""]
+    return lines + speed_table(result)
+
+
+def hybrid_table(result):
+    hop = result["hop"]
+    lines = [f"{result['model']}: experts on `cpu:0`, the rest on the GPU.", ""] + speed_table(result) + [""]
+    for entry in result["host_shares"]:
+        share = entry["share"]
+        enough = "" if share is None else f" ({entry['target']} aimed at: {'yes' if share >= entry['target'] else 'no'})"
+        lines.append(f"- Decoding with {entry['streams']} stream{'s' if entry['streams'] > 1 else ''}: {number(share)} of what the host's memory "
+                     f"reads{enough}.")
+    lines.append(f"- From the GPU to the CPU and back: {hop['between_us']:.1f} us between the segments, {hop['whole_us']:.1f} us with all that the GPU "
+                 f"waits for, copies and starts ({hop['target_us']} us aimed at; {hop['visits']} visits a step of a small model).")
+    return lines
+
+
+def nccl_table(result):
+    return [f"NCCL {result['version'] or 'none'}:", ""] + [f"- {check['name']}: {check['text']}" for check in result["checks"]]
+
+
+TABLES = {"nccl": nccl_table, "bench": bench_table, "model": model_table, "hybrid": hybrid_table}
+
+
+def markdown(result):
+    gpu = "simt: none, kernels in software" if result["gpu"] == "simt" else ", ".join(result["devices"]) or "none"
+    lines = [f"GPU: {gpu}; commit {result['commit']}; {result['date']}", ""] + checks_table(result["checks"])
+    for part, table in TABLES.items():
+        if result.get(part):
+            lines += [""] + table(result[part])
+    return "\n".join(lines) + "\n"
