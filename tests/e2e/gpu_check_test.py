@@ -1,11 +1,20 @@
 """tools/gpu_check where there is no GPU: what it runs, says and writes; with one it is the check itself."""
 import json
+import os
 import pathlib
+import re
+import subprocess
 import tempfile
 
 import harness
 
 BUILD = harness.BIN.parent
+STAND_IN = BUILD / "lib/libnccl_stand_in.so"
+MOST_BYTES = 48 << 20
+SYSTEM = re.compile(r"/(libc|libm|libdl|libpthread|librt|ld-linux[\w-]*)\.so")
+# What llama.cpp's programs print, as far as it is read.
+PEER = {"llama-bench": """echo '[{"avg_ts": 0.5}]'""",
+        "llama-batched-bench": "echo '|  16 |  4 |  2 |  40 | 0.1 | 1.0 | 0.2 | 1000000.0 | 0.3 | 1.0 |'"}
 
 
 def need_gpu_binaries():
@@ -13,47 +22,137 @@ def need_gpu_binaries():
         raise harness.Skip("this build has no GPU kernels: nvcc is not here")
 
 
-def check(out, *args, code=0):
-    done = harness.subprocess.run(
-        [str(harness.SOURCE / "tools/gpu_check"), "--build-dir", str(BUILD), "--out", str(out), *args],
-        capture_output=True, text=True, timeout=1200)
+def run(command, code=0, **options):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=1200, **options)
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     return done.stdout + done.stderr
+
+
+def check(out, *args, code=0, **environment):
+    return run([harness.SOURCE / "tools/gpu_check", "--build-dir", BUILD, "--out", out, *args], code, env={**os.environ, **environment})
+
+
+def results(out):
+    """(what was written as JSON, as Markdown); every check is in both, and what is skipped has a reason."""
+    result = json.loads((pathlib.Path(out) / "gpu_check.json").read_text())
+    table = (pathlib.Path(out) / "gpu_check.md").read_text()
+    for entry in result["checks"]:
+        if entry["status"] == 77:
+            assert re.match("skipped: .", entry["result"]), entry
+        assert f"| {entry['name']} | {entry['result']} |" in table, (entry, table)
+    assert result["commit"] in table, table
+    return result, table
+
+
+def names(result, status):
+    return [entry["name"] for entry in result["checks"] if entry["status"] == status]
 
 
 def test_every_part_runs_or_says_why_not():
     need_gpu_binaries()
     with tempfile.TemporaryDirectory() as out:
-        check(out, "--only", "kernels,golden,processes,bench")
-        result = json.loads((pathlib.Path(out) / "gpu_check.json").read_text())
-        table = (pathlib.Path(out) / "gpu_check.md").read_text()
-    names = [entry["name"] for entry in result["checks"]]
-    assert names[:2] == ["kernels", "golden models"] and names[-1] == "benchmark" and len(names) > 3, result
-    for entry in result["checks"]:
-        assert entry["status"] in (0, 77), entry
-        if entry["status"] == 77:
-            assert entry["result"].startswith("skipped: "), entry
-        assert f"| {entry['name']} | {entry['result']} |" in table, table
-    assert result["commit"] in table
+        check(out, "--only", "kernels,golden,processes,nccl,bench,model,hybrid")
+        result, _ = results(out)
+    found = [entry["name"] for entry in result["checks"]]
+    assert found[:2] == ["kernels", "golden models"] and "benchmark" in found and len(found) > 6, result
+    assert all(entry["status"] in (0, 77) for entry in result["checks"]), result
+    assert result["devices"] or {"processes", "model", "hybrid"} <= set(names(result, 77)), result
 
 
 def test_a_part_that_fails_is_told():
-    need_gpu_binaries()
     with tempfile.TemporaryDirectory() as out:
         broken = pathlib.Path(out) / "build/bin"
         broken.mkdir(parents=True)
         program = broken / "gpu_kernels_test"
         program.write_text("#!/bin/sh\necho one kernel differs\nexit 3\n")
         program.chmod(0o755)
-        text = check(out, "--build-dir", str(broken.parent), "--only", "kernels", code=1)
-        result = json.loads((pathlib.Path(out) / "gpu_check.json").read_text())
+        text = check(out, "--build-dir", str(broken.parent), "--only", "kernels,golden,nccl", code=1)
+        result, _ = results(out)
     assert "one kernel differs" in text and result["checks"][0]["result"] == "FAILED (3)", (text, result)
+    assert [entry["result"] for entry in result["checks"][1:]] == ["skipped: gpu_golden_test was not built",
+                                                                  "skipped: gpu_nccl was not built"], result
+
+
+def test_worker_processes_on_a_gpu_that_is_not_there():
+    harness.need(harness.DATA / "golden/deepseek3/model-q4_k_m.gguf")
+    with tempfile.TemporaryDirectory() as out:
+        check(out, "--gpu", "simt", "--only", "processes,nccl", "--seconds", 3, DOVETAIL_NCCL_LIBRARY=str(STAND_IN))
+        result, table = results(out)
+    good = names(result, 0)
+    assert {f"deepseek3: {what}" for what in ("one GPU worker", "experts on the CPU", "streamed experts",
+                                              "two on one GPU, by mapped memory (CUDA IPC)")} <= set(good), result
+    assert {"two GPU workers, by NCCL", "two ranks on one GPU are refused, by edge", "NCCL: a communicator of one rank",
+            "NCCL: abort of one whose other rank does not come"} <= set(good), result
+    assert all("no time is left" in entry["result"] for entry in result["checks"] if entry["status"] == 77), result
+    assert result["nccl"]["version"] == 21801 and "NCCL 21801" in table, (result, table)
+
+
+def test_without_nccl_its_part_is_skipped():
+    with tempfile.TemporaryDirectory() as out:
+        check(out, "--gpu", "simt", "--only", "nccl", DOVETAIL_NCCL_LIBRARY="/nowhere/libnccl.so.2")
+        result, _ = results(out)
+    assert all(entry["status"] == 77 and "/nowhere/libnccl.so.2" in entry["result"] for entry in result["checks"]), result
+
+
+def peer(folder):
+    """A build folder whose programs print a figure."""
+    (folder / "bin").mkdir(parents=True)
+    for name, script in PEER.items():
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / "bin" / name).chmod(0o755)
+    return folder
+
+
+def test_speed_on_a_gpu_that_is_not_there():
+    with tempfile.TemporaryDirectory() as out:
+        check(out, "--gpu", "simt", "--only", "model,hybrid", "--files", f"{out}/files", "--llama", peer(pathlib.Path(out) / "llama"),
+              "--ik", f"{out}/nowhere", "--rounds", 1)
+        result, table = results(out)
+    rows = {entry["what"]: entry for entry in result["model"]["rows"]}
+    first, more = rows["decode, 1 stream"], rows["decode, 2 streams"]
+    assert first["other"] == 0.5 and more["other"] == 1e6, rows
+    assert first["ratio"] > 1.2 > more["ratio"] and all(target["reached"] for target in first["targets"]), rows
+    assert result["model"]["multiplications_per_token"] > 1e5, result["model"]
+    hybrid = result["hybrid"]
+    assert "nowhere has no bin/llama-bench" in hybrid["reason"] and hybrid["hop"]["visits"] == 8, hybrid
+    assert len(hybrid["rows"]) == 4 and all(entry["dovetail"] > 0 for entry in hybrid["rows"]), hybrid
+    assert [entry["share"] > 0 for entry in hybrid["host_shares"]] == [True, True], hybrid
+    assert names(result, 77) == ["ik_llama.cpp"] and not names(result, 1), result
+    assert "From the GPU to the CPU and back" in table and "| 1.0: yes, 1.2: yes |" in table, table
+
+
+def alone(bundle, out, *args):
+    """Runs a bundle without the environment and the folder of this test."""
+    run([bundle / "gpu_check", "--out", out, *args], cwd="/", env={"PATH": "/usr/bin:/bin"})
+    return results(out)
+
+
+def test_a_bundle_needs_nothing_else():
+    need_gpu_binaries()
+    if harness.SLOWNESS > 1:
+        raise harness.Skip("programs with sanitizers are too large")
+    with tempfile.TemporaryDirectory() as name:
+        bundle, out, unpacked = (pathlib.Path(name) / part for part in ("bundle", "out", "unpacked"))
+        text = check(out, "--bundle", bundle)
+        size = sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())
+        assert size <= MOST_BYTES and re.search(r"[1-9]\d* golden models", text), (size, text)
+        assert "python3" in (bundle / "README.md").read_text()
+        result, _ = alone(bundle, out)
+        assert all(entry["status"] in (0, 77) for entry in result["checks"]) and len(result["checks"]) >= 8, result
+        result, _ = alone(bundle, out, "--gpu", "simt", "--only", "processes,model", "--seconds", 1)
+        assert "deepseek3: streamed experts" in names(result, 0) and not names(result, 1), result
+        # Of libraries none but the system's own is another's than the bundle's.
+        unpacked.mkdir()
+        run(["tar", "-xJf", bundle / "programs.tar.xz", "-C", unpacked])
+        for program in (unpacked / "bin").iterdir():
+            for library in re.findall(r"=> (\S.*)", run(["ldd", program], env={"LD_LIBRARY_PATH": str(unpacked / "lib")})):
+                assert library.startswith(str(unpacked)) or SYSTEM.search(library), (program, library)
 
 
 def test_wrong_arguments():
     with tempfile.TemporaryDirectory() as out:
         text = check(out, "--only", "kernels,coffee", code=2)
-    assert "unknown parts coffee; known: kernels, golden, processes, sanitizer, bench" in text, text
+    assert "unknown parts coffee; known: kernels, golden, processes, nccl, sanitizer, bench, model, hybrid" in text, text
 
 
 if __name__ == "__main__":
