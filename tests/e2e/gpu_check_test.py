@@ -1,9 +1,12 @@
 """tools/gpu_check where there is no GPU: what it runs, says and writes; with one it is the check itself."""
+import importlib.machinery
+import importlib.util
 import json
 import os
 import pathlib
 import re
 import subprocess
+import sys
 import tempfile
 
 import harness
@@ -73,6 +76,63 @@ def test_a_part_that_fails_is_told():
                                                                   "skipped: gpu_nccl was not built"], result
 
 
+def test_a_part_that_breaks_keeps_the_others():
+    with tempfile.TemporaryDirectory() as out:
+        broken = pathlib.Path(out) / "build/bin"
+        broken.mkdir(parents=True)
+        for name, script in (("gpu_nccl", "echo no JSON"), ("gpu_kernels_test", "true")):
+            (broken / name).write_text(f"#!/bin/sh\n{script}\n")
+            (broken / name).chmod(0o755)
+        text = check(out, "--build-dir", str(broken.parent), "--only", "nccl,kernels", code=1)
+        result, _ = results(out)
+    assert "JSONDecodeError" in text and names(result, 1) == ["nccl"] and names(result, 0) == ["kernels"], (text, result)
+
+
+def fake_bench():
+    """What gpu_bench writes of two types, one of them too slow with one row."""
+    types = [{"type": name, "n": 1024, "weight_bytes": 300 << 20, "rows": [
+        {"rows": rows, "ms": 1.0, "weights_gb_per_s": share * 4000, "share_of_copy": share, "tera_multiplications_per_s": 30.0,
+         "share_of_int8_peak": 0.06, **({"enough_of_copy": share >= 0.75} if rows == 1 else {})} for rows in (1, 8, 512)]}
+        for name, share in (("Q4_K", 0.5), ("Q8_0", 0.8))]
+    return {"device": "a GPU", "compute_capability": "9.0", "copy_gb_per_s": 4000.0, "upload_gb_per_s": 55.0,
+            "int8_peak_tera_multiplications_per_s": 500.0, "k": 8192, "types": types}
+
+
+def test_products_and_their_shares_are_told():
+    with tempfile.TemporaryDirectory() as out:
+        binaries = pathlib.Path(out) / "build/bin"
+        binaries.mkdir(parents=True)
+        (binaries / "gpu_bench").write_text(f"#!/bin/sh\necho '{json.dumps(fake_bench())}'\n")
+        (binaries / "gpu_bench").chmod(0o755)
+        check(out, "--build-dir", str(binaries.parent), "--only", "bench")
+        result, table = results(out)
+    assert result["bench"] == fake_bench(), result
+    assert "With one row below 0.75: Q4_K." in table, table
+    assert "| Q4_K | 1024 | 0.50 (below 0.75) | 0.50 | 30.0 (0.06) |" in table and "| Q8_0 | 1024 | 0.80 | 0.80 |" in table, table
+
+
+def test_the_bound_of_streamed_experts():
+    sys.path[:0] = [str(harness.SOURCE / "tools"), str(harness.SOURCE / "tools/gpu")]
+    import speed
+    most = {"upload_gb_per_s": 50.0, "int8_peak_tera_multiplications_per_s": 500.0}
+    shapes = {"expert_bytes": 100e9, "multiplications_per_token": 20e9}
+    assert speed.streamed_bound(shapes, most, 2000) == 1000  # two seconds on the bus
+    assert speed.streamed_bound(shapes, most, 100000) == 25000  # four of products
+    assert speed.streamed_bound(shapes, {}, 2000) is None
+
+
+def test_release_sees_what_a_program_holds():
+    need_gpu_binaries()
+    loader = importlib.machinery.SourceFileLoader("release", str(harness.SOURCE / "tools/release"))
+    sys.dont_write_bytecode = True
+    release = importlib.util.module_from_spec(importlib.util.spec_from_loader("release", loader))
+    loader.exec_module(release)
+    wanted = re.search(r"DOVETAIL_CUDA_ARCHITECTURES:\w+=(.*)", (BUILD / "CMakeCache.txt").read_text()).group(1)
+    code, _ = release.kernels_in(harness.BIN / "dovetail-worker")
+    assert sorted(code) == sorted(int(re.sub("-.*", "", name)) for name in wanted.split(";")), (code, wanted)
+    assert all(pieces == 4 and size > 100000 for pieces, size in code.values()), code
+
+
 def test_worker_processes_on_a_gpu_that_is_not_there():
     harness.need(harness.DATA / "golden/deepseek3/model-q4_k_m.gguf")
     with tempfile.TemporaryDirectory() as out:
@@ -105,8 +165,8 @@ def peer(folder):
 
 def test_speed_on_a_gpu_that_is_not_there():
     with tempfile.TemporaryDirectory() as out:
-        check(out, "--gpu", "simt", "--only", "model,hybrid", "--files", f"{out}/files", "--llama", peer(pathlib.Path(out) / "llama"),
-              "--ik", f"{out}/nowhere", "--rounds", 1)
+        check(out, "--gpu", "simt", "--only", "model,hybrid", "--files", f"{out}/files", "--run-dir", out, "--rounds", 1,
+              "--llama", peer(pathlib.Path(out) / "llama"), "--ik", f"{out}/nowhere")
         result, table = results(out)
     rows = {entry["what"]: entry for entry in result["model"]["rows"]}
     first, more = rows["decode, 1 stream"], rows["decode, 2 streams"]

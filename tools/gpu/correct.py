@@ -1,4 +1,5 @@
 """The parts of tools/gpu_check that compare: kernels, models and worker processes with a CPU's bytes; links; sanitizers."""
+import importlib.util
 import json
 import os
 import pathlib
@@ -64,7 +65,7 @@ class Logits:
         out.unlink(missing_ok=True)
         status, seconds, _, text = self.place.run(
             "dovetail", "eval", "logits", "--model", self.model, "--tokens", self.work / "tokens.json", "--out", out,
-            "--workers", workers, *flags, patience=240, **environment)
+            "--workers", workers, *self.place.job_flags, *flags, patience=240, **environment)
         return status, seconds, text, out.read_bytes() if status == 0 else b""
 
     def expected(self):
@@ -124,7 +125,22 @@ def part_processes(place, report, options):
                 logits.compare(report, f"{family}: experts on the CPU", expected, f"cpu:0,{place.worker()}", "--rules", logits.rules)
 
 
-def two_ranks(place, report):
+def nccl_library():
+    """Which library to name: that of Python's package where there is one and nobody says; none: where the linker looks."""
+    if "DOVETAIL_NCCL_LIBRARY" in os.environ:
+        return {}
+    try:
+        found = importlib.util.find_spec("nvidia.nccl")
+    except ImportError:
+        return {}
+    for folder in found.submodule_search_locations or () if found else ():
+        library = pathlib.Path(folder) / "lib" / "libnccl.so.2"
+        if library.exists():
+            return {"DOVETAIL_NCCL_LIBRARY": str(library)}
+    return {}
+
+
+def two_ranks(place, report, library):
     """Two workers on one GPU, which NCCL refuses; the stand-in joins them, and refuses them if it is told to."""
     names = golden_models(place.data)
     if not names:
@@ -134,8 +150,8 @@ def two_ranks(place, report):
         logits = Logits(place, work, names[0])
         flags = (*two_on_one(place), "--gpu-links", "nccl")
         if place.simt:
-            logits.compare(report, "two GPU workers, by NCCL", logits.expected(), *flags)
-        status, seconds, text, _ = logits.run(*flags, NCCL_STAND_IN_HAS_ONE_GPU="1")
+            logits.compare(report, "two GPU workers, by NCCL", logits.expected(), *flags, **library)
+        status, seconds, text, _ = logits.run(*flags, NCCL_STAND_IN_HAS_ONE_GPU="1", **library)
         named = status not in (0, 124) and any(edge in line and "NCCL refuses" in line for line in text.splitlines())
         if not named:
             text += f"\nexpected a refusal that names {edge}"
@@ -145,13 +161,14 @@ def two_ranks(place, report):
 def part_nccl(place, report, options):
     """The NCCL that is here, as far as one GPU goes."""
     place.need("gpu_nccl", gpu=False)
-    seconds, found = place.json("gpu_nccl", place.worker(), patience=240)
+    library = nccl_library()
+    seconds, found = place.json("gpu_nccl", place.worker(), patience=240, **library)
     for check in found["checks"]:
         report.add(f"NCCL: {check['name']}", check["status"], seconds, check["text"])
         seconds = 0
     if all(check["status"] == 0 for check in found["checks"]):
         place.need("dovetail", "dovetail-worker")
-        two_ranks(place, report)
+        two_ranks(place, report, library)
     elif all(check["status"] in (0, NO_DEVICE) for check in found["checks"]):
         report.skip("NCCL: two ranks on one GPU", found["checks"][-1]["text"])
     return found

@@ -32,10 +32,11 @@ def devices():
 
 
 class Place:
-    """`folder`: has bin, and lib if it is a bundle's. `gpu`: cuda, or simt, a GPU that is not there."""
+    """`folder`: has bin, and lib if it is a bundle's. `gpu`: cuda, or simt, a GPU that is not there. `run_dir`: of jobs."""
 
-    def __init__(self, folder, data, gpu, bundled):
+    def __init__(self, folder, data, gpu, bundled, run_dir=None):
         self.folder, self.data, self.gpu, self.bundled = pathlib.Path(folder), pathlib.Path(data), gpu, bundled
+        self.job_flags = ("--run-dir", run_dir) if run_dir else ()
         self.devices = devices()
 
     @property
@@ -59,8 +60,9 @@ class Place:
     def run(self, name, *args, before=(), patience=PATIENCE, **environment):
         """(status, seconds, standard output, all output)"""
         environment = dict(os.environ, DOVETAIL_DATA=str(self.data), **environment)
-        if self.bundled:
-            environment["LD_LIBRARY_PATH"] = str(self.folder / "lib")
+        if self.bundled:  # before what the machine has for its driver
+            known = [str(self.folder / "lib"), os.environ.get("LD_LIBRARY_PATH")]
+            environment["LD_LIBRARY_PATH"] = ":".join(filter(None, known))
         command = [*map(str, before), str(self.folder / "bin" / name), *map(str, args)]
         start = time.monotonic()
         try:

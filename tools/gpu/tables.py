@@ -26,11 +26,11 @@ def bench_cell(figures):
 def bench_table(bench):
     rows = [figures["rows"] for figures in bench["types"][0]["rows"]]
     low = [entry["type"] for entry in bench["types"] if not entry["rows"][0]["enough_of_copy"]]
-    lines = [f"Products with k = {bench['k']} and matrices of 256 MB and more. A copy reads and writes {bench['copy_gb_per_s']:.0f} GB/s, an upload "
-             f"brings {bench['upload_gb_per_s']:.1f} GB/s, products of 8-bit numbers in registers are {bench['int8_peak_tera_multiplications_per_s']:.0f} x "
-             "10^12 multiplications a second. For 8 rows and less: the weights' GB/s as a share of the copy's, 0.75 being aimed at with one row; for more: "
-             "10^12 multiplications a second, and their share of that peak.", "",
-             "With one row " + (f"below 0.75: {', '.join(low)}." if low else "every type reaches 0.75."), "",
+    lines = [f"Products with k = {bench['k']} and matrices of 256 MB and more. A copy reads and writes {bench['copy_gb_per_s']:.0f} GB/s, "
+             f"an upload brings {bench['upload_gb_per_s']:.1f} GB/s, products of 8-bit numbers in registers are "
+             f"{bench['int8_peak_tera_multiplications_per_s']:.0f} x 10^12 multiplications a second. For 8 rows and less: the weights' GB/s as "
+             "a share of the copy's, of which 0.75 is aimed at with one row; for more: 10^12 multiplications a second, and their share of that peak.",
+             "", "With one row " + (f"below 0.75: {', '.join(low)}." if low else "every type reaches 0.75."), "",
              "| type | n | " + " | ".join(f"{count} rows" for count in rows) + " |", "|---" * (2 + len(rows)) + "|"]
     return lines + [f"| {entry['type']} | {entry['n']} | " + " | ".join(map(bench_cell, entry["rows"])) + " |" for entry in bench["types"]]
 
@@ -56,10 +56,9 @@ def hybrid_table(result):
     for entry in result["host_shares"]:
         share = entry["share"]
         enough = "" if share is None else f" ({entry['target']} aimed at: {'yes' if share >= entry['target'] else 'no'})"
-        lines.append(f"- Decoding with {entry['streams']} stream{'s' if entry['streams'] > 1 else ''}: {number(share)} of what the host's memory "
-                     f"reads{enough}.")
-    lines.append(f"- From the GPU to the CPU and back: {hop['between_us']:.1f} us between the segments, {hop['whole_us']:.1f} us with all that the GPU "
-                 f"waits for, copies and starts ({hop['target_us']} us aimed at; {hop['visits']} visits a step of a small model).")
+        lines.append(f"- Decoding, streams: {entry['streams']}: {number(share)} of what the host's memory reads{enough}.")
+    lines.append(f"- From the GPU to the CPU and back: {hop['between_us']:.1f} us between the segments, {hop['whole_us']:.1f} us with all that "
+                 f"the GPU waits for, copies and starts ({hop['target_us']} us aimed at; {hop['visits']} visits a step of a small model).")
     return lines
 
 
