@@ -39,6 +39,17 @@ def check(model, *flags):
         assert abs(entry["bytes_per_token"] / expected - 1) < 0.02, (entry, expected)
 
 
+def test_what_each_worker_reads_and_how_long_it_computes():
+    found = bench(harness.need(harness.DATA / "golden/qwen3moe/model-bf16.gguf"), [1, 3], "--workers", "cpu:0,cpu:1", "--segments")
+    for entry in found["decode"]:
+        workers = entry["workers"]
+        assert [worker["name"] for worker in workers] == ["cpu:0", "cpu:1"], entry
+        total = sum(worker["bytes_per_step"] for worker in workers)
+        assert abs(total / (entry["bytes_per_token"] * entry["streams"]) - 1) < 1e-6, entry
+        computed = sum(worker["computed_ms_per_step"] for worker in workers)
+        assert all(worker["segments"] >= 1 and worker["read_gb_per_s"] > 0 for worker in workers) and computed > 0, entry
+
+
 def test_all_weights_of_a_dense_model():
     check(harness.SMOLLM2)
 

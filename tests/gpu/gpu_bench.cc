@@ -45,7 +45,8 @@ T* Allocate(int64_t count) {
   return static_cast<T*>(p);
 }
 
-// Milliseconds of one call of `launch`, which is told how many went before: the median.
+// Milliseconds of one call of `launch`, of which kCopies follow each other: the median. It is told
+// which of them it is.
 template <typename Fn>
 double Milliseconds(const Fn& launch) {
   cudaEvent_t from, to;
@@ -54,13 +55,13 @@ double Milliseconds(const Fn& launch) {
   std::vector<float> times;
   for (int i = 0; i < kRepetitions + 2; ++i) {
     Check(cudaEventRecord(from));
-    launch(i);
+    for (int copy = 0; copy < kCopies; ++copy) launch(copy);
     Check(cudaGetLastError());
     Check(cudaEventRecord(to));
     Check(cudaEventSynchronize(to));
     float ms = 0;
     Check(cudaEventElapsedTime(&ms, from, to));
-    if (i >= 2) times.push_back(ms);
+    if (i >= 2) times.push_back(ms / kCopies);
   }
   Check(cudaEventDestroy(from));
   Check(cudaEventDestroy(to));
@@ -95,7 +96,7 @@ double UploadBandwidth() {
 
 // 10^12 multiplications of 8-bit numbers per second, by all multiprocessors.
 double Int8Peak(int multiprocessors) {
-  const int blocks = 8 * multiprocessors;
+  const int blocks = kInt8BlocksAtOnce * multiprocessors;
   int32_t* out = Allocate<int32_t>(blocks);
   double products = 0;
   const double ms = Milliseconds([&](int) { products = StartInt8Products(blocks, out); });
@@ -153,8 +154,8 @@ nlohmann::json BenchType(WeightType type, const Limits& limits) {
   nlohmann::json result = {{"type", InfoOf(type).name}, {"n", n}, {"weight_bytes", bytes}};
   for (int64_t rows : kRows) {
     args.rows = static_cast<int32_t>(rows);
-    const double ms = Milliseconds([&](int i) {
-      args.w = weights + i % kCopies * bytes;
+    const double ms = Milliseconds([&](int copy) {
+      args.w = weights + copy * bytes;
       CudaTable().matmul(args, 0, n / kPanelRows, nullptr);
     });
     result["rows"].push_back(RowFigures(rows, n, bytes, ms, limits));

@@ -10,7 +10,7 @@ constexpr int kLoops = 4096;
 constexpr int kAtOnce = 8;  // products of a warp that do not wait for each other
 constexpr double kMultiplicationsOfOne = 16.0 * 8 * 32;
 
-__global__ void __launch_bounds__(kThreads) ProductsKernel(int32_t* out) {
+__global__ void __launch_bounds__(kThreads, kInt8BlocksAtOnce) ProductsKernel(int32_t* out) {
   const int32_t seed = static_cast<int32_t>(threadIdx.x) * 0x01030507;
   const int32_t a[4] = {seed, seed + 1, seed + 2, seed + 3};
   const int32_t b[2] = {~seed, seed ^ 0x55};

@@ -7,6 +7,9 @@
 
 namespace dovetail::kernels {
 
+// So many blocks run on a multiprocessor at the same time.
+inline constexpr int kInt8BlocksAtOnce = 4;
+
 // Starts `blocks` blocks on the default stream. `out`: a place for 32 bits of each block, written
 // so that no product can be left out. Returns how many 8-bit numbers are multiplied.
 double StartInt8Products(int blocks, int32_t* out);
