@@ -173,8 +173,9 @@ def test_speed_on_a_gpu_that_is_not_there():
     assert first["other"] == 0.5 and more["other"] == 1e6, rows
     assert first["ratio"] > 1.2 > more["ratio"] and all(target["reached"] for target in first["targets"]), rows
     assert result["model"]["multiplications_per_token"] > 1e5, result["model"]
-    hybrid = result["hybrid"]
-    assert "nowhere has no bin/llama-bench" in hybrid["reason"] and hybrid["hop"]["visits"] == 8, hybrid
+    hybrid, hop = result["hybrid"]["layers"], result["hybrid"]["hop"]
+    assert "nowhere has no bin/llama-bench" in hybrid["reason"] and hop["visits"] == 8, (hybrid, hop)
+    assert hop["steps"]["apart"]["ms"] > hop["steps"]["apart"]["computed_ms"] > 0, hop
     assert len(hybrid["rows"]) == 4 and all(entry["dovetail"] > 0 for entry in hybrid["rows"]), hybrid
     assert [entry["share"] > 0 for entry in hybrid["host_shares"]] == [True, True], hybrid
     assert names(result, 77) == ["ik_llama.cpp"] and not names(result, 1), result
@@ -185,6 +186,14 @@ def alone(bundle, out, *args):
     """Runs a bundle without the environment and the folder of this test."""
     run([bundle / "gpu_check", "--out", out, *args], cwd="/", env={"PATH": "/usr/bin:/bin"})
     return results(out)
+
+
+def test_layers_for_which_there_is_no_room_leave_the_hop():
+    with tempfile.TemporaryDirectory() as out:
+        check(out, "--gpu", "simt", "--only", "hybrid", "--hybrid-model", f"{out}/nowhere.gguf")
+        result, table = results(out)
+    assert names(result, 0) == ["hybrid: hops"] and names(result, 77) == ["hybrid: layers"], result
+    assert "From the GPU to the CPU and back" in table, table
 
 
 def test_a_bundle_needs_nothing_else():

@@ -234,6 +234,7 @@ absl::Status Bench(const BenchFlags& flags) {
                   s, rate, traffic.weight_bytes / s / 1e6, 100 * share);
     }
   }
+  json["streamed_steps"] = job->Status().engine.streamed_steps;
   if (flags.json) std::printf("%s\n", json.dump().c_str());
   return absl::OkStatus();
 }

@@ -7,7 +7,7 @@ import time
 
 NO_DEVICE = 77
 PATIENCE = 570  # seconds that one program may take
-LAST_LINES = 40  # of a program that fails, which are printed
+LAST_LINES = 15  # of a program that fails, which are told
 
 
 class Skip(Exception):
@@ -94,6 +94,7 @@ class Report:
         self.checks.append({"name": name, "result": outcome, "status": status, "seconds": seconds})
         print(f"{name}: {outcome} ({seconds:.1f} s)", flush=True)
         if status not in (0, NO_DEVICE):
+            self.checks[-1]["text"] = lines[-LAST_LINES:]
             print("\n".join(lines[-LAST_LINES:]), flush=True)
 
     def skip(self, name, reason):

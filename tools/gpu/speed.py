@@ -276,7 +276,8 @@ def hybrid_runs(place, report, model, rules):
              dict(prompt=2 * chunk, generate=2, streams=(1,)))):
         try:
             seconds, runs[what] = bench(place, model, f"cpu:0,{place.worker()}", "--rules", rules, *flags, "--segments", **sizes)
-            report.add(f"hybrid: {what}", 0, seconds, "")
+            streamed = what != "streamed" or runs[what]["streamed_steps"] > 0
+            report.add(f"hybrid: {what}", 0 if streamed else 1, seconds, "" if streamed else "no step was streamed")
         except Failed as failure:  # the others have their figures still
             report.add(f"hybrid: {what}", *failure.args)
     return runs, chunk
@@ -299,23 +300,41 @@ def hybrid_rows(runs, chunk, peer, bound):
     return rows
 
 
-def part_hybrid(place, report, options):
-    """Layers of DeepSeek-V3's shapes, experts in the host's memory and the rest on the GPU, beside ik_llama.cpp."""
-    place.need("dovetail", "dovetail-worker")
+def hybrid_hop(place, report, work):
+    """The hop, or None where it failed."""
+    try:
+        found = hop(place, work)
+    except Failed as failure:
+        return report.add("hybrid: hops", *failure.args)
+    report.add("hybrid: hops", 0, sum(step["seconds"] for step in found["steps"].values()), "")
+    return found
+
+
+def hybrid_layers(place, report, options, work, folder):
+    """Figures of a file with DeepSeek-V3's shapes."""
     peer = Peer("ik_llama.cpp", options.ik, ["-ngl", "99", "-fa", "1", "-fmoe", "1", "-ot", "exps=CPU"], report, "--ik")
     most = limits(place)
-    with tempfile.TemporaryDirectory() as name, files_folder(options) as folder:
-        work = pathlib.Path(name)
-        hops = hop(place, work)
-        report.add("hybrid: hops", 0, sum(step["seconds"] for step in hops["steps"].values()), "")
-        (work / "rules.yaml").write_text(f"- match: {{role: experts}}\n  place: cpu:0\n- match: {{}}\n  place: {place.worker()}\n")
-        model = experts_file(place, folder, options)
-        shapes = shapes_of(place, model)
-        runs, chunk = hybrid_runs(place, report, model, work / "rules.yaml")
-        peer.measure("prefill", lambda program: program.prefill(str(model), 512))
-        peer.measure("decode", lambda program: program.decode(str(model), 1, 48))
+    rules = work / "rules.yaml"
+    rules.write_text(f"- match: {{role: experts}}\n  place: cpu:0\n- match: {{}}\n  place: {place.worker()}\n")
+    model = experts_file(place, folder, options)
+    shapes = shapes_of(place, model)
+    runs, chunk = hybrid_runs(place, report, model, rules)
+    peer.measure("prefill", lambda program: program.prefill(str(model), 512))
+    peer.measure("decode", lambda program: program.decode(str(model), 1, 48))
     peer.tell()
     shares = [{"streams": entry["streams"], "share": host_share(entry), "target": 0.85}
               for entry in runs.get("one lane", {}).get("decode", ())]
     return {"model": model.name, "rows": hybrid_rows(runs, chunk, peer, streamed_bound(shapes, most, chunk)), "other": "the other",
-            "reason": peer.reason, "runs": runs, "hop": hops, "host_shares": shares, **shapes}
+            "reason": peer.reason, "runs": runs, "host_shares": shares, **shapes}
+
+
+def part_hybrid(place, report, options):
+    """Layers of DeepSeek-V3's shapes, experts in the host's memory and the rest on the GPU, beside ik_llama.cpp; hops."""
+    place.need("dovetail", "dovetail-worker")
+    with tempfile.TemporaryDirectory() as name, files_folder(options) as folder:
+        result = {"hop": hybrid_hop(place, report, pathlib.Path(name))}
+        try:
+            result["layers"] = hybrid_layers(place, report, options, pathlib.Path(name), folder)
+        except Skip as reason:  # there is the hop
+            report.skip("hybrid: layers", reason)
+    return result

@@ -51,14 +51,16 @@ def model_table(result):
 
 
 def hybrid_table(result):
-    hop = result["hop"]
-    lines = [f"{result['model']}: experts on `cpu:0`, the rest on the GPU.", ""] + speed_table(result) + [""]
-    for entry in result["host_shares"]:
-        share = entry["share"]
-        enough = "" if share is None else f" ({entry['target']} aimed at: {'yes' if share >= entry['target'] else 'no'})"
-        lines.append(f"- Decoding, streams: {entry['streams']}: {number(share)} of what the host's memory reads{enough}.")
-    lines.append(f"- From the GPU to the CPU and back: {hop['between_us']:.1f} us between the segments, {hop['whole_us']:.1f} us with all that "
-                 f"the GPU waits for, copies and starts ({hop['target_us']} us aimed at; {hop['visits']} visits a step of a small model).")
+    lines, hop, layers = [], result["hop"], result.get("layers")
+    if layers:
+        lines += [f"{layers['model']}: experts on `cpu:0`, the rest on the GPU.", ""] + speed_table(layers) + [""]
+        for entry in layers["host_shares"]:
+            share = entry["share"]
+            enough = "" if share is None else f" ({entry['target']} aimed at: {'yes' if share >= entry['target'] else 'no'})"
+            lines.append(f"- Decoding, streams: {entry['streams']}: {number(share)} of what the host's memory reads{enough}.")
+    if hop:
+        lines.append(f"- From the GPU to the CPU and back: {hop['between_us']:.1f} us between the segments, {hop['whole_us']:.1f} us with all that "
+                     f"the GPU waits for, copies and starts ({hop['target_us']} us aimed at; {hop['visits']} visits a step of a small model).")
     return lines
 
 
