@@ -92,7 +92,7 @@ DT_DEVICE void MmaRows8(int32_t& c0, int32_t& c1, int32_t a, int32_t b) {
                : "r"(a), "r"(b));
 }
 
-#include "kernels/cuda/device_sm75.h"
+#include "kernels/cuda/device_sm75.inl.h"
 
 #if __CUDA_ARCH__ >= 800 && !defined(DOVETAIL_SM75_FORMS)
 DT_DEVICE void MmaK32(int32_t (&c)[4], const int32_t (&a)[4], const int32_t (&b)[2]) {

@@ -140,7 +140,7 @@ DT_DEVICE void MmaRows8(int32_t& c0, int32_t& c1, int32_t a, int32_t b) {
   simt::MmaRows8(c0, c1, a, b);
 }
 
-#include "kernels/cuda/device_sm75.h"
+#include "kernels/cuda/device_sm75.inl.h"
 
 DT_DEVICE bool HasSm80() { return simt::ThisThread().capability >= 80; }
 

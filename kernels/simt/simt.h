@@ -39,7 +39,7 @@ using Launches = std::vector<std::function<void(Stream* stream)>>;
 struct Stream {
   uint64_t seed = 0;       // of the order of threads and blocks; 0: ascending
   bool new_seeds = false;  // the next launch gets the next one
-  // 75: kernels do without what later ones have (kernels/cuda/device_sm75.h).
+  // 75: kernels do without what later ones have (kernels/cuda/device_sm75.inl.h).
   int capability = 80;
   absl::Status status;
   // Called before and after each launch, if given.

@@ -77,10 +77,15 @@ def test_streams_experts():
         with harness.Server("--workers", "cpu:0,simt:0", "--threads", "1", "--rules", rules.name, "--stream-experts", "16",
                             "--stream-buffer", "1MiB", model=MODEL) as server:
             completions(server, lists()[-1], max_tokens=3)
-            with urllib.request.urlopen(f"http://{server.http}/metrics") as answer:
-                metrics = answer.read().decode()
-    steps = {line.split("{")[0]: float(line.split()[-1]) for line in metrics.splitlines() if "_steps_total{" in line}
-    assert steps["dovetail_streamed_steps_total"] == 1 and steps["dovetail_steps_total"] == 3, steps
+            # A step is counted when its answer is on its way already.
+            harness.wait_for(lambda: step_counts(server)["dovetail_steps_total"] == 3, 10, "three steps")
+            assert step_counts(server)["dovetail_streamed_steps_total"] == 1, step_counts(server)
+
+
+def step_counts(server):
+    with urllib.request.urlopen(f"http://{server.http}/metrics") as answer:
+        metrics = answer.read().decode()
+    return {line.split("{")[0]: float(line.split()[-1]) for line in metrics.splitlines() if "_steps_total{" in line}
 
 
 def test_two_lanes_of_a_hybrid():

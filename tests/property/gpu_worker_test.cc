@@ -193,6 +193,7 @@ INSTANTIATE_TEST_SUITE_P(
                       "qwen3moe/model-bf16.gguf", "glm4moe/model-bf16.gguf",
                       "gpt-oss/model-bf16.gguf", "minimax-m2/model-bf16.gguf",
                       "deepseek2/model-bf16.gguf", "deepseek2-lite/model-bf16.gguf",
+                      "deepseek2-lite/model-bf16-kv_b.gguf", "glm4moe/model-bf16-nextn.gguf",
                       "deepseek3/model-bf16.gguf", "kimi-k2/model-bf16.gguf",
                       "llama/model-q4_k_m.gguf", "deepseek3/model-q4_k_m.gguf",
                       "deepseek3/model-mxfp4_moe.gguf", "deepseek3/model-iq2_xxs.gguf"),

@@ -1,7 +1,7 @@
 # CUDA kernels are compiled wherever nvcc is, and nowhere else: nothing that runs without a GPU needs them.
 option(DOVETAIL_CUDA "Compile CUDA kernels where nvcc is" ON)
 set(DOVETAIL_CUDA_ARCHITECTURES "90" CACHE STRING "compute capabilities to compile for; tools/release has them all")
-option(DOVETAIL_CUDA_SM75_FORMS "kernels for later cards do what 7.5 does (kernels/cuda/device_sm75.h), to check that there" OFF)
+option(DOVETAIL_CUDA_SM75_FORMS "kernels for later cards do what 7.5 does (kernels/cuda/device_sm75.inl.h), to check that there" OFF)
 
 if(DOVETAIL_CUDA)
   include(CheckLanguage)

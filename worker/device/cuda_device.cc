@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <memory>
 
@@ -17,6 +18,10 @@
 
 namespace dovetail::worker {
 namespace {
+
+// A layer of a hybrid is on the GPU for some hundred microseconds, in which a thread that sleeps
+// would be woken late; a step that is all there takes milliseconds, which should burn no processor.
+constexpr std::chrono::microseconds kSpin{500};
 
 absl::Status ToStatus(cudaError_t error, absl::string_view what) {
   if (error == cudaSuccess) return absl::OkStatus();
@@ -111,6 +116,8 @@ class CudaDevice : public Device {
   }
 
   absl::Status MakeQueues();
+  // Looks for the end of what is enqueued for kSpin, then sleeps until it comes.
+  cudaError_t WaitForStream();
   // That the GPU takes for copies.
   absl::StatusOr<double> SecondsOf(int times, absl::FunctionRef<void()> copy);
 
@@ -119,6 +126,7 @@ class CudaDevice : public Device {
   cudaStream_t aside_ = nullptr;
   // Of each side: its uploads are done, and nobody reads what they brought any more.
   std::array<cudaEvent_t, kNumSides> brought_ = {}, released_ = {};
+  cudaEvent_t reached_ = nullptr;    // what WaitForStream() sleeps on
   cudaError_t error_ = cudaSuccess;  // the first one
 };
 
@@ -168,6 +176,7 @@ CudaDevice::~CudaDevice() {
   for (cudaEvent_t event : released_) {
     if (event != nullptr) cudaEventDestroy(event);
   }
+  if (reached_ != nullptr) cudaEventDestroy(reached_);
   if (aside_ != nullptr) cudaStreamDestroy(aside_);
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
@@ -182,6 +191,9 @@ absl::Status CudaDevice::MakeQueues() {
     DT_RETURN_IF_ERROR(ToStatus(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking),
                                 "the GPU gives no stream"));
   }
+  DT_RETURN_IF_ERROR(
+      ToStatus(cudaEventCreateWithFlags(&reached_, cudaEventDisableTiming | cudaEventBlockingSync),
+               "the GPU gives no event"));
   for (int side = 0; side < kNumSides; ++side) {
     for (cudaEvent_t* event : {&brought_[side], &released_[side]}) {
       DT_RETURN_IF_ERROR(ToStatus(cudaEventCreateWithFlags(event, cudaEventDisableTiming),
@@ -377,9 +389,20 @@ void CudaDevice::Enqueue(const DeviceGraph& graph) {
   Note(cudaGraphLaunch(static_cast<const CudaGraph&>(graph).exec(), stream_));
 }
 
+cudaError_t CudaDevice::WaitForStream() {
+  const auto end = std::chrono::steady_clock::now() + kSpin;
+  do {
+    const cudaError_t error = cudaStreamQuery(stream_);
+    if (error != cudaErrorNotReady) return error;
+    cudaGetLastError();  // "not ready" is nothing that later calls should tell of
+  } while (std::chrono::steady_clock::now() < end);
+  const cudaError_t error = cudaEventRecord(reached_, stream_);
+  return error == cudaSuccess ? cudaEventSynchronize(reached_) : error;
+}
+
 absl::Status CudaDevice::Wait() {
   NoteLaunches();
-  if (error_ == cudaSuccess) Note(cudaStreamSynchronize(stream_));
+  if (error_ == cudaSuccess) Note(WaitForStream());
   return ToStatus(error_, "the GPU failed");
 }
 
