@@ -34,6 +34,10 @@ struct ModelSettings {
   std::vector<std::string> workers = {"cpu:0"};  // names of the workers the plan is for
   int threads = 0;                               // per local worker; 0: cores / workers
   bool own_cores = false;  // each local worker has cores of its own: `cpu_infer` was given
+  // The NUMA nodes that local CPU workers are bound to, or (`auto`) one for each where there are as
+  // many of both.
+  bool numa_auto = true;
+  std::map<std::string, int> numa;
   std::map<std::string, int64_t>
       memory;  // budget per worker in bytes ("cpu:0=8GiB"); default: what is available
 

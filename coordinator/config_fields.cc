@@ -348,6 +348,29 @@ void ReadGpus(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
   ReadByWorker(node, name, "number, as in cuda:1=0", ReadGpu, draft, mistakes);
 }
 
+void ReadNode(const YamlNode& at, const std::string& worker, const std::string& text,
+              ConfigDraft* draft, Mistakes* mistakes) {
+  int number = 0;
+  if (!absl::StartsWith(worker, "cpu:")) {
+    mistakes->Add(at,
+                  absl::StrCat("`numa` names ", worker, ", which is no worker of the kind cpu:N"));
+  } else if (!absl::SimpleAtoi(text, &number) || number < 0 || number > 9999) {
+    mistakes->Add(at,
+                  absl::StrCat("`numa` of ", worker, " must be a node's number, got `", text, "`"));
+  } else if (!draft->config.numa.emplace(worker, number).second) {
+    mistakes->Add(at, absl::StrCat("`numa` of ", worker, " is given twice"));
+  }
+}
+
+void ReadNuma(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
+              Mistakes* mistakes) {
+  const std::string text = node.kind == YamlKind::kScalar ? node.scalar : "";
+  draft->config.numa.clear();
+  draft->config.numa_auto = text == "auto";
+  if (text == "auto" || text == "none") return;
+  ReadByWorker(node, name, "node, as in cpu:0=0, or auto or none", ReadNode, draft, mistakes);
+}
+
 void ReadGpuLinks(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
                   Mistakes* mistakes) {
   const std::string text = node.kind == YamlKind::kScalar ? node.scalar : "";
@@ -494,6 +517,7 @@ const std::vector<ConfigField>& ConfigFields() {
       {"stream_buffer", "", ConfigScope::kModel, ReadStreamBuffer},
       {"gpu_links", "", ConfigScope::kModel, ReadGpuLinks},
       {"gpus", "", ConfigScope::kModel, ReadGpus},
+      {"numa", "", ConfigScope::kModel, ReadNuma},
       {"max_new_tokens", "", ConfigScope::kModel, Int(&ModelSettings::max_new_tokens, 0, kMany)},
       {"max_queue", "", ConfigScope::kModel, Int(&ModelSettings::max_queue, 1, 1 << 20)},
       {"max_logit_rows", "", ConfigScope::kModel, Int(&ModelSettings::max_logit_rows, 0, 1 << 20)},

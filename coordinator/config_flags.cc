@@ -57,6 +57,8 @@ constexpr Flag kFlags[] = {
     {"stream_buffer", "SIZE", "of each of the two buffers for that (default: 512MiB)"},
     {"gpu_links", "HOW",
      "how rows pass between GPU workers: host, auto, ipc or nccl (default: host)"},
+    {"numa", "NODES",
+     "NUMA nodes of CPU workers: auto, none, or as in cpu:0=0,cpu:1=1 (default: auto)"},
     {"gpus", "GPUS", "which GPU a worker is, as in cuda:1=0 (default: the one of its number)"},
     {"max_new_tokens", "TOKENS", "cap on max_tokens; 0: until the context ends (default: 0)"},
     {"max_queue", "N", "waiting requests before more are refused (default: 256)"},

@@ -188,10 +188,13 @@ void ServedModel::Start(const transport::RunDir* run_dir, BudgetLedger* ledger,
 }
 
 absl::Status ServedModel::StartWorkers(const WorkerLaunch& launch) {
-  const int threads = LocalThreads(settings_);
+  const CpuTopology topology = ReadCpuTopology();
+  DT_RETURN_IF_ERROR(CheckLocalNodes(settings_, topology));
+  const int threads = LocalThreads(settings_, topology);
+  const std::map<std::string, int> nodes = LocalNodes(settings_, topology);
   std::map<std::string, std::string> cpus;
   std::map<std::string, std::string> names;  // by full name
-  const std::vector<std::vector<int>> own = LocalCpus(settings_, UsableCpus(ReadCpuTopology(), -1));
+  const std::vector<std::vector<int>> own = LocalCpus(settings_, topology);
   SupervisorOptions options;
   options.worker_binary = launch.binary;
   for (size_t i = 0; i < own.size(); ++i) {
@@ -200,7 +203,7 @@ absl::Status ServedModel::StartWorkers(const WorkerLaunch& launch) {
     names[options.workers.back()] = name;
     cpus[options.workers.back()] = absl::StrJoin(own[i], ",");
   }
-  options.arguments = [this, launch, threads, cpus, names](const std::string& worker) {
+  options.arguments = [this, launch, threads, nodes, cpus, names](const std::string& worker) {
     std::vector<std::string> arguments = {"--name",
                                           names.at(worker),
                                           "--coordinator",
@@ -218,6 +221,9 @@ absl::Status ServedModel::StartWorkers(const WorkerLaunch& launch) {
                                           settings_.weights};
     if (const auto gpu = settings_.gpus.find(names.at(worker)); gpu != settings_.gpus.end()) {
       arguments.insert(arguments.end(), {"--gpu", absl::StrCat(gpu->second)});
+    }
+    if (const auto node = nodes.find(names.at(worker)); node != nodes.end()) {
+      arguments.insert(arguments.end(), {"--numa", absl::StrCat(node->second)});
     }
     if (!settings_.weight_cache.empty()) {
       arguments.insert(arguments.end(), {"--weight-cache", settings_.weight_cache});

@@ -70,6 +70,15 @@ def test_cpu_infer_gives_workers_cores_of_their_own():
         assert [pinned_to(pid) for pid in server.workers().values()] == [set(), set()]
 
 
+def test_numa_binds_workers_to_nodes():
+    with harness.Server("--workers", "cpu:0", "--threads", 1, "--numa", "cpu:0=0") as server:
+        worker = server.workers()["cpu:0"]
+        assert "--numa 0" in pathlib.Path(f"/proc/{worker}/cmdline").read_text().replace("\0", " ")
+        assert pinned_to(worker), "its thread is not pinned"
+    done = harness.run("dovetail", "serve", "--model", harness.SMOLLM2, "--numa", "cpu:0=977", "--port", harness.free_port(), check=False)
+    assert done.returncode != 0 and "`numa` binds cpu:0 to node 977" in done.stderr, done
+
+
 def test_the_first_signal_drains():
     with harness.Server("--drain-timeout", f"{60 * harness.SLOWNESS}s") as server:
         stream = Stream(server.http, 600)

@@ -117,7 +117,7 @@ TEST_F(ConfigModelsTest, ListsAllMistakesAtOnceWithTheirPlaces) {
             "model_name, model_aliases, rules, optimize_config_path, map, override_tensor, "
             "workers, threads, memory, context_length, kv_tokens, cache_lens, kv_swap_tokens, "
             "kv_type, weight_memory, weights, weight_cache, max_batch_size, chunk_size, "
-            "chunk_prefill_size, stream_experts, stream_buffer, gpu_links, gpus, "
+            "chunk_prefill_size, stream_experts, stream_buffer, gpu_links, gpus, numa, "
             "max_new_tokens, max_queue, "
             "max_logit_rows, key_priority, lanes, token_target, preemption, worker_timeout, "
             "recovery_timeout, "

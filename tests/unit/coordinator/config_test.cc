@@ -171,7 +171,7 @@ TEST_F(ConfigTest, ListsAllMistakesAtOnceWithTheirPlaces) {
       "api_keys, api_keys_file, tls_certificate, tls_key, max_connections, "
       "context_length, kv_tokens, cache_lens, kv_swap_tokens, kv_type, weight_memory, weights, "
       "weight_cache, max_batch_size, chunk_size, chunk_prefill_size, stream_experts, "
-      "stream_buffer, gpu_links, gpus, max_new_tokens, max_queue, "
+      "stream_buffer, gpu_links, gpus, numa, max_new_tokens, max_queue, "
       "max_logit_rows, "
       "key_priority, lanes, "
       "token_target, preemption, request_timeout, worker_timeout, recovery_timeout, drain_timeout, "
@@ -238,6 +238,19 @@ TEST_F(ConfigTest, GpusAndWhatGoesToThem) {
                     HasSubstr("`gpu_links` must be one of host, auto, ipc, nccl, got `fast`"),
                     HasSubstr("`stream_experts` must be off, auto or a number"),
                     HasSubstr("`stream_buffer` must be a size")));
+}
+
+TEST_F(ConfigTest, NodesOfCpuWorkers) {
+  EXPECT_TRUE(Load("model: m\n")->numa_auto);
+  EXPECT_FALSE(Load("model: m\nnuma: none\n")->numa_auto);
+  ASSERT_OK_AND_ASSIGN(const ServeConfig config,
+                       Load("model: m\nworkers: [cpu:0, cpu:1]\nnuma: {cpu:0: 1, cpu:1: 0}\n"));
+  EXPECT_FALSE(config.numa_auto);
+  EXPECT_EQ(config.numa.at("cpu:0"), 1);
+  EXPECT_THAT(Load("model: m\nnuma: {cuda:0: 1, cpu:0: x}\n").status().message(),
+              AllOf(HasSubstr("`numa` names cuda:0"), HasSubstr("got `x`")));
+  EXPECT_THAT(Load("model: m\nnuma: all\n").status().message(),
+              HasSubstr("`numa` must be worker and node, as in cpu:0=0, or auto or none"));
 }
 
 TEST_F(ConfigTest, PrioritiesAreOfKeysThatAreThere) {
