@@ -36,8 +36,8 @@ LINTED = [
     (f"- {{match: {{name: 'mlp.experts$'}}, replace: {{class: {KT}.experts.KTransformersExperts, kwargs: {{generate_device: cpu, "
      "prefill_device: 'cuda:0', out_device: 'cuda:1'}}}\n"
      "- {match: {name: .}, replace: {class: default, kwargs: {generate_device: 'cuda:0', prefill_device: 'cuda:0'}}}\n",
-     "1:153: note: prefill may stream these weights to cuda:0 once there are GPU workers; until then it runs on cpu as decode "
-     "does [prefill-device]",
+     "1:153: note: prefill of steps that `stream_experts` chooses streams these weights to cuda:0; without it prefill runs on cpu "
+     "as decode does [prefill-device]",
      "1:175: note: `out_device` is cuda:1, but what reads the result is on cuda:0; Dovetail sends it where it is needed "
      "[out-device]"),
     ("- {match: {class: DeepseekV3MoE}, replace: {class: my.own.Thing, kwargs: {generate_device: cpu}}}\n",

@@ -176,12 +176,12 @@ class OpLint {
     const std::string to = CanonicalDevice(rule.Device("prefill_device"));
     const std::string from = CanonicalDevice(rule.Device("generate_device"));
     if (to == from || !IsDevice(to) || !IsDevice(from)) return;
-    Report(
-        "prefill-device", Severity::kNote, At(*prefill),
-        from == "cpu" && IsCuda(to)
-            ? absl::StrCat("prefill may stream these weights to ", to,
-                           " once there are GPU workers; until then it runs on cpu as decode does")
-            : absl::StrCat("prefill runs on ", from, " as decode does, not on ", to));
+    Report("prefill-device", Severity::kNote, At(*prefill),
+           from == "cpu" && IsCuda(to)
+               ? absl::StrCat(
+                     "prefill of steps that `stream_experts` chooses streams these weights to ", to,
+                     "; without it prefill runs on cpu as decode does")
+               : absl::StrCat("prefill runs on ", from, " as decode does, not on ", to));
   }
 
   // Where a CPU op leaves its result is what reads it next: the attention of its layer's device.

@@ -327,8 +327,8 @@ TEST(Lint, DevicesAndOps) {
   EXPECT_THAT(Of("unknown-class", Rule("name: ''", "generate_device: cpu", "my.own.Op")),
               ElementsAre(HasSubstr("`my.own.Op` is none of KTransformers' operators")));
   EXPECT_THAT(Of("prefill-device", Rule("name: ''", "generate_device: cpu, prefill_device: cuda")),
-              ElementsAre(HasSubstr("note: prefill may stream these weights to cuda:0 once there "
-                                    "are GPU workers; until then it runs on cpu as decode does")));
+              ElementsAre(HasSubstr("note: prefill of steps that `stream_experts` chooses streams "
+                                    "these weights to cuda:0; without it prefill runs on cpu")));
 }
 
 TEST(Lint, WhereThingsMove) {
