@@ -1,6 +1,7 @@
 // What GPU workers have and CPU workers do in other ways: products of several matrices in one
 // launch, the choice of experts, sorted pairs, copies of rows. Byte for byte what the host makes.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -344,7 +345,7 @@ TEST(DeviceKernels, TheRouterChoosesAsTheHostDoes) {
     ASSERT_THAT(found, ElementsAreArray(experts)) << "trial " << trial;
     for (size_t i = 0; i < got.size(); ++i) {
       if (std::isnan(weights[i]) && std::isnan(got[i])) continue;
-      ASSERT_EQ(std::memcmp(&weights[i], &got[i], sizeof(float)), 0)
+      ASSERT_EQ(std::bit_cast<uint32_t>(weights[i]), std::bit_cast<uint32_t>(got[i]))
           << "trial " << trial << " weight " << i << ": " << weights[i] << ", " << got[i];
     }
   }
