@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <map>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
@@ -328,18 +329,25 @@ void ReadStreamBuffer(const YamlNode& node, absl::string_view name, ConfigDraft*
                 absl::StrCat("`", name, "` must be a size from 4KiB to 1TiB, got ", Quoted(node)));
 }
 
+// The number that `field` gives a worker of a kind ("cuda:"); what it is the number of.
+void ReadNumberOf(absl::string_view field, absl::string_view kind, absl::string_view what,
+                  const YamlNode& at, const std::string& worker, const std::string& text,
+                  std::map<std::string, int>* numbers, Mistakes* mistakes) {
+  int number = 0;
+  if (!absl::StartsWith(worker, kind)) {
+    mistakes->Add(at, absl::StrCat("`", field, "` names ", worker,
+                                   ", which is no worker of the kind ", kind, "N"));
+  } else if (!absl::SimpleAtoi(text, &number) || number < 0 || number > 9999) {
+    mistakes->Add(at, absl::StrCat("`", field, "` of ", worker, " must be a ", what,
+                                   "'s number, got `", text, "`"));
+  } else if (!numbers->emplace(worker, number).second) {
+    mistakes->Add(at, absl::StrCat("`", field, "` of ", worker, " is given twice"));
+  }
+}
+
 void ReadGpu(const YamlNode& at, const std::string& worker, const std::string& text,
              ConfigDraft* draft, Mistakes* mistakes) {
-  int number = 0;
-  if (!absl::StartsWith(worker, "cuda:")) {
-    mistakes->Add(at,
-                  absl::StrCat("`gpus` names ", worker, ", which is no worker of the kind cuda:N"));
-  } else if (!absl::SimpleAtoi(text, &number) || number < 0 || number > 9999) {
-    mistakes->Add(at,
-                  absl::StrCat("`gpus` of ", worker, " must be a GPU's number, got `", text, "`"));
-  } else if (!draft->config.gpus.emplace(worker, number).second) {
-    mistakes->Add(at, absl::StrCat("`gpus` of ", worker, " is given twice"));
-  }
+  ReadNumberOf("gpus", "cuda:", "GPU", at, worker, text, &draft->config.gpus, mistakes);
 }
 
 void ReadGpus(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
@@ -350,16 +358,7 @@ void ReadGpus(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
 
 void ReadNode(const YamlNode& at, const std::string& worker, const std::string& text,
               ConfigDraft* draft, Mistakes* mistakes) {
-  int number = 0;
-  if (!absl::StartsWith(worker, "cpu:")) {
-    mistakes->Add(at,
-                  absl::StrCat("`numa` names ", worker, ", which is no worker of the kind cpu:N"));
-  } else if (!absl::SimpleAtoi(text, &number) || number < 0 || number > 9999) {
-    mistakes->Add(at,
-                  absl::StrCat("`numa` of ", worker, " must be a node's number, got `", text, "`"));
-  } else if (!draft->config.numa.emplace(worker, number).second) {
-    mistakes->Add(at, absl::StrCat("`numa` of ", worker, " is given twice"));
-  }
+  ReadNumberOf("numa", "cpu:", "node", at, worker, text, &draft->config.numa, mistakes);
 }
 
 void ReadNuma(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
