@@ -15,7 +15,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 UNITS = ("avx2", "avxvnni", "avx512", "amx")
 # Functions whose loops are hot: products, attention. Every instance in every unit, after inlining.
-HOT = re.compile(r"::(TileProducts|FinishTile|FillImage\w+|SumBlocks256|TileSmallBlocks|TileMatmul|FewMatmul|QuantMatmul|"
+HOT = re.compile(r"::(TileBlock256|TileWhole256|FillImage\w+|SumBlocks256|TileSmallBlocks|TileMatmul|FewMatmul|QuantMatmul|"
                  r"AmxProducts|AmxMatmul|AmxPanel\w+|AmxSmallBlock|FloatMatmul|FloatTile|ScoreSplit|ScoreTile|ScoreBlock|"
                  r"ValueTile|ValueBlockSum|SumValues|AttendBatch)\b")
 MULTIPLIES = re.compile(r"vpdpbusd|vpmaddubsw|vfn?m(add|sub)|vpmulld|tdpb")
@@ -29,7 +29,7 @@ ALLOWED = [
     ("avx2", r"FewMatmul<FormatQ5_", 8, "likewise"),
     ("avx2", r"FewMatmul<FormatQ8_0", 6, "likewise"),
     ("avx2", r"FewMatmul<FormatMXFP4", 5, "likewise"),
-    ("avx2", r"SumBlocks256<", 20, "the end of a block: factors of its sums"),
+    ("avx2", r"SumBlocks256<", 4, "the end of a block: factors of its sums"),
     ("avx2", r"QuantMatmul<", 4, "the weights of a chunk alone are 16 registers"),
     ("avxvnni", r"FloatTile<", 10, "no spills: buffers of the last k"),
     ("avxvnni", r"FewMatmul<FormatIQ1_M", 103, "a whole block unrolled, with gathers"),

@@ -55,8 +55,8 @@ template <typename Format, int kTokens>
   alignas(16) int16_t room[kTokens][8];
   const int16_t* sums_of_subs[kTokens];
   DT_UNROLL for (int t = 0; t < kTokens; ++t) {
-    sums_of_subs[t] =
-        SumsOfSubBlocks<Format>(args.x.bsum + t * args.x.bsum_stride + 16 * block, room[t]);
+    sums_of_subs[t] = SumsOfSubBlocks<kSumPairs<Format>>(
+        args.x.bsum + t * args.x.bsum_stride + 16 * block, room[t]);
   }
   DT_UNROLL for (int i = 0; i < kSumPairs<Format>; ++i) {
     const I pairs = SumPairs<Format>(panel_block, i);

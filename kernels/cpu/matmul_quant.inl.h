@@ -222,10 +222,10 @@ static inline I SumsOfPair(const int16_t* sums, int pair) {
 }
 
 // The sums of the activations of each sub-block; `room` is for those that are not stored.
-template <typename Format>
+template <int kPairs>
 [[gnu::always_inline]] static inline const int16_t* SumsOfSubBlocks(const int16_t* bsum,
                                                                     int16_t (&room)[8]) {
-  if constexpr (kSumPairs<Format> != 4) return bsum;
+  if constexpr (kPairs != 4) return bsum;
   StorePairSums(room, bsum);
   return room;
 }
@@ -240,7 +240,7 @@ static inline void FinishBlock256(const MatmulArgs& args, const uint8_t* panel_b
   const float* dx = args.x.d + group->first * args.x.d_stride + block;
   for (int t = 0; t < group->count; ++t) {
     alignas(16) int16_t room[8];
-    const int16_t* of_subs = SumsOfSubBlocks<Format>(bsum, room);
+    const int16_t* of_subs = SumsOfSubBlocks<kSumPairs<Format>>(bsum, room);
     I product = LoadI(sums.sum + 16 * t);
     I weighted = Format::kHasMin ? ZeroI() : product;
     for (int i = 0; i < kSumPairs<Format>; ++i) {

@@ -106,86 +106,126 @@ static inline void SetZero(F* v) { *v = Zero(); }
 static inline void SetZero(I* v) { *v = ZeroI(); }
 static inline I AsInt(F v) { return ToNearestInt(v); }
 static inline I AsInt(I v) { return v; }
+static inline F AsFloat(F v) { return v; }
+static inline F AsFloat(I v) { return QuietToFloat(v); }
 
-template <bool kFloat>
-struct SumType {
-  using Type = I;
+// Of a format: what a tile has to know of it. Formats of one class share the code of their tiles.
+template <int kMaxWeightValue, int kSubBlockSize, bool kMin, int kNumPairs>
+struct TileClass {
+  static constexpr int kMaxWeight = kMaxWeightValue, kSubBlock = kSubBlockSize;
+  static constexpr bool kHasMin = kMin;
+  static constexpr int kPairs = kNumPairs;
 };
-template <>
-struct SumType<true> {
-  using Type = F;
+template <typename Format>
+using TileClassOf = TileClass<DotClass<Format::kMaxWeight>(), Format::kSubBlock, Format::kHasMin,
+                              kSumPairs<Format>>;
+
+// The activations of a tile's first token at a block, and how far those of the next one are.
+struct TileActivations {
+  const int8_t* q;
+  const float* d;
+  const int16_t* bsum;
+  int64_t q_stride, d_stride, bsum_stride;
 };
 
-// product[t][p] = sum over the image's sub-blocks of scale * dot, kSumChunks chunks at a time as
-// floats (0: all as integers).
-template <int kMaxWeight, int kSubBlock, int kSumChunks, int kTokens>
-[[gnu::noinline]] static void TileProducts(const TileImage& image, const int8_t* q,
-                                           int64_t q_stride, const Ahead& ahead,
-                                           int32_t (*product)[kTilePanels][16]) {
-  using Sum = typename SumType<(kSumChunks > 0)>::Type;
-  constexpr int kSubs = 32 / kSubBlock, kGroups = 8 / kSubs;
-  constexpr int kChunks = kSumChunks > 0 ? kSumChunks : kTileChunks;
-  for (int begin = 0; begin < kTileChunks; begin += kChunks) {
-    Sum sum[kTokens][kTilePanels];
-    DT_UNROLL for (auto& of_token : sum) { DT_UNROLL for (Sum& s : of_token) SetZero(&s); }
-    for (int c = begin; c < begin + kChunks; ++c) {
-      Prefetch(ahead, c);
-      DT_UNROLL for (int s = 0; s < kSubs; ++s) {
-        I dot[kTokens][kTilePanels];
-        DT_UNROLL for (auto& of_token : dot) { DT_UNROLL for (I& d : of_token) d = ZeroI(); }
-        TileDots<kMaxWeight, kGroups, kTokens>(image.weights[c] + kGroups * s,
-                                               q + 32 * c + kSubBlock * s, q_stride, dot);
-        DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
-          DT_UNROLL for (int t = 0; t < kTokens; ++t) {
-            sum[t][p] = AddScaled(sum[t][p], dot[t][p], image.scale[c * kSubs + s][p]);
-          }
-        }
-      }
-    }
-    DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+// sum[t][p] += over chunks [begin, begin + kChunks) of the image's sub-blocks scale * dot.
+template <typename Class, int kChunks, int kTokens, typename Sum>
+[[gnu::always_inline]] static inline void AddTileChunks(const TileImage& image, int begin,
+                                                        const TileActivations& x,
+                                                        const Ahead& ahead,
+                                                        Sum (&sum)[kTokens][kTilePanels]) {
+  constexpr int kSubs = 32 / Class::kSubBlock, kGroups = 8 / kSubs;
+  for (int c = begin; c < begin + kChunks; ++c) {
+    Prefetch(ahead, c);
+    DT_UNROLL for (int s = 0; s < kSubs; ++s) {
+      I dot[kTokens][kTilePanels];
+      DT_UNROLL for (auto& of_token : dot) { DT_UNROLL for (I& d : of_token) d = ZeroI(); }
+      TileDots<Class::kMaxWeight, kGroups, kTokens>(
+          image.weights[c] + kGroups * s, x.q + 32 * c + Class::kSubBlock * s, x.q_stride, dot);
       DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
-        I whole = AsInt(sum[t][p]);
-        if (begin > 0) whole = AddI(whole, LoadI(product[t][p]));
-        StoreI(product[t][p], whole);
+        DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+          sum[t][p] = AddScaled(sum[t][p], dot[t][p], image.scale[c * kSubs + s][p]);
+        }
       }
     }
   }
 }
 
-// What FinishBlock256 does, for kTokens tokens of which `first` is the first.
-template <typename Format, int kTokens>
-static inline void FinishTile(const MatmulArgs& args, const TileImage& image, int64_t block,
-                              int64_t first, const int32_t (*products)[kTilePanels][16],
-                              float (*sums)[kTilePanels][16]) {
-  constexpr int kPairs = kSumPairs<Format>;
-  I pairs[kPairs + 1][kTilePanels];
-  DT_UNROLL for (int i = 0; i < kPairs; ++i) {
-    DT_UNROLL for (int p = 0; p < kTilePanels; ++p) pairs[i][p] = LoadI(image.pairs[i][p]);
-  }
-  for (int t = 0; t < kTokens; ++t) {
-    const int16_t* bsum = args.x.bsum + (first + t) * args.x.bsum_stride + 16 * block;
-    alignas(16) int16_t room[8];
-    bsum = SumsOfSubBlocks<Format>(bsum, room);
-    const F scale = Set1(args.x.d[(first + t) * args.x.d_stride + block]);
-    I weighted[kTilePanels];
+// What FinishBlock256 does, for kTokens tokens: `products` are the sums of their scaled dot
+// products, which are whole numbers whatever their type.
+template <typename Class, int kTokens, typename Sum>
+[[gnu::always_inline]] static inline void FinishTile(const TileImage& image,
+                                                     const TileActivations& x,
+                                                     const Sum (&products)[kTokens][kTilePanels],
+                                                     float (*sums)[kTilePanels][16]) {
+  alignas(16) int16_t room[kTokens][8];
+  const int16_t* bsum[kTokens];
+  I weighted[kTokens][kTilePanels];
+  DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+    bsum[t] = SumsOfSubBlocks<Class::kPairs>(x.bsum + t * x.bsum_stride, room[t]);
     DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
-      weighted[p] = Format::kHasMin ? ZeroI() : LoadI(products[t][p]);
+      weighted[t][p] = Class::kHasMin ? ZeroI() : AsInt(products[t][p]);
     }
-    DT_UNROLL for (int i = 0; i < kPairs; ++i) {
-      const I two = SumsOfPair(bsum, i);
+  }
+  DT_UNROLL for (int i = 0; i < Class::kPairs; ++i) {
+    I pairs[kTilePanels];
+    DT_UNROLL for (int p = 0; p < kTilePanels; ++p) pairs[p] = LoadI(image.pairs[i][p]);
+    DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+      const I two = SumsOfPair(bsum[t], i);
       DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
-        weighted[p] = DotI16(weighted[p], two, pairs[i][p]);
+        weighted[t][p] = DotI16(weighted[t][p], two, pairs[p]);
       }
     }
+  }
+  DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+    const F scale = Set1(x.d[t * x.d_stride]);
     DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
-      const I whole = Format::kHasMin ? LoadI(products[t][p]) : weighted[p];
-      F sum = QuietFma(QuietToFloat(whole), QuietMul(Load(image.d[0][p]), scale), Load(sums[t][p]));
-      if constexpr (Format::kHasMin) {
-        sum = QuietFma(QuietToFloat(weighted[p]), QuietMul(Load(image.min[0][p]), scale), sum);
+      const F whole = Class::kHasMin ? AsFloat(products[t][p]) : QuietToFloat(weighted[t][p]);
+      F sum = QuietFma(whole, QuietMul(Load(image.d[0][p]), scale), Load(sums[t][p]));
+      if constexpr (Class::kHasMin) {
+        const F min = QuietMul(Load(image.min[0][p]), scale);
+        sum = QuietFma(QuietToFloat(weighted[t][p]), min, sum);
       }
       Store(sums[t][p], sum);
     }
   }
+}
+
+// sums[t][p] += the image's block times kTokens tokens, its scaled dot products summed as Sum.
+template <typename Class, int kTokens, typename Sum>
+[[gnu::noinline]] static void TileBlock256(const TileImage& image, const TileActivations& x,
+                                           const Ahead& ahead, float (*sums)[kTilePanels][16]) {
+  Sum sum[kTokens][kTilePanels];
+  DT_UNROLL for (auto& of_token : sum) { DT_UNROLL for (Sum& s : of_token) SetZero(&s); }
+  AddTileChunks<Class, kTileChunks, kTokens>(image, 0, x, ahead, sum);
+  FinishTile<Class, kTokens>(image, x, sum, sums);
+}
+
+// The same where fewer chunks, kSumChunks, can be summed as floats: whole[t][p] is their sum.
+template <typename Class, int kSumChunks, int kTokens>
+[[gnu::noinline]] static void TileWhole256(const TileImage& image, const TileActivations& x,
+                                           const Ahead& ahead, int32_t (*whole)[kTilePanels][16]) {
+  for (int begin = 0; begin < kTileChunks; begin += kSumChunks) {
+    F sum[kTokens][kTilePanels];
+    DT_UNROLL for (auto& of_token : sum) { DT_UNROLL for (F& s : of_token) SetZero(&s); }
+    AddTileChunks<Class, kSumChunks, kTokens>(image, begin, x, ahead, sum);
+    DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+      DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
+        const I more = AsInt(sum[t][p]);
+        StoreI(whole[t][p], begin == 0 ? more : AddI(LoadI(whole[t][p]), more));
+      }
+    }
+  }
+}
+template <typename Class, int kTokens>
+static inline void FinishWhole(const TileImage& image, const TileActivations& x,
+                               const int32_t (*whole)[kTilePanels][16],
+                               float (*sums)[kTilePanels][16]) {
+  I all[kTokens][kTilePanels];
+  DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+    DT_UNROLL for (int p = 0; p < kTilePanels; ++p) all[t][p] = LoadI(whole[t][p]);
+  }
+  FinishTile<Class, kTokens>(image, x, all, sums);
 }
 
 template <typename Format, int kChunk>
@@ -232,22 +272,33 @@ template <typename Format, int kSumChunks>
                                            const TileTokens& tokens, TileImage* image,
                                            TileSums* sums) {
   ZeroSums(tokens.count, sums);
-  const int64_t q_stride = args.x.q_stride;
   for (int64_t block = 0; block < args.k / 256; ++block) {
     for (int p = 0; p < kTilePanels; ++p) {
       FillImage256<Format>(panels[p] + block * Format::P16::kBytes, p, image);
     }
-    const int8_t* q = args.x.q + tokens.first * q_stride + 256 * block;
     const bool last = block + 1 == args.k / 256;
     const uint8_t* next[kTilePanels];
     for (int p = 0; p < kTilePanels; ++p) {
       next[p] = last ? panels[kTilePanels + p] : panels[p] + (block + 1) * Format::P16::kBytes;
     }
     ForTiles(tokens.count, next, Format::P16::kBytes, [&]<int kTokens>(int t, const Ahead& ahead) {
-      alignas(64) int32_t product[kTileTokens][kTilePanels][16];
-      TileProducts<DotClass<Format::kMaxWeight>(), Format::kSubBlock, kSumChunks, kTokens>(
-          *image, q + t * q_stride, q_stride, ahead, product);
-      FinishTile<Format, kTokens>(args, *image, block, tokens.first + t, product, sums->sum + t);
+      const int64_t row = tokens.first + t;
+      const TileActivations x = {args.x.q + row * args.x.q_stride + 256 * block,
+                                 args.x.d + row * args.x.d_stride + block,
+                                 args.x.bsum + row * args.x.bsum_stride + 16 * block,
+                                 args.x.q_stride,
+                                 args.x.d_stride,
+                                 args.x.bsum_stride};
+      using Class = TileClassOf<Format>;
+      if constexpr (kSumChunks == 0) {
+        TileBlock256<Class, kTokens, I>(*image, x, ahead, sums->sum + t);
+      } else if constexpr (kSumChunks == kTileChunks) {
+        TileBlock256<Class, kTokens, F>(*image, x, ahead, sums->sum + t);
+      } else {
+        alignas(64) int32_t whole[kTokens][kTilePanels][16];
+        TileWhole256<Class, kSumChunks, kTokens>(*image, x, ahead, whole);
+        FinishWhole<Class, kTokens>(*image, x, whole, sums->sum + t);
+      }
     });
   }
 }
