@@ -1,98 +1,10 @@
-// The KV cache and attention over it, element by element as kernels/ref has it: a thread has the
-// whole sum of each score, and of each element of the output, so that no float is added in another
-// order than there.
+// Attention over the KV cache, element by element as kernels/ref has it: a thread has the whole sum
+// of each score, and of each element of the output, so that no float is added in another order than
+// there. Here a block has one task, or a split of one; attention_tile.inl.h has tiles of queries.
+// After kv_cache.inl.h.
 
 constexpr int kAttentionThreads = 128;
 constexpr int kAttentionWarps = kAttentionThreads / kWarp;
-
-DT_DEVICE float LoadElement(const KvPart& part, int slot, int64_t d) {
-  const int64_t i = ElementIndex(part, slot, d);
-  switch (part.type) {
-    case KvType::kF32:
-      return LoadVector<float>(part.data + 4 * i);
-    case KvType::kF16:
-      return HalfToFloat(LoadVector<uint16_t>(part.data + 2 * i));
-    case KvType::kBF16:
-      return FloatOf(static_cast<uint32_t>(LoadVector<uint16_t>(part.data + 2 * i)) << 16);
-    case KvType::kQ8_0:
-      break;
-  }
-  const float scale = HalfToFloat(LoadVector<uint16_t>(ScaleOf(part, slot, d)));
-  return scale * static_cast<float>(static_cast<int8_t>(part.data[i]));
-}
-
-DT_DEVICE uint16_t FloatToBf16(float v) {
-  const uint32_t bits = BitsOf(v);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
-DT_DEVICE bool IsFinite(float v) { return (BitsOf(v) & 0x7fffffffu) < 0x7f800000u; }
-DT_DEVICE float Magnitude(float v) { return FloatOf(BitsOf(v) & 0x7fffffffu); }
-
-DT_DEVICE void StoreHalf(uint8_t* to, uint16_t half) { *reinterpret_cast<uint16_t*>(to) = half; }
-
-// One scale's elements, a lane for each; `has`: this lane's is one of the vector's.
-DT_DEVICE void StoreScaled(const KvPart& part, int slot, int d, float x, bool has) {
-  const float magnitude = has && Magnitude(x) == Magnitude(x) ? Magnitude(x) : 0.0f;
-  const float amax = WarpMax(magnitude);
-  const bool finite = Ballot(has && !IsFinite(x)) == 0;
-  const uint16_t half = finite ? FloatToHalf(amax / 127.0f) : uint16_t{0x7e00};
-  if (!has) return;
-  if (d % kKvScaleElements == 0) StoreHalf(ScaleOf(part, slot, d), half);
-  const float scale = HalfToFloat(half);
-  float q = 0.0f;
-  if (scale > 0.0f && IsFinite(scale)) q = RoundToNearestEven(x * (1.0f / scale));
-  q = q > 127.0f ? 127.0f : q < -127.0f ? -127.0f : q;
-  part.data[ElementIndex(part, slot, d)] = static_cast<uint8_t>(static_cast<int8_t>(q));
-}
-
-DT_DEVICE void StoreElement(const KvPart& part, int slot, int d, float x) {
-  const int64_t i = ElementIndex(part, slot, d);
-  if (part.type == KvType::kF32) {
-    *reinterpret_cast<float*>(part.data + 4 * i) = x;
-  } else {
-    StoreHalf(part.data + 2 * i, part.type == KvType::kF16 ? FloatToHalf(x) : FloatToBf16(x));
-  }
-}
-
-// A warp stores one token's vector; returns whether what this lane stored is finite.
-DT_DEVICE bool StoreVector(const KvPart& part, int slot, const float* x) {
-  bool finite = true;
-  for (int first = 0; first < part.dim; first += kWarp) {
-    const int d = first + Lane();
-    const bool has = d < part.dim;
-    const float v = has ? x[d] : 0.0f;
-    finite = finite && Magnitude(v) < StoredLimit(part.type);
-    if (part.type == KvType::kQ8_0) {
-      StoreScaled(part, slot, d, v, has);
-    } else if (has) {
-      StoreElement(part, slot, d, v);
-    }
-  }
-  return finite;
-}
-
-// A warp for each row and KV head. *flag is raised where something stored is not finite.
-DT_KERNEL void KvAppendKernel(KvAppendArgs args, int64_t begin, int64_t end, int32_t* flag) {
-  const KvShape& shape = args.kv.shape;
-  const int64_t row = begin + GlobalWarp() / shape.num_heads;
-  const int head = static_cast<int>(GlobalWarp() % shape.num_heads);
-  if (row >= end) return;
-  const SequenceRows& s = *FindSequence(args.sequences, args.num_sequences, row);
-  const int position = s.position + static_cast<int>(row - s.row_begin);
-  const int32_t block = s.blocks[position / kKvBlockTokens];
-  const int slot = position % kKvBlockTokens;
-  const float* k = args.k + row * args.k_stride + int64_t{head} * shape.key_dim;
-  bool finite = StoreVector(KeyPart(args.kv, block, head), slot, k);
-  if (shape.layout != KvLayout::kLatent) {
-    const float* v = args.v + row * args.v_stride + int64_t{head} * shape.value_dim;
-    finite = StoreVector(ValuePart(args.kv, block, head), slot, v) && finite;
-  }
-  if (!finite) RaiseFlag(flag);
-}
-
-// --- attention
 
 // One row and the heads of one task: what all kernels know of it.
 struct AttentionTask {
@@ -155,32 +67,39 @@ DT_DEVICE void SplitScores(const AttentionArgs& args, const AttentionTask& task,
   }
 }
 
-// Turns scores into probabilities; a warp for each head. max_l[2 h]: the maximum, then l.
+// Of one split of a head: the largest score, and the sum of the probabilities.
+struct SoftmaxState {
+  float max, l;
+};
+
+// Turns the scores from scores[at] on, of which the first is that of the split's first position,
+// into probabilities. By a warp, whose lanes all have the result.
+template <typename Shared>
+DT_DEVICE SoftmaxState Softmax(int at, SplitKeys keys, Shared& scores) {
+  const int first = keys.first & (kKvSplitTokens - 1), past = first + keys.past - keys.first;
+  float max = -FloatOf(0x7f800000u);
+  for (int p = first + Lane(); p < past; p += kWarp) {
+    const float score = scores[at + p];
+    max = score > max ? score : max;
+  }
+  max = WarpMax(max);
+  for (int p = first + Lane(); p < past; p += kWarp) scores[at + p] = Exp(scores[at + p] - max);
+  SyncWarp();
+  // Lane i sums the keys whose position is i mod 16; the upper lanes do the same again.
+  float l = 0.0f;
+  for (int p = first + ((Lane() - first) & 15); p < past; p += 16) l = l + scores[at + p];
+  for (int half = 8; half > 0; half /= 2) l = l + ShuffleXor(l, half);
+  return {max, l};
+}
+
+// The softmax of each head, a warp for each. max_l[2 h]: the maximum, then l.
 template <typename Shared, typename State>
 DT_DEVICE void SplitSoftmax(int heads, SplitKeys keys, Shared& scores, State& max_l) {
   for (int h = WarpIndex(); h < heads; h += kAttentionWarps) {
-    const int row = h * kKvSplitTokens;
-    float max = -FloatOf(0x7f800000u);
-    for (int p = keys.first + Lane(); p < keys.past; p += kWarp) {
-      const float score = scores[row + p % kKvSplitTokens];
-      max = score > max ? score : max;
-    }
-    max = WarpMax(max);
-    for (int p = keys.first + Lane(); p < keys.past; p += kWarp) {
-      const float score = scores[row + p % kKvSplitTokens];
-      scores[row + p % kKvSplitTokens] = Exp(score - max);
-    }
-    SyncWarp();
-    // Lane i sums the keys whose position is i mod 16; the upper lanes do the same again.
-    const int lane = Lane() % 16;
-    float l = 0.0f;
-    for (int p = keys.first + (lane - keys.first % 16 + 16) % 16; p < keys.past; p += 16) {
-      l = l + scores[row + p % kKvSplitTokens];
-    }
-    for (int half = 8; half > 0; half /= 2) l = l + ShuffleXor(l, half);
+    const SoftmaxState state = Softmax(h * kKvSplitTokens, keys, scores);
     if (Lane() == 0) {
-      max_l[2 * h] = max;
-      max_l[2 * h + 1] = l;
+      max_l[2 * h] = state.max;
+      max_l[2 * h + 1] = state.l;
     }
   }
 }
@@ -227,13 +146,15 @@ DT_DEVICE float Finished(const AttentionArgs& args, int head, float max, float l
 }
 
 // A block for each task: all of its splits, one after another. The sums of the splits so far are in
-// `out`; states: max, l of the split, then of all before it.
+// `out`; states: max, l of the split, then of all before it. Sequences of at least `tile_rows` rows
+// are AttentionTileKernel's.
 template <int kHeads>
-DT_KERNEL void AttentionKernel(AttentionArgs args, int64_t begin) {
+DT_KERNEL void AttentionKernel(AttentionArgs args, int64_t begin, int tile_rows) {
   DT_SHARED(float, scores, kHeads* kKvSplitTokens);
   DT_SHARED(float, split_state, 2 * kHeads);
   DT_SHARED(float, total_state, 2 * kHeads);
   const AttentionTask task = TaskOf(args, begin + BlockIndex());
+  if (task.sequence->num_rows >= tile_rows) return;
   const int value_dim = args.kv.shape.value_dim;
   for (int first_head = 0; first_head < args.heads_per_task; first_head += kHeads) {
     const int heads = Smaller(kHeads, args.heads_per_task - first_head);

@@ -84,10 +84,60 @@ static void WithHeads(int heads, const Run& run) {
   return run.template operator()<8>();
 }
 
+// Calls run.template operator()<kType>() with a cache's type.
+template <typename Run>
+static void WithKvType(KvType type, const Run& run) {
+  switch (type) {
+    case KvType::kF32:
+      return run.template operator()<KvType::kF32>();
+    case KvType::kF16:
+      return run.template operator()<KvType::kF16>();
+    case KvType::kBF16:
+      return run.template operator()<KvType::kBF16>();
+    case KvType::kQ8_0:
+      return run.template operator()<KvType::kQ8_0>();
+  }
+}
+
+// Tasks [begin, end) of sequences with at least `tile_rows` rows.
+static void AttentionTiles(const AttentionArgs& args, int64_t begin, int64_t end, int32_t tile_rows,
+                           Stream stream) {
+  const int64_t groups = args.num_heads / args.heads_per_task;
+  const int64_t sharing = args.num_heads / args.kv.shape.num_heads;
+  const int64_t rows = BlocksOf(end, groups) - begin / groups;
+  // The last tile of each sequence may have a single query.
+  const int64_t sequences = args.num_sequences < rows ? args.num_sequences : rows;
+  const int64_t tiles = (rows * sharing + sequences * (kTileQueries - 1)) / kTileQueries;
+  const Grid grid = {static_cast<uint32_t>(tiles), static_cast<uint32_t>(args.kv.shape.num_heads)};
+  WithKvType(args.kv.type, [&]<KvType kType>() {
+    if (args.kv.shape.value_dim <= 4 * kWarp / 2) {
+      DT_LAUNCH((AttentionTileKernel<kType, kWarp / 2>), grid, kAttentionThreads, stream, args,
+                begin, end, tile_rows, tiles);
+    } else {
+      DT_LAUNCH((AttentionTileKernel<kType, kWarp>), grid, kAttentionThreads, stream, args, begin,
+                end, tile_rows, tiles);
+    }
+  });
+}
+
+// Tiles are for sequences whose rows fill half of one. Which kernel has a row follows from what the
+// host knows of the step: neither positions nor rows of single sequences, which differ when a graph
+// is started again; blocks look those up.
 static void Attention(const AttentionArgs& args, int64_t begin, int64_t end, Stream stream) {
+  constexpr int32_t kNever = 0x7fffffff;
+  const KvShape& shape = args.kv.shape;
+  const int32_t sharing = args.num_heads / shape.num_heads;
+  int32_t tile_rows = static_cast<int32_t>(BlocksOf(kTileQueries / 2, sharing));
+  const int64_t groups = args.num_heads / args.heads_per_task;
+  const int64_t rows = BlocksOf(end, groups) - begin / groups;
+  // Of one sequence, at most, if these are all rows of the step.
+  const int64_t most = rows < args.num_sequences ? 1 : rows - args.num_sequences + 1;
+  if (shape.key_dim % 4 != 0 || shape.value_dim % 4 != 0 || most < tile_rows) tile_rows = kNever;
+  if (tile_rows != kNever) AttentionTiles(args, begin, end, tile_rows, stream);
+  if (tile_rows == 1 || (tile_rows != kNever && args.num_sequences == 1)) return;
   WithHeads(args.heads_per_task, [&]<int kHeads>() {
-    DT_LAUNCH(AttentionKernel<kHeads>, RowGrid(end - begin), kAttentionThreads, stream, args,
-              begin);
+    DT_LAUNCH(AttentionKernel<kHeads>, RowGrid(end - begin), kAttentionThreads, stream, args, begin,
+              tile_rows);
   });
 }
 

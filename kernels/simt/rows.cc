@@ -9,7 +9,11 @@ namespace {
 //
 #include "kernels/cuda/moe.inl.h"
 //
+#include "kernels/cuda/kv_cache.inl.h"
+//
 #include "kernels/cuda/attention.inl.h"
+//
+#include "kernels/cuda/attention_tile.inl.h"
 //
 #include "kernels/cuda/matmul_float.inl.h"
 //

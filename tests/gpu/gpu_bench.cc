@@ -1,9 +1,11 @@
 // gpu_bench [--limits]: how fast the GPU's products are, with 1 to 512 activation rows, for each
-// weight type. One JSON object to standard output; tools/gpu_check makes a table of it.
+// weight type, and attention of prompts. One JSON object to standard output; tools/gpu_check makes
+// tables of it.
 //
 // Matrices of 256 MB and more, several of them in turn, so that no cache has what is read. Shares
 // are of what this GPU does at most, measured first: of what copying a gigabyte on it reads and
-// writes, and of the 8-bit products that it makes in registers. With --limits these are all.
+// writes, of the 8-bit products and of the f32 multiply-adds that it makes in registers. With
+// --limits these are all.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -17,57 +19,19 @@
 #include "base/packed_layout.h"
 #include "kernels/cuda/cuda_table.h"
 #include "kernels/kernel_table.h"
-#include "tests/gpu/int8_peak.h"
+#include "tests/gpu/attention_bench.h"
+#include "tests/gpu/peaks.h"
+#include "tests/gpu/timing.h"
 
 namespace dovetail::kernels {
 namespace {
 
 constexpr int64_t kK = 8192;
 constexpr int64_t kLeastBytes = int64_t{256} << 20;  // of a matrix
-constexpr int kCopies = 4;
-constexpr int64_t kRowsOfN = 1024;  // n is a multiple
+constexpr int64_t kRowsOfN = 1024;                   // n is a multiple
 constexpr int64_t kRows[] = {1, 2, 4, 8, 16, 64, 512};
 constexpr double kEnoughOfCopy = 0.75;
-constexpr int kRepetitions = 20;
 constexpr int kNoDevice = 77;
-
-void Check(cudaError_t error) {
-  if (error == cudaSuccess) return;
-  std::fprintf(stderr, "gpu_bench: %s\n", cudaGetErrorString(error));
-  std::exit(1);
-}
-
-template <typename T>
-T* Allocate(int64_t count) {
-  void* p = nullptr;
-  Check(cudaMalloc(&p, static_cast<size_t>(count) * sizeof(T)));
-  Check(cudaMemset(p, 0x11, static_cast<size_t>(count) * sizeof(T)));
-  return static_cast<T*>(p);
-}
-
-// Milliseconds of one call of `launch`, of which kCopies follow each other: the median. It is told
-// which of them it is.
-template <typename Fn>
-double Milliseconds(const Fn& launch) {
-  cudaEvent_t from, to;
-  Check(cudaEventCreate(&from));
-  Check(cudaEventCreate(&to));
-  std::vector<float> times;
-  for (int i = 0; i < kRepetitions + 2; ++i) {
-    Check(cudaEventRecord(from));
-    for (int copy = 0; copy < kCopies; ++copy) launch(copy);
-    Check(cudaGetLastError());
-    Check(cudaEventRecord(to));
-    Check(cudaEventSynchronize(to));
-    float ms = 0;
-    Check(cudaEventElapsedTime(&ms, from, to));
-    if (i >= 2) times.push_back(ms / kCopies);
-  }
-  Check(cudaEventDestroy(from));
-  Check(cudaEventDestroy(to));
-  std::nth_element(times.begin(), times.begin() + kRepetitions / 2, times.end());
-  return times[kRepetitions / 2];
-}
 
 // GB/s that a copy reads and writes together.
 double CopyBandwidth() {
@@ -94,19 +58,20 @@ double UploadBandwidth() {
   return static_cast<double>(kBytes) / ms / 1e6;
 }
 
-// 10^12 multiplications of 8-bit numbers per second, by all multiprocessors.
-double Int8Peak(int multiprocessors) {
-  const int blocks = kInt8BlocksAtOnce * multiprocessors;
+// 10^12 of what `start` starts, per second, by all multiprocessors.
+double Peak(int multiprocessors, double (*start)(int blocks, int32_t* out)) {
+  const int blocks = kPeakBlocksAtOnce * multiprocessors;
   int32_t* out = Allocate<int32_t>(blocks);
-  double products = 0;
-  const double ms = Milliseconds([&](int) { products = StartInt8Products(blocks, out); });
+  double count = 0;
+  const double ms = Milliseconds([&](int) { count = start(blocks, out); });
   Check(cudaFree(out));
-  return products / ms / 1e9;
+  return count / ms / 1e9;
 }
 
 struct Limits {
   double copy = 0;       // GB/s
   double int8_peak = 0;  // 10^12 multiplications per second
+  double f32_peak = 0;   // 10^12 multiply-adds per second
 };
 
 // The shares that count: with one row of what a copy reaches, with many of the products' peak.
@@ -177,16 +142,19 @@ int Main(bool only_limits) {
   cudaDeviceProp device;
   Check(cudaGetDeviceProperties(&device, 0));
   const Limits limits = {.copy = CopyBandwidth(),
-                         .int8_peak = Int8Peak(device.multiProcessorCount)};
+                         .int8_peak = Peak(device.multiProcessorCount, StartInt8Products),
+                         .f32_peak = Peak(device.multiProcessorCount, StartF32MultiplyAdds)};
   nlohmann::json json = {
       {"device", device.name},
       {"compute_capability", std::to_string(device.major) + "." + std::to_string(device.minor)},
       {"copy_gb_per_s", limits.copy},
       {"upload_gb_per_s", UploadBandwidth()},
       {"int8_peak_tera_multiplications_per_s", limits.int8_peak},
+      {"f32_peak_tera_multiply_adds_per_s", limits.f32_peak},
       {"k", kK}};
   if (!only_limits) {
     for (WeightType type : SupportedWeightTypes()) json["types"].push_back(BenchType(type, limits));
+    json["attention"] = BenchAttention(limits.f32_peak);
   }
   std::printf("%s\n", json.dump().c_str());
   return 0;

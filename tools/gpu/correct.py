@@ -9,7 +9,7 @@ import time
 
 from place import NO_DEVICE, Failed
 
-SMALL = "QuantizeTest.*:*EveryKernelOnce*:KvAppendTest.*:*EveryShapeOnce:Elementwise*:DeviceKernels.*:*SeveralMatrices*"
+SMALL = "QuantizeTest.*:*EveryKernelOnce*:KvAppendTest.*:*EveryShapeOnce:Elementwise*:Device*.*:*SeveralMatrices*"
 FIRST = "deepseek3/model-q4_k_m.gguf"  # whose every route is tried
 
 

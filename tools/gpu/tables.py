@@ -32,7 +32,16 @@ def bench_table(bench):
              "a share of the copy's, of which 0.75 is aimed at with one row; for more: 10^12 multiplications a second, and their share of that peak.",
              "", "With one row " + (f"below 0.75: {', '.join(low)}." if low else "every type reaches 0.75."), "",
              "| type | n | " + " | ".join(f"{count} rows" for count in rows) + " |", "|---" * (2 + len(rows)) + "|"]
-    return lines + [f"| {entry['type']} | {entry['n']} | " + " | ".join(map(bench_cell, entry["rows"])) + " |" for entry in bench["types"]]
+    lines += [f"| {entry['type']} | {entry['n']} | " + " | ".join(map(bench_cell, entry["rows"])) + " |" for entry in bench["types"]]
+    return lines + [""] + attention_table(bench)
+
+
+def attention_table(bench):
+    lines = [f"Attention of prompts, with keys and values in f16. Multiply-adds of f32 in registers: "
+             f"{bench['f32_peak_tera_multiply_adds_per_s']:.1f} x 10^12 a second.", "",
+             "| heads | rows | tokens before them | ms | 10^12 multiply-adds a second | share |", "|---" * 6 + "|"]
+    return lines + [f"| {entry['shape']} | {entry['rows']} | {entry['position']} | {entry['ms']:.3f} | "
+                    f"{entry['tera_multiply_adds_per_s']:.1f} | {entry['share_of_f32_peak']:.2f} |" for entry in bench["attention"]]
 
 
 def speed_table(result):

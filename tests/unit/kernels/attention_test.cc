@@ -83,12 +83,18 @@ class Fixture {
                     [&](int64_t b, int64_t e) { EXPECT_TRUE(table.kv_append(args, b, e)); });
   }
 
-  std::vector<float> Attend(const KernelTable& table, const std::vector<float>& q) {
+  // In slices, or all at once, as a GPU worker does.
+  std::vector<float> Attend(const KernelTable& table, const std::vector<float>& q,
+                            bool at_once = false) {
     Guarded<float> out(num_rows_ * out_width());
     Guarded<float> scratch(AttentionScratchFloats(shape_.kv()));
     const AttentionArgs args = Args(q, &out, &scratch);
-    ForRandomSlices(*rng_, int64_t{num_rows_} * shape_.num_heads / args.heads_per_task,
-                    [&](int64_t b, int64_t e) { table.attention(args, b, e); });
+    const int64_t tasks = int64_t{num_rows_} * shape_.num_heads / args.heads_per_task;
+    if (at_once) {
+      table.attention(args, 0, tasks);
+    } else {
+      ForRandomSlices(*rng_, tasks, [&](int64_t b, int64_t e) { table.attention(args, b, e); });
+    }
     out.ExpectGuardsIntact();
     scratch.ExpectGuardsIntact();
     return {out.data(), out.data() + out.size()};
@@ -213,10 +219,12 @@ void ExpectTablesAgree(Rng& rng, const Shape& shape,
     other.Append(*table, k, v, seed);
     ASSERT_EQ(reference.cache(), other.cache()) << Describe(*table, shape);
     if (table->isa != Isa::kScalar) {
-      const auto actual = other.Attend(*table, q);
-      ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
-                     Describe(*table, shape));
-      if (::testing::Test::HasFatalFailure()) return;
+      for (const bool at_once : {false, true}) {
+        const auto actual = other.Attend(*table, q, at_once);
+        ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
+                       Describe(*table, shape) + (at_once ? " at once" : ""));
+        if (::testing::Test::HasFatalFailure()) return;
+      }
     }
     // Two phases are for few rows: the last ones will do.
     const int first = std::max(0, other.num_rows() - 3);
@@ -251,6 +259,32 @@ TEST(AttentionTest, EveryShapeOnce) {
   Rng rng(dovetail::testing::TestSeed());
   for (const Shape& shape : kShapes) {
     ExpectTablesAgree(rng, shape, {{37, 1}, {0, 5}}, 1);
+    if (HasFatalFailure()) return;
+  }
+}
+
+// Shapes of which a GPU makes tiles of queries (kernels/cuda/attention_tile.inl.h): heads that
+// share keys fill 32 queries or do not, dims fill a stage or do not, values take one pass or two.
+const Shape kPromptShapes[] = {
+    {KvType::kF32, 2, 2, 132},
+    {KvType::kF16, 12, 2, 64},
+    {KvType::kBF16, 9, 3, 36, 50, true},
+    {KvType::kQ8_0, 5, 1, 80, 0, true},
+    {KvType::kF32, 7, 1, 96, 0, false, 64},
+    {KvType::kF16, 40, 1, 36, 300, true, 20},
+    {KvType::kBF16, 3, 1, 140, 0, true, 132},
+    {KvType::kQ8_0, 32, 1, 72, 33, false, 68},
+};
+
+// Prompts of all lengths beside rows that decode, in one step. A first chunk, chunks in the middle
+// of a split, across the end of one, and behind it.
+TEST(AttentionTest, PromptsBesideDecoding) {
+  const uint64_t seed = dovetail::testing::TestSeed();
+  Rng rng(seed);
+  for (const Shape& shape : kPromptShapes) {
+    ExpectTablesAgree(rng, shape, {{0, 70}, {300, 1}, {230, 33}, {511, 17}, {90, 2}}, seed);
+    if (HasFatalFailure()) return;
+    ExpectTablesAgree(rng, shape, {{static_cast<int>(Uniform(rng, 0, 270)), 40}}, seed);
     if (HasFatalFailure()) return;
   }
 }

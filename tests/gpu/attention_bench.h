@@ -1,0 +1,15 @@
+// BenchAttention: how fast a GPU has a prompt's attention, beside the f32 multiply-adds that it
+// makes in registers.
+#ifndef DOVETAIL_TESTS_GPU_ATTENTION_BENCH_H_
+#define DOVETAIL_TESTS_GPU_ATTENTION_BENCH_H_
+
+#include <nlohmann/json.hpp>
+
+namespace dovetail::kernels {
+
+// f32_peak: 10^12 multiply-adds a second. An object for each of a few shapes.
+nlohmann::json BenchAttention(double f32_peak);
+
+}  // namespace dovetail::kernels
+
+#endif  // DOVETAIL_TESTS_GPU_ATTENTION_BENCH_H_
