@@ -451,6 +451,7 @@ std::vector<WorkspaceBuffer> StagingBuffers(const ModelConfig& config, absl::Spa
     const bool carried =
         std::find(std::begin(kCarried), std::end(kCarried), buffer.name) != std::end(kCarried);
     if (carried) buffers.Add(buffer.name, buffer.bytes, 1);
+    if (absl::string_view(buffer.name) == "partials") buffers.Add("partial_rows", 1, 4);
   }
   if (const int64_t floats = GatheredFloats(config, ops, shape); floats > 0) {
     buffers.Add("gather", floats, 4);

@@ -143,6 +143,7 @@ std::vector<WorkspaceBuffer> WorkspaceBuffers(const ModelConfig& config, absl::S
 
 // With PackedLayout::kP16Device: what goes to and from a GPU in a step, in the host's memory, and
 // what the host draws tokens with. Named as above, besides
+//   partial_rows int32    with partials: how many came with the frame
 //   gather     of workers that share rows: what they bring together at once
 // Empty with the other layouts.
 std::vector<WorkspaceBuffer> StagingBuffers(const ModelConfig& config, absl::Span<const Op> ops,

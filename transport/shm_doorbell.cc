@@ -4,19 +4,12 @@
 
 #include <algorithm>
 
+#include "base/cpu_pause.h"
 #include "base/deadline.h"
 #include "base/futex.h"
 
 namespace dovetail::transport {
 namespace {
-
-void CpuPause() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 // Looks for a change of the sequence for at most `spin`; reading the clock each time would be most
 // of the work.

@@ -101,6 +101,9 @@ void ModelRunner::BindSegment(const std::vector<Op>& ops, BoundSegment* bound) {
       i = end;
     } else {
       bound->has_attention |= op.kind == OpKind::kAttention;
+      bound->embeds_on_device |=
+          op.kind == OpKind::kEmbedding &&
+          store_->FindHeadOf(store_->SlotOf(op, WeightRole::kEmbedding)) != nullptr;
       bound->has_lm_head |= op.kind == OpKind::kLmHead;
       layer.ops = {IndexOf(model_ops, op)};
       layer.layer = BindLayer(op);

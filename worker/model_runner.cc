@@ -278,8 +278,15 @@ absl::Status ModelRunner::Compute(const BoundSegment& segment, bool streamed,
   step.x_rows = static_cast<int32_t>(header.hidden_rows);
   step.gather = gather;
   if (gather != nullptr) gather->BeginStep(header.step);
-  DT_RETURN_IF_ERROR(
-      ops_->Begin(step, {header.hidden_rows, header.slot_rows, header.partial_rows}, links));
+  const SegmentVisit visit = {.segment = header.segment,
+                              .op_numbers = segment.ops,
+                              .came = {header.hidden_rows, header.slot_rows, header.partial_rows},
+                              .embeds_on_device = segment.embeds_on_device,
+                              .leaves = segment.leaves,
+                              .logits = segment.has_lm_head,
+                              .streams = streamed,
+                              .links = links};
+  DT_RETURN_IF_ERROR(ops_->Begin(step, visit));
 
   if (segment.has_attention) {
     const model::ModelConfig& config = store_->config;
@@ -297,35 +304,27 @@ absl::Status ModelRunner::Compute(const BoundSegment& segment, bool streamed,
       bound.layer->Forward(step);
     }
   };
-  // The embedding apart: tokens may be looked up by the host.
   const auto layers = absl::MakeConstSpan(segment.layers);
-  const size_t first = segment.from_tokens ? 1 : 0;
+  const size_t first = segment.from_tokens && !segment.embeds_on_device ? 1 : 0;
   forward(layers.first(first));
-  const auto rest = [&] { forward(layers.subspan(first)); };
-  if (streamed) {
-    rest();  // uploads go on meanwhile, of which a device takes nothing down
-  } else {
-    ops_->RunLayers(step, header.segment, rest);
-  }
+  ops_->RunLayers(step, visit, [&] { forward(layers.subspan(first)); });
   DT_RETURN_IF_ERROR(step.status);
-  const int64_t slot_rows = segment.leaves == nullptr ? 0 : step.x_rows;
   int32_t not_finite = -1;
-  DT_RETURN_IF_ERROR(
-      ops_->Finish(step, segment.ops, slot_rows, segment.has_lm_head, links, &not_finite));
+  DT_RETURN_IF_ERROR(ops_->Finish(step, visit, &not_finite));
   if (not_finite >= 0) header.error_layer = 1 + static_cast<uint32_t>(not_finite);
-  return FetchRows(segment, step, &header);
+  CountRows(segment, step, &header);
+  return absl::OkStatus();
 }
 
-absl::Status ModelRunner::FetchRows(const BoundSegment& segment, const StepContext& step,
-                                    StepHeader* header) {
+void ModelRunner::CountRows(const BoundSegment& segment, const StepContext& step,
+                            StepHeader* header) const {
   header->hidden_rows = header->slot_rows = header->partial_rows = 0;
-  if (header->error_layer != 0) return absl::OkStatus();
+  if (header->error_layer != 0) return;
   header->hidden_rows = static_cast<uint32_t>(step.x_rows);
-  if (segment.leaves == nullptr) return absl::OkStatus();
+  if (segment.leaves == nullptr) return;
   header->slot_rows = header->hidden_rows;
-  const int64_t rows = segment.leaves->NumPartialRows(ops_->host().expert_begin, step.x_rows);
-  header->partial_rows = static_cast<uint32_t>(rows);
-  return ops_->FetchPartials(rows);
+  header->partial_rows =
+      static_cast<uint32_t>(segment.leaves->NumPartialRows(ops_->host().expert_begin, step.x_rows));
 }
 
 transport::StepRows ModelRunner::rows(const StepFrame& frame) const {

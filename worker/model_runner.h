@@ -98,8 +98,9 @@ class ModelRunner {
     bool mine = false;
     bool has_attention = false;
     bool has_lm_head = false;
-    bool after_norm = false;      // starts from the logit rows
-    bool from_tokens = false;     // starts from nothing
+    bool after_norm = false;   // starts from the logit rows
+    bool from_tokens = false;  // starts from nothing
+    bool embeds_on_device = false;
     const Moe* enters = nullptr;  // starts inside this layer with experts
     const Moe* leaves = nullptr;  // ends inside this one
     std::vector<KvRegion> kv;     // of its attention layers
@@ -135,9 +136,9 @@ class ModelRunner {
   absl::Status Compute(const BoundSegment& segment, bool streamed, const StepLinks& links,
                        transport::StepFrame* frame, AllGather* gather);
   void FillSequences(const transport::StepFrame& frame);
-  // Sets the header's counts for what a segment leaves, and has it fetched.
-  absl::Status FetchRows(const BoundSegment& segment, const StepContext& step,
-                         transport::StepHeader* header);
+  // Sets the header's counts for what a segment leaves.
+  void CountRows(const BoundSegment& segment, const StepContext& step,
+                 transport::StepHeader* header) const;
 
   Route route_;
   std::string worker_;

@@ -180,6 +180,7 @@ absl::StatusOr<std::unique_ptr<Staging>> Staging::Create(const model::ModelConfi
   rows.y_floats = rows.y == nullptr ? 0 : bytes / static_cast<int64_t>(sizeof(float));
   staging->expert_begin = carver.Take<int32_t>("expert_begin");
   rows.expert_begin = staging->expert_begin;
+  staging->partial_rows = carver.Take<int32_t>("partial_rows");
   rows.logits = carver.Take<float>("logits");
   rows.probs = carver.Take<float>("probs");
   rows.ids = carver.Take<int32_t>("ids");

@@ -161,6 +161,7 @@ struct Staging {
   float* cos_sin = nullptr;
   float* cos_sin_local = nullptr;
   int32_t* expert_begin = nullptr;
+  int32_t* partial_rows = nullptr;  // that came with the frame
   uint8_t* gather = nullptr;
   int64_t gather_bytes = 0;
   DeviceBuffer buffer;

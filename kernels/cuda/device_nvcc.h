@@ -132,6 +132,11 @@ static __device__ const Codebooks device_codebooks = ExpandCodebooks();
 DT_DEVICE const Codebooks& DeviceCodebooks() { return device_codebooks; }
 
 DT_DEVICE void RaiseFlag(int32_t* flag) { *flag = 1; }
+DT_DEVICE int32_t CountUp(int32_t* counter) { return atomicAdd(counter, 1); }
+DT_DEVICE void FenceForHost() { __threadfence_system(); }
+DT_DEVICE void StoreForHost(uint64_t* to, uint64_t v) {
+  asm volatile("st.release.sys.u64 [%0], %1;" ::"l"(to), "l"(v) : "memory");
+}
 
 }  // namespace dovetail::kernels::cuda
 

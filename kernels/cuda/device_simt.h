@@ -2,6 +2,7 @@
 #ifndef DOVETAIL_KERNELS_CUDA_DEVICE_SIMT_H_
 #define DOVETAIL_KERNELS_CUDA_DEVICE_SIMT_H_
 
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -172,6 +173,15 @@ DT_DEVICE const Codebooks& DeviceCodebooks() { return kCodebooks; }
 
 // Sets a flag that others may set at the same time.
 DT_DEVICE void RaiseFlag(int32_t* flag) { *flag = 1; }
+// Adds one to what other blocks count up, too; returns what it was.
+DT_DEVICE int32_t CountUp(int32_t* counter) { return (*counter)++; }
+// What this thread has written or knows to be written is seen by the host, and by other blocks,
+// before what it writes from here on.
+DT_DEVICE void FenceForHost() {}
+// Who sees `v` there sees all of that.
+DT_DEVICE void StoreForHost(uint64_t* to, uint64_t v) {
+  std::atomic_ref<uint64_t>(*to).store(v, std::memory_order_release);
+}
 
 }  // namespace dovetail::kernels::cuda
 

@@ -113,6 +113,31 @@ struct CopyRowsArgs {
   int32_t cols;
 };
 
+// An array that is copied between the host's pinned memory and the device's. Both begin on 16
+// bytes.
+struct CopyPiece {
+  void* to;
+  const void* from;
+  int64_t bytes;  // a multiple of 4
+  // If given, *count times count_bytes more, as it says when the copy is made: in either memory.
+  const int32_t* count;
+  int64_t count_bytes;
+};
+
+// What one launch copies.
+struct CopyPieces {
+  static constexpr int kMost = 12;
+  CopyPiece pieces[kMost];
+  int32_t num;
+};
+
+// How a launch tells the host that it is done, and with it all that its stream had before.
+struct DoneSignal {
+  uint64_t* flag;    // in the host's pinned memory: how often it was raised; null: nobody is told
+  uint64_t* raised;  // the same, on the device
+  int32_t* blocks;   // on the device: that are done; 0 between launches
+};
+
 // The stored rows of a matrix become its panels of P16.
 struct PackArgs {
   WeightType type;  // quantised
@@ -152,6 +177,8 @@ struct DeviceTable {
   void (*sort_pairs)(const SortPairsArgs& args, void* stream);
   void (*gather_rows)(const GatherRowsArgs& args, int64_t begin, int64_t end, void* stream);
   void (*copy_rows)(const CopyRowsArgs& args, int64_t begin, int64_t end, void* stream);
+  // With a signal also where there is nothing to copy.
+  void (*copy_pieces)(const CopyPieces& pieces, const DoneSignal& signal, void* stream);
   // *flag is raised where one of `cols` values of one of `rows` rows is not finite.
   void (*check_finite)(const float* x, int64_t stride, int64_t rows, int64_t cols, int32_t* flag,
                        void* stream);

@@ -58,6 +58,29 @@ static void CopyRows(const CopyRowsArgs& args, int64_t begin, int64_t end, Strea
   DT_LAUNCH(CopyRowsKernel, grid, kRowThreads, stream, args, begin, end);
 }
 
+// Blocks for the longest piece, but no more than keep a bus busy. How long those are that something
+// counts is not known here.
+static int32_t CopyBlocks(const CopyPieces& pieces) {
+  constexpr int64_t kMost = 64, kOfCounted = 16;
+  constexpr int64_t kBlockBytes = int64_t{16} * kCopyThreads * kCopyLoads;
+  int64_t blocks = 1;
+  for (int i = 0; i < pieces.num; ++i) {
+    const CopyPiece& piece = pieces.pieces[i];
+    int64_t wanted = BlocksOf(piece.bytes, kBlockBytes);
+    if (piece.count != nullptr && wanted < kOfCounted) wanted = kOfCounted;
+    if (wanted > blocks) blocks = wanted;
+  }
+  return static_cast<int32_t>(blocks < kMost ? blocks : kMost);
+}
+
+static void RunCopyPieces(const CopyPieces& pieces, const DoneSignal& signal, Stream stream) {
+  if (pieces.num == 0 && signal.flag == nullptr) return;
+  const int32_t blocks = CopyBlocks(pieces);
+  const int32_t rows = pieces.num > 0 ? pieces.num : 1;
+  const Grid grid = {static_cast<uint32_t>(blocks), static_cast<uint32_t>(rows)};
+  DT_LAUNCH(CopyPiecesKernel, grid, kCopyThreads, stream, pieces, signal, blocks);
+}
+
 static void Router(const RouterArgs& args, int64_t begin, int64_t end, Stream stream) {
   DT_LAUNCH(RouterKernel, WarpGrid(end - begin), kRowThreads, stream, args, begin, end);
 }
@@ -269,6 +292,7 @@ static DeviceTable MakeDeviceTable(const char* name) {
       .sort_pairs = Untyped<SortPairs, const SortPairsArgs&>,
       .gather_rows = Slice<GatherRows, GatherRowsArgs>,
       .copy_rows = Slice<CopyRows, CopyRowsArgs>,
+      .copy_pieces = Untyped<RunCopyPieces, const CopyPieces&, const DoneSignal&>,
       .check_finite = Untyped<CheckFinite, const float*, int64_t, int64_t, int64_t, int32_t*>,
   };
 }

@@ -284,6 +284,7 @@ class Access {
 void Launch(Stream* stream, const char* name, Dim grid, uint32_t block, void (*kernel)(const void*),
             const void* arg) {
   if (!stream->status.ok() || grid.x == 0 || grid.y == 0) return;
+  ++stream->launches;
   if (stream->new_seeds) ++stream->seed;
   const Access access(*stream);
   BlockRun run(name, grid, block, *stream);

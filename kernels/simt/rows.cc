@@ -7,6 +7,8 @@ namespace {
 
 #include "kernels/cuda/elementwise.inl.h"
 //
+#include "kernels/cuda/copy.inl.h"
+//
 #include "kernels/cuda/moe.inl.h"
 //
 #include "kernels/cuda/kv_cache.inl.h"

@@ -46,6 +46,7 @@ struct Stream {
   void (*access)(void* arg, bool open) = nullptr;
   void* access_arg = nullptr;
   Launches* capture = nullptr;  // where launches are taken down, and not run
+  int64_t launches = 0;         // that were run
 };
 
 // Calls kernel(arg) in each thread of each block.

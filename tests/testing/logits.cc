@@ -58,6 +58,10 @@ double RmsOfDifference(const Logits& a, const Logits& b) {
     return ::testing::AssertionFailure() << a.size() << " rows and " << b.size();
   }
   for (size_t r = 0; r < a.size(); ++r) {
+    if (a[r].size() != b[r].size()) {
+      return ::testing::AssertionFailure()
+             << "row " << r << " has " << a[r].size() << " logits and " << b[r].size();
+    }
     if (std::memcmp(a[r].data(), b[r].data(), a[r].size() * sizeof(float)) != 0) {
       return ::testing::AssertionFailure()
              << "row " << r << " differs, RMS " << RmsOfDifference({a[r]}, {b[r]});

@@ -51,9 +51,7 @@ void CpuOps::CopyBlocks(absl::Span<const KvRegion> regions,
 }
 
 // The layer at which the step stopped is the one that it is at.
-absl::Status CpuOps::Finish(StepContext& step, absl::Span<const uint32_t> /*op_numbers*/,
-                            int64_t /*slot_rows*/, bool /*logits*/, const StepLinks& /*links*/,
-                            int32_t* not_finite) {
+absl::Status CpuOps::Finish(StepContext& step, const SegmentVisit& /*visit*/, int32_t* not_finite) {
   const bool finite = step.finite.load(std::memory_order_relaxed);
   *not_finite = finite ? -1 : static_cast<int32_t>(step.op_numbers[step.part]);
   return absl::OkStatus();

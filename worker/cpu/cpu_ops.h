@@ -54,17 +54,14 @@ class CpuOps : public StepOps {
   const HostRows& host() const override { return host_; }
   void CopyBlocks(absl::Span<const KvRegion> regions,
                   absl::Span<const transport::BlockCopy> copies) override;
-  absl::Status Begin(StepContext& /*step*/, const FrameRows& /*rows*/,
-                     const StepLinks& /*links*/) override {
+  absl::Status Begin(StepContext& /*step*/, const SegmentVisit& /*visit*/) override {
     return absl::OkStatus();
   }
-  void RunLayers(StepContext& /*step*/, uint32_t /*segment*/,
+  void RunLayers(StepContext& /*step*/, const SegmentVisit& /*visit*/,
                  absl::FunctionRef<void()> forward) override {
     forward();
   }
-  absl::Status Finish(StepContext& step, absl::Span<const uint32_t> op_numbers, int64_t slot_rows,
-                      bool logits, const StepLinks& links, int32_t* not_finite) override;
-  absl::Status FetchPartials(int64_t /*rows*/) override { return absl::OkStatus(); }
+  absl::Status Finish(StepContext& step, const SegmentVisit& visit, int32_t* not_finite) override;
 
   // --- For CpuMoe, which shares its phases itself.
 

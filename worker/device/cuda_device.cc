@@ -4,24 +4,26 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cstring>
 #include <memory>
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "base/byte_size.h"
+#include "base/deadline.h"
 #include "base/process_token.h"
 #include "base/status_macros.h"
 #include "kernels/cuda/cuda_table.h"
+#include "worker/device/await_flag.h"
 
 namespace dovetail::worker {
 namespace {
 
 // A layer of a hybrid is on the GPU for some hundred microseconds, in which a thread that sleeps
 // would be woken late; a step that is all there takes milliseconds, which should burn no processor.
-constexpr std::chrono::microseconds kSpin{500};
+constexpr absl::Duration kSpin = absl::Microseconds(500);
 
 absl::Status ToStatus(cudaError_t error, absl::string_view what) {
   if (error == cudaSuccess) return absl::OkStatus();
@@ -55,14 +57,17 @@ absl::Status NoDevice(cudaError_t error) {
 
 class CudaGraph : public DeviceGraph {
  public:
-  CudaGraph(cudaGraphExec_t exec, int64_t num_kernels) : exec_(exec), num_kernels_(num_kernels) {}
+  CudaGraph(cudaGraphExec_t exec, int64_t num_kernels, uint64_t num_signals)
+      : exec_(exec), num_kernels_(num_kernels), num_signals_(num_signals) {}
   ~CudaGraph() override { cudaGraphExecDestroy(exec_); }
   int64_t num_kernels() const override { return num_kernels_; }
   cudaGraphExec_t exec() const { return exec_; }
+  uint64_t num_signals() const { return num_signals_; }
 
  private:
   cudaGraphExec_t exec_;
   int64_t num_kernels_;
+  uint64_t num_signals_;
 };
 
 class CudaDevice : public Device {
@@ -93,6 +98,8 @@ class CudaDevice : public Device {
     CopyBytes(to, from, bytes, cudaMemcpyDeviceToDevice);
   }
   absl::Status Wait() override;
+  void CopySmall(const kernels::CopyPieces& pieces, bool signal) override;
+  absl::Status AwaitSignal() override;
   void BeginAside(int side) override;
   void UploadAside(void* to, const void* from, int64_t bytes) override;
   void EndAside(int side) override;
@@ -116,8 +123,10 @@ class CudaDevice : public Device {
   }
 
   absl::Status MakeQueues();
+  absl::Status MakeSignal();
   // Looks for the end of what is enqueued for kSpin, then sleeps until it comes.
   cudaError_t WaitForStream();
+  cudaError_t SleepForStream();
   // That the GPU takes for copies.
   absl::StatusOr<double> SecondsOf(int times, absl::FunctionRef<void()> copy);
 
@@ -126,8 +135,11 @@ class CudaDevice : public Device {
   cudaStream_t aside_ = nullptr;
   // Of each side: its uploads are done, and nobody reads what they brought any more.
   std::array<cudaEvent_t, kNumSides> brought_ = {}, released_ = {};
-  cudaEvent_t reached_ = nullptr;    // what WaitForStream() sleeps on
-  cudaError_t error_ = cudaSuccess;  // the first one
+  cudaEvent_t reached_ = nullptr;  // what SleepForStream() sleeps on
+  kernels::DoneSignal signal_ = {};
+  uint64_t signals_ = 0;                 // that kernels which were started will have given
+  uint64_t signals_before_capture_ = 0;  // and what is taken down has none of
+  cudaError_t error_ = cudaSuccess;      // the first one
 };
 
 class CudaStream : public DeviceStream {
@@ -177,6 +189,8 @@ CudaDevice::~CudaDevice() {
     if (event != nullptr) cudaEventDestroy(event);
   }
   if (reached_ != nullptr) cudaEventDestroy(reached_);
+  if (signal_.flag != nullptr) cudaFreeHost(signal_.flag);
+  if (signal_.raised != nullptr) cudaFree(signal_.raised);
   if (aside_ != nullptr) cudaStreamDestroy(aside_);
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
@@ -200,7 +214,24 @@ absl::Status CudaDevice::MakeQueues() {
                                   "the GPU gives no event"));
     }
   }
-  return absl::OkStatus();
+  return MakeSignal();
+}
+
+absl::Status CudaDevice::MakeSignal() {
+  struct Counters {
+    uint64_t raised;
+    int32_t blocks;
+  };
+  void *flag = nullptr, *counters = nullptr;
+  DT_RETURN_IF_ERROR(ToStatus(cudaHostAlloc(&flag, sizeof(uint64_t), cudaHostAllocDefault),
+                              "cannot pin memory of the host"));
+  signal_.flag = static_cast<uint64_t*>(flag);
+  *signal_.flag = 0;
+  DT_RETURN_IF_ERROR(
+      ToStatus(cudaMalloc(&counters, sizeof(Counters)), "the GPU has no memory for a counter"));
+  signal_.raised = &static_cast<Counters*>(counters)->raised;
+  signal_.blocks = &static_cast<Counters*>(counters)->blocks;
+  return ToStatus(cudaMemsetAsync(counters, 0, sizeof(Counters), stream_), "the GPU failed");
 }
 
 absl::StatusOr<double> CudaDevice::SecondsOf(int times, absl::FunctionRef<void()> copy) {
@@ -365,11 +396,14 @@ void CudaDevice::UnregisterHost(const void* data) { cudaHostUnregister(const_cas
 
 void CudaDevice::BeginCapture() {
   if (error_ != cudaSuccess) return;
+  signals_before_capture_ = signals_;
   Note(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
 }
 
 absl::StatusOr<std::unique_ptr<DeviceGraph>> CudaDevice::EndCapture() {
   if (error_ != cudaSuccess) return ToStatus(error_, "the GPU failed");
+  const uint64_t num_signals = signals_ - signals_before_capture_;
+  signals_ = signals_before_capture_;
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t exec = nullptr;
   size_t nodes = 0;
@@ -381,23 +415,46 @@ absl::StatusOr<std::unique_ptr<DeviceGraph>> CudaDevice::EndCapture() {
     cudaGetLastError();  // a refusal is nothing that later calls should tell of
     return ToStatus(error, "the GPU takes no graph");
   }
-  return std::make_unique<CudaGraph>(exec, static_cast<int64_t>(nodes));
+  return std::make_unique<CudaGraph>(exec, static_cast<int64_t>(nodes), num_signals);
 }
 
 void CudaDevice::Enqueue(const DeviceGraph& graph) {
   if (error_ != cudaSuccess) return;
-  Note(cudaGraphLaunch(static_cast<const CudaGraph&>(graph).exec(), stream_));
+  const auto& taken = static_cast<const CudaGraph&>(graph);
+  Note(cudaGraphLaunch(taken.exec(), stream_));
+  signals_ += taken.num_signals();
+}
+
+void CudaDevice::CopySmall(const kernels::CopyPieces& pieces, bool signal) {
+  if (error_ != cudaSuccess) return;
+  kernels().copy_pieces(pieces, signal ? signal_ : kernels::DoneSignal{}, stream_);
+  if (signal) ++signals_;
+}
+
+cudaError_t CudaDevice::SleepForStream() {
+  const cudaError_t error = cudaEventRecord(reached_, stream_);
+  return error == cudaSuccess ? cudaEventSynchronize(reached_) : error;
 }
 
 cudaError_t CudaDevice::WaitForStream() {
-  const auto end = std::chrono::steady_clock::now() + kSpin;
+  const Deadline end(kSpin);
   do {
     const cudaError_t error = cudaStreamQuery(stream_);
     if (error != cudaErrorNotReady) return error;
     cudaGetLastError();  // "not ready" is nothing that later calls should tell of
-  } while (std::chrono::steady_clock::now() < end);
-  const cudaError_t error = cudaEventRecord(reached_, stream_);
-  return error == cudaSuccess ? cudaEventSynchronize(reached_) : error;
+  } while (!end.Passed());
+  return SleepForStream();
+}
+
+// What was started wrongly is known at once; what fails on its way raises no flag, and is told of
+// by the stream.
+absl::Status CudaDevice::AwaitSignal() {
+  NoteLaunches();
+  if (error_ != cudaSuccess) return ToStatus(error_, "the GPU failed");
+  return AwaitFlag(signal_.flag, signals_, kSpin, [this] {
+    Note(SleepForStream());
+    return ToStatus(error_, "the GPU failed");
+  });
 }
 
 absl::Status CudaDevice::Wait() {

@@ -3,8 +3,9 @@
 // Owned by main(), outlives everything that was allocated from it. Attach() binds it to the thread
 // that uses it from then on, the executor's; Properties() may be called by any thread.
 // Copies and kernels only enqueue, in order; Wait() waits for all and tells of the first error,
-// after which nothing more is run. What may wait for another process is enqueued on a DeviceStream,
-// never on the device's own.
+// after which nothing more is run. What goes to the host's memory may be read when it was waited
+// for, and not before. What may wait for another process is enqueued on a DeviceStream, never on
+// the device's own.
 #ifndef DOVETAIL_WORKER_DEVICE_DEVICE_H_
 #define DOVETAIL_WORKER_DEVICE_DEVICE_H_
 
@@ -48,7 +49,7 @@ class DeviceBuffer {
   bool on_host_ = false;
 };
 
-// Kernels that a device has taken down, with the arguments that they had.
+// Kernels that a device has taken down, small copies among them, with the arguments that they had.
 class DeviceGraph {
  public:
   virtual ~DeviceGraph() = default;
@@ -118,6 +119,14 @@ class Device {
   virtual void Download(void* to, const void* from, int64_t bytes) = 0;
   virtual void Copy(void* to, const void* from, int64_t bytes) = 0;  // on the device
   virtual absl::Status Wait() = 0;
+
+  // The same by a kernel, for pieces that are small, in memory of Allocate() and AllocateHost();
+  // with `signal` the host is told that they, and all that was enqueued before, are done. May be
+  // taken down.
+  virtual void CopySmall(const kernels::CopyPieces& pieces, bool signal) = 0;
+  // Waits for the last signal, which takes less than to wait for all: where what was enqueued is
+  // done soon, it is seen without a call of the driver. Errors are those of Wait().
+  virtual absl::Status AwaitSignal() = 0;
 
   // A second queue, of uploads that go on while kernels run, into one of kNumSides buffers at a
   // time: BeginAside(), uploads, EndAside(). What is enqueued after AwaitAside() sees what they

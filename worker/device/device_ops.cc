@@ -18,16 +18,6 @@ namespace {
 constexpr int64_t kSharedSplits = 2;
 constexpr int64_t kFewTasks = 256;
 
-// Splits of the longest context among those of rows [first, end).
-int64_t SplitsOf(const StepContext& step, int64_t first, int64_t end) {
-  int64_t keys = 0;
-  for (const kernels::SequenceRows& s : step.sequences) {
-    if (s.row_begin >= end || s.row_begin + s.num_rows <= first) continue;
-    keys = std::max(keys, int64_t{s.position} + s.num_rows);
-  }
-  return (keys + kKvSplitTokens - 1) / kKvSplitTokens;
-}
-
 }  // namespace
 
 int32_t* DeviceOps::FlagOf(const StepContext& step) const {
@@ -36,9 +26,6 @@ int32_t* DeviceOps::FlagOf(const StepContext& step) const {
 
 void DeviceOps::Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool on_device) {
   if (on_device) {
-    int32_t* const tokens = staging_->tables.tokens;
-    std::copy(step.tokens.begin(), step.tokens.end(), tokens);
-    UploadArray(ws_.tables.tokens, tokens, step.rows);
     kernels::EmbeddingArgs there = args;
     there.tokens = ws_.tables.tokens;
     kernels_.embedding(there, 0, step.rows, stream());
@@ -54,7 +41,7 @@ void DeviceOps::Embed(StepContext& step, const kernels::EmbeddingArgs& args, boo
       step.finite.store(false, std::memory_order_relaxed);
     }
   });
-  UploadArray(args.y, on_host.y, step.rows * cols);
+  up_.Add(args.y, on_host.y, step.rows * cols);
 }
 
 void DeviceOps::FillRopeAngles(StepContext& step, absl::Span<const float> inv_freq, float factor,
@@ -63,7 +50,7 @@ void DeviceOps::FillRopeAngles(StepContext& step, absl::Span<const float> inv_fr
   pool_.Share(step.rows, 1, [&](int64_t begin, int64_t end) {
     FillAngles(step.sequences, inv_freq, factor, begin, end, on_host);
   });
-  UploadArray(cos_sin, on_host, step.rows * 2 * static_cast<int64_t>(inv_freq.size()));
+  up_.Add(cos_sin, on_host, step.rows * 2 * static_cast<int64_t>(inv_freq.size()));
 }
 
 void DeviceOps::QuantizeRows(const LinearInput& input, int64_t rows, const Range& columns) {
@@ -199,6 +186,15 @@ void DeviceOps::RotateAndStore(StepContext& step, const HeadRows& heads) {
   kernels_.kv_append(append, 0, step.rows, FlagOf(step), stream());
 }
 
+int64_t DeviceOps::SplitsOf(const StepContext& step, int64_t first, int64_t end) {
+  int64_t keys = 0;
+  for (const kernels::SequenceRows& s : step.sequences) {
+    if (s.row_begin >= end || s.row_begin + s.num_rows <= first) continue;
+    keys = std::max(keys, int64_t{s.position} + s.num_rows);
+  }
+  return (keys + kKvSplitTokens - 1) / kKvSplitTokens;
+}
+
 void DeviceOps::Attend(StepContext& step, kernels::AttentionArgs args, int64_t first, int64_t end) {
   args.sequences = SequencesOnDevice(step).data();
   args.num_sequences = static_cast<int32_t>(step.sequences.size());
@@ -274,133 +270,6 @@ void DeviceOps::CopyBlocks(absl::Span<const KvRegion> regions,
                    region.data + copy.from * region.block_bytes, region.block_bytes);
     }
   }
-}
-
-void DeviceOps::UploadTables(const StepContext& step) {
-  const DeviceTables &host = staging_->tables, &device = ws_.tables;
-  int64_t num_blocks = 0;
-  for (size_t i = 0; i < step.sequences.size(); ++i) {
-    kernels::SequenceRows& sequence = host.sequences[i];
-    sequence = step.sequences[i];
-    const int64_t tokens = int64_t{sequence.position} + sequence.num_rows;
-    const int64_t blocks = (tokens + kKvBlockTokens - 1) / kKvBlockTokens;
-    std::copy(sequence.blocks, sequence.blocks + blocks, host.blocks + num_blocks);
-    sequence.blocks = device.blocks + num_blocks;
-    num_blocks += blocks;
-  }
-  UploadArray(device.sequences, host.sequences, static_cast<int64_t>(step.sequences.size()));
-  UploadArray(device.blocks, host.blocks, num_blocks);
-  std::copy(step.logit_rows.begin(), step.logit_rows.end(), host.rows);
-  UploadArray(device.rows, host.rows, static_cast<int64_t>(step.logit_rows.size()));
-}
-
-absl::Status DeviceOps::Begin(StepContext& step, const FrameRows& rows, const StepLinks& links) {
-  UploadTables(step);
-  const HostRows& host = staging_->rows;
-  const ExpertBuffers& experts = ws_.experts;
-  const int64_t hidden = rows.hidden * row_shape_.hidden_size;
-  if (links.in != nullptr && hidden > 0) {
-    DT_RETURN_IF_ERROR(links.in->Receive(reinterpret_cast<uint8_t*>(ws_.x),
-                                         hidden * static_cast<int64_t>(sizeof(float)),
-                                         links.timeout));
-  } else {
-    UploadArray(ws_.x, host.x, hidden);
-  }
-  UploadArray(experts.slot_experts, host.slot_experts, rows.slots * row_shape_.experts_used);
-  UploadArray(experts.slot_weights, host.slot_weights, rows.slots * row_shape_.slots());
-  UploadArray(experts.y, host.y, rows.partials * row_shape_.hidden_size);
-  return absl::OkStatus();
-}
-
-absl::Status DeviceOps::LeaveHidden(const StepContext& step, const StepLinks& links) {
-  const int64_t hidden = int64_t{step.x_rows} * row_shape_.hidden_size;
-  if (links.out == nullptr || hidden == 0) {
-    DownloadArray(staging_->rows.x, step.x, hidden);
-    return absl::OkStatus();
-  }
-  const int64_t bytes = hidden * static_cast<int64_t>(sizeof(float));
-  DT_ASSIGN_OR_RETURN(uint8_t* const place, links.out->Next(bytes, links.timeout));
-  device_.Copy(place, step.x, bytes);
-  return absl::OkStatus();
-}
-
-// Where nobody is waited for in between, and the head has all rows or none: then what is started
-// follows from the numbers in the key.
-void DeviceOps::RunLayers(StepContext& step, uint32_t segment, absl::FunctionRef<void()> forward) {
-  const auto logit_rows = static_cast<int32_t>(step.logit_rows.size());
-  const bool all = step.head_rows.size() == 1 && step.head_rows[0] == Range{0, logit_rows};
-  if (step.gather != nullptr || step.rows > GraphCache::kMaxRows ||
-      !(all || step.head_rows.empty())) {
-    return forward();
-  }
-  // Contexts grow; launches that have room for twice as much are good for as long again.
-  const auto splits = static_cast<uint64_t>(std::max<int64_t>(SplitsOf(step, 0, step.rows), 1));
-  fixed_splits_ = std::min(static_cast<int64_t>(std::bit_ceil(splits)), max_splits_);
-  graphs_.Run({.segment = segment,
-               .rows = step.rows,
-               .x_rows = step.x_rows,
-               .sequences = static_cast<int32_t>(step.sequences.size()),
-               .logit_rows = logit_rows,
-               .head_rows = all ? logit_rows : 0,
-               .splits = fixed_splits_},
-              step, forward);
-  fixed_splits_ = 0;
-}
-
-int32_t DeviceOps::TakeFlags(absl::Span<const uint32_t> op_numbers) {
-  const DeviceTables& host = staging_->tables;
-  int32_t first = -1;
-  for (uint32_t op : op_numbers) {
-    if (host.flags[op] != 0 && first < 0) first = static_cast<int32_t>(op);
-  }
-  if (first < 0) return first;
-  std::fill(host.flags, host.flags + host.num_flags, 0);
-  UploadArray(ws_.tables.flags, host.flags, host.num_flags);
-  return first;
-}
-
-void DeviceOps::FetchLogits(const StepContext& step) {
-  for (const Range& range : step.head_rows) {
-    kernels_.argmax(ws_.logits + range.begin * vocab_size_, vocab_size_, range.size(), vocab_size_,
-                    ws_.tables.best_tokens + range.begin, stream());
-  }
-  DownloadArray(staging_->tables.best_tokens, ws_.tables.best_tokens,
-                static_cast<int64_t>(step.logit_rows.size()));
-  for (const Range& range : step.logits_wanted) {
-    const int64_t first = range.begin * vocab_size_;
-    DownloadArray(staging_->rows.logits + first, ws_.logits + first, range.size() * vocab_size_);
-  }
-}
-
-absl::Status DeviceOps::Finish(StepContext& step, absl::Span<const uint32_t> op_numbers,
-                               int64_t slot_rows, bool logits, const StepLinks& links,
-                               int32_t* not_finite) {
-  const HostRows& host = staging_->rows;
-  const ExpertBuffers& experts = ws_.experts;
-  DownloadArray(staging_->tables.flags, ws_.tables.flags, ws_.tables.num_flags);
-  DT_RETURN_IF_ERROR(LeaveHidden(step, links));
-  if (slot_rows > 0) {
-    DownloadArray(host.slot_experts, experts.slot_experts, slot_rows * row_shape_.experts_used);
-    DownloadArray(host.slot_weights, experts.slot_weights, slot_rows * row_shape_.slots());
-    if (staging_->expert_begin != nullptr) {
-      DownloadArray(staging_->expert_begin, experts.begin, row_shape_.num_experts + 1);
-    }
-  }
-  // Of those that share the head's rows the first has them all, and draws.
-  if (logits && host.probs != nullptr) FetchLogits(step);
-  const absl::Status status = device_.Wait();
-  if (!status.ok()) return status;
-  *not_finite = TakeFlags(op_numbers);
-  // What the host has seen, or another member.
-  if (*not_finite < 0 && !step.finite.load(std::memory_order_relaxed)) {
-    *not_finite = static_cast<int32_t>(step.op_numbers[step.part]);
-  }
-  return absl::OkStatus();
-}
-
-absl::Status DeviceOps::FetchPartials(int64_t rows) {
-  DownloadArray(staging_->rows.y, ws_.experts.y, rows * row_shape_.hidden_size);
-  return device_.Wait();
 }
 
 }  // namespace dovetail::worker

@@ -1,9 +1,9 @@
 // DeviceOps: a GPU worker's operations: kernels on its stream, with the bits of CpuOps.
 //
 // The host keeps what it does better: it looks embeddings up in the mapped file (where the head
-// has another table), computes rotary angles in double, and draws tokens at a temperature. Nobody
-// waits for the GPU before Finish(), which also learns from it which op made a value that is not
-// finite.
+// has another table), computes rotary angles in double, and draws tokens at a temperature. Nothing
+// is enqueued before RunLayers() but copies of blocks and what comes by a link, and nobody waits
+// for the GPU before Finish(), which also learns from it which op made a value that is not finite.
 #ifndef DOVETAIL_WORKER_DEVICE_DEVICE_OPS_H_
 #define DOVETAIL_WORKER_DEVICE_DEVICE_OPS_H_
 
@@ -15,6 +15,7 @@
 #include "base/step_shape.h"
 #include "base/thread_pool.h"
 #include "kernels/kernel_table.h"
+#include "worker/device/copy_list.h"
 #include "worker/device/device.h"
 #include "worker/device/expert_stream.h"
 #include "worker/device/graph_cache.h"
@@ -31,6 +32,7 @@ class DeviceOps : public StepOps {
       : row_shape_(row_shape),
         vocab_size_(vocab_size),
         max_splits_((context_length + kKvSplitTokens - 1) / kKvSplitTokens),
+        max_blocks_((context_length + kKvBlockTokens - 1) / kKvBlockTokens),
         device_(*device),
         kernels_(device->kernels()),
         host_kernels_(*kernels),
@@ -66,11 +68,10 @@ class DeviceOps : public StepOps {
   const HostRows& host() const override { return staging_->rows; }
   void CopyBlocks(absl::Span<const KvRegion> regions,
                   absl::Span<const transport::BlockCopy> copies) override;
-  absl::Status Begin(StepContext& step, const FrameRows& rows, const StepLinks& links) override;
-  void RunLayers(StepContext& step, uint32_t segment, absl::FunctionRef<void()> forward) override;
-  absl::Status Finish(StepContext& step, absl::Span<const uint32_t> op_numbers, int64_t slot_rows,
-                      bool logits, const StepLinks& links, int32_t* not_finite) override;
-  absl::Status FetchPartials(int64_t rows) override;
+  absl::Status Begin(StepContext& step, const SegmentVisit& visit) override;
+  void RunLayers(StepContext& step, const SegmentVisit& visit,
+                 absl::FunctionRef<void()> forward) override;
+  absl::Status Finish(StepContext& step, const SegmentVisit& visit, int32_t* not_finite) override;
 
   // --- For DeviceMoe.
 
@@ -89,13 +90,21 @@ class DeviceOps : public StepOps {
   // At 2 KB each, of what plans leave to the driver.
   static constexpr int64_t kMaxGraphKernels = 64 * 1024;
 
-  // The step's sequences with addresses of the device.
-  void UploadTables(const StepContext& step);
+  static bool MayBeGraph(const StepContext& step, const SegmentVisit& visit);
+  static CopyList::Way WayOf(const StepContext& step);
+  bool SignalsInLayers(const StepContext& step, const SegmentVisit& visit) const;
+  bool FetchesLogits(const SegmentVisit& visit) const;
+  // Splits of the longest context among those of rows [first, end).
+  static int64_t SplitsOf(const StepContext& step, int64_t first, int64_t end);
   absl::Span<const kernels::SequenceRows> SequencesOnDevice(const StepContext& step) const;
-  // The residual stream goes to where the next worker looks for it, or to the host.
-  absl::Status LeaveHidden(const StepContext& step, const StepLinks& links);
-  // The tokens of the step's largest logits, and the logits that somebody looks at.
-  void FetchLogits(const StepContext& step);
+  // The step's sequences with addresses of the device, and its other tables.
+  void StageTables(const StepContext& step, const SegmentVisit& visit);
+  // The rows' slots, and what was made for them, where a step goes on inside of `moe`.
+  void ListSlots(const Moe& moe, int64_t rows, CopyList* down) const;
+  // Behind the layers: what the host is to have, but logits.
+  void BringDown(const StepContext& step, const SegmentVisit& visit);
+  // The residual stream goes to where the next worker looks for it.
+  absl::Status LeaveByLink(const StepContext& step, const StepLinks& links);
   // The first of `op_numbers` whose flag is up; all flags are down afterwards.
   int32_t TakeFlags(absl::Span<const uint32_t> op_numbers);
 
@@ -111,6 +120,7 @@ class DeviceOps : public StepOps {
   const RowShape row_shape_;
   const int64_t vocab_size_;
   const int64_t max_splits_;  // of a context
+  const int64_t max_blocks_;  // the same
   Device& device_;
   const kernels::DeviceTable& kernels_;
   const kernels::KernelTable& host_kernels_;
@@ -120,7 +130,9 @@ class DeviceOps : public StepOps {
   int32_t num_places_ = 0;  // of tables().places that are given away
   GraphCache graphs_;
   ExpertStream stream_;
-  int64_t fixed_splits_ = 0;  // of every context, while layers may be taken down; 0: as they are
+  // Of the current visit.
+  CopyList up_;               // what RunLayers() begins with
+  int64_t fixed_splits_ = 0;  // of every context, where layers may be taken down; 0: as they are
 };
 
 }  // namespace dovetail::worker

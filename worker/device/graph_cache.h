@@ -1,8 +1,9 @@
 // GraphCache: what a device has taken down of a segment's kernels, by the shape of the step that
 // they were for, so that the next step of that shape starts all of them with one call.
 //
-// Kernels get what differs between steps of one shape (tokens, positions, blocks) from tables in
-// the device's memory and never as arguments; what an argument depends on is in GraphKey. A shape
+// Kernels get what differs between steps of one shape (tokens, positions, blocks, how many rows
+// were made for slots) from tables in memory and never as arguments, and copies are those of a
+// CopyList; what an argument depends on is in GraphKey. A shape
 // is taken down when it comes for the second time; steps that come once are not worth it. The least
 // recently used graphs go when there are too many kernels in all.
 //
@@ -30,9 +31,14 @@ struct GraphKey {
   int32_t logit_rows = 0;
   int32_t head_rows = 0;
   int64_t splits = 0;  // of the longest context, at most
+  // Rows come and go by links, and not by the host; the graph ends with the signal.
+  bool link_in = false;
+  bool link_out = false;
+  bool signals = false;
 
   auto Fields() const {
-    return std::tie(segment, rows, x_rows, sequences, logit_rows, head_rows, splits);
+    return std::tie(segment, rows, x_rows, sequences, logit_rows, head_rows, splits, link_in,
+                    link_out, signals);
   }
   bool operator<(const GraphKey& other) const { return Fields() < other.Fields(); }
 };

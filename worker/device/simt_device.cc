@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -118,11 +119,12 @@ void SimtDevice::UnmapLink(const LinkMemory& /*memory*/, const uint8_t* mapped) 
   mapped_links_.erase(mapped);
 }
 
-absl::StatusOr<DeviceBuffer> SimtDevice::AllocateOpen(int64_t bytes, bool on_host) {
+absl::StatusOr<DeviceBuffer> SimtDevice::AllocateHost(int64_t bytes) {
   DT_ASSIGN_OR_RETURN(MemoryMap map, MemoryMap::MapHuge(static_cast<uint64_t>(bytes)));
   uint8_t* const data = map.data();
+  DT_RETURN_IF_ERROR(held_writes_.Add(data, bytes));
   open_memory_.emplace(data, std::move(map));
-  return DeviceBuffer(this, data, bytes, on_host);
+  return DeviceBuffer(this, data, bytes, /*on_host=*/true);
 }
 
 absl::StatusOr<std::unique_ptr<DeviceStream>> SimtDevice::MakeStream() {
@@ -131,6 +133,7 @@ absl::StatusOr<std::unique_ptr<DeviceStream>> SimtDevice::MakeStream() {
 
 void SimtDevice::Free(uint8_t* data, int64_t bytes, bool on_host) {
   if (!on_host) CountHeld(-bytes);
+  if (on_host) held_writes_.Remove(data);
   link_files_.erase(data);
   if (open_memory_.erase(data) == 1) return;
   memory_.erase(data);
@@ -151,9 +154,43 @@ void SimtDevice::SetAccess(bool open) {
 void SimtDevice::CopyBytes(void* to, const void* from, int64_t bytes) {
   DT_CHECK(stream_.capture == nullptr);
   if (bytes == 0 || !stream_.status.ok()) return;
+  ++calls_.copies;
   if (guarded()) SetAccess(true);
   std::memmove(to, from, static_cast<size_t>(bytes));
   if (guarded()) SetAccess(false);
+}
+
+void SimtDevice::Download(void* to, const void* from, int64_t bytes) {
+  CopyBytes(held_writes_.TwinOf(to), from, bytes);
+  held_writes_.Hold(to, bytes);
+}
+
+void SimtDevice::CopySmall(const kernels::CopyPieces& pieces, bool signal) {
+  kernels::CopyPieces to_twins = pieces;
+  for (int i = 0; i < pieces.num; ++i) {
+    to_twins.pieces[i].to = held_writes_.TwinOf(pieces.pieces[i].to);
+  }
+  const kernels::DoneSignal done = {&flag_, &raised_, &blocks_done_};
+  kernels().copy_pieces(to_twins, signal ? done : kernels::DoneSignal{}, &stream_);
+  if (stream_.capture == nullptr) return HoldPieces(pieces, signal);
+  captured_.push_back([this, pieces, signal](simt::Stream*) { HoldPieces(pieces, signal); });
+}
+
+void SimtDevice::HoldPieces(const kernels::CopyPieces& pieces, bool signal) {
+  for (int i = 0; i < pieces.num; ++i) {
+    const kernels::CopyPiece& piece = pieces.pieces[i];
+    if (held_writes_.TwinOf(piece.to) == piece.to) continue;
+    int64_t bytes = piece.bytes;
+    if (piece.count != nullptr) {
+      if (guarded()) SetAccess(true);
+      bytes += *piece.count * piece.count_bytes;
+      if (guarded()) SetAccess(false);
+    }
+    held_writes_.Hold(piece.to, bytes);
+  }
+  if (!signal) return;
+  ++signals_;
+  held_writes_.Signal();
 }
 
 void SimtDevice::BeginAside(int side) {
@@ -188,14 +225,37 @@ absl::StatusOr<std::unique_ptr<DeviceGraph>> SimtDevice::EndCapture() {
 }
 
 void SimtDevice::Enqueue(const DeviceGraph& graph) {
+  const int64_t kernels_before = stream_.launches;
   for (const auto& launch : static_cast<const SimtGraph&>(graph).launches) launch(&stream_);
+  stream_.launches = kernels_before;
+  ++calls_.graphs;
+}
+
+absl::Status SimtDevice::StreamStatus() const {
+  if (stream_.status.ok()) return absl::OkStatus();
+  return absl::InternalError(
+      absl::StrCat("the SIMT shim, seed ", stream_.seed, ": ", stream_.status.message()));
 }
 
 absl::Status SimtDevice::Wait() {
   DT_CHECK(stream_.capture == nullptr);
-  if (stream_.status.ok()) return absl::OkStatus();
-  return absl::InternalError(
-      absl::StrCat("the SIMT shim, seed ", stream_.seed, ": ", stream_.status.message()));
+  ++calls_.waits;
+  held_writes_.ReleaseAll();
+  return StreamStatus();
+}
+
+absl::Status SimtDevice::AwaitSignal() {
+  DT_CHECK(stream_.capture == nullptr);
+  DT_RETURN_IF_ERROR(StreamStatus());
+  DT_CHECK_EQ(std::atomic_ref<uint64_t>(flag_).load(std::memory_order_acquire), signals_);
+  held_writes_.ReleaseSignalled();
+  return absl::OkStatus();
+}
+
+DeviceCalls SimtDevice::calls() const {
+  DeviceCalls calls = calls_;
+  calls.kernels = stream_.launches;
+  return calls;
 }
 
 }  // namespace dovetail::worker

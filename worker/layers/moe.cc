@@ -42,9 +42,14 @@ void Moe::ScoreRows(StepContext& step, const LinearInput& normed) const {
   }
 }
 
+Moe::PartialRows Moe::PartialRowsOf(int64_t rows) const {
+  if (has_experts()) return {FirstPairRow(rows), past_place_};
+  return {has_shared() ? rows : 0};
+}
+
 int64_t Moe::NumPartialRows(const int32_t* expert_begin, int64_t rows) const {
-  if (has_experts()) return FirstPairRow(rows) + expert_begin[past_place_];
-  return has_shared() ? rows : 0;
+  const PartialRows partial = PartialRowsOf(rows);
+  return partial.rows + (partial.place < 0 ? 0 : expert_begin[partial.place]);
 }
 
 int64_t Moe::NumCarriedRows(const int32_t* slot_experts, int64_t rows) const {

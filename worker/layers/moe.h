@@ -53,8 +53,14 @@ struct MoeWeights {
 class Moe : public Layer {
  public:
   // Whether a frame goes on from here inside the layer, and with how many rows of `y`, for a step
-  // of so many rows whose pairs are numbered as `expert_begin` says.
+  // of so many rows: with `rows` and, where there is a place, expert_begin[place] others, which
+  // says how its pairs are numbered.
   bool ends_layer() const { return past_place_ == config_.count; }
+  struct PartialRows {
+    int64_t rows = 0;
+    int32_t place = -1;  // none
+  };
+  PartialRows PartialRowsOf(int64_t rows) const;
   int64_t NumPartialRows(const int32_t* expert_begin, int64_t rows) const;
   // The rows of `y` that must have come with a frame whose rows have these slots.
   int64_t NumCarriedRows(const int32_t* slot_experts, int64_t rows) const;

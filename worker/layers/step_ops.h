@@ -64,6 +64,18 @@ struct StepLinks {
   absl::Duration timeout;  // of each wait
 };
 
+// A step's visit of a segment: how it comes in and how it goes on.
+struct SegmentVisit {
+  uint32_t segment = 0;
+  absl::Span<const uint32_t> op_numbers;  // of all ops of the segment
+  FrameRows came;
+  bool embeds_on_device = false;  // RunLayers() begins with tokens
+  const Moe* leaves = nullptr;    // the layer with experts that it ends inside of
+  bool logits = false;            // it has the lm_head
+  bool streams = false;           // experts are uploaded meanwhile
+  StepLinks links;
+};
+
 // The blocks of one attention layer's KV cache, one after the other.
 struct KvRegion {
   uint8_t* data = nullptr;
@@ -121,20 +133,18 @@ class StepOps {
                           absl::Span<const transport::BlockCopy> copies) = 0;
   // Before the first layer: takes over what a frame brought to host(): rows of the residual stream,
   // slots, rows that were made for them.
-  virtual absl::Status Begin(StepContext& step, const FrameRows& rows, const StepLinks& links) = 0;
-  // The layers of segment `segment`, which `forward` runs. A device that did the same for a step of
-  // the same shape may do that again, without `forward`.
-  virtual void RunLayers(StepContext& step, uint32_t segment,
+  virtual absl::Status Begin(StepContext& step, const SegmentVisit& visit) = 0;
+  // The segment's layers, which `forward` runs, but for an embedding that the host looks up, which
+  // was run before. A device that did the same for a step of the same shape may do that again,
+  // without `forward`.
+  virtual void RunLayers(StepContext& step, const SegmentVisit& visit,
                          absl::FunctionRef<void()> forward) = 0;
-  // After the last layer, or the one that failed: waits for all of them and brings the residual
-  // stream (or puts it where links.out says), the slots (of `slot_rows` rows) and, if there are
-  // any, the logits to host(). *not_finite: the first of `op_numbers` that made a value that is not
-  // finite; -1: none.
-  virtual absl::Status Finish(StepContext& step, absl::Span<const uint32_t> op_numbers,
-                              int64_t slot_rows, bool logits, const StepLinks& links,
+  // After the last layer, or the one that failed: waits for all of them, after which the residual
+  // stream (unless it went where links.out says), the slots and rows that were made for them where
+  // the step is inside a layer, and the logits that somebody looks at are in host(). *not_finite:
+  // the first of the segment's ops that made a value that is not finite; -1: none.
+  virtual absl::Status Finish(StepContext& step, const SegmentVisit& visit,
                               int32_t* not_finite) = 0;
-  // After that, where a segment ends inside a layer: the rows made for slots.
-  virtual absl::Status FetchPartials(int64_t rows) = 0;
 };
 
 }  // namespace dovetail::worker

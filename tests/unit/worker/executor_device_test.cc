@@ -53,6 +53,9 @@ class FailingDevice : public SimtDevice {
   absl::Status Wait() override {
     return broken_.load() ? absl::InternalError("unspecified launch failure") : SimtDevice::Wait();
   }
+  absl::Status AwaitSignal() override {
+    return broken_.load() ? Wait() : SimtDevice::AwaitSignal();
+  }
 
  private:
   std::atomic<bool> broken_{false};
