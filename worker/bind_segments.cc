@@ -116,9 +116,7 @@ std::unique_ptr<Layer> ModelRunner::BindLayer(const Op& op) {
   switch (op.kind) {
     case OpKind::kEmbedding: {
       const model::WeightSlot& slot = store_->SlotOf(op, WeightRole::kEmbedding);
-      const uint8_t* const head = store_->FindHeadOf(slot);
-      const Embedding::Table table = {head != nullptr ? head : store_->DataOf(slot),
-                                      head != nullptr};
+      const Embedding::Table table = {store_->DataOf(slot), slot.in_head};
       return std::make_unique<Embedding>(table, slot.type, config.hidden_size,
                                          config.embedding_scale);
     }

@@ -34,8 +34,8 @@ int32_t* DeviceOps::FlagOf(const StepContext& step) const {
   return ws_.tables.flags + step.op_numbers[step.part];
 }
 
-void DeviceOps::Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool on_device) {
-  if (on_device) {
+void DeviceOps::Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool in_head) {
+  if (in_head) {
     int32_t* const tokens = staging_->tables.tokens;
     std::copy(step.tokens.begin(), step.tokens.end(), tokens);
     UploadArray(ws_.tables.tokens, tokens, step.rows);
