@@ -1,14 +1,14 @@
 // PackedLayout: how weights lie in a worker's memory, and how many bytes that takes.
 //
-// kRaw       rows as GGUF stores them (the scalar reference computes on them; vectors and
-//            embeddings too).
+// kRaw       rows as GGUF stores them (the scalar reference computes on them; vectors too, and
+//            embeddings whose rows no head has).
 // kP16       panels of 16 output rows, k in groups of 4 bytes: one stream per panel, read by AVX2,
 //            AVX-512 VNNI and AMX alike (kernels/cpu/p16.h describes it byte by byte). Rows are
 //            padded to 16. Float weights stay as they are stored.
 // kInPlace   not in the worker's memory at all: matrices are read from the pages of the mapped
 //            file, for each step anew (kernels/in_place.h). What cannot be read there is kRaw.
-// kP16Device  in a GPU's memory: matrices as kP16. Embeddings are read from the pages of the mapped
-//            file, by the host.
+// kP16Device  in a GPU's memory: matrices as kP16. Such embeddings are read from the pages of the
+//            mapped file, by the host.
 // The planner needs the sizes and must not include kernels/, hence this file in base/. Pure
 // functions.
 #ifndef DOVETAIL_BASE_PACKED_LAYOUT_H_

@@ -165,12 +165,11 @@ struct AttentionArgs {
   int64_t part_splits = 0;
 };
 
-// Rows of an embedding table stored as GGUF has it, dequantised: y[r] = table[tokens[r]]. Unit:
-// rows.
+// Rows of an embedding table, dequantised: y[r] = table[tokens[r]]. Unit: rows.
 struct EmbeddingArgs {
-  const uint8_t* table;  // raw GGUF rows
+  const uint8_t* table;  // raw GGUF rows, or a packed matrix
   WeightType type;
-  int64_t row_bytes;
+  int64_t row_bytes;      // of raw rows
   const int32_t* tokens;  // [rows]
   float* y;               // [rows, cols]
   int64_t y_stride;

@@ -37,6 +37,8 @@ struct KernelTable {
   void (*attention_parts)(const AttentionArgs& args, int64_t task, int64_t begin, int64_t end);
   void (*attention_merge)(const AttentionArgs& args, int64_t begin, int64_t end);
   void (*embedding)(const EmbeddingArgs& args, int64_t begin, int64_t end);
+  // Of a table that `pack` has made: the same bits.
+  void (*packed_embedding)(const EmbeddingArgs& args, int64_t begin, int64_t end);
   float (*softmax)(const SoftmaxArgs& args);     // returns the sum
   int32_t (*argmax)(const float* x, int64_t n);  // ties to the lowest index; -1 if any is NaN
   bool (*all_finite)(const float* x, int64_t n);

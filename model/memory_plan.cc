@@ -68,16 +68,32 @@ void SetSource(const GgufTensor& tensor, WeightSlot* slot) {
 int64_t PackedSlotBytes(const WeightSlot& slot, PackedLayout layout) {
   const int64_t experts = std::max<int64_t>(slot.spec.experts, 1);
   if (slot.spec.is_vector) return RoundUp(experts * slot.spec.cols * 4, kAlign);
-  if (slot.in_place) return 0;
+  if (slot.in_place || slot.in_head) return 0;
   // An embedding is read row by row, a copy of what the file has.
   if (slot.op.kind == OpKind::kEmbedding) layout = PackedLayout::kRaw;
   return experts * PackedBytes(layout, slot.type, slot.spec.rows, slot.spec.cols);
 }
 
 bool StaysInFile(const WeightSlot& slot, PackedLayout layout) {
-  if (slot.spec.is_vector || slot.spec.transposed) return false;
+  if (slot.spec.is_vector || slot.spec.transposed || slot.in_head) return false;
   return layout == PackedLayout::kInPlace ||
          (layout == PackedLayout::kP16Device && slot.op.kind == OpKind::kEmbedding);
+}
+
+// Whether the worker's memory has all rows of its embedding in its head.
+bool HeadHoldsEmbedding(const ModelConfig& config, absl::Span<const Op> ops, PackedLayout layout) {
+  return config.tie_word_embeddings && layout != PackedLayout::kInPlace &&
+         std::any_of(ops.begin(), ops.end(),
+                     [](const Op& op) { return op.kind == OpKind::kLmHead && op.rows.whole(); });
+}
+
+void PlaceInHead(std::vector<WeightSlot>* slots) {
+  const auto head = std::find_if(slots->begin(), slots->end(), [](const WeightSlot& slot) {
+    return slot.spec.role == WeightRole::kLmHead;
+  });
+  for (WeightSlot& slot : *slots) {
+    if (slot.in_head) slot.offset = head->offset;
+  }
 }
 
 bool IsProduct(const Op& op) { return op.kind != OpKind::kEmbedding && op.kind != OpKind::kNorm; }
@@ -320,6 +336,7 @@ absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
   std::vector<WeightSlot> slots;
   std::set<std::string> laid_out;
   int64_t offset = 0;
+  const bool in_head = HeadHoldsEmbedding(config, ops, layout);
   for (const Op& op : ops) {
     std::vector<WeightSpec> specs = WeightsOf(config, op);
     if (!op.rows.whole()) DT_RETURN_IF_ERROR(TakeRows(config, file, op, &specs));
@@ -335,6 +352,7 @@ absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
       slot.spec = std::move(spec);
       slot.type = slot.spec.transposed ? TransposedType(tensor->type) : tensor->type;
       slot.offset = offset;
+      slot.in_head = in_head && op.kind == OpKind::kEmbedding;
       slot.in_place = StaysInFile(slot, layout);
       slot.bytes = PackedSlotBytes(slot, layout);
       SetSource(*tensor, &slot);
@@ -344,6 +362,7 @@ absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
       slots.push_back(std::move(slot));
     }
   }
+  PlaceInHead(&slots);
   return slots;
 }
 
@@ -476,10 +495,10 @@ absl::StatusOr<WorkerMemory> PlanWorkerMemory(const ModelConfig& config, const G
                       LayOutWeights(config, file, ops, layout));
   WorkerMemory memory;
   for (const WeightSlot& slot : slots) {
-    memory.weights_stored += slot.stored_bytes;
     memory.weights_packed += slot.bytes;
-    const bool counted = slot.op.kind == OpKind::kLmHead && HeadIsEmbedding(config, ops);
-    if (slot.in_place && !counted) memory.weights_mapped += slot.stored_bytes;
+    if (slot.op.kind == OpKind::kLmHead && HeadIsEmbedding(config, ops)) continue;
+    memory.weights_stored += slot.stored_bytes;
+    if (slot.in_place) memory.weights_mapped += slot.stored_bytes;
   }
   PlanStepMemory(config, ops, shape, layout, num_threads, &memory);
   memory.communication = communication_bytes;

@@ -21,17 +21,19 @@
 namespace dovetail::model {
 
 // Where one weight lies: in a worker's weight segment, or in the file. Offsets are multiples of 64.
+// A matrix that has two uses (tied embeddings) has a slot for each.
 struct WeightSlot {
   Op op;
   WeightSpec spec;
   WeightType type = WeightType::kF32;  // that it is computed with
   int64_t offset = 0;
-  int64_t bytes = 0;  // as packed (vectors: f32); 0: it is read in place
+  int64_t bytes = 0;  // as packed (vectors: f32); 0: it is read in place, or in the head
   // In the tensor's data: where its rows begin, and from one expert, or head, to the next.
   int64_t source_offset = 0;
   int64_t source_stride = 0;
   int64_t stored_bytes = 0;  // as the file has it
   bool in_place = false;
+  bool in_head = false;  // an embedding whose rows are the head's: `offset` is that of the head
 
   // From one expert, or head, to the next where it is read.
   int64_t stride() const {
@@ -43,12 +45,12 @@ struct WeightSlot {
 // so what is quantised becomes f32, exactly.
 WeightType TransposedType(WeightType type);
 
-// The slots of a worker that owns `ops`, in op order. A weight used by two ops of the same worker
-// (tied embeddings) gets one slot each: the embedding is read row by row as stored, the head
-// packed. With PackedLayout::kInPlace matrices stay in the file, but for transposed ones, which it
-// does not have; with kP16Device the embedding does. But what is a copy (WeightSpec::is_copy) is
-// there once, in the slot of the first op. Of an op whose rows are shared (Op::rows) they are this
-// worker's rows.
+// The slots of a worker that owns `ops`, in op order. No weight is in its memory twice: of an
+// embedding and a head with the same rows (tied embeddings) there is the head, as products read it,
+// unless other workers have some of its rows; what is a copy (WeightSpec::is_copy) is there once,
+// in the slot of the first op. With PackedLayout::kInPlace matrices stay in the file, but for
+// transposed ones, which it does not have; with kP16Device an embedding of its own does. Of an op
+// whose rows are shared (Op::rows) they are this worker's rows.
 absl::StatusOr<std::vector<WeightSlot>> LayOutWeights(const ModelConfig& config,
                                                       const GgufFile& file,
                                                       absl::Span<const Op> ops,
@@ -158,7 +160,8 @@ inline constexpr int32_t kMostGroupRows = 64;
 inline constexpr int64_t kLoadDeviceBytes = int64_t{32} << 20;
 inline constexpr int64_t kLoadStagingBytes = 2 * kLoadDeviceBytes;
 
-// Whether the head reads the same rows in place as the worker's embedding: they count once.
+// Whether the worker's head has rows of its embedding. What the file has of both, and what both
+// read in place, counts once.
 bool HeadIsEmbedding(const ModelConfig& config, absl::Span<const Op> ops);
 
 struct WorkerMemory {

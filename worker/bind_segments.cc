@@ -101,9 +101,8 @@ void ModelRunner::BindSegment(const std::vector<Op>& ops, BoundSegment* bound) {
       i = end;
     } else {
       bound->has_attention |= op.kind == OpKind::kAttention;
-      bound->embeds_on_device |=
-          op.kind == OpKind::kEmbedding &&
-          store_->FindHeadOf(store_->SlotOf(op, WeightRole::kEmbedding)) != nullptr;
+      bound->embeds_in_head |=
+          op.kind == OpKind::kEmbedding && store_->SlotOf(op, WeightRole::kEmbedding).in_head;
       bound->has_lm_head |= op.kind == OpKind::kLmHead;
       layer.ops = {IndexOf(model_ops, op)};
       layer.layer = BindLayer(op);
@@ -119,9 +118,7 @@ std::unique_ptr<Layer> ModelRunner::BindLayer(const Op& op) {
   switch (op.kind) {
     case OpKind::kEmbedding: {
       const model::WeightSlot& slot = store_->SlotOf(op, WeightRole::kEmbedding);
-      const uint8_t* const head = store_->FindHeadOf(slot);
-      const Embedding::Table table = {head != nullptr ? head : store_->DataOf(slot),
-                                      head != nullptr};
+      const Embedding::Table table = {store_->DataOf(slot), slot.in_head};
       return std::make_unique<Embedding>(table, slot.type, config.hidden_size,
                                          config.embedding_scale);
     }

@@ -281,7 +281,7 @@ absl::Status ModelRunner::Compute(const BoundSegment& segment, bool streamed,
   const SegmentVisit visit = {.segment = header.segment,
                               .op_numbers = segment.ops,
                               .came = {header.hidden_rows, header.slot_rows, header.partial_rows},
-                              .embeds_on_device = segment.embeds_on_device,
+                              .embeds_in_head = segment.embeds_in_head,
                               .leaves = segment.leaves,
                               .logits = segment.has_lm_head,
                               .streams = streamed,
@@ -305,7 +305,7 @@ absl::Status ModelRunner::Compute(const BoundSegment& segment, bool streamed,
     }
   };
   const auto layers = absl::MakeConstSpan(segment.layers);
-  const size_t first = segment.from_tokens && !segment.embeds_on_device ? 1 : 0;
+  const size_t first = segment.from_tokens && !segment.embeds_in_head ? 1 : 0;
   forward(layers.first(first));
   ops_->RunLayers(step, visit, [&] { forward(layers.subspan(first)); });
   DT_RETURN_IF_ERROR(step.status);

@@ -100,7 +100,7 @@ class ModelRunner {
     bool has_lm_head = false;
     bool after_norm = false;   // starts from the logit rows
     bool from_tokens = false;  // starts from nothing
-    bool embeds_on_device = false;
+    bool embeds_in_head = false;
     const Moe* enters = nullptr;  // starts inside this layer with experts
     const Moe* leaves = nullptr;  // ends inside this one
     std::vector<KvRegion> kv;     // of its attention layers

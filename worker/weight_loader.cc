@@ -60,7 +60,7 @@ class Packer {
          ThreadPool* pool)
       : file_(file), options_(options), store_(store), pool_(pool) {
     for (const model::WeightSlot& slot : store->slots) {
-      if (slot.in_place) continue;
+      if (slot.in_place || slot.in_head) continue;
       slots_.push_back(&slot);
       total_ += slot.stored_bytes;
     }

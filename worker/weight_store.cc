@@ -28,17 +28,6 @@ const uint8_t* WeightStore::DataOf(const model::WeightSlot& slot) const {
   return file->Data(*file->FindTensor(slot.spec.tensor)).data() + slot.source_offset;
 }
 
-const uint8_t* WeightStore::FindHeadOf(const model::WeightSlot& embedding) const {
-  if (layout != PackedLayout::kP16Device) return nullptr;
-  for (const model::WeightSlot& slot : slots) {
-    if (slot.spec.role == model::WeightRole::kLmHead && slot.op.rows.whole() &&
-        slot.spec.tensor == embedding.spec.tensor) {
-      return DataOf(slot);
-    }
-  }
-  return nullptr;
-}
-
 Linear WeightStore::LinearOf(const Op& op, model::WeightRole role) const {
   const model::WeightSlot& slot = SlotOf(op, role);
   return {.weight = DataOf(slot),

@@ -55,8 +55,6 @@ struct WeightStore {
   const model::WeightSlot* FindSlot(const Op& op, model::WeightRole role) const;
   const model::WeightSlot& SlotOf(const Op& op, model::WeightRole role) const;
   const uint8_t* DataOf(const model::WeightSlot& slot) const;
-  // The whole matrix of a head in a GPU's memory that has the same rows as `embedding`, or null.
-  const uint8_t* FindHeadOf(const model::WeightSlot& embedding) const;
   // Of what is in its memory, and not in the file.
   uint64_t weight_bytes() const { return weights->bytes(); }
 };

@@ -50,6 +50,7 @@ class Solver {
     for (const ModulePlacement& module : modules_) {
       PlacedModule placed{module};
       const ModuleBytes bytes = BytesOf(config_, file_, module.op, layout);
+      placed.stored_bytes = bytes.stored;
       placed.packed_bytes = bytes.packed;
       placed.in_place_bytes = bytes.in_place;
       model::WorkerMemory memory;

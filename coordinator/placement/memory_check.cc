@@ -89,11 +89,10 @@ void PlanMemory(const model::ModelConfig& config, Plan* plan) {
     worker.memory = {};
     for (const PlacedModule& module : plan->modules) {
       const ModuleBytes bytes = BytesOn(module, worker.device.name);
-      worker.memory.weights_stored += bytes.stored;
       worker.memory.weights_packed += bytes.packed;
-      const bool counted =
-          module.op.kind == OpKind::kLmHead && model::HeadIsEmbedding(config, worker.ops);
-      if (!counted) worker.memory.weights_mapped += bytes.in_place;
+      if (module.op.kind == OpKind::kLmHead && model::HeadIsEmbedding(config, worker.ops)) continue;
+      worker.memory.weights_stored += bytes.stored;
+      worker.memory.weights_mapped += bytes.in_place;
     }
   }
   PlanMemoryOfShape(config, plan);

@@ -129,7 +129,7 @@ std::string SharesText(const Plan& plan, const std::string& worker) {
   return absl::StrCat(" (shares rows with ", absl::StrJoin(others, ", "), ")");
 }
 
-// What each module of a worker adds to its weights: what several need is there once.
+// What each module of a worker adds to its weights.
 void MeasurePacked(const model::ModelConfig& config, const model::GgufFile& file,
                    const PlacedWorker& worker, Plan* plan) {
   const absl::StatusOr<std::vector<model::WeightSlot>> slots =
@@ -176,9 +176,9 @@ Plan MakePlan(const model::ModelConfig& config, const model::GgufFile& file, Pla
       if (const std::optional<Op> op = OpOn(module, device.name)) worker.ops.push_back(*op);
     }
     if (worker.ops.empty()) continue;
-    MeasurePacked(config, file, worker, &plan);
     plan.workers.push_back(std::move(worker));
   }
+  MeasureWeights(config, file, &plan);
   PlanMemory(config, &plan);
   CheckStreaming(config, file, &plan);
   return plan;
@@ -191,6 +191,11 @@ Plan PlanByRules(const model::ModelConfig& config, const model::GgufFile& file,
   Placement placement = Place(config, file, rules, devices, shape);
   placement.diagnostics.insert(placement.diagnostics.end(), diagnostics.begin(), diagnostics.end());
   return MakePlan(config, file, std::move(placement), devices, shape);
+}
+
+void MeasureWeights(const model::ModelConfig& config, const model::GgufFile& file, Plan* plan) {
+  for (PlacedModule& module : plan->modules) module.packed_bytes = module.in_place_bytes = 0;
+  for (const PlacedWorker& worker : plan->workers) MeasurePacked(config, file, worker, plan);
 }
 
 ModuleBytes BytesOn(const PlacedModule& module, const std::string& device) {

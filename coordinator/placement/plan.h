@@ -55,6 +55,11 @@ Plan MakePlan(const model::ModelConfig& config, const model::GgufFile& file, Pla
 Plan PlanByRules(const model::ModelConfig& config, const model::GgufFile& file,
                  const RuleSet* rules, std::vector<DeviceInfo> devices, const StepShape& shape);
 
+// Fills in what the modules take on the plan's workers, each with the layout that it has: what
+// several modules of a worker need is with the first of them, the rows of an embedding with a head
+// that has them too.
+void MeasureWeights(const model::ModelConfig& config, const model::GgufFile& file, Plan* plan);
+
 // What crosses from worker to worker for `rows` rows of one step.
 int64_t HopBytes(const model::ModelConfig& config, int64_t rows);
 

@@ -131,10 +131,11 @@ double Largest(const std::map<std::string, double>& seconds) {
 }  // namespace
 
 double BytesRead(const model::ModelConfig& config, const PlacedModule& module, int64_t rows) {
-  const double bytes = static_cast<double>(module.packed_bytes + module.in_place_bytes);
-  if (module.op.kind == OpKind::kEmbedding) {
-    return bytes / std::max(1, config.vocab_size) * static_cast<double>(rows);
+  if (module.op.kind == OpKind::kEmbedding) {  // wherever its rows are
+    return static_cast<double>(module.stored_bytes) / std::max(1, config.vocab_size) *
+           static_cast<double>(rows);
   }
+  const double bytes = static_cast<double>(module.packed_bytes + module.in_place_bytes);
   if (module.op.kind != OpKind::kExperts) return bytes;
   const double share = static_cast<double>(config.experts.num_used) / config.experts.count;
   return bytes * (1 - std::pow(1 - share, static_cast<double>(rows)));

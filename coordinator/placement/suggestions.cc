@@ -122,7 +122,7 @@ class Search {
     for (PlacedWorker& worker : plan.workers) {
       if (worker.device.kind == DeviceKind::kCpu) worker.device.layout = PackedLayout::kInPlace;
     }
-    for (PlacedModule& module : plan.modules) SetBytes(plan, &module);
+    MeasureWeights(config_, file_, &plan);
     PlanMemory(config_, &plan);
     return plan;
   }

@@ -1,5 +1,5 @@
-// Which format a quantised weight type has. Included once, inside the instruction set's namespace,
-// after the unpacks.
+// Which format a quantised weight type has. Included once in a unit, after its formats: an
+// instruction set's (unpack.inl.h), or those of single rows (embedding.cc).
 
 // Calls run.template operator()<Format>().
 template <typename Run>

@@ -41,7 +41,8 @@
 // Q5's qh: bit i of a row's dword is element i of 32. `high`, high bits of the indices in order: 1
 // bit (IQ2_XS, IQ3_S), 2 (IQ2_S), or 3 and the sign of delta (IQ1). Blocks are multiples of 16
 // bytes; the matrix starts at 64. Float weights are not packed: they stay rows as GGUF stores them.
-// cpu/pack.cc writes the layout; base/packed_layout.cc knows the sizes.
+// cpu/pack.cc writes the layout, cpu/embedding.cc reads single rows of it; base/packed_layout.cc
+// knows the sizes.
 #ifndef DOVETAIL_KERNELS_CPU_P16_H_
 #define DOVETAIL_KERNELS_CPU_P16_H_
 
@@ -50,6 +51,8 @@
 #include "base/weight_type.h"
 
 namespace dovetail::kernels {
+
+struct EmbeddingArgs;
 
 // Byte offsets inside one panel block.
 struct P16Q4_0 {
@@ -129,6 +132,10 @@ int64_t P16PanelBytes(WeightType type, int64_t k);
 // Packs rows [row_begin, row_end) (whole panels, or up to n) of the GGUF rows `src` into `dst`.
 void PackP16(WeightType type, const uint8_t* src, int64_t n, int64_t k, int64_t row_begin,
              int64_t row_end, uint8_t* dst);
+
+// Rows of an embedding (kernels/ops.h) whose table is as PackP16 makes it. What it writes is what
+// the rows of the file give.
+void EmbedP16(const EmbeddingArgs& args, int64_t begin, int64_t end);
 
 }  // namespace dovetail::kernels
 

@@ -32,6 +32,7 @@ static constinit const KernelTable kTable = {
     .attention_parts = AttentionParts,
     .attention_merge = AttentionMerge,
     .embedding = ref::Embedding,
+    .packed_embedding = EmbedP16,
     .softmax = Softmax,
     .argmax = ArgMax,
     .all_finite = AllFinite,

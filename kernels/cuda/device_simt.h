@@ -9,16 +9,13 @@
 #include <cstring>
 #include <memory>
 
-#include "base/float_convert.h"
-#include "kernels/quant/codebooks.h"
+#include "kernels/cuda/device_bytes.h"
 #include "kernels/simt/mma.h"
 #include "kernels/simt/shared_array.h"
 #include "kernels/simt/simt.h"
 
 #define DT_KERNEL static
-#define DT_DEVICE static inline
 #define DT_UNROLL
-#define DT_DEVICE_MEMBER static inline
 // Made when a thread of the host first runs the kernel: every thread of a program would have room
 // for all arrays of all kernels otherwise.
 #define DT_SHARED(T, name, n)                                                             \
@@ -84,10 +81,6 @@ DT_DEVICE uint32_t Ballot(bool v) { return simt::Exchange<BallotOp>("Ballot", 0x
 
 DT_DEVICE float Fma(float a, float b, float c) { return std::fma(a, b, c); }
 DT_DEVICE float SquareRoot(float v) { return std::sqrt(v); }
-DT_DEVICE uint32_t BitsOf(float v) { return std::bit_cast<uint32_t>(v); }
-DT_DEVICE float FloatOf(uint32_t v) { return std::bit_cast<float>(v); }
-DT_DEVICE float HalfToFloat(uint16_t v) { return F16ToF32(v); }
-DT_DEVICE uint16_t FloatToHalf(float v) { return F32ToF16(v); }
 
 // c + the products of four signed bytes.
 DT_DEVICE int32_t Dp4a(int32_t a, int32_t b, int32_t c) {
@@ -95,22 +88,6 @@ DT_DEVICE int32_t Dp4a(int32_t a, int32_t b, int32_t c) {
     c += static_cast<int8_t>(a >> (8 * i)) * static_cast<int8_t>(b >> (8 * i));
   }
   return c;
-}
-// Byte i of the result: the byte of {b, a} (b the upper four) that nibble i of `select` names.
-DT_DEVICE uint32_t BytePermute(uint32_t a, uint32_t b, uint32_t select) {
-  const uint64_t bytes = static_cast<uint64_t>(b) << 32 | a;
-  uint32_t result = 0;
-  for (int i = 0; i < 4; ++i) {
-    const int from = static_cast<int>(select >> (4 * i) & 7);
-    result |= static_cast<uint32_t>(bytes >> (8 * from) & 0xff) << (8 * i);
-  }
-  return result;
-}
-// a - b in each byte.
-DT_DEVICE uint32_t SubtractBytes(uint32_t a, uint32_t b) {
-  uint32_t result = 0;
-  for (int i = 0; i < 32; i += 8) result |= (((a >> i) - (b >> i)) & 0xff) << i;
-  return result;
 }
 
 template <typename V, typename T>
@@ -168,8 +145,6 @@ template <int kNewest>
 static inline void WaitCopies() {
   simt::WaitCopies(kNewest);
 }
-
-DT_DEVICE const Codebooks& DeviceCodebooks() { return kCodebooks; }
 
 // Sets a flag that others may set at the same time.
 DT_DEVICE void RaiseFlag(int32_t* flag) { *flag = 1; }

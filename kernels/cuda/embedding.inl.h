@@ -1,5 +1,5 @@
-// Rows of an embedding table that lies in P16, because it is the head's matrix too, dequantised
-// (kernels/quant/format.h): a thread for four elements of a row.
+// Rows of an embedding table that lies in P16, because it is the head's matrix too, dequantised: a
+// thread for four elements of a row.
 
 DT_DEVICE void StoreEmbedded(const EmbeddingArgs& args, int64_t row, int64_t k, float v) {
   args.y[row * args.y_stride + k] = args.scale == 1.0f ? v : v * args.scale;
@@ -16,16 +16,7 @@ DT_KERNEL void EmbeddingKernel(EmbeddingArgs args, int64_t begin, int64_t end) {
   const int64_t blocks = args.cols / Format::kBlock;
   const uint8_t* block = args.table + (token / kPanelRows * blocks + k / Format::kBlock) *
                                           int64_t{Format::P16::kBytes};
-  const uint32_t quad = Format::Quad(block, at / 32, at % 32 / 4, lane);
-  const int sub_block = at / Format::kSubBlock;
-  const float d =
-      Format::D(block, lane) * static_cast<float>(Format::Scale(block, sub_block, lane));
-  for (int i = 0; i < 4; ++i) {
-    float v = d * static_cast<float>(static_cast<int8_t>(quad >> (8 * i)));
-    if constexpr (Format::kHasMin) {
-      v = v +
-          Format::MinScale(block, lane) * static_cast<float>(Format::Min(block, sub_block, lane));
-    }
-    StoreEmbedded(args, row, k + i, v);
-  }
+  float v[4];
+  DequantizeQuad<Format>(block, at, lane, v);
+  for (int i = 0; i < 4; ++i) StoreEmbedded(args, row, k + i, v[i]);
 }

@@ -59,3 +59,19 @@ template <typename P16>
 DT_DEVICE uint32_t NibblesOf32(const uint8_t* block, int i, int row) {
   return LoadDword(block + P16::kQuants, i % 4, row) >> (i / 4 * 4) & 0x0f0f0f0fu;
 }
+
+// Elements at .. at + 3 of row `row` of a panel's block, dequantised (kernels/quant/format.h).
+template <typename Format>
+DT_DEVICE void DequantizeQuad(const uint8_t* block, int at, int row, float* v) {
+  const uint32_t quad = Format::Quad(block, at / 32, at % 32 / 4, row);
+  const int sub_block = at / Format::kSubBlock;
+  const float d = Format::D(block, row) * static_cast<float>(Format::Scale(block, sub_block, row));
+  float min = 0.0f;
+  if constexpr (Format::kHasMin) {
+    min = Format::MinScale(block, row) * static_cast<float>(Format::Min(block, sub_block, row));
+  }
+  for (int i = 0; i < 4; ++i) {
+    const float scaled = d * static_cast<float>(static_cast<int8_t>(quad >> (8 * i)));
+    v[i] = Format::kHasMin ? scaled + min : scaled;
+  }
+}

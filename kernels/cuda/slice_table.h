@@ -1,7 +1,7 @@
 // MakeSliceTable: GPU kernels as a CPU's KernelTable, so that what tests CPU kernels tests them.
 //
-// A slice is a launch that is waited for. What a GPU worker leaves to
-// its host (embedding, sampling) is the reference's.
+// A slice is a launch that is waited for. What a GPU worker leaves to its host (rows of the file,
+// sampling) is the reference's.
 #ifndef DOVETAIL_KERNELS_CUDA_SLICE_TABLE_H_
 #define DOVETAIL_KERNELS_CUDA_SLICE_TABLE_H_
 
@@ -81,6 +81,7 @@ KernelTable MakeSliceTable() {
       .attention_parts = S::AttentionParts,
       .attention_merge = S::template Slice<&DeviceTable::attention_merge, AttentionArgs>,
       .embedding = ref::Embedding,
+      .packed_embedding = S::template Slice<&DeviceTable::embedding, EmbeddingArgs>,
       .softmax = ref::Softmax,
       .argmax = ref::ArgMax,
       .all_finite = S::AllFinite,

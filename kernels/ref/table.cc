@@ -21,6 +21,7 @@ constinit const KernelTable kTable = {
     .attention_parts = AttentionParts,
     .attention_merge = AttentionMerge,
     .embedding = Embedding,
+    .packed_embedding = Embedding,
     .softmax = Softmax,
     .argmax = ArgMax,
     .all_finite = AllFinite,

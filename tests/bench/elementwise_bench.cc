@@ -51,24 +51,6 @@ void Rope(benchmark::State& state, const KernelTable* table, bool interleaved) {
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(x.size()) * 4);
 }
 
-// Rows of a table that comes from memory, each token another one.
-void Embedding(benchmark::State& state, const KernelTable* table, WeightType type) {
-  const int32_t rows = 64, cols = 1536, vocab = 32768;
-  const int64_t row_bytes = StoredBytes(type, cols);
-  const std::vector<uint8_t> weights(vocab * row_bytes);
-  std::vector<int32_t> tokens(rows);
-  std::vector<float> y(rows * cols);
-  int32_t next = 0;
-  for (auto _ : state) {
-    for (int32_t& token : tokens) token = next = (next + 7919) % vocab;
-    table->embedding({weights.data(), type, row_bytes, tokens.data(), y.data(), cols, cols}, 0,
-                     rows);
-    benchmark::DoNotOptimize(y.data());
-  }
-  state.SetItemsProcessed(state.iterations() * rows);
-  state.SetBytesProcessed(state.iterations() * rows * row_bytes);
-}
-
 void Combine(benchmark::State& state, const KernelTable* table) {
   const int32_t rows = 64, slots = 8, cols = 2048;
   const std::vector<float> y(rows * slots * cols, 0.5f), weights(rows * slots, 0.125f);
@@ -125,11 +107,6 @@ void RegisterElementwise(const KernelTable* table) {
   add("softmax", Softmax);
   add("argmax", ArgMax);
   add("all_finite", AllFinite);
-  for (WeightType type :
-       {WeightType::kF16, WeightType::kQ8_0, WeightType::kQ4_K, WeightType::kQ6_K}) {
-    benchmark::RegisterBenchmark(BenchName(table, "embedding", InfoOf(type).name).c_str(),
-                                 [=](benchmark::State& s) { Embedding(s, table, type); });
-  }
 }
 
 }  // namespace dovetail::kernels

@@ -1,4 +1,4 @@
-// Products with packed weights, and packing.
+// Products with packed weights, packing, and rows of embeddings (their items are elements).
 #include <benchmark/benchmark.h>
 
 #include <cstring>
@@ -102,6 +102,32 @@ void Matmul(benchmark::State& state, const KernelTable* table, WeightType type, 
   }
 }
 
+// A prompt's rows of a table that no cache holds, as the file has it or `packed`.
+void Embedding(benchmark::State& state, const KernelTable* table, WeightType type, bool packed) {
+  const int32_t cols = static_cast<int32_t>(state.range(0));
+  constexpr int64_t kVocab = 32768, kRows = 512;
+  std::vector<uint8_t> stored = StoredWeights(type, kVocab, cols);
+  if (packed) {
+    std::vector<uint8_t> panels(
+        static_cast<size_t>(PackedBytes(table->layout, type, kVocab, cols)));
+    table->pack(type, stored.data(), kVocab, cols, 0, kVocab, panels.data());
+    stored.swap(panels);
+  }
+  std::mt19937 rng(3);
+  std::vector<int32_t> tokens(kRows);
+  std::vector<float> y(kRows * cols);
+  const EmbeddingArgs args = {stored.data(), type, StoredBytes(type, cols), tokens.data(), y.data(),
+                              cols,          cols};
+  for (auto _ : state) {
+    state.PauseTiming();
+    for (int32_t& token : tokens) token = static_cast<int32_t>(rng() % kVocab);
+    state.ResumeTiming();
+    (packed ? table->packed_embedding : table->embedding)(args, 0, kRows);
+    benchmark::DoNotOptimize(y.data());
+  }
+  state.SetItemsProcessed(state.iterations() * kRows * cols);
+}
+
 void Pack(benchmark::State& state, const KernelTable* table, WeightType type) {
   const int64_t n = 1024, k = 1024;
   std::vector<uint8_t> src(n * StoredBytes(type, k)), dst(PackedBytes(table->layout, type, n, k));
@@ -126,6 +152,14 @@ void RegisterProducts(const KernelTable* table) {
                                      [=](benchmark::State& s) { Matmul(s, table, type, true); });
     for (int64_t rows : {1, 8, 512}) product->Args({4096, 4096, rows});
     product->UseRealTime()->ArgNames({"n", "k", "rows"});
+    for (bool packed : {false, true}) {
+      if (packed && IsFloat(type)) continue;
+      const char* op = packed ? "packed_embedding" : "embedding";
+      auto* rows = benchmark::RegisterBenchmark(
+          BenchName(table, op, InfoOf(type).name).c_str(),
+          [=](benchmark::State& s) { Embedding(s, table, type, packed); });
+      rows->Arg(768)->Arg(4096)->ArgName("k");
+    }
     if (!IsFloat(type)) {
       benchmark::RegisterBenchmark(BenchName(table, "pack", InfoOf(type).name).c_str(),
                                    [=](benchmark::State& s) { Pack(s, table, type); });

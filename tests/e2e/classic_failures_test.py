@@ -50,7 +50,7 @@ def complete(server, prompt, max_tokens=8):
 def test_a_kv_cache_that_leaves_no_room_for_weights_is_refused_with_the_table():
     done, _ = serve(harness.need(harness.SMOLLM2), "--memory", "cpu:0=200MiB", "--kv-tokens", 40960, "--max-batch-size", 4)
     assert done.returncode == 3, (done.returncode, done.stderr)
-    for words in ("the plan needs more memory than its workers have", "kv_tokens 40960", "weights", "KV cache", "120.8 MiB",
+    for words in ("the plan needs more memory than its workers have", "kv_tokens 40960", "weights", "KV cache", "92.1 MiB",
                   "900.0 MiB", "too little", "What would fit:", "kv_tokens "):
         assert words in done.stderr, (words, done.stderr)
     assert "loading" not in done.stderr, "a worker was started"
@@ -68,7 +68,7 @@ def test_a_worker_that_cannot_allocate_ends_serve_with_the_reason():
             subprocess.run(["umount", folder], check=True)
     assert done.returncode == 3 and seconds < 30, (done.returncode, seconds, done.stderr)
     reason = "worker cpu:0 cannot load its share: cpu:0: loading the plan: {}/run/cpu-0.weights: needs {} bytes, but its file"
-    assert reason.format(folder, 126661888) in done.stderr, done.stderr
+    assert reason.format(folder, 96580864) in done.stderr, done.stderr
 
 
 def test_every_pair_of_batch_and_chunk_size_gives_the_same_tokens():

@@ -73,7 +73,8 @@ def test_plan_fits_what_does_not_fit_packed():
     [before], [after] = refused["devices"], fits["devices"]
     assert before["weights_mapped"] == 0
     assert after["weights_packed"] < before["weights_packed"] / 100
-    assert 0.9 * after["weights_stored"] > after["weights_mapped"] > 0.6 * after["weights_stored"], after  # tied: once
+    assert after["weights_stored"] == before["weights_stored"]
+    assert after["weights_stored"] > after["weights_mapped"] > 0.99 * after["weights_stored"], after
     assert after["peak_run"] < 60 << 20
 
 

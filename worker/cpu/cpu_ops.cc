@@ -67,10 +67,10 @@ void CpuOps::CheckFinite(StepContext& step, const float* x, int64_t stride, int6
   }
 }
 
-void CpuOps::Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool on_device) {
-  DT_CHECK(!on_device);
+void CpuOps::Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool in_head) {
+  const auto look_up = in_head ? kernels_.packed_embedding : kernels_.embedding;
   ForRows(step.rows, args.cols, [&](int64_t begin, int64_t end) {
-    kernels_.embedding(args, begin, end);
+    look_up(args, begin, end);
     CheckFinite(step, args.y + begin * args.y_stride, args.y_stride, end - begin, 0, args.cols);
   });
 }

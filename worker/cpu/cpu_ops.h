@@ -28,7 +28,7 @@ class CpuOps : public StepOps {
   // All outlive it.
   CpuOps(const kernels::KernelTable* kernels, ThreadPool* pool, const Workspace* ws);
 
-  void Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool on_device) override;
+  void Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool in_head) override;
   void FillRopeAngles(StepContext& step, absl::Span<const float> inv_freq, float factor,
                       float* cos_sin) override;
   void NormAndQuantize(StepContext& step, const RmsNorm& norm, const float* x, float* y,

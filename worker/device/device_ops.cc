@@ -24,8 +24,8 @@ int32_t* DeviceOps::FlagOf(const StepContext& step) const {
   return ws_.tables.flags + step.op_numbers[step.part];
 }
 
-void DeviceOps::Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool on_device) {
-  if (on_device) {
+void DeviceOps::Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool in_head) {
+  if (in_head) {
     kernels::EmbeddingArgs there = args;
     there.tokens = ws_.tables.tokens;
     kernels_.embedding(there, 0, step.rows, stream());

@@ -42,7 +42,7 @@ class DeviceOps : public StepOps {
         graphs_(device, kMaxGraphKernels),
         stream_(device, ws->stream, ws->stream_bytes) {}
 
-  void Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool on_device) override;
+  void Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool in_head) override;
   void FillRopeAngles(StepContext& step, absl::Span<const float> inv_freq, float factor,
                       float* cos_sin) override;
   void NormAndQuantize(StepContext& step, const RmsNorm& norm, const float* x, float* y,

@@ -53,7 +53,7 @@ void DeviceOps::StageTables(const StepContext& step, const SegmentVisit& visit) 
   up_.Add(device.blocks, host.blocks, num_blocks);
   std::copy(step.logit_rows.begin(), step.logit_rows.end(), host.rows);
   up_.Add(device.rows, host.rows, static_cast<int64_t>(step.logit_rows.size()));
-  if (!visit.embeds_on_device) return;
+  if (!visit.embeds_in_head) return;
   std::copy(step.tokens.begin(), step.tokens.end(), host.tokens);
   up_.Add(device.tokens, host.tokens, step.rows);
 }

@@ -18,7 +18,7 @@ void Embedding::Forward(StepContext& step) const {
                   .y_stride = hidden_size_,
                   .cols = hidden_size_,
                   .scale = scale_},
-                 table_.on_device);
+                 table_.in_head);
 }
 
 }  // namespace dovetail::worker

@@ -1,5 +1,5 @@
-// Embedding: x = scale * table[token], for every row of the step. The table stays as the file has
-// it, or is the matrix of a head that a GPU has anyway.
+// Embedding: x = scale * table[token], for every row of the step. The table is as the file has it,
+// or the matrix of the head, which is there anyway.
 #ifndef DOVETAIL_WORKER_LAYERS_EMBEDDING_H_
 #define DOVETAIL_WORKER_LAYERS_EMBEDDING_H_
 
@@ -14,7 +14,7 @@ class Embedding : public Layer {
  public:
   struct Table {
     const uint8_t* rows = nullptr;
-    bool on_device = false;  // packed, in the device's memory
+    bool in_head = false;  // the head's matrix, as products read it
   };
   Embedding(const Table& table, WeightType type, int32_t hidden_size, float scale);
   void Forward(StepContext& step) const override;

@@ -69,10 +69,10 @@ struct SegmentVisit {
   uint32_t segment = 0;
   absl::Span<const uint32_t> op_numbers;  // of all ops of the segment
   FrameRows came;
-  bool embeds_on_device = false;  // RunLayers() begins with tokens
-  const Moe* leaves = nullptr;    // the layer with experts that it ends inside of
-  bool logits = false;            // it has the lm_head
-  bool streams = false;           // experts are uploaded meanwhile
+  bool embeds_in_head = false;  // RunLayers() begins with tokens
+  const Moe* leaves = nullptr;  // the layer with experts that it ends inside of
+  bool logits = false;          // it has the lm_head
+  bool streams = false;         // experts are uploaded meanwhile
   StepLinks links;
 };
 
@@ -86,9 +86,9 @@ class StepOps {
  public:
   virtual ~StepOps() = default;
 
-  // step.x and step.x_rows from step.tokens; `args` has the table, in the file or, `on_device`, as
-  // the head's matrix in the device's memory. Checked.
-  virtual void Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool on_device) = 0;
+  // step.x and step.x_rows from step.tokens; `args` has the table, as the file has it in the host's
+  // memory or, `in_head`, the head's matrix where products read it. Checked.
+  virtual void Embed(StepContext& step, const kernels::EmbeddingArgs& args, bool in_head) = 0;
   // The angles of the step's rows, once per visit of a segment: all layers share them.
   virtual void FillRopeAngles(StepContext& step, absl::Span<const float> inv_freq, float factor,
                               float* cos_sin) = 0;

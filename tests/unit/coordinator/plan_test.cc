@@ -2,6 +2,7 @@
 
 #include "coordinator/placement/device_spec.h"
 #include "coordinator/placement/plan_table.h"
+#include "coordinator/placement/speed.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/status_matchers.h"
@@ -112,6 +113,31 @@ TEST_F(PlanTest, SharedRowsAreCountedWhereTheyAre) {
   EXPECT_LT(second.workspace, first.workspace) << "the first samples";
   EXPECT_EQ(first.communication, second.communication) << "steps, and the other's rows";
   EXPECT_EQ(first.communication, all.communication + model::kRingBytes);
+}
+
+// Each worker that has the embedding or the head has the tied matrix, one that has both has it
+// once.
+TEST_F(PlanTest, TiedEmbeddingsCountOnce) {
+  Open({.type = WeightType::kQ8_0, .tied = true});
+  const int64_t matrix = file_->FindTensor("token_embd.weight")->bytes;
+  ASSERT_OK_AND_ASSIGN(const Plan whole, Make(Devices(1)));
+  const model::WorkerMemory& all = whole.workers[0].memory;
+  ASSERT_EQ(whole.modules.front().op.kind, OpKind::kEmbedding);
+  EXPECT_EQ(whole.modules.front().packed_bytes, 0);
+  EXPECT_EQ(whole.modules.front().stored_bytes, matrix);
+  EXPECT_EQ(whole.modules.back().packed_bytes, matrix);
+  ASSERT_OK_AND_ASSIGN(const model::WorkerMemory loaded,
+                       model::PlanWorkerMemory(config_, *file_, whole.workers[0].ops, shape_,
+                                               PackedLayout::kP16, 1));
+  EXPECT_EQ(all.weights_packed, loaded.weights_packed);
+  EXPECT_EQ(all.weights_stored, loaded.weights_stored);
+  ASSERT_OK_AND_ASSIGN(const Plan apart, Make("- {match: {role: lm_head}, place: cpu:1}\n"
+                                              "- {match: {}, place: cpu:0}\n",
+                                              Devices(2)));
+  EXPECT_EQ(apart.workers[0].memory.weights_packed, all.weights_packed);
+  EXPECT_EQ(apart.workers[1].memory.weights_packed, matrix);
+  EXPECT_EQ(apart.modules.front().packed_bytes, matrix);
+  EXPECT_GT(BytesRead(config_, whole.modules.front(), 1), 0) << "a row is read wherever it is";
 }
 
 TEST_F(PlanTest, ListsAllMistakesOfRulesAtOnce) {

@@ -263,5 +263,44 @@ TEST(EmbeddingTest, LooksUpDequantisedRows) {
   }
 }
 
+// Rows of every lane, of a last panel that is not full too, in slices of any size.
+TEST(EmbeddingTest, RowsOfPackedTablesAreThoseOfTheFile) {
+  Rng rng(dovetail::testing::TestSeed());
+  for (WeightType type : SupportedWeightTypes()) {
+    const int32_t vocab = static_cast<int32_t>(Uniform(rng, 17, 70));
+    const int32_t cols = static_cast<int32_t>(InfoOf(type).block_elements * Uniform(rng, 1, 3));
+    const int64_t stride = cols + 3;
+    const float scale = Uniform(rng, 0, 1) == 0 ? 1.0f : 11.3f;
+    const std::vector<uint8_t> stored = RandomWeights(rng, type, vocab, cols);
+    std::vector<int32_t> tokens;
+    for (int32_t token = vocab - 1; token >= 0; --token) tokens.push_back(token);
+    EmbeddingArgs args = {.table = stored.data(),
+                          .type = type,
+                          .row_bytes = StoredBytes(type, cols),
+                          .tokens = tokens.data(),
+                          .y_stride = stride,
+                          .cols = cols,
+                          .scale = scale};
+    std::vector<float> expected(static_cast<size_t>(vocab * stride), 7.0f);
+    args.y = expected.data();
+    FindTable(Isa::kScalar)->embedding(args, 1, vocab);
+    for (const KernelTable* table : TablesUnderTest()) {
+      std::vector<uint8_t> memory(
+          static_cast<size_t>(PackedBytes(table->layout, type, vocab, cols)) + 64);
+      uint8_t* const packed =
+          memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+      table->pack(type, stored.data(), vocab, cols, 0, vocab, packed);
+      args.table = packed;
+      std::vector<float> y(expected.size(), 7.0f);
+      args.y = y.data();
+      const int64_t middle = Uniform(rng, 1, vocab);
+      table->packed_embedding(args, 1, middle);
+      table->packed_embedding(args, middle, vocab);
+      ExpectSameBits(expected.data(), y.data(), static_cast<int64_t>(y.size()),
+                     absl::StrCat(table->name, " ", InfoOf(type).name, ", scale ", scale).c_str());
+    }
+  }
+}
+
 }  // namespace
 }  // namespace dovetail::kernels

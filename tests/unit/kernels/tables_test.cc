@@ -60,8 +60,8 @@ TEST(TablesTest, EveryEntryIsFilled) {
   for (const KernelTable* t : testing::TablesUnderTest()) {
     EXPECT_TRUE(t->pack && t->rms_norm && t->quantize && t->matmul && t->silu_mul && t->gelu_mul &&
                 t->swiglu_oai && t->sigmoid && t->combine && t->rope && t->kv_append &&
-                t->attention && t->embedding && t->softmax && t->argmax && t->all_finite &&
-                t->read_stream)
+                t->attention && t->embedding && t->packed_embedding && t->softmax && t->argmax &&
+                t->all_finite && t->read_stream)
         << t->name;
   }
 }

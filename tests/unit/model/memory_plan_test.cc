@@ -85,14 +85,52 @@ TEST(MemoryPlan, SlotsFollowOpsWithoutGapsOrOverlap) {
   }
 }
 
-TEST(MemoryPlan, TiedEmbeddingsGetASlotForEachUse) {
-  const Loaded m = LoadTiny({.tied = true});
+constexpr PackedLayout kLayoutsInMemory[] = {PackedLayout::kRaw, PackedLayout::kP16,
+                                             PackedLayout::kP16Device};
+
+TEST(MemoryPlan, TiedEmbeddingsAreInTheHead) {
+  const Loaded m = LoadTiny({.type = WeightType::kQ8_0, .tied = true});
+  const int64_t stored = m.file->FindTensor("token_embd.weight")->bytes;
   const std::vector<Op> ops = {{OpKind::kEmbedding}, {OpKind::kNorm}, {OpKind::kLmHead}};
-  ASSERT_OK_AND_ASSIGN(const auto slots, LayOutWeights(m.config, *m.file, ops, PackedLayout::kP16));
-  ASSERT_EQ(slots.size(), 3u);
-  EXPECT_EQ(slots[0].spec.tensor, "token_embd.weight");
-  EXPECT_EQ(slots[2].spec.tensor, "token_embd.weight");
-  EXPECT_GE(slots[2].offset, slots[0].offset + slots[0].bytes);
+  for (PackedLayout layout : kLayoutsInMemory) {
+    ASSERT_OK_AND_ASSIGN(const auto slots, LayOutWeights(m.config, *m.file, ops, layout));
+    ASSERT_EQ(slots.size(), 3u);
+    EXPECT_EQ(slots[0].spec.tensor, "token_embd.weight");
+    EXPECT_EQ(slots[2].spec.tensor, "token_embd.weight");
+    EXPECT_TRUE(slots[0].in_head);
+    EXPECT_FALSE(slots[0].in_place);
+    EXPECT_FALSE(slots[2].in_head);
+    EXPECT_EQ(slots[0].bytes, 0);
+    EXPECT_EQ(slots[1].offset, 0) << "the norm comes first";
+    EXPECT_EQ(slots[0].offset, slots[2].offset);
+    EXPECT_EQ(slots[2].bytes, PackedBytes(layout, WeightType::kQ8_0, 320, 64));
+    ASSERT_OK_AND_ASSIGN(const WorkerMemory memory,
+                         PlanWorkerMemory(m.config, *m.file, ops, kShape, layout, 1));
+    EXPECT_EQ(memory.weights_packed, slots[1].bytes + slots[2].bytes);
+    EXPECT_EQ(memory.weights_stored, slots[1].stored_bytes + stored);
+    EXPECT_EQ(memory.weights_mapped, 0);
+  }
+}
+
+// Without a head, with one that other workers have rows of, and with a head of its own.
+TEST(MemoryPlan, AnEmbeddingThatIsInNoHeadHasRowsOfItsOwn) {
+  const Loaded m = LoadTiny({.type = WeightType::kQ8_0, .tied = true});
+  const Loaded untied = LoadTiny({.type = WeightType::kQ8_0});
+  Op some_rows{OpKind::kLmHead};
+  some_rows.rows = {.members = 2, .member = 0, .shares = {1, 1}};
+  const auto expect_own = [](const Loaded& model, const std::vector<Op>& ops) {
+    const int64_t stored = model.file->FindTensor("token_embd.weight")->bytes;
+    for (PackedLayout layout : kLayoutsInMemory) {
+      ASSERT_OK_AND_ASSIGN(const auto slots, LayOutWeights(model.config, *model.file, ops, layout));
+      EXPECT_FALSE(slots[0].in_head);
+      EXPECT_EQ(slots[0].in_place, layout == PackedLayout::kP16Device);
+      EXPECT_EQ(slots[0].bytes, slots[0].in_place ? 0 : stored);
+      EXPECT_EQ(slots[0].offset, 0);
+    }
+  };
+  expect_own(m, {{OpKind::kEmbedding}, {OpKind::kAttention, 0}});
+  expect_own(m, {{OpKind::kEmbedding}, some_rows});
+  expect_own(untied, {{OpKind::kEmbedding}, {OpKind::kLmHead}});
 }
 
 TEST(MemoryPlan, MissingTensorsAreNamed) {

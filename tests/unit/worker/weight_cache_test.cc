@@ -181,6 +181,22 @@ TEST_F(CachedLoadTest, TheSecondStartCopies) {
               AllOf(StartsWith("model-"), ::testing::EndsWith(".cpu-0.weights")));
 }
 
+TEST_F(CachedLoadTest, TiedEmbeddingsAreInTheFileOnce) {
+  testing::WriteTinyLlama(plan_.model_path,
+                          {.hidden = 256, .ffn = 512, .type = WeightType::kQ4_K, .tied = true});
+  const auto file = model::GgufFile::Open(plan_.model_path).value();
+  plan_.model_fingerprint = file->fingerprint();
+  plan_.route = {{"cpu:0", {{OpKind::kEmbedding}, {OpKind::kNorm}, {OpKind::kLmHead}}}};
+  options_.cache_dir.clear();
+  packed_ = BytesOf(*Load());
+  options_.cache_dir = dir_ + "/cache";
+  EXPECT_FALSE(LoadsFromCache());
+  EXPECT_TRUE(LoadsFromCache());
+  const auto head = PackedBytes(options_.kernels->layout, WeightType::kQ4_K, 320, 256);
+  EXPECT_EQ(packed_.size(), static_cast<size_t>(head) + 256 * sizeof(float)) << "and the norm";
+  EXPECT_LT(fs::file_size(CacheFile()), packed_.size() + 2 * 4096);
+}
+
 TEST_F(CachedLoadTest, DamageIsPackedAnewAndRepaired) {
   EXPECT_FALSE(LoadsFromCache());
   const auto spoil = [&](const std::function<void(const fs::path&)>& how) {

@@ -90,6 +90,33 @@ TEST_F(WeightLoaderTest, PacksWhatTheWorkerOwns) {
   EXPECT_EQ(store->kv->bytes(), 4u * model::KvBytesPerBlockPerLayer(store->config, KvType::kF16));
 }
 
+// The tensor is read once and there once, whatever the kernels make of it.
+TEST_F(WeightLoaderTest, TiedEmbeddingsAreLoadedOnce) {
+  MakePlan({.type = WeightType::kQ8_0, .tied = true});
+  std::vector<Op>& ops = plan_.route[0].ops;
+  ops.insert(ops.end(), plan_.route[1].ops.begin(), plan_.route[1].ops.end());
+  plan_.route.pop_back();
+  options_.weights_path = options_.kv_path = "";
+  ASSERT_OK_AND_ASSIGN(const auto file, model::GgufFile::Open(plan_.model_path));
+  uint64_t all = 0;
+  for (const auto& tensor : file->tensors()) all += static_cast<uint64_t>(tensor.bytes);
+  const model::GgufTensor& tensor = *file->FindTensor("token_embd.weight");
+  for (const kernels::KernelTable* kernels : kernels::AvailableTables()) {
+    options_.kernels = kernels;
+    done_ = 0;
+    ASSERT_OK_AND_ASSIGN(const auto store, LoadWeights(plan_, options_, &pool_));
+    EXPECT_EQ(done_, all);
+    EXPECT_EQ(total_, all);
+    EXPECT_LT(store->weight_bytes(), all + 64 * store->slots.size());
+    const auto& embedding = store->SlotOf({OpKind::kEmbedding}, model::WeightRole::kEmbedding);
+    const auto& head = store->SlotOf({OpKind::kLmHead}, model::WeightRole::kLmHead);
+    ASSERT_EQ(store->DataOf(embedding), store->DataOf(head));
+    std::vector<uint8_t> packed(static_cast<size_t>(head.bytes));
+    kernels->pack(tensor.type, file->Data(tensor).data(), 320, 64, 0, 320, packed.data());
+    EXPECT_EQ(std::memcmp(store->DataOf(embedding), packed.data(), packed.size()), 0);
+  }
+}
+
 // Threads and slices must not show in what is packed.
 TEST_F(WeightLoaderTest, PackedBytesAreThoseOfOneThread) {
   MakePlan({.hidden = 256, .ffn = 512, .type = WeightType::kQ6_K});
