@@ -28,7 +28,7 @@ constexpr int kSegmentVersion = 4;
 
 // File bytes between two progress reports; the pool packs that much in one phase.
 constexpr int64_t kSliceBytes = int64_t{16} << 20;
-constexpr int64_t kReadAheadBytes = 2 * kSliceBytes;
+constexpr int64_t kReadAheadBytes = 4 * kSliceBytes;
 
 uint64_t Hash(const std::string& text) { return XXH3_64bits(text.data(), text.size()); }
 
@@ -102,11 +102,14 @@ class Packer {
   }
 
   // What is packed next, from `src` in the slot's tensor on: page faults alone keep too little in
-  // flight to use a disk's speed.
-  void ReadAhead(const model::WeightSlot& slot, const uint8_t* src) const {
+  // flight to use a disk's speed. Each page is asked for once, since asking looks at every page.
+  void ReadAhead(const model::WeightSlot& slot, const uint8_t* src) {
     const model::GgufTensor& tensor = *file_.FindTensor(slot.spec.tensor);
     const int64_t begin = src - file_.Data(tensor).data();
-    file_.ReadAhead(tensor, begin, begin + kReadAheadBytes);
+    int64_t& asked = asked_.try_emplace(&tensor, begin).first->second;
+    if (begin + kReadAheadBytes / 2 < asked) return;
+    file_.ReadAhead(tensor, std::max(asked, begin), begin + kReadAheadBytes);
+    asked = begin + kReadAheadBytes;
   }
 
   // Threads share the heads, of which a piece has as many as there is room for.
@@ -222,7 +225,8 @@ class Packer {
   WeightStore* store_;
   ThreadPool* pool_;
   std::unique_ptr<PackTarget> target_;
-  std::vector<const model::WeightSlot*> slots_;  // those that are packed
+  std::vector<const model::WeightSlot*> slots_;        // those that are packed
+  std::map<const model::GgufTensor*, int64_t> asked_;  // up to which byte of a tensor
   uint64_t done_ = 0;
   uint64_t total_ = 0;
 };
