@@ -42,7 +42,7 @@ template <typename Format, int kTokens>
 [[gnu::always_inline]] static inline void FewBlock256(const MatmulArgs& args,
                                                       const uint8_t* panel_block, int64_t block,
                                                       F* sums) {
-  Prefetch<Format::P16::kBytes>(panel_block);
+  Prefetch<Format>(panel_block);
   const int64_t q_stride = args.x.q_stride;
   const int8_t* q = args.x.q + 256 * block;
   I product[kTokens], weighted[kTokens];
@@ -84,7 +84,7 @@ template <typename Format, int kTokens>
                                                         const BlockSums& prepared, int prep,
                                                         F* sums) {
   constexpr int kGroups = Format::kBlock / 4;
-  Prefetch<Format::P16::kBytes>(panel_block);
+  Prefetch<Format>(panel_block);
   B w[kGroups];
   Format::template Unpack<0>(panel_block, w);
   I dot[kTokens];

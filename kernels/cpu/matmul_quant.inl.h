@@ -37,11 +37,23 @@ static inline void StoreSums(const MatmulArgs& args, int64_t first, int count, c
   }
 }
 
+// Whether a block is read in the order of its bytes, or each chunk in two or three places.
+template <typename Format>
+static constexpr bool IsOneStream() {
+  if constexpr (Format::kBlock <= 32)
+    return true;
+  else
+    return Format::kOneStream;
+}
+
 // A panel is one stream and the next panel follows it: asks for what comes kPrefetchAhead bytes
 // later, into the second-level cache, whose prefetches do not take the first level's few buffers.
-template <int kBytes>
+template <typename Format, int kBlocks = 1>
 static inline void Prefetch(const uint8_t* p) {
-  DT_UNROLL for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(p + kPrefetchAhead + i, 0, 2);
+  if (IsOneStream<Format>() && processor_follows_one_stream) return;
+  DT_UNROLL for (int i = 0; i < kBlocks * Format::P16::kBytes; i += 64) {
+    __builtin_prefetch(p + kPrefetchAhead + i, 0, 2);
+  }
 }
 
 // --- blocks of 32 (NVFP4: 16): one or two fmas per block
@@ -91,7 +103,7 @@ static inline void PrepareSums(const MatmulArgs& args, int64_t first, int tokens
 template <typename Format, int kBlocks>
 static inline void AddSmallBlocks(const MatmulArgs& args, const uint8_t* panel_block, int64_t block,
                                   const BlockSums& sums, int prep, TokenGroup* group) {
-  Prefetch<kBlocks * Format::P16::kBytes>(panel_block);
+  Prefetch<Format, kBlocks>(panel_block);
   constexpr int kGroups = Format::kBlock / 4;
   B w[kBlocks][kGroups];
   F d[kBlocks], m[kBlocks];
@@ -185,7 +197,7 @@ template <typename Format>
 static inline void AddAllChunks(const MatmulArgs& args, const uint8_t* panel_block, int64_t block,
                                 const TokenGroup& group, IntegerSums* sums) {
   constexpr int kStep = kBlocksPerStep;
-  Prefetch<Format::P16::kBytes>(panel_block);
+  Prefetch<Format>(panel_block);
   AddChunks<Format, 0, kStep>(args, panel_block, block, group, sums);
   if constexpr (kStep == 1) AddChunks<Format, 1, kStep>(args, panel_block, block, group, sums);
   AddChunks<Format, 2, kStep>(args, panel_block, block, group, sums);

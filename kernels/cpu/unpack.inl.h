@@ -5,7 +5,8 @@
 // A format states its P16 layout, elements per block and per sub-scale, the largest byte that
 // Unpack gives (above 127: see FromSigned; rounded up where AVX2 wants a power of two of pair
 // sums), the offset that those bytes carry over the true q, has_min, and the largest magnitude of a
-// sub-scale where that is small enough for exact sums of floats (else 0: ExactChunks).
+// sub-scale where that is small enough for exact sums of floats (else 0: ExactChunks). Of blocks of
+// 256, kOneStream: chunks lie one after the other, and do not have some of their bits elsewhere.
 // Unpack<kChunk> writes chunk kChunk (32 k) of the panel block: w[i] holds k = 4i .. 4i + 3.
 
 static inline F LoadHalves(const uint8_t* p) {
@@ -17,6 +18,7 @@ template <typename Layout, int kDivisor = 1>
 struct HalfScaled {
   using P16 = Layout;
   static constexpr int kMaxScale = 0;
+  static constexpr bool kOneStream = false;
   static inline F D(const uint8_t* block) {
     const F d = LoadHalves(block + P16::kD);
     if constexpr (kDivisor == 1) return d;
@@ -230,6 +232,7 @@ struct ByteScalesAndMins : HalfScaled<Layout> {
 };
 
 struct FormatQ4_K : ByteScalesAndMins<P16Q4_K> {
+  static constexpr bool kOneStream = true;
   static constexpr int kMaxWeight = 15;
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
@@ -267,6 +270,7 @@ struct FormatQ6_K : HalfScaled<P16Q6_K> {
 
 // 4 dwords a chunk, nibbles as in Q4_0.
 struct FormatIQ4_XS : HalfScaled<P16IQ4_XS> {
+  static constexpr bool kOneStream = true;
   static constexpr int kBlock = 256, kSubBlock = 32, kMaxWeight = 255, kOffset = kSignedOffset;
   static constexpr bool kHasMin = false;
   template <int kChunk>

@@ -5,6 +5,7 @@
 #include <random>
 #include <vector>
 
+#include "base/posix.h"
 #include "kernels/kernel_table.h"
 #include "tests/bench/ceilings.h"
 #include "tests/bench/kernels_bench.h"
@@ -14,16 +15,13 @@ namespace {
 
 using benchmark::Counter;
 
-// Matrices enough that consecutive ones do not come from the cache.
+// Matrices enough that consecutive ones do not come from the cache, in huge pages as a worker's.
 struct Weights {
-  std::vector<uint8_t> bytes;
+  MemoryMap memory;
   int64_t matrix_bytes;
   int64_t count;
+  const uint8_t* Matrix(int64_t i) const { return memory.data() + i * matrix_bytes; }
 };
-
-uint8_t* Aligned(std::vector<uint8_t>& v) {
-  return v.data() + (64 - reinterpret_cast<uintptr_t>(v.data()) % 64) % 64;
-}
 
 // A stored matrix of any bytes, but where halves and floats lie they are ordinary numbers.
 std::vector<uint8_t> StoredWeights(WeightType type, int64_t n, int64_t k) {
@@ -40,11 +38,11 @@ std::vector<uint8_t> StoredWeights(WeightType type, int64_t n, int64_t k) {
 
 Weights MakeWeights(const KernelTable* table, WeightType type, int64_t n, int64_t k, bool many) {
   Weights w;
-  w.matrix_bytes = PackedBytes(table->layout, type, n, k);
+  w.matrix_bytes = (PackedBytes(table->layout, type, n, k) + 63) / 64 * 64;
   w.count = many ? 1 + (int64_t{128} << 20) / w.matrix_bytes : 1;
-  w.bytes.resize(static_cast<size_t>(w.matrix_bytes * w.count + 64));
+  w.memory = *MemoryMap::MapHuge(static_cast<uint64_t>(w.matrix_bytes * w.count));
   const std::vector<uint8_t> stored = StoredWeights(type, n, k);
-  uint8_t* first = Aligned(w.bytes);
+  uint8_t* first = w.memory.data();
   table->pack(type, stored.data(), n, k, 0, n, first);
   for (int64_t i = 1; i < w.count; ++i) {
     std::memcpy(first + i * w.matrix_bytes, first, static_cast<size_t>(w.matrix_bytes));
@@ -64,7 +62,7 @@ std::vector<float> NormalNumbers(int64_t count) {
 void Matmul(benchmark::State& state, const KernelTable* table, WeightType type, bool whole) {
   const int64_t n = state.range(0), k = state.range(1), rows = state.range(2);
   const int32_t block = ActivationBlock(type);
-  Weights w = MakeWeights(table, type, n, k, rows <= 16 && !whole);
+  const Weights w = MakeWeights(table, type, n, k, rows <= 16 && !whole);
   std::vector<float> x = NormalNumbers(rows * k), y(rows * n), d(rows * k / 16);
   std::vector<int8_t> q(rows * k);
   std::vector<int16_t> bsum(rows * k / 16);
@@ -76,7 +74,7 @@ void Matmul(benchmark::State& state, const KernelTable* table, WeightType type, 
   int64_t i = 0;
   for (auto _ : state) {
     if (whole && block != 0) table->quantize({a}, 0, rows);
-    const MatmulArgs args = {Aligned(w.bytes) + i * w.matrix_bytes,
+    const MatmulArgs args = {w.Matrix(i),
                              type,
                              static_cast<int32_t>(n),
                              static_cast<int32_t>(k),

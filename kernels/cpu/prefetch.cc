@@ -1,0 +1,10 @@
+#include "kernels/cpu/prefetch.h"
+
+namespace dovetail::kernels {
+
+const bool processor_follows_one_stream = [] {
+  __builtin_cpu_init();
+  return __builtin_cpu_is("amd") != 0;
+}();
+
+}  // namespace dovetail::kernels
