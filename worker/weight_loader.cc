@@ -92,6 +92,7 @@ class Packer {
       }
     }
     file_.DropPages(tensor);
+    asked_.erase(&tensor);  // which another slot may have rows of, too
     return absl::OkStatus();
   }
 
