@@ -27,7 +27,7 @@ namespace {
 // The file: Header, a checksum of each chunk, zeros up to a page, the weights. Host byte order, as
 // the weights have.
 constexpr char kMagic[8] = {'D', 'V', 'T', 'W', 'E', 'I', 'G', 'H'};
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr uint64_t kChunkBytes = uint64_t{4} << 20;
 constexpr uint64_t kPageBytes = 4096;
 constexpr int64_t kChunksPerSlice = 16;  // between two progress reports

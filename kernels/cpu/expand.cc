@@ -2,13 +2,33 @@
 
 #include <cstring>
 
+#include "kernels/cpu/chunk_dwords.h"
+
 namespace dovetail::kernels {
 namespace {
 
+// Eight groups of 4 elements, a byte each.
+struct Groups {
+  const uint32_t* values;
+  uint32_t operator()(int i) const { return values[i]; }
+};
+
+template <int kBits, typename Block>
+void ExpandChunks(const Block& b, uint8_t* chunks) {
+  uint32_t groups[64];
+  _Pragma("GCC unroll 64") for (int i = 0; i < 64; ++i) groups[i] = GroupOf(b, i);
+  for (int chunk = 0; chunk < 8; ++chunk) {
+    uint32_t dwords[kBits];
+    _Pragma("GCC unroll 6") for (int i = 0; i < kBits; ++i) dwords[i] =
+        ChunkDword<kBits>(Groups{groups + 8 * chunk}, i);
+    std::memcpy(chunks + sizeof(dwords) * chunk, dwords, sizeof(dwords));
+  }
+}
+
 // Q4_K and Q5_K: what they share.
-template <typename Block, typename Row>
+template <int kBits, typename Block, typename Row>
 void ExpandScaleMins(const Block& b, Row* r) {
-  std::memcpy(r->qs, b.qs, sizeof(b.qs));
+  ExpandChunks<kBits>(b, r->chunks);
   for (int j = 0; j < 8; ++j) r->scales[j] = UnpackScale(b.scales, j);
   for (int j = 0; j < 8; ++j) r->mins[j] = UnpackMin(b.scales, j);
   r->d = b.d;
@@ -32,30 +52,43 @@ void ExpandNVFP4(const uint8_t* block, uint8_t* row) {
   }
 }
 
+void ExpandQ2_K(const uint8_t* block, uint8_t* row) {
+  const auto& b = *reinterpret_cast<const BlockQ2_K*>(block);
+  auto& r = *reinterpret_cast<RowQ2_K*>(row);
+  ExpandChunks<2>(b, r.chunks);
+  std::memcpy(r.scales, b.scales, sizeof(b.scales));
+  r.d = b.d;
+  r.dmin = b.dmin;
+}
+
 void ExpandQ3_K(const uint8_t* block, uint8_t* row) {
   const auto& b = *reinterpret_cast<const BlockQ3_K*>(block);
   auto& r = *reinterpret_cast<RowQ3_K*>(row);
-  std::memcpy(r.qs, b.qs, sizeof(b.qs));
-  std::memcpy(r.hmask, b.hmask, sizeof(b.hmask));
+  ExpandChunks<3>(b, r.chunks);
   for (int j = 0; j < 16; ++j) r.scales[j] = UnpackScaleQ3_K(b.scales, j);
   r.d = b.d;
 }
 
 void ExpandQ4_K(const uint8_t* block, uint8_t* row) {
-  ExpandScaleMins(*reinterpret_cast<const BlockQ4_K*>(block), reinterpret_cast<RowQ4_K*>(row));
+  ExpandScaleMins<4>(*reinterpret_cast<const BlockQ4_K*>(block), reinterpret_cast<RowQ4_K*>(row));
 }
 
 void ExpandQ5_K(const uint8_t* block, uint8_t* row) {
-  const auto& b = *reinterpret_cast<const BlockQ5_K*>(block);
-  auto& r = *reinterpret_cast<RowQ5_K*>(row);
-  ExpandScaleMins(b, &r);
-  std::memcpy(r.qh, b.qh, sizeof(b.qh));
+  ExpandScaleMins<5>(*reinterpret_cast<const BlockQ5_K*>(block), reinterpret_cast<RowQ5_K*>(row));
+}
+
+void ExpandQ6_K(const uint8_t* block, uint8_t* row) {
+  const auto& b = *reinterpret_cast<const BlockQ6_K*>(block);
+  auto& r = *reinterpret_cast<RowQ6_K*>(row);
+  ExpandChunks<6>(b, r.chunks);
+  std::memcpy(r.scales, b.scales, sizeof(b.scales));
+  r.d = b.d;
 }
 
 void ExpandIQ4_XS(const uint8_t* block, uint8_t* row) {
   const auto& b = *reinterpret_cast<const BlockIQ4_XS*>(block);
   auto& r = *reinterpret_cast<RowIQ4_XS*>(row);
-  std::memcpy(r.qs, b.qs, sizeof(b.qs));
+  std::memcpy(r.chunks, b.qs, sizeof(b.qs));
   for (int j = 0; j < 8; ++j) r.scales[j] = UnpackScaleIQ4_XS(b, j);
   r.d = b.d;
 }
@@ -63,12 +96,14 @@ void ExpandIQ4_XS(const uint8_t* block, uint8_t* row) {
 void ExpandTQ1_0(const uint8_t* block, uint8_t* row) {
   const auto& b = *reinterpret_cast<const BlockTQ1_0*>(block);
   auto& r = *reinterpret_cast<RowTQ*>(row);
-  uint8_t digits[256];
-  for (int i = 0; i < 256; ++i) digits[i] = UnpackTernary(b, i);
-  for (int i = 0; i < 64; ++i) {
-    const uint8_t* four = digits + i / 32 * 128 + i % 32;
-    r.qs[i] = static_cast<uint8_t>(four[0] | four[32] << 2 | four[64] << 4 | four[96] << 6);
-  }
+  ExpandChunks<2>(b, r.chunks);
+  r.d = b.d;
+}
+
+void ExpandTQ2_0(const uint8_t* block, uint8_t* row) {
+  const auto& b = *reinterpret_cast<const BlockTQ2_0*>(block);
+  auto& r = *reinterpret_cast<RowTQ*>(row);
+  ExpandChunks<2>(b, r.chunks);
   r.d = b.d;
 }
 

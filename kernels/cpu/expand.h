@@ -17,34 +17,43 @@ struct RowNVFP4 {  // one of the four parts of a block
   uint8_t qs[8];
   Half d;
 };
+struct RowQ2_K {
+  uint8_t chunks[64];
+  uint8_t scales[16];
+  Half d;
+  Half dmin;
+};
 struct RowQ3_K {
-  uint8_t qs[64];
-  uint8_t hmask[32];
+  uint8_t chunks[96];
   int8_t scales[16];
   Half d;
 };
 struct RowQ4_K {
-  uint8_t qs[128];
+  uint8_t chunks[128];
   uint8_t scales[8];
   uint8_t mins[8];
   Half d;
   Half dmin;
 };
 struct RowQ5_K {
-  uint8_t qs[128];
-  uint8_t qh[32];
+  uint8_t chunks[160];
   uint8_t scales[8];
   uint8_t mins[8];
   Half d;
   Half dmin;
 };
+struct RowQ6_K {
+  uint8_t chunks[192];
+  int8_t scales[16];
+  Half d;
+};
 struct RowIQ4_XS {
-  uint8_t qs[128];
+  uint8_t chunks[128];
   int8_t scales[8];
   Half d;
 };
 struct RowTQ {
-  uint8_t qs[64];
+  uint8_t chunks[64];
   Half d;
 };
 struct RowIQ2_XXS {
@@ -82,8 +91,8 @@ struct RowIQ1_M {
 // Writes the row of `block`; NVFP4's writes its four, one after the other.
 using ExpandFn = void(const uint8_t* block, uint8_t* row);
 
-ExpandFn ExpandNVFP4, ExpandQ3_K, ExpandQ4_K, ExpandQ5_K, ExpandIQ4_XS, ExpandTQ1_0, ExpandIQ2_XXS,
-    ExpandIQ2_XS, ExpandIQ3_XXS, ExpandIQ1_S, ExpandIQ1_M;
+ExpandFn ExpandNVFP4, ExpandQ2_K, ExpandQ3_K, ExpandQ4_K, ExpandQ5_K, ExpandQ6_K, ExpandIQ4_XS,
+    ExpandTQ1_0, ExpandTQ2_0, ExpandIQ2_XXS, ExpandIQ2_XS, ExpandIQ3_XXS, ExpandIQ1_S, ExpandIQ1_M;
 
 }  // namespace dovetail::kernels
 

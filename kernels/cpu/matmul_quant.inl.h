@@ -37,20 +37,11 @@ static inline void StoreSums(const MatmulArgs& args, int64_t first, int count, c
   }
 }
 
-// Whether a block is read in the order of its bytes, or each chunk in two or three places.
-template <typename Format>
-static constexpr bool IsOneStream() {
-  if constexpr (Format::kBlock <= 32)
-    return true;
-  else
-    return Format::kOneStream;
-}
-
 // A panel is one stream and the next panel follows it: asks for what comes kPrefetchAhead bytes
 // later, into the second-level cache, whose prefetches do not take the first level's few buffers.
 template <typename Format, int kBlocks = 1>
 static inline void Prefetch(const uint8_t* p) {
-  if (IsOneStream<Format>() && processor_follows_one_stream) return;
+  if (processor_follows_one_stream) return;
   DT_UNROLL for (int i = 0; i < kBlocks * Format::P16::kBytes; i += 64) {
     __builtin_prefetch(p + kPrefetchAhead + i, 0, 2);
   }

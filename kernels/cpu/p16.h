@@ -6,8 +6,9 @@
 // together:
 //   byte  (i * 16 + row) * 4 + b   holds byte 4 i + b of the row's field,
 // which makes 64 bytes = 16 lanes (rows) x 4 consecutive k: the operand of VNNI, two AVX2
-// registers, or one row of an AMX tile. Nibbles and bit pairs keep the pairing of the GGUF block,
-// so that packing only moves whole dwords. Byte and half planes are [i][16 rows] likewise.
+// registers, or one row of an AMX tile. Byte and half planes are [i][16 rows] likewise. Blocks of
+// 32 keep the pairing of the GGUF block, so that packing only moves whole dwords; those of 256 are
+// rewritten chunk by chunk (`chunks` below).
 //
 // clang-format off
 //   type     k    planes, in order                                                  bytes / 16 rows
@@ -19,14 +20,14 @@
 //   Q8_0     32   qs: 8 dwords, d                                                        544
 //   MXFP4    32   qs: 4 dwords, e: 1 u8                                                  272
 //   NVFP4    16   qs: 2 dwords, d (as a half)                                            160
-//   Q2_K     256  qs: 16 dwords, scale and min: 16 u8, d, dmin                          1344
-//   Q3_K     256  qs: 16 dwords, hmask: 8 dwords, scale: 16 i8, d                       1824
-//   Q4_K     256  qs: 32 dwords, scale: 8 u8, min: 8 u8, d, dmin                        2368
-//   Q5_K     256  qs: 32 dwords, qh: 8 dwords, scale: 8 u8, min: 8 u8, d, dmin          2880
-//   Q6_K     256  ql: 32 dwords, qh: 16 dwords, scale: 16 i8, d                         3360
-//   IQ4_XS   256  qs: 32 dwords, scale: 8 i8, d                                         2208
-//   TQ1_0    256  qs: 16 dwords (as TQ2_0), d                                           1056
-//   TQ2_0    256  qs: 16 dwords, d                                                      1056
+//   Q2_K     256  8 chunks of 2 dwords, scale and min: 16 u8, d, dmin                   1344
+//   Q3_K     256  8 chunks of 3 dwords, scale: 16 i8, d                                 1824
+//   Q4_K     256  8 chunks of 4 dwords, scale: 8 u8, min: 8 u8, d, dmin                 2368
+//   Q5_K     256  8 chunks of 5 dwords, scale: 8 u8, min: 8 u8, d, dmin                 2880
+//   Q6_K     256  8 chunks of 6 dwords, scale: 16 i8, d                                 3360
+//   IQ4_XS   256  8 chunks of 4 dwords, scale: 8 i8, d                                  2208
+//   TQ1_0    256  8 chunks of 2 dwords, d                                               1056
+//   TQ2_0    256  8 chunks of 2 dwords, d                                               1056
 //   IQ2_XXS  256  index: 32 u8, signs: 8 dwords, scale: 4 u8, d                         1120
 //   IQ2_XS   256  index: 32 u8, signs: 8 dwords, high: 4 u8, scale: 8 u8, d             1248
 //   IQ2_S    256  index: 32 u8, signs: 8 dwords, high: 8 u8, scale: 8 u8, d             1312
@@ -36,13 +37,25 @@
 //   IQ1_M    256  index: 32 u8, high: 16 u8, scale: 8 u8, d                              928
 // clang-format on
 //
-// d, m and dmin are 16 halves each. Where a field differs from the file's (6-bit scales as bytes,
-// all 8 signs of the IQ types, scales of IQ types as nibbles), cpu/expand.cc makes it. `signs` and
-// Q5's qh: bit i of a row's dword is element i of 32. `high`, high bits of the indices in order: 1
-// bit (IQ2_XS, IQ3_S), 2 (IQ2_S), or 3 and the sign of delta (IQ1). Blocks are multiples of 16
-// bytes; the matrix starts at 64. Float weights are not packed: they stay rows as GGUF stores them.
-// cpu/pack.cc writes the layout, cpu/embedding.cc reads single rows of it; base/packed_layout.cc
-// knows the sizes.
+// A chunk is 32 k, that is 8 groups of 4: byte b of group g is element 4 g + b. Its dwords follow
+// each other and hold nothing else, so that a panel is read once and as it lies (what processors
+// can foresee; planes of low and high bits apart were read 1.2 to 1.7 times as slowly). Of every
+// byte, bits from the lowest on:
+//   2 bits   dword i: groups i, i + 2, i + 4, i + 6
+//   3 bits   dwords i = 0, 1: groups i, i + 2, low 2 bits of i + 4;
+//            dword 2: groups 6, 7, high bits of 4 and of 5
+//   4 bits   dword i: groups i, i + 4
+//   5 bits   dwords i = 0..3: group i, low 3 bits of i + 4; dword 4: high 2 bits of 4, 5, 6, 7
+//   6 bits   dwords i = 0..3: group i, low 2 bits of i + 4;
+//            dwords 4 + i: high 4 bits of 4 + 2 i and of 5 + 2 i
+//
+// d, m and dmin are 16 halves each. Where a field differs from the file's (chunks, 6-bit scales as
+// bytes, all 8 signs of the IQ types, scales of IQ types as nibbles), cpu/expand.cc makes it.
+// `signs` and Q5's qh: bit i of a row's dword is element i of 32. `high`, high bits of the indices
+// in order: 1 bit (IQ2_XS, IQ3_S), 2 (IQ2_S), or 3 and the sign of delta (IQ1). Blocks are
+// multiples of 16 bytes; the matrix starts at 64. Float weights are not packed: they stay rows as
+// GGUF stores them. cpu/pack.cc writes the layout, cpu/embedding.cc reads single rows of it;
+// base/packed_layout.cc knows the sizes.
 #ifndef DOVETAIL_KERNELS_CPU_P16_H_
 #define DOVETAIL_KERNELS_CPU_P16_H_
 
@@ -80,18 +93,18 @@ struct P16Q2_K {
   static constexpr int kQuants = 0, kScales = 1024, kD = 1280, kMin = 1312, kBytes = 1344;
 };
 struct P16Q3_K {
-  static constexpr int kQuants = 0, kHigh = 1024, kScales = 1536, kD = 1792, kBytes = 1824;
+  static constexpr int kQuants = 0, kScales = 1536, kD = 1792, kBytes = 1824;
 };
 struct P16Q4_K {
   static constexpr int kQuants = 0, kScales = 2048, kMins = 2176, kD = 2304, kMin = 2336;
   static constexpr int kBytes = 2368;
 };
 struct P16Q5_K {
-  static constexpr int kQuants = 0, kHigh = 2048, kScales = 2560, kMins = 2688, kD = 2816;
+  static constexpr int kQuants = 0, kScales = 2560, kMins = 2688, kD = 2816;
   static constexpr int kMin = 2848, kBytes = 2880;
 };
 struct P16Q6_K {
-  static constexpr int kQuants = 0, kHigh = 2048, kScales = 3072, kD = 3328, kBytes = 3360;
+  static constexpr int kQuants = 0, kScales = 3072, kD = 3328, kBytes = 3360;
 };
 struct P16IQ4_XS {
   static constexpr int kQuants = 0, kScales = 2048, kD = 2176, kBytes = 2208;

@@ -17,16 +17,22 @@ ExpandFn* ExpandOf(WeightType type) {
   switch (type) {
     case T::kNVFP4:
       return ExpandNVFP4;
+    case T::kQ2_K:
+      return ExpandQ2_K;
     case T::kQ3_K:
       return ExpandQ3_K;
     case T::kQ4_K:
       return ExpandQ4_K;
     case T::kQ5_K:
       return ExpandQ5_K;
+    case T::kQ6_K:
+      return ExpandQ6_K;
     case T::kIQ4_XS:
       return ExpandIQ4_XS;
     case T::kTQ1_0:
       return ExpandTQ1_0;
+    case T::kTQ2_0:
+      return ExpandTQ2_0;
     case T::kIQ2_XXS:
       return ExpandIQ2_XXS;
     case T::kIQ2_XS:

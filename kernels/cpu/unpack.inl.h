@@ -5,8 +5,7 @@
 // A format states its P16 layout, elements per block and per sub-scale, the largest byte that
 // Unpack gives (above 127: see FromSigned; rounded up where AVX2 wants a power of two of pair
 // sums), the offset that those bytes carry over the true q, has_min, and the largest magnitude of a
-// sub-scale where that is small enough for exact sums of floats (else 0: ExactChunks). Of blocks of
-// 256, kOneStream: chunks lie one after the other, and do not have some of their bits elsewhere.
+// sub-scale where that is small enough for exact sums of floats (else 0: ExactChunks).
 // Unpack<kChunk> writes chunk kChunk (32 k) of the panel block: w[i] holds k = 4i .. 4i + 3.
 
 static inline F LoadHalves(const uint8_t* p) {
@@ -18,7 +17,6 @@ template <typename Layout, int kDivisor = 1>
 struct HalfScaled {
   using P16 = Layout;
   static constexpr int kMaxScale = 0;
-  static constexpr bool kOneStream = false;
   static inline F D(const uint8_t* block) {
     const F d = LoadHalves(block + P16::kD);
     if constexpr (kDivisor == 1) return d;
@@ -26,10 +24,10 @@ struct HalfScaled {
   }
 };
 
-template <typename P16>
-static inline void UnpackNibblesOf32(const uint8_t* block, B* w) {
+// Four dwords: groups i and i + 4 (of 4 k) are the nibbles of dword i.
+static inline void UnpackNibbles(const uint8_t* quants, B* w) {
   for (int i = 0; i < 4; ++i) {
-    const B v = LoadB(block + P16::kQuants + 64 * i);
+    const B v = LoadB(quants + 64 * i);
     w[i] = Bits<0, 15>(v);
     w[i + 4] = Bits<4, 15>(v);
   }
@@ -58,7 +56,7 @@ struct FormatQ4_0 : HalfScaled<P16Q4_0> {
   static constexpr bool kHasMin = false;
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
-    UnpackNibblesOf32<P16>(block, w);
+    UnpackNibbles(block + P16::kQuants, w);
   }
 };
 
@@ -69,13 +67,13 @@ struct FormatQ4_1 : HalfScaled<P16Q4_1> {
   static constexpr float kMinSign = 1.0f;
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
-    UnpackNibblesOf32<P16>(block, w);
+    UnpackNibbles(block + P16::kQuants, w);
   }
 };
 
 template <typename P16>
 static inline void UnpackFiveBitsOf32(const uint8_t* block, B* w) {
-  UnpackNibblesOf32<P16>(block, w);
+  UnpackNibbles(block + P16::kQuants, w);
   const B bits = LoadB(block + P16::kHigh);
   for (int i = 0; i < 8; ++i) w[i] = AddWhere(w[i], BitsAsBytes(bits, i), 16);
 }
@@ -113,7 +111,7 @@ struct FormatIQ4_NL : HalfScaled<P16Q4_0> {
   static constexpr bool kHasMin = false;
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
-    UnpackNibblesOf32<P16>(block, w);
+    UnpackNibbles(block + P16::kQuants, w);
     LookUp(kIq4Table.values, 8, w);
   }
 };
@@ -124,7 +122,7 @@ struct FormatMXFP4 {
   static constexpr bool kHasMin = false;
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
-    UnpackNibblesOf32<P16>(block, w);
+    UnpackNibbles(block + P16::kQuants, w);
     LookUp(kFp4Table.values, 8, w);
   }
   // 2^(e - 128): (e - 1) << 23 as bits of a float; below e = 2, where that is not positive,
@@ -151,7 +149,7 @@ struct FormatNVFP4 : HalfScaled<P16NVFP4> {
   }
 };
 
-// --- blocks of 256
+// --- blocks of 256: the dwords of a chunk (p16.h)
 
 // Bits [kFrom, ..) of every byte, as many as kMask has, as bits [kTo, ..): one shift, since what it
 // carries over from the neighbouring byte is masked.
@@ -164,25 +162,14 @@ static inline B MoveBits(B v) {
   }
 }
 
-// Chunk = quarter of a half: bits 2 (kChunk % 4) of the half's 8 dwords.
-template <typename P16, int kChunk>
-static inline void UnpackTwoBits(const uint8_t* block, B* w) {
-  const uint8_t* quants = block + P16::kQuants + kChunk / 4 * 512;
-  for (int i = 0; i < 8; ++i) w[i] = Bits<kChunk % 4 * 2, 3>(LoadB(quants + 64 * i));
-}
-
-// Chunks 2p and 2p + 1 are the low and high nibbles of the same bytes.
-template <typename P16, int kChunk>
-static inline void UnpackNibblePairs(const uint8_t* block, B* w) {
-  const uint8_t* quants = block + P16::kQuants + kChunk / 2 * 512;
-  for (int i = 0; i < 8; ++i) w[i] = Bits<kChunk % 2 * 4, 15>(LoadB(quants + 64 * i));
-}
-
-// Adds bit kChunk of the 8 dwords of a bit plane as bit kTo.
-template <typename P16, int kChunk, int kTo>
-static inline void AddHighBit(const uint8_t* block, B* w) {
-  for (int i = 0; i < 8; ++i) {
-    w[i] = OrB(w[i], MoveBits<kChunk, kTo, 1>(LoadB(block + P16::kHigh + 64 * i)));
+// Groups i, i + 2, i + 4 and i + 6 are the bit pairs of dword i.
+static inline void UnpackTwoBits(const uint8_t* quants, B* w) {
+  for (int i = 0; i < 2; ++i) {
+    const B v = LoadB(quants + 64 * i);
+    w[i] = Bits<0, 3>(v);
+    w[i + 2] = Bits<2, 3>(v);
+    w[i + 4] = Bits<4, 3>(v);
+    w[i + 6] = Bits<6, 3>(v);
   }
 }
 
@@ -193,7 +180,7 @@ struct FormatQ2_K : HalfScaled<P16Q2_K> {
   static constexpr float kMinSign = -1.0f;
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
-    UnpackTwoBits<P16, kChunk>(block, w);
+    UnpackTwoBits(block + P16::kQuants + 128 * kChunk, w);
   }
   static inline I Scale(const uint8_t* block, int sub_block) {
     return AndI(LoadU8(block + P16::kScales + 16 * sub_block), SetI1(15));
@@ -209,8 +196,16 @@ struct FormatQ3_K : HalfScaled<P16Q3_K> {
   static constexpr bool kHasMin = false;
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
-    UnpackTwoBits<P16, kChunk>(block, w);
-    AddHighBit<P16, kChunk, 2>(block, w);
+    const uint8_t* quants = block + P16::kQuants + 192 * kChunk;
+    const B first = LoadB(quants), second = LoadB(quants + 64), rest = LoadB(quants + 128);
+    w[0] = Bits<0, 7>(first);
+    w[1] = Bits<0, 7>(second);
+    w[2] = Bits<3, 7>(first);
+    w[3] = Bits<3, 7>(second);
+    w[4] = OrB(Bits<6, 3>(first), MoveBits<6, 2, 1>(rest));
+    w[5] = OrB(Bits<6, 3>(second), MoveBits<7, 2, 1>(rest));
+    w[6] = Bits<0, 7>(rest);
+    w[7] = Bits<3, 7>(rest);
   }
   static inline I Scale(const uint8_t* block, int sub_block) {
     return LoadI8(block + P16::kScales + 16 * sub_block);
@@ -232,11 +227,10 @@ struct ByteScalesAndMins : HalfScaled<Layout> {
 };
 
 struct FormatQ4_K : ByteScalesAndMins<P16Q4_K> {
-  static constexpr bool kOneStream = true;
   static constexpr int kMaxWeight = 15;
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
-    UnpackNibblePairs<P16, kChunk>(block, w);
+    UnpackNibbles(block + P16::kQuants + 256 * kChunk, w);
   }
 };
 
@@ -244,23 +238,33 @@ struct FormatQ5_K : ByteScalesAndMins<P16Q5_K> {
   static constexpr int kMaxWeight = 31;
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
-    UnpackNibblePairs<P16, kChunk>(block, w);
-    AddHighBit<P16, kChunk, 4>(block, w);
+    const uint8_t* quants = block + P16::kQuants + 320 * kChunk;
+    for (int i = 0; i < 4; ++i) {
+      const B v = LoadB(quants + 64 * i);
+      w[i] = Bits<0, 31>(v);
+      w[i + 4] = Bits<5, 7>(v);
+    }
+    const B rest = LoadB(quants + 256);
+    w[4] = OrB(w[4], MoveBits<0, 3, 3>(rest));
+    w[5] = OrB(w[5], MoveBits<2, 3, 3>(rest));
+    w[6] = OrB(w[6], MoveBits<4, 3, 3>(rest));
+    w[7] = OrB(w[7], MoveBits<6, 3, 3>(rest));
   }
 };
 
 struct FormatQ6_K : HalfScaled<P16Q6_K> {
   static constexpr int kBlock = 256, kSubBlock = 16, kMaxWeight = 63, kOffset = 32;
   static constexpr bool kHasMin = false;
-  // Chunk = quarter t of half h: nibble t / 2 of ql dwords 8 (t & 1).., bits 2t, 2t + 1 of qh.
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
-    constexpr int kHalf = kChunk / 4, kQuarter = kChunk % 4;
-    const uint8_t* low = block + P16::kQuants + kHalf * 1024 + kQuarter % 2 * 512;
-    const uint8_t* high = block + P16::kHigh + kHalf * 512;
-    for (int i = 0; i < 8; ++i) {
-      const B two = MoveBits<2 * kQuarter, 4, 3>(LoadB(high + 64 * i));
-      w[i] = OrB(Bits<kQuarter / 2 * 4, 15>(LoadB(low + 64 * i)), two);
+    const uint8_t* quants = block + P16::kQuants + 384 * kChunk;
+    for (int i = 0; i < 2; ++i) {
+      const B first = LoadB(quants + 128 * i), second = LoadB(quants + 128 * i + 64);
+      const B rest = LoadB(quants + 256 + 64 * i);
+      w[2 * i] = Bits<0, 63>(first);
+      w[2 * i + 1] = Bits<0, 63>(second);
+      w[2 * i + 4] = OrB(Bits<6, 3>(first), MoveBits<0, 2, 15>(rest));
+      w[2 * i + 5] = OrB(Bits<6, 3>(second), MoveBits<4, 2, 15>(rest));
     }
   }
   static inline I Scale(const uint8_t* block, int sub_block) {
@@ -268,14 +272,12 @@ struct FormatQ6_K : HalfScaled<P16Q6_K> {
   }
 };
 
-// 4 dwords a chunk, nibbles as in Q4_0.
 struct FormatIQ4_XS : HalfScaled<P16IQ4_XS> {
-  static constexpr bool kOneStream = true;
   static constexpr int kBlock = 256, kSubBlock = 32, kMaxWeight = 255, kOffset = kSignedOffset;
   static constexpr bool kHasMin = false;
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
-    UnpackNibblesOf32<P16>(block + 256 * kChunk, w);
+    UnpackNibbles(block + P16::kQuants + 256 * kChunk, w);
     LookUp(kIq4Table.values, 8, w);
   }
   static inline I Scale(const uint8_t* block, int sub_block) {
@@ -290,7 +292,7 @@ struct FormatTQ : HalfScaled<P16TQ> {
   static constexpr bool kHasMin = false;
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
-    UnpackTwoBits<P16, kChunk>(block, w);
+    UnpackTwoBits(block + P16::kQuants + 128 * kChunk, w);
   }
   static inline I Scale(const uint8_t*, int) { return SetI1(1); }
 };

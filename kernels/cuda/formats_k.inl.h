@@ -11,18 +11,18 @@ struct SubBlocksAndMins {
   static constexpr bool kHasMin = true;
 };
 
+// Dword i of a chunk of kBits-bit elements; how those lie in it says kernels/cpu/p16.h.
+template <typename P16, int kBits>
+DT_DEVICE uint32_t ChunkDword(const uint8_t* block, int chunk, int i, int row) {
+  return LoadDword(block + P16::kQuants + 64 * kBits * chunk, i, row);
+}
 template <typename P16>
 DT_DEVICE uint32_t TwoBits(const uint8_t* block, int chunk, int i, int row) {
-  return LoadDword(block + P16::kQuants + chunk / 4 * 512, i, row) >> (chunk % 4 * 2) & 0x03030303u;
+  return ChunkDword<P16, 2>(block, chunk, i % 2, row) >> (i / 2 * 2) & 0x03030303u;
 }
 template <typename P16>
-DT_DEVICE uint32_t NibblePairs(const uint8_t* block, int chunk, int i, int row) {
-  return LoadDword(block + P16::kQuants + chunk / 2 * 512, i, row) >> (chunk % 2 * 4) & 0x0f0f0f0fu;
-}
-// Bit `chunk` of the dwords of a bit plane, as bytes of 0 or 1.
-template <typename P16>
-DT_DEVICE uint32_t HighBit(const uint8_t* block, int chunk, int i, int row) {
-  return LoadDword(block + P16::kHigh, i, row) >> chunk & 0x01010101u;
+DT_DEVICE uint32_t FourBits(const uint8_t* block, int chunk, int i, int row) {
+  return ChunkDword<P16, 4>(block, chunk, i % 4, row) >> (i / 4 * 4) & 0x0f0f0f0fu;
 }
 
 struct FormatQ2_K : HalfScaled<P16Q2_K>, SubBlocksAndMins<16> {
@@ -42,7 +42,11 @@ struct FormatQ2_K : HalfScaled<P16Q2_K>, SubBlocksAndMins<16> {
 
 struct FormatQ3_K : HalfScaled<P16Q3_K>, SubBlocks<16> {
   DT_DEVICE_MEMBER uint32_t Quad(const uint8_t* block, int chunk, int i, int row) {
-    const uint32_t q = TwoBits<P16>(block, chunk, i, row) | HighBit<P16>(block, chunk, i, row) << 2;
+    const uint32_t own = ChunkDword<P16, 3>(block, chunk, i % 2, row);
+    const uint32_t rest = ChunkDword<P16, 3>(block, chunk, 2, row);
+    uint32_t q = own >> (i / 2 * 3) & 0x07070707u;
+    if (i >= 6) q = rest >> (i - 6) * 3 & 0x07070707u;
+    if (i == 4 || i == 5) q = (own >> 6 & 0x03030303u) | (rest >> i & 0x04040404u);
     return SubtractBytes(q, 0x04040404u);
   }
   DT_DEVICE_MEMBER int Scale(const uint8_t* block, int sub_block, int row) {
@@ -65,25 +69,28 @@ struct ByteScalesAndMins : HalfScaled<Layout>, SubBlocksAndMins<32> {
 
 struct FormatQ4_K : ByteScalesAndMins<P16Q4_K> {
   DT_DEVICE_MEMBER uint32_t Quad(const uint8_t* block, int chunk, int i, int row) {
-    return NibblePairs<P16>(block, chunk, i, row);
+    return FourBits<P16>(block, chunk, i, row);
   }
 };
 
 struct FormatQ5_K : ByteScalesAndMins<P16Q5_K> {
   DT_DEVICE_MEMBER uint32_t Quad(const uint8_t* block, int chunk, int i, int row) {
-    return NibblePairs<P16>(block, chunk, i, row) | HighBit<P16>(block, chunk, i, row) << 4;
+    const uint32_t own = ChunkDword<P16, 5>(block, chunk, i % 4, row);
+    if (i < 4) return own & 0x1f1f1f1fu;
+    const uint32_t rest = ChunkDword<P16, 5>(block, chunk, 4, row);
+    return (own >> 5 & 0x07070707u) | (rest >> (i - 4) * 2 & 0x03030303u) << 3;
   }
 };
 
 struct FormatQ6_K : HalfScaled<P16Q6_K>, SubBlocks<16> {
-  // Chunk = quarter t of half h: nibble t / 2 of ql dwords 8 (t & 1) .., bits 2 t, 2 t + 1 of qh.
   DT_DEVICE_MEMBER uint32_t Quad(const uint8_t* block, int chunk, int i, int row) {
-    const int half = chunk / 4, quarter = chunk % 4;
-    const uint8_t* low = block + P16::kQuants + half * 1024 + quarter % 2 * 512;
-    const uint8_t* high = block + P16::kHigh + half * 512;
-    const uint32_t nibbles = LoadDword(low, i, row) >> (quarter / 2 * 4) & 0x0f0f0f0fu;
-    const uint32_t two = LoadDword(high, i, row) >> (2 * quarter) & 0x03030303u;
-    return SubtractBytes(nibbles | two << 4, 0x20202020u);
+    const uint32_t own = ChunkDword<P16, 6>(block, chunk, i % 4, row);
+    uint32_t q = own & 0x3f3f3f3fu;
+    if (i >= 4) {
+      const uint32_t rest = ChunkDword<P16, 6>(block, chunk, 4 + (i - 4) / 2, row);
+      q = (own >> 6 & 0x03030303u) | (rest >> (i % 2 * 4) & 0x0f0f0f0fu) << 2;
+    }
+    return SubtractBytes(q, 0x20202020u);
   }
   DT_DEVICE_MEMBER int Scale(const uint8_t* block, int sub_block, int row) {
     return LoadSigned(block + P16::kScales, sub_block, row);
@@ -93,7 +100,7 @@ struct FormatQ6_K : HalfScaled<P16Q6_K>, SubBlocks<16> {
 struct FormatIQ4_XS : HalfScaled<P16IQ4_XS>, SubBlocks<32> {
   DT_DEVICE_MEMBER uint32_t Quad(const uint8_t* block, int chunk, int i, int row) {
     constexpr ValueTable kTable = MakeTable(kIq4Values);
-    return LookUp(kTable, NibblesOf32<P16>(block + 256 * chunk, i, row));
+    return LookUp(kTable, FourBits<P16>(block, chunk, i, row));
   }
   DT_DEVICE_MEMBER int Scale(const uint8_t* block, int sub_block, int row) {
     return LoadSigned(block + P16::kScales, sub_block, row);

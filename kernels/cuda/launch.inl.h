@@ -228,16 +228,22 @@ static void Pack(const PackArgs& args, Stream stream) {
   switch (args.type) {
     case WeightType::kNVFP4:
       return PackBlocks<BlockNVFP4>(shape, stream);
+    case WeightType::kQ2_K:
+      return PackBlocks<BlockQ2_K>(shape, stream);
     case WeightType::kQ3_K:
       return PackBlocks<BlockQ3_K>(shape, stream);
     case WeightType::kQ4_K:
       return PackBlocks<BlockQ4_K>(shape, stream);
     case WeightType::kQ5_K:
       return PackBlocks<BlockQ5_K>(shape, stream);
+    case WeightType::kQ6_K:
+      return PackBlocks<BlockQ6_K>(shape, stream);
     case WeightType::kIQ4_XS:
       return PackBlocks<BlockIQ4_XS>(shape, stream);
     case WeightType::kTQ1_0:
       return PackBlocks<BlockTQ1_0>(shape, stream);
+    case WeightType::kTQ2_0:
+      return PackBlocks<BlockTQ2_0>(shape, stream);
     case WeightType::kIQ2_XXS:
       return PackBlocks<BlockIQ2_XXS>(shape, stream);
     case WeightType::kIQ2_XS:

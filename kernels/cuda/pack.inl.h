@@ -18,26 +18,50 @@ DT_DEVICE uint8_t RowByte(const BlockNVFP4& b, int i) {
   return static_cast<uint8_t>(Ue4m3AsHalf(b.d[part]) >> (8 * (at - 8)));
 }
 
+// Of a block, the eight groups of a chunk.
+template <typename Block>
+struct ChunkGroups {
+  const Block& block;
+  int chunk;
+  constexpr uint32_t operator()(int i) const { return GroupOf(block, 8 * chunk + i); }
+};
+
+// Byte i of the chunks of a block of kBits-bit elements.
+template <int kBits, typename Block>
+DT_DEVICE uint8_t ChunksByte(const Block& b, int i) {
+  const ChunkGroups<Block> groups = {b, i / (4 * kBits)};
+  return static_cast<uint8_t>(ChunkDword<kBits>(groups, i % (4 * kBits) / 4) >> (i % 4 * 8));
+}
+
+DT_DEVICE uint8_t RowByte(const BlockQ2_K& b, int i) {
+  if (i < 64) return ChunksByte<2>(b, i);
+  if (i < 80) return b.scales[i - 64];
+  return i < 82 ? b.d.bytes[i - 80] : b.dmin.bytes[i - 82];
+}
+
 DT_DEVICE uint8_t RowByte(const BlockQ3_K& b, int i) {
-  if (i < 64) return b.qs[i];
-  if (i < 96) return b.hmask[i - 64];
+  if (i < 96) return ChunksByte<3>(b, i);
   if (i < 112) return static_cast<uint8_t>(UnpackScaleQ3_K(b.scales, i - 96));
   return b.d.bytes[i - 112];
 }
 
 DT_DEVICE uint8_t RowByte(const BlockQ4_K& b, int i) {
-  if (i < 128) return b.qs[i];
+  if (i < 128) return ChunksByte<4>(b, i);
   if (i < 136) return UnpackScale(b.scales, i - 128);
   if (i < 144) return UnpackMin(b.scales, i - 136);
   return i < 146 ? b.d.bytes[i - 144] : b.dmin.bytes[i - 146];
 }
 
 DT_DEVICE uint8_t RowByte(const BlockQ5_K& b, int i) {
-  if (i < 128) return b.qs[i];
-  if (i < 160) return b.qh[i - 128];
+  if (i < 160) return ChunksByte<5>(b, i);
   if (i < 168) return UnpackScale(b.scales, i - 160);
   if (i < 176) return UnpackMin(b.scales, i - 168);
   return i < 178 ? b.d.bytes[i - 176] : b.dmin.bytes[i - 178];
+}
+
+DT_DEVICE uint8_t RowByte(const BlockQ6_K& b, int i) {
+  if (i < 192) return ChunksByte<6>(b, i);
+  return i < 208 ? static_cast<uint8_t>(b.scales[i - 192]) : b.d.bytes[i - 208];
 }
 
 DT_DEVICE uint8_t RowByte(const BlockIQ4_XS& b, int i) {
@@ -47,11 +71,11 @@ DT_DEVICE uint8_t RowByte(const BlockIQ4_XS& b, int i) {
 }
 
 DT_DEVICE uint8_t RowByte(const BlockTQ1_0& b, int i) {
-  if (i >= 64) return b.d.bytes[i - 64];
-  const int first = i / 32 * 128 + i % 32;
-  unsigned byte = 0;
-  for (int t = 0; t < 4; ++t) byte |= unsigned{UnpackTernary(b, first + 32 * t)} << (2 * t);
-  return static_cast<uint8_t>(byte);
+  return i < 64 ? ChunksByte<2>(b, i) : b.d.bytes[i - 64];
+}
+
+DT_DEVICE uint8_t RowByte(const BlockTQ2_0& b, int i) {
+  return i < 64 ? ChunksByte<2>(b, i) : b.d.bytes[i - 64];
 }
 
 // Two nibbles in a byte, of values that have four bits.

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/packed_layout.h"
+#include "kernels/cpu/chunk_dwords.h"
 #include "kernels/cpu/p16.h"
 #include "kernels/cpu/pack_rules.h"
 #include "kernels/cuda/device.h"
