@@ -15,7 +15,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 UNITS = ("avx2", "avxvnni", "avx512", "amx")
 # Functions whose loops are hot: products, attention. Every instance in every unit, after inlining.
-HOT = re.compile(r"::(TileBlock256|TileWhole256|FillImage\w+|SumBlocks256|TileSmallBlocks|TileMatmul|FewMatmul|QuantMatmul|"
+HOT = re.compile(r"::(TileBlock256|FillImage\w+|SumBlocks256|TileSmallBlocks\w*|TileMatmul|FewMatmul|QuantMatmul|"
                  r"AmxProducts|AmxMatmul|AmxPanel\w+|AmxSmallBlock|FloatMatmul|FloatTile|ScoreSplit|ScoreTile|ScoreBlock|"
                  r"ValueTile|ValueBlockSum|SumValues|AttendBatch)\b")
 MULTIPLIES = re.compile(r"vpdpbusd|vpmaddubsw|vfn?m(add|sub)|vpmulld|tdpb")

@@ -4,6 +4,7 @@
 
 #define DOVETAIL_ISA_NAME "avx2"
 #define DOVETAIL_ISA_VALUE Isa::kAvx2
+#define DOVETAIL_TILES "kernels/cpu/tile_memory.inl.h"
 
 namespace dovetail::kernels {
 namespace avx2 {

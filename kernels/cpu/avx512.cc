@@ -4,6 +4,7 @@
 
 #define DOVETAIL_ISA_NAME "avx512"
 #define DOVETAIL_ISA_VALUE Isa::kAvx512
+#define DOVETAIL_TILES "kernels/cpu/tile_registers.inl.h"
 
 namespace dovetail::kernels {
 namespace avx512 {

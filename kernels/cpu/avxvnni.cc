@@ -4,6 +4,7 @@
 
 #define DOVETAIL_ISA_NAME "avxvnni"
 #define DOVETAIL_ISA_VALUE Isa::kAvxVnni
+#define DOVETAIL_TILES "kernels/cpu/tile_registers.inl.h"
 
 namespace dovetail::kernels {
 namespace avxvnni {

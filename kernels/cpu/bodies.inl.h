@@ -1,6 +1,6 @@
 // Every kernel body, over the vocabulary that a unit has included before; the table comes last.
-// Included once, inside the instruction set's namespace, which defines DOVETAIL_ISA_NAME and
-// DOVETAIL_ISA_VALUE.
+// Included once, inside the instruction set's namespace, which defines DOVETAIL_ISA_NAME,
+// DOVETAIL_ISA_VALUE and DOVETAIL_TILES, the file of its tiles.
 
 #include "kernels/cpu/simd_common.inl.h"
 //
@@ -18,6 +18,10 @@
 //
 #include "kernels/cpu/matmul_float.inl.h"
 #include "kernels/cpu/matmul_quant.inl.h"
+#include "kernels/cpu/tile.inl.h"
+//
+#include DOVETAIL_TILES
+//
 #include "kernels/cpu/matmul_tile.inl.h"
 //
 #include "kernels/cpu/matmul_few.inl.h"

@@ -1,21 +1,25 @@
 // Integer products on AVX2: vpmaddubsw sums pairs in int16, which are widened before they overflow.
 // The names of simd_avx512.inl.h. Included once, after simd_avx2.inl.h.
 
-constexpr int kTileTokens = 2;
+constexpr int kTileTokens = 4;
 constexpr int kTilePanels = 1;
+constexpr bool kPairProducts = true;  // AddScaledDot and ScaledTileDots are here
 constexpr int kFewRows = 1;
-// With fewer pair sums in an int16 the tiles were measured up to 15 % slower than single tokens.
-static constexpr bool TilesPay(int block, int max_weight) {
-  return block == 256 && max_weight <= 15;
-}
+constexpr ManyRows kManyRows = ManyRows::kTiles;
 
 // Signed bytes stay signed: the product moves their sign to the activations.
 constexpr int kSignedOffset = 0;
 static inline B FromSigned(B v) { return v; }
 
+// Nothing; but sums through it are made one after another, where GCC would else begin more products
+// than there are registers, to add them up as a tree.
+[[gnu::always_inline]] static inline void KeepOrder(I* v) { asm("" : "+x"(v->a), "+x"(v->b)); }
+
 static inline I DotI16(I acc, I x, I y) {
-  return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(x.a, y.a)),
-          _mm256_add_epi32(acc.b, _mm256_madd_epi16(x.b, y.b))};
+  acc.a = _mm256_add_epi32(acc.a, _mm256_madd_epi16(x.a, y.a));
+  acc.b = _mm256_add_epi32(acc.b, _mm256_madd_epi16(x.b, y.b));
+  KeepOrder(&acc);
+  return acc;
 }
 
 // Sums of two products in int16. They stay below 2^15: |activation| <= 127, and a weight is
@@ -28,61 +32,99 @@ template <int kMaxWeight>
     return _mm256_maddubs_epi16(w, x);
   }
 }
+// So many pair sums fit an int16 before they must be widened, of kGroups.
 template <int kMaxWeight, int kGroups>
-[[gnu::always_inline]] static inline I DotGroups(const B* w, const int8_t* activations, I init) {
-  // So many pair sums fit an int16 before they must be widened.
+static constexpr int ChainOf() {
   constexpr int kFit = 32767 / (2 * 127 * (kMaxWeight > 127 ? 128 : kMaxWeight));
   constexpr int kChain = kFit < kGroups ? kFit : kGroups;
   static_assert(kGroups % kChain == 0);
-  const __m256i ones = _mm256_set1_epi16(1);
-  for (int g = 0; g < kGroups; g += kChain) {
-    __m256i x = BroadcastDword256(activations + 4 * g);
-    __m256i a = PairProducts<kMaxWeight>(w[g].a, x), b = PairProducts<kMaxWeight>(w[g].b, x);
-    for (int i = g + 1; i < g + kChain; ++i) {
-      x = BroadcastDword256(activations + 4 * i);
-      a = _mm256_add_epi16(a, PairProducts<kMaxWeight>(w[i].a, x));
-      b = _mm256_add_epi16(b, PairProducts<kMaxWeight>(w[i].b, x));
-    }
-    init.a = _mm256_add_epi32(init.a, _mm256_madd_epi16(a, ones));
-    init.b = _mm256_add_epi32(init.b, _mm256_madd_epi16(b, ones));
+  return kChain;
+}
+// Pair sums of kChain groups, in int16.
+[[gnu::always_inline]] static inline I AddPairSums(I x, I y) {
+  return {_mm256_add_epi16(x.a, y.a), _mm256_add_epi16(x.b, y.b)};
+}
+template <int kMaxWeight, int kChain>
+[[gnu::always_inline]] static inline I PairSumsOf(const B* w, const int8_t* activations) {
+  I sums;
+  DT_UNROLL for (int i = 0; i < kChain; ++i) {
+    const __m256i x = BroadcastDword256(activations + 4 * i);
+    const I product = {PairProducts<kMaxWeight>(w[i].a, x), PairProducts<kMaxWeight>(w[i].b, x)};
+    sums = i == 0 ? product : AddPairSums(sums, product);
+  }
+  return sums;
+}
+// sum + the two int16 of each lane of `pairs`, each times that of `scale`.
+[[gnu::always_inline]] static inline I AddPairs(I sum, I pairs, I scale) {
+  return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(pairs.a, scale.a)),
+          _mm256_add_epi32(sum.b, _mm256_madd_epi16(pairs.b, scale.b))};
+}
+// Lanes that fit an int16, twice in each lane.
+static inline I TwiceInLane(I v) {
+  const __m256i low = _mm256_set_epi8(13, 12, 13, 12, 9, 8, 9, 8, 5, 4, 5, 4, 1, 0, 1, 0, 13, 12,
+                                      13, 12, 9, 8, 9, 8, 5, 4, 5, 4, 1, 0, 1, 0);
+  return {_mm256_shuffle_epi8(v.a, low), _mm256_shuffle_epi8(v.b, low)};
+}
+
+template <int kMaxWeight, int kGroups>
+[[gnu::always_inline]] static inline I DotGroups(const B* w, const int8_t* activations, I init) {
+  constexpr int kChain = ChainOf<kMaxWeight, kGroups>();
+  const __m256i one = _mm256_set1_epi16(1);
+  DT_UNROLL for (int g = 0; g < kGroups; g += kChain) {
+    init = AddPairs(init, PairSumsOf<kMaxWeight, kChain>(w + g, activations + 4 * g), {one, one});
   }
   return init;
 }
-
-// Nothing; but sums through it are made one after another, where GCC would else begin more products
-// than there are registers, to add them up as a tree.
-[[gnu::always_inline]] static inline void KeepOrder(I* v) { asm("" : "+x"(v->a), "+x"(v->b)); }
+// sum + scale * the dot product: scales meet pair sums as those are widened, which costs nothing.
+template <int kMaxWeight, int kGroups>
+[[gnu::always_inline]] static inline I AddScaledDot(const B* w, const int8_t* activations, I scale,
+                                                    I sum) {
+  constexpr int kChain = ChainOf<kMaxWeight, kGroups>();
+  const I twice = TwiceInLane(scale);
+  DT_UNROLL for (int g = 0; g < kGroups; g += kChain) {
+    sum = AddPairs(sum, PairSumsOf<kMaxWeight, kChain>(w + g, activations + 4 * g), twice);
+  }
+  return sum;
+}
 
 // By how many pair sums fit.
 template <int kMaxWeight>
 static constexpr int DotClass() {
   return kMaxWeight <= 15 ? 15 : kMaxWeight <= 31 ? 31 : kMaxWeight <= 127 ? kMaxWeight : 255;
 }
+// What a tile's dot products are multiplied with: lanes of two equal int16.
+using TileScale = int32_t;
+static inline void StoreScale(TileScale* to, I scale) { StoreI(to, TwiceInLane(scale)); }
+
+// dots[t] = scale * the dot products of kGroups x 4 weights with as many activations of token t;
+// those of the next token are `stride` bytes further. Either the pair sums of all tokens fill the
+// registers, which they leave as dot products; or, where they must be widened before, the dot
+// products do, to which those of one token after another are added.
 template <int kMaxWeight, int kGroups, int kTokens>
-[[gnu::always_inline]] static inline void TileDots(const uint8_t (*w)[kTilePanels][64],
-                                                   const int8_t* activations, int64_t stride,
-                                                   I (*dot)[kTilePanels]) {
-  constexpr int kFit = 32767 / (2 * 127 * (kMaxWeight > 127 ? 128 : kMaxWeight));
-  constexpr int kChain = kFit < kGroups ? kFit : kGroups;
-  static_assert(kGroups % kChain == 0 && kTilePanels == 1);
-  const __m256i ones = _mm256_set1_epi16(1);
-  DT_UNROLL for (int g = 0; g < kGroups; g += kChain) {
+[[gnu::always_inline]] static inline void ScaledTileDots(const uint8_t (*w)[kTilePanels][64],
+                                                         const int8_t* activations, int64_t stride,
+                                                         I scale, I (&dots)[kTokens]) {
+  if constexpr (ChainOf<kMaxWeight, kGroups>() == kGroups) {
     I pairs[kTokens];
-    DT_UNROLL for (int i = 0; i < kChain; ++i) {
-      const B weights = LoadB(w[g + i][0]);
+    DT_UNROLL for (int g = 0; g < kGroups; ++g) {
+      const B weights = LoadB(w[g][0]);
       DT_UNROLL for (int t = 0; t < kTokens; ++t) {
-        const __m256i x = BroadcastDword256(activations + t * stride + 4 * (g + i));
-        const I product = {PairProducts<kMaxWeight>(weights.a, x),
-                           PairProducts<kMaxWeight>(weights.b, x)};
-        pairs[t].a = i == 0 ? product.a : _mm256_add_epi16(pairs[t].a, product.a);
-        pairs[t].b = i == 0 ? product.b : _mm256_add_epi16(pairs[t].b, product.b);
+        const I more = PairSumsOf<kMaxWeight, 1>(&weights, activations + t * stride + 4 * g);
+        pairs[t] = g == 0 ? more : AddPairSums(pairs[t], more);
         KeepOrder(&pairs[t]);
       }
     }
-    DT_UNROLL for (int t = 0; t < kTokens; ++t) {
-      dot[t][0].a = _mm256_add_epi32(dot[t][0].a, _mm256_madd_epi16(pairs[t].a, ones));
-      dot[t][0].b = _mm256_add_epi32(dot[t][0].b, _mm256_madd_epi16(pairs[t].b, ones));
-      if constexpr (kChain < kGroups) KeepOrder(&dot[t][0]);
+    DT_UNROLL for (int t = 0; t < kTokens; ++t) dots[t] = AddPairs(ZeroI(), pairs[t], scale);
+  } else {
+    constexpr int kChain = ChainOf<kMaxWeight, 2>();
+    DT_UNROLL for (int g = 0; g < kGroups; g += kChain) {
+      B weights[kChain];
+      DT_UNROLL for (int i = 0; i < kChain; ++i) weights[i] = LoadB(w[g + i][0]);
+      DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+        const I pairs = PairSumsOf<kMaxWeight, kChain>(weights, activations + t * stride + 4 * g);
+        dots[t] = AddPairs(g == 0 ? ZeroI() : dots[t], pairs, scale);
+        KeepOrder(&dots[t]);
+      }
     }
   }
 }

@@ -6,8 +6,9 @@
 // measured up to 15 % faster for every type (docs/benchmarks.md).
 constexpr int kTileTokens = 3;
 constexpr int kTilePanels = 1;
+constexpr bool kPairProducts = false;
 constexpr int kFewRows = 1;
-static constexpr bool TilesPay(int /*block*/, int /*max_weight*/) { return false; }
+constexpr ManyRows kManyRows = ManyRows::kStreams;
 
 constexpr int kSignedOffset = 128;
 static inline B FromSigned(B v) {
@@ -36,6 +37,8 @@ template <int kMaxWeight>
 static constexpr int DotClass() {
   return 255;
 }
+using TileScale = float;
+static inline void StoreScale(TileScale* to, I scale) { Store(to, ToFloat(scale)); }
 template <int kMaxWeight, int kGroups, int kTokens>
 [[gnu::always_inline]] static inline void TileDots(const uint8_t (*w)[kTilePanels][64],
                                                    const int8_t* activations, int64_t stride,

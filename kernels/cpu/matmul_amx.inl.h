@@ -107,7 +107,7 @@ static void AmxPanel256(const MatmulArgs& args, const uint8_t* panel, TokenGroup
   BlockImage image;
   IntegerSums sums;
   for (int64_t block = 0; block < args.k / 256; ++block, panel += Format::P16::kBytes) {
-    Prefetch<Format>(panel);
+    PrefetchChunks<Format, 0, 8>(panel);
     FillImage<Format>(panel, &image);
     const int8_t* q = args.x.q + group->first * args.x.q_stride + 256 * block;
     ForTokenTiles(*group, [&]<bool kLast>(int first, int) {
@@ -125,7 +125,7 @@ template <typename Format>
 static void AmxSmallBlock(const MatmulArgs& args, const uint8_t* panel_block, int64_t block,
                           const BlockSums& prepared, int prep, TokenGroup* group) {
   constexpr int kGroups = Format::kBlock / 4;
-  Prefetch<Format>(panel_block);
+  PrefetchBlocks<Format, 1>(panel_block);
   alignas(64) uint8_t weights[kGroups][64];
   B w[kGroups];
   Format::template Unpack<0>(panel_block, w);

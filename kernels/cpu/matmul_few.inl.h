@@ -26,15 +26,20 @@ template <typename Format, int kChunk, int kTokens>
 [[gnu::always_inline]] static inline void FewChunk(const uint8_t* panel_block, const int8_t* q,
                                                    int64_t q_stride, I* sum) {
   constexpr int kSubs = 32 / Format::kSubBlock, kGroups = 8 / kSubs;
+  static_assert(!kPairProducts || kTokens == 1);
   B w[8];
   Format::template Unpack<kChunk>(panel_block, w);
   DT_UNROLL for (int s = 0; s < kSubs; ++s) {
-    I dot[kTokens];
-    DT_UNROLL for (I& d : dot) d = ZeroI();
-    FewDots<Format::kMaxWeight, kGroups, kTokens>(
-        w + kGroups * s, q + 32 * kChunk + Format::kSubBlock * s, q_stride, dot);
+    const int8_t* x = q + 32 * kChunk + Format::kSubBlock * s;
     const I scale = Format::Scale(panel_block, kChunk * kSubs + s);
-    DT_UNROLL for (int t = 0; t < kTokens; ++t) sum[t] = AddI(sum[t], MulI(dot[t], scale));
+    if constexpr (kPairProducts) {
+      sum[0] = AddScaledDot<Format::kMaxWeight, kGroups>(w + kGroups * s, x, scale, sum[0]);
+    } else {
+      I dot[kTokens];
+      DT_UNROLL for (I& d : dot) d = ZeroI();
+      FewDots<Format::kMaxWeight, kGroups, kTokens>(w + kGroups * s, x, q_stride, dot);
+      DT_UNROLL for (int t = 0; t < kTokens; ++t) sum[t] = AddI(sum[t], MulI(dot[t], scale));
+    }
   }
 }
 
@@ -42,7 +47,7 @@ template <typename Format, int kTokens>
 [[gnu::always_inline]] static inline void FewBlock256(const MatmulArgs& args,
                                                       const uint8_t* panel_block, int64_t block,
                                                       F* sums) {
-  Prefetch<Format>(panel_block);
+  if (!processor_follows_one_stream) PrefetchChunks<Format, 0, 8>(panel_block);
   const int64_t q_stride = args.x.q_stride;
   const int8_t* q = args.x.q + 256 * block;
   I product[kTokens], weighted[kTokens];
@@ -84,7 +89,7 @@ template <typename Format, int kTokens>
                                                         const BlockSums& prepared, int prep,
                                                         F* sums) {
   constexpr int kGroups = Format::kBlock / 4;
-  Prefetch<Format>(panel_block);
+  if (!processor_follows_one_stream) PrefetchBlocks<Format, 1>(panel_block);
   B w[kGroups];
   Format::template Unpack<0>(panel_block, w);
   I dot[kTokens];
@@ -141,6 +146,7 @@ static void FewMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
   }
 }
 
+// By the number of rows and what the processor is good at (kernels/cpu/prefetch.h).
 template <typename Format>
 static void AnyMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
   if (args.rows == 1) return FewMatmul<Format, 1>(args, begin, end);
@@ -150,9 +156,9 @@ static void AnyMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
   if constexpr (kFewRows >= 3) {
     if (args.rows == 3) return FewMatmul<Format, 3>(args, begin, end);
   }
-  if constexpr (TilesPay(Format::kBlock, Format::kMaxWeight)) {
-    return TileMatmul<Format>(args, begin, end);
-  } else {
-    QuantMatmul<Format>(args, begin, end);
+  constexpr bool kTilesAlways = kManyRows == ManyRows::kTiles;
+  if constexpr (kManyRows != ManyRows::kStreams) {
+    if (kTilesAlways || !processor_follows_one_stream) return TileMatmul<Format>(args, begin, end);
   }
+  if constexpr (!kTilesAlways) QuantMatmul<Format>(args, begin, end);
 }

@@ -5,7 +5,8 @@
 // Weight-stationary: a piece of a panel (16 weight rows x 32 or 64 k) is unpacked into registers
 // once and meets every activation row ("token") of a group; the sums of the group stay in L1. All
 // three give the same bits: an integer sum of a block is exact in any order, and the float sum of
-// an element takes the blocks in order. Sums: kernels/ref/matmul.cc.
+// an element takes the blocks in order. Sums: kernels/ref/matmul.cc. Which of them is chosen:
+// matmul_few.inl.h.
 
 constexpr int kTokenGroup = 64;       // tokens whose sums (4 KiB) and activations stay close
 constexpr int kPrefetchAhead = 8192;  // bytes; 2048 to 4096 were measured up to 10 % slower
@@ -39,11 +40,19 @@ static inline void StoreSums(const MatmulArgs& args, int64_t first, int count, c
 
 // A panel is one stream and the next panel follows it: asks for what comes kPrefetchAhead bytes
 // later, into the second-level cache, whose prefetches do not take the first level's few buffers.
-template <typename Format, int kBlocks = 1>
-static inline void Prefetch(const uint8_t* p) {
-  if (processor_follows_one_stream) return;
+// For kBlocks blocks of 32 or fewer, or chunks [kChunk, kChunk + kChunks) of a block of 256: a
+// whole one's 40 to 50 lines at once would hold up the loads.
+template <typename Format, int kBlocks>
+[[gnu::always_inline]] static inline void PrefetchBlocks(const uint8_t* p) {
   DT_UNROLL for (int i = 0; i < kBlocks * Format::P16::kBytes; i += 64) {
     __builtin_prefetch(p + kPrefetchAhead + i, 0, 2);
+  }
+}
+template <typename Format, int kChunk, int kChunks>
+[[gnu::always_inline]] static inline void PrefetchChunks(const uint8_t* panel_block) {
+  constexpr int kLines = (Format::P16::kBytes + 63) / 64;
+  DT_UNROLL for (int i = kLines * kChunk / 8; i < kLines * (kChunk + kChunks) / 8; ++i) {
+    __builtin_prefetch(panel_block + kPrefetchAhead + 64 * i, 0, 2);
   }
 }
 
@@ -94,7 +103,7 @@ static inline void PrepareSums(const MatmulArgs& args, int64_t first, int tokens
 template <typename Format, int kBlocks>
 static inline void AddSmallBlocks(const MatmulArgs& args, const uint8_t* panel_block, int64_t block,
                                   const BlockSums& sums, int prep, TokenGroup* group) {
-  Prefetch<Format, kBlocks>(panel_block);
+  PrefetchBlocks<Format, kBlocks>(panel_block);
   constexpr int kGroups = Format::kBlock / 4;
   B w[kBlocks][kGroups];
   F d[kBlocks], m[kBlocks];
@@ -160,6 +169,7 @@ static inline void AddChunks(const MatmulArgs& args, const uint8_t* panel_block,
                              const TokenGroup& group, IntegerSums* sums) {
   constexpr int kSubs = 32 / Format::kSubBlock;  // sub-blocks of a chunk
   constexpr int kGroups = 8 / kSubs;
+  PrefetchChunks<Format, kChunk, kChunks>(panel_block);
   B w[kChunks][8];
   I scale[kChunks][kSubs];
   Format::template Unpack<kChunk>(panel_block, w[0]);
@@ -188,7 +198,6 @@ template <typename Format>
 static inline void AddAllChunks(const MatmulArgs& args, const uint8_t* panel_block, int64_t block,
                                 const TokenGroup& group, IntegerSums* sums) {
   constexpr int kStep = kBlocksPerStep;
-  Prefetch<Format>(panel_block);
   AddChunks<Format, 0, kStep>(args, panel_block, block, group, sums);
   if constexpr (kStep == 1) AddChunks<Format, 1, kStep>(args, panel_block, block, group, sums);
   AddChunks<Format, 2, kStep>(args, panel_block, block, group, sums);

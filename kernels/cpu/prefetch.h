@@ -6,9 +6,15 @@
 
 namespace dovetail::kernels {
 
-// Panels whose bytes are read in the order of their addresses come faster when nothing asks for
-// them ahead: AMD's processors (measured on Zen 4: by 1.2 to 1.5; docs/benchmarks.md).
+// AMD's processors, measured on Zen 4 (docs/benchmarks.md): a panel that is read in the order of
+// its addresses for one to three rows comes 1.2 to 1.7 times as fast when nothing asks for it
+// ahead; and for more rows, products from one panel after another, asked for ahead, are up to 2.5
+// times as fast as tiles, which read two panels in turn.
 extern const bool processor_follows_one_stream;
+
+// How an instruction set's products of several rows are made: in tiles (tile.inl.h), from panels
+// that pass once (matmul_quant.inl.h), or so where processor_follows_one_stream.
+enum class ManyRows { kTiles, kStreams, kByProcessor };
 
 }  // namespace dovetail::kernels
 

@@ -11,11 +11,12 @@ using B = __m512i;  // 64 bytes: 16 lanes x 4 consecutive k
 #define DT_UNROLL _Pragma("GCC unroll 16")
 
 // Tile sizes that fit 32 registers.
-constexpr int kBlocksPerStep = 2;  // 32-k chunks of weights held in registers
-constexpr int kTileTokens = 6;     // products of several rows: activation rows per tile
-constexpr int kTilePanels = 2;     //   and panels
-constexpr int kFewRows = 3;        // products of so few rows have code of their own
-static constexpr bool TilesPay(int /*block*/, int /*max_weight*/) { return true; }
+constexpr int kBlocksPerStep = 2;      // 32-k chunks of weights held in registers
+constexpr int kTileTokens = 6;         // products of several rows: activation rows per tile
+constexpr int kTilePanels = 2;         //   and panels
+constexpr bool kPairProducts = false;  // else dot_avx2.inl.h
+constexpr int kFewRows = 3;            // products of so few rows have code of their own
+constexpr ManyRows kManyRows = ManyRows::kByProcessor;
 constexpr int kFloatTokens = 4;   // matmul with float weights: activation rows per tile
 constexpr int kFloatRows = 2;     //   and weight rows
 constexpr int kQueryTile = 6;     // attention: queries per tile
@@ -238,6 +239,9 @@ template <int kMaxWeight>
 static constexpr int DotClass() {
   return 255;
 }
+// What a tile's dot products are multiplied with.
+using TileScale = float;
+static inline void StoreScale(TileScale* to, I scale) { Store(to, ToFloat(scale)); }
 // dot[t][p] += the dot products of kGroups x 4 weights of panel p with as many activations of token
 // t; those of the next token are `stride` bytes further.
 template <int kMaxWeight, int kGroups, int kTokens>

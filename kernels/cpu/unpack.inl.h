@@ -4,8 +4,7 @@
 //
 // A format states its P16 layout, elements per block and per sub-scale, the largest byte that
 // Unpack gives (above 127: see FromSigned; rounded up where AVX2 wants a power of two of pair
-// sums), the offset that those bytes carry over the true q, has_min, and the largest magnitude of a
-// sub-scale where that is small enough for exact sums of floats (else 0: ExactChunks).
+// sums), the offset that those bytes carry over the true q, and has_min.
 // Unpack<kChunk> writes chunk kChunk (32 k) of the panel block: w[i] holds k = 4i .. 4i + 3.
 
 static inline F LoadHalves(const uint8_t* p) {
@@ -16,7 +15,6 @@ static inline F LoadHalves(const uint8_t* p) {
 template <typename Layout, int kDivisor = 1>
 struct HalfScaled {
   using P16 = Layout;
-  static constexpr int kMaxScale = 0;
   static inline F D(const uint8_t* block) {
     const F d = LoadHalves(block + P16::kD);
     if constexpr (kDivisor == 1) return d;
@@ -175,7 +173,6 @@ static inline void UnpackTwoBits(const uint8_t* quants, B* w) {
 
 struct FormatQ2_K : HalfScaled<P16Q2_K> {
   static constexpr int kBlock = 256, kSubBlock = 16, kMaxWeight = 3, kOffset = 0;
-  static constexpr int kMaxScale = 15;
   static constexpr bool kHasMin = true;
   static constexpr float kMinSign = -1.0f;
   template <int kChunk>
@@ -192,7 +189,6 @@ struct FormatQ2_K : HalfScaled<P16Q2_K> {
 
 struct FormatQ3_K : HalfScaled<P16Q3_K> {
   static constexpr int kBlock = 256, kSubBlock = 16, kMaxWeight = 7, kOffset = 4;
-  static constexpr int kMaxScale = 32;
   static constexpr bool kHasMin = false;
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
@@ -215,7 +211,6 @@ struct FormatQ3_K : HalfScaled<P16Q3_K> {
 template <typename Layout>
 struct ByteScalesAndMins : HalfScaled<Layout> {
   static constexpr int kBlock = 256, kSubBlock = 32, kOffset = 0;
-  static constexpr int kMaxScale = 63;
   static constexpr bool kHasMin = true;
   static constexpr float kMinSign = -1.0f;
   static inline I Scale(const uint8_t* block, int sub_block) {
@@ -288,7 +283,6 @@ struct FormatIQ4_XS : HalfScaled<P16IQ4_XS> {
 // TQ1_0 and TQ2_0: no sub-scales.
 struct FormatTQ : HalfScaled<P16TQ> {
   static constexpr int kBlock = 256, kSubBlock = 32, kMaxWeight = 3, kOffset = 1;
-  static constexpr int kMaxScale = 1;
   static constexpr bool kHasMin = false;
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {

@@ -1,0 +1,177 @@
+// Products of quantised weights in P16 with int8 activations, for several rows: what a tile is.
+// Included once, inside the instruction set's namespace, after matmul_quant.inl.h.
+//
+// 256 k of kTilePanels panels are unpacked once into an image in the first-level cache, which the
+// rows ("tokens") of a group meet in tiles of up to kTileTokens, so that an operand that is loaded
+// serves several products and no product waits for the one before it. What is computed, and in
+// which order, is that of matmul_quant.inl.h: the integer sums are exact however they are grouped,
+// and each float sum takes its blocks in the same order.
+//
+// How a tile is computed is its instruction set's: tile_registers.inl.h or tile_memory.inl.h, which
+// come next; matmul_tile.inl.h makes the images and runs the tiles.
+
+constexpr int kTileChunks = 8;                // chunks of 32 k in an image
+constexpr int kTileGroup = 10 * kTileTokens;  // tokens whose sums and activations stay close
+
+// Of kTilePanels panels: what Unpack gives, and the factors of each block or sub-block.
+struct TileImage {
+  alignas(64) uint8_t weights[kTileChunks][8][kTilePanels][64];
+  alignas(64) TileScale scale[2 * kTileChunks][kTilePanels][16];
+  alignas(64) int32_t pairs[kTileChunks][kTilePanels][16];  // kSumPairs
+  alignas(64) float d[2 * kTileChunks][kTilePanels][16];
+  alignas(64) float min[kTileChunks][kTilePanels][16];  // with its sign, if blocks are of 256
+};
+
+struct TileSums {
+  alignas(64) float sum[kTileGroup][kTilePanels][16];
+  alignas(64) int32_t products[kTileTokens][16];  // of a tile, in tile_memory.inl.h
+};
+
+// Tokens [first, first + count) of the step.
+struct TileTokens {
+  int64_t first;
+  int count;
+};
+
+// What the next image will be made of: a tile asks for a share of it at each chunk, so that memory
+// delivers while the tiles compute.
+struct Ahead {
+  const uint8_t* panels[kTilePanels];  // what this tile asks for begins here
+  int lines;                           // of each panel at each chunk
+};
+static inline void Prefetch(const Ahead& ahead, int chunk) {
+  for (int i = chunk * ahead.lines; i < (chunk + 1) * ahead.lines; ++i) {
+    DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
+      __builtin_prefetch(ahead.panels[p] + 64 * i, 0, 3);
+    }
+  }
+}
+// For tile `tile` of `tiles`, if the next image is made of `bytes` of each panel, kTileChunks
+// chunks a tile.
+static inline Ahead AheadOf(const uint8_t* const* panels, int64_t bytes, int tile, int tiles) {
+  Ahead ahead;
+  const int chunks = tiles * kTileChunks;
+  ahead.lines = (static_cast<int>(bytes / 64) + chunks) / chunks;
+  const int64_t begin = int64_t{64} * ahead.lines * kTileChunks * tile;
+  if (begin >= bytes) ahead.lines = 0;
+  for (int p = 0; p < kTilePanels; ++p) ahead.panels[p] = panels[p] + begin;
+  return ahead;
+}
+
+// Calls body.template operator()<kTokens>(first, ahead) for tiles of about the same size that cover
+// [0, count).
+template <int kTokens, typename Body>
+static inline void RunTile(int tokens, int first, const Ahead& ahead, const Body& body) {
+  if constexpr (kTokens > 0) {
+    if (tokens == kTokens) return body.template operator()<kTokens>(first, ahead);
+    RunTile<kTokens - 1>(tokens, first, ahead, body);
+  }
+}
+template <typename Body>
+static inline void ForTiles(int count, const uint8_t* const* next_panels, int64_t next_bytes,
+                            const Body& body) {
+  const int tiles = (count + kTileTokens - 1) / kTileTokens;
+  for (int i = 0, first = 0; i < tiles; ++i) {
+    const int next = count * (i + 1) / tiles;
+    RunTile<kTileTokens>(next - first, first, AheadOf(next_panels, next_bytes, i, tiles), body);
+    first = next;
+  }
+}
+// --- blocks of 256
+
+static inline void SetZero(F* v) { *v = Zero(); }
+static inline void SetZero(I* v) { *v = ZeroI(); }
+static inline I AsInt(F v) { return ToNearestInt(v); }
+static inline I AsInt(I v) { return v; }
+static inline F AsFloat(F v) { return v; }
+static inline F AsFloat(I v) { return QuietToFloat(v); }
+
+// Of a format: what a tile has to know of it. Formats of one class share the code of their tiles.
+template <int kMaxWeightValue, int kSubBlockSize, bool kMin, int kNumPairs>
+struct TileClass {
+  static constexpr int kMaxWeight = kMaxWeightValue, kSubBlock = kSubBlockSize;
+  static constexpr bool kHasMin = kMin;
+  static constexpr int kPairs = kNumPairs;
+};
+template <typename Format>
+using TileClassOf = TileClass<DotClass<Format::kMaxWeight>(), Format::kSubBlock, Format::kHasMin,
+                              kSumPairs<Format>>;
+
+// The activations of a tile's first token at a block, and how far those of the next one are.
+struct TileActivations {
+  const int8_t* q;
+  const float* d;
+  const int16_t* bsum;
+  int64_t q_stride, d_stride, bsum_stride;
+};
+
+// What FinishBlock256 does, for kTokens tokens: products(t, p) is the sum of their scaled dot
+// products, a whole number whatever its type.
+template <typename Class, int kTokens, typename Products>
+[[gnu::always_inline]] static inline void FinishTile(const TileImage& image,
+                                                     const TileActivations& x,
+                                                     const Products& products,
+                                                     float (*sums)[kTilePanels][16]) {
+  alignas(16) int16_t room[kTokens][8];
+  const int16_t* bsum[kTokens];
+  I weighted[kTokens][kTilePanels];
+  DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+    bsum[t] = SumsOfSubBlocks<Class::kPairs>(x.bsum + t * x.bsum_stride, room[t]);
+    DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
+      weighted[t][p] = Class::kHasMin ? ZeroI() : AsInt(products(t, p));
+    }
+  }
+  DT_UNROLL for (int i = 0; i < Class::kPairs; ++i) {
+    I pairs[kTilePanels];
+    DT_UNROLL for (int p = 0; p < kTilePanels; ++p) pairs[p] = LoadI(image.pairs[i][p]);
+    DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+      const I two = SumsOfPair(bsum[t], i);
+      DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
+        weighted[t][p] = DotI16(weighted[t][p], two, pairs[p]);
+      }
+    }
+  }
+  DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+    const F scale = Set1(x.d[t * x.d_stride]);
+    DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
+      const F whole = Class::kHasMin ? AsFloat(products(t, p)) : QuietToFloat(weighted[t][p]);
+      F sum = QuietFma(whole, QuietMul(Load(image.d[0][p]), scale), Load(sums[t][p]));
+      if constexpr (Class::kHasMin) {
+        const F min = QuietMul(Load(image.min[0][p]), scale);
+        sum = QuietFma(QuietToFloat(weighted[t][p]), min, sum);
+      }
+      Store(sums[t][p], sum);
+    }
+  }
+}
+
+// --- blocks of 32 (NVFP4: 16)
+
+// A tile of kTokens tokens and blocks of 32 or fewer of the image; their sums of activations
+// (PrepareSums) begin at `prepared` and `at`, one token's kBlocksPerPrep after another's.
+struct SmallTile {
+  const TileImage& image;
+  const int8_t* q;
+  const float* d;
+  int64_t q_stride, d_stride;
+  const BlockSums& prepared;
+  int at;
+};
+
+// sum + what block `index` of panel p gives for token t, whose dot product is `dot`.
+template <typename Format>
+[[gnu::always_inline]] static inline F AddSmallBlock(const SmallTile& tile, int index, int t, int p,
+                                                     I dot, F sum) {
+  const F scale = Set1(tile.d[t * tile.d_stride + index]);
+  sum = Fma(ToFloat(dot), Mul(Load(tile.image.d[index][p]), scale), sum);
+  if constexpr (Format::kHasMin) {
+    const float x = Format::kMinSign * tile.prepared.sum[tile.at + t * kBlocksPerPrep + index];
+    sum = Fma(Set1(x), Mul(Load(tile.image.min[index][p]), scale), sum);
+  }
+  return sum;
+}
+template <typename Format>
+[[gnu::always_inline]] static inline I SmallCorrection(const SmallTile& tile, int index, int t) {
+  if constexpr (Format::kOffset == 0) return ZeroI();
+  return BroadcastDword(tile.prepared.correction + tile.at + t * kBlocksPerPrep + index);
+}
