@@ -278,12 +278,36 @@ static inline B LookUpB(const int8_t* table, B v) {
   const __m256i both = _mm256_broadcastsi128_si256(Load128(table));
   return {_mm256_shuffle_epi8(both, v.a), _mm256_shuffle_epi8(both, v.b)};
 }
-template <int kStride>
-static inline B Gather(const int8_t* table, I index) {
-  const auto* base = reinterpret_cast<const int*>(table);
-  return {_mm256_i32gather_epi32(base, index.a, kStride),
-          _mm256_i32gather_epi32(base, index.b, kStride)};
+
+static inline B JoinHalves(__m256i low, __m256i high) { return {low, high}; }
+static inline B LoadTwice(const uint8_t* p, const uint8_t* q) {
+  return {_mm256_broadcastsi128_si256(Load128(p)), _mm256_broadcastsi128_si256(Load128(q))};
 }
+template <int kFirst, int kSecond, int kThird, int kFourth>
+static inline B ShiftQuartersRight(B v) {
+  return {_mm256_srlv_epi64(v.a, _mm256_set_epi64x(kSecond, kSecond, kFirst, kFirst)),
+          _mm256_srlv_epi64(v.b, _mm256_set_epi64x(kFourth, kFourth, kThird, kThird))};
+}
+template <int kBit>
+static inline B LanesWhereClear(const uint8_t* p, int32_t value) {
+  const I bit = AndI(LoadU8(p), SetI1(1 << kBit));
+  const __m256i zero = _mm256_setzero_si256();
+  return AndI({_mm256_cmpeq_epi32(bit.a, zero), _mm256_cmpeq_epi32(bit.b, zero)}, SetI1(value));
+}
+static inline void StoreWords(uint16_t* to, B low, B high) {
+  const auto store = [](uint16_t* at, __m256i l, __m256i h) {
+    const __m256i first = _mm256_unpacklo_epi8(l, h), second = _mm256_unpackhi_epi8(l, h);
+    auto* words = reinterpret_cast<__m256i_u*>(at);
+    _mm256_storeu_si256(words, _mm256_permute2x128_si256(first, second, 0x20));
+    _mm256_storeu_si256(words + 1, _mm256_permute2x128_si256(first, second, 0x31));
+  };
+  store(to, low.a, high.a);
+  store(to + 32, low.b, high.b);
+}
+// Sixteen words in a register are too few to permute: every codebook is loaded.
+constexpr int kPermutedEntries = 0;
+template <int kEntries>
+static void LookUpNibbles(const uint16_t* codes, B low, B high, B* nibbles) = delete;
 
 static inline uint64_t XorStream(const uint8_t* data, int64_t bytes) {
   __m256i sum[4] = {};

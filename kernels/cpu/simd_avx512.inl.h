@@ -219,11 +219,75 @@ static inline B LookUpB(const int8_t* table, B v) {
   const __m128i one = _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(table));
   return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(one), v);
 }
-// Lane: the 4 bytes at table + kStride * index.
-template <int kStride>
-static inline B Gather(const int8_t* table, I index) {
-  return _mm512_i32gather_epi32(index, table, kStride);
+
+// --- codebooks (unpack_codebook.inl.h)
+
+static inline B JoinHalves(__m256i low, __m256i high) {
+  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 }
+// The 16 bytes at p twice, then those at q twice.
+static inline B LoadTwice(const uint8_t* p, const uint8_t* q) {
+  const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(p));
+  const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(q));
+  return JoinHalves(_mm256_broadcastsi128_si256(low), _mm256_broadcastsi128_si256(high));
+}
+// Every 8 bytes of the four quarters >> so many bits.
+template <int kFirst, int kSecond, int kThird, int kFourth>
+static inline B ShiftQuartersRight(B v) {
+  return _mm512_srlv_epi64(
+      v, _mm512_set_epi64(kFourth, kFourth, kThird, kThird, kSecond, kSecond, kFirst, kFirst));
+}
+// Lanes of `value` where bit kBit of the row's byte at p is clear, else of 0.
+template <int kBit>
+static inline B LanesWhereClear(const uint8_t* p, int32_t value) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(p));
+  const __mmask16 clear = _mm_testn_epi8_mask(bytes, _mm_set1_epi8(static_cast<char>(1 << kBit)));
+  return _mm512_maskz_set1_epi32(clear, value);
+}
+// 64 words: byte of low + 256 * byte of high.
+static inline void StoreWords(uint16_t* to, B low, B high) {
+  const auto words = [](__m256i l, __m256i h) {
+    return _mm512_add_epi16(_mm512_cvtepu8_epi16(l), _mm512_slli_epi16(_mm512_cvtepu8_epi16(h), 8));
+  };
+  _mm512_storeu_si512(to, words(_mm512_castsi512_si256(low), _mm512_castsi512_si256(high)));
+  _mm512_storeu_si512(to + 32,
+                      words(_mm512_extracti64x4_epi64(low, 1), _mm512_extracti64x4_epi64(high, 1)));
+}
+// Codebooks of up to so many entries are permuted (NibbleCodebook), larger ones loaded: permuting
+// takes kEntries / 64 permutations for 32 entries, and loads 64.
+constexpr int kPermutedEntries = 1024;
+template <int kEntries>
+[[gnu::always_inline]] static inline __m512i PermuteWords(const uint16_t* table, __m512i index) {
+  if constexpr (kEntries == 64) {
+    return _mm512_permutex2var_epi16(_mm512_load_si512(table), index,
+                                     _mm512_load_si512(table + 32));
+  } else {
+    constexpr int kHalf = kEntries / 2;
+    const __mmask32 upper = _mm512_test_epi16_mask(index, _mm512_set1_epi16(kHalf));
+    return _mm512_mask_blend_epi16(upper, PermuteWords<kHalf>(table, index),
+                                   PermuteWords<kHalf>(table + kHalf, index));
+  }
+}
+// Of 4 groups x 16 rows, entries low + 256 * high: the nibbles of their codes as bytes, nibbles[g]
+// those of group g, a row per lane.
+template <int kEntries>
+[[gnu::always_inline]] static inline void LookUpNibbles(const uint16_t* codes, B low, B high,
+                                                        B* nibbles) {
+  // Rows 4 i .. 4 i + 3 of all groups into quarter i, where their codes will be spread.
+  const __m512i across = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+  const __m512i mask = _mm512_set1_epi8(15);
+  low = _mm512_permutexvar_epi32(across, low);
+  high = kEntries > 256 ? _mm512_permutexvar_epi32(across, high) : ZeroI();
+  const __m512i index[2] = {_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high)};
+  DT_UNROLL for (int i = 0; i < 2; ++i) {
+    const __m512i code = PermuteWords<kEntries>(codes, index[i]);
+    const __m512i even = _mm512_and_si512(code, mask);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi16(code, 4), mask);
+    nibbles[2 * i] = _mm512_unpacklo_epi16(even, odd);
+    nibbles[2 * i + 1] = _mm512_unpackhi_epi16(even, odd);
+  }
+}
+
 // init + the dot products of kGroups x 4 weights (bytes of at most kMaxWeight) with as many
 // activations, one row per lane.
 template <int kMaxWeight, int kGroups>

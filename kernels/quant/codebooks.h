@@ -22,6 +22,25 @@ struct Codebooks {
 
 extern const Codebooks kCodebooks;
 
+// A codebook for processors that permute words of 16 bits: an entry in four nibbles, nibble j at
+// bit kNibbleAt[j]. Element j is values[0][nibble j], element 4 + j values[1][nibble j].
+constexpr int kNibbleAt[4] = {0, 8, 4, 12};
+template <int kEntries>
+struct NibbleCodebook {
+  alignas(64) uint16_t codes[kEntries];
+  alignas(16) int8_t values[2][16];
+};
+
+struct NibbleCodebooks {
+  NibbleCodebook<256> iq2_xxs;
+  NibbleCodebook<512> iq2_xs;
+  NibbleCodebook<1024> iq2_s;
+  NibbleCodebook<256> iq3_xxs;
+  NibbleCodebook<512> iq3_s;
+};
+
+extern const NibbleCodebooks kNibbleCodebooks;
+
 }  // namespace dovetail::kernels
 
 #endif  // DOVETAIL_KERNELS_QUANT_CODEBOOKS_H_

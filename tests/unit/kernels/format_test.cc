@@ -8,6 +8,7 @@
 #include "base/packed_layout.h"
 #include "kernels/kernel_table.h"
 #include "kernels/quant/blocks.h"
+#include "kernels/quant/codebooks.h"
 #include "tests/testing/kernel_tables.h"
 #include "tests/testing/test_data.h"
 #include "tests/unit/kernels/random_inputs.h"
@@ -220,6 +221,25 @@ TEST(FormatTest, ScalesOfNvfp4AreHalves) {
     const auto scale = static_cast<uint8_t>(v);
     EXPECT_EQ(Ue4m3AsHalf(scale), F32ToF16(Ue4m3(scale))) << v;
   }
+}
+
+template <int kEntries, int kElements>
+void ExpectSameEntries(const NibbleCodebook<kEntries>& book,
+                       const int8_t (&grid)[kEntries][kElements]) {
+  for (int i = 0; i < kEntries; ++i) {
+    for (int j = 0; j < kElements; ++j) {
+      const int nibble = book.codes[i] >> kNibbleAt[j % 4] & 15;
+      ASSERT_EQ(book.values[j / 4][nibble], grid[i][j]) << "entry " << i << ", element " << j;
+    }
+  }
+}
+
+TEST(FormatTest, NibbleCodebooksHaveTheSameEntries) {
+  ExpectSameEntries(kNibbleCodebooks.iq2_xxs, kCodebooks.iq2_xxs);
+  ExpectSameEntries(kNibbleCodebooks.iq2_xs, kCodebooks.iq2_xs);
+  ExpectSameEntries(kNibbleCodebooks.iq2_s, kCodebooks.iq2_s);
+  ExpectSameEntries(kNibbleCodebooks.iq3_xxs, kCodebooks.iq3_xxs);
+  ExpectSameEntries(kNibbleCodebooks.iq3_s, kCodebooks.iq3_s);
 }
 
 TEST(FormatTest, FloatTypesConvert) {
