@@ -32,6 +32,12 @@ absl::Status BrokenError(const RingView& ring) {
       absl::StrCat("ring ", ring.name, ": an earlier call gave up in the middle of a message"));
 }
 
+uint64_t BytesOf(absl::Span<const ConstBytes> pieces) {
+  uint64_t bytes = 0;
+  for (const ConstBytes& piece : pieces) bytes += piece.size;
+  return bytes;
+}
+
 void CheckView(const RingView& ring) {
   DT_CHECK(ring.control != nullptr && ring.bytes != nullptr && ring.aborted != nullptr);
   DT_CHECK(ring.capacity >= 64 && std::has_single_bit(ring.capacity));
@@ -49,41 +55,55 @@ ShmRingSender::ShmRingSender(const RingView& ring)
   CheckView(ring_);
 }
 
-absl::Status ShmRingSender::Send(absl::Span<const ConstBytes> pieces, absl::Duration timeout) {
+absl::Status ShmRingSender::CheckUsable() const {
   if (IsAborted(ring_)) return AbortedError(ring_);
-  if (broken_) return BrokenError(ring_);
+  return broken_ ? BrokenError(ring_) : absl::OkStatus();
+}
+
+absl::Status ShmRingSender::SendBegin(absl::Span<const ConstBytes> pieces, size_t rest_bytes,
+                                      absl::Duration timeout) {
+  DT_RETURN_IF_ERROR(CheckUsable());
+  DT_CHECK_EQ(message_left_, 0u);
   Patience patience(timeout);
-  uint64_t total = 0;
-  for (const ConstBytes& piece : pieces) total += piece.size;
-  uint64_t left = kPrefixBytes + total;
+  const uint64_t total = BytesOf(pieces) + rest_bytes;
+  message_left_ = kPrefixBytes + total;
   // The length is never split, so that a receiver that sees anything sees all of it.
   absl::Status status;
-  if (Room() < kPrefixBytes) status = WaitForRoom(kPrefixBytes, left, &patience);
-  if (status.ok()) {
-    status = Write(reinterpret_cast<const uint8_t*>(&total), kPrefixBytes, &left, &patience);
+  if (Room() < kPrefixBytes) status = WaitForRoom(kPrefixBytes, &patience);
+  if (status.ok()) status = Write(&total, kPrefixBytes, &patience);
+  if (status.ok()) status = WritePieces(pieces, &patience);
+  broken_ = !status.ok();
+  return status;
+}
+
+absl::Status ShmRingSender::SendRest(absl::Span<const ConstBytes> pieces, absl::Duration timeout) {
+  DT_RETURN_IF_ERROR(CheckUsable());
+  DT_CHECK_EQ(message_left_, BytesOf(pieces));
+  Patience patience(timeout);
+  const absl::Status status = WritePieces(pieces, &patience);
+  broken_ = !status.ok();
+  return status;
+}
+
+absl::Status ShmRingSender::WritePieces(absl::Span<const ConstBytes> pieces, Patience* patience) {
+  for (const ConstBytes& piece : pieces) {
+    DT_RETURN_IF_ERROR(Write(piece.data, piece.size, patience));
   }
-  for (size_t i = 0; i < pieces.size() && status.ok(); ++i) {
-    status = Write(static_cast<const uint8_t*>(pieces[i].data), pieces[i].size, &left, &patience);
-  }
-  if (!status.ok()) {
-    broken_ = true;
-    return status;
-  }
-  Publish();
+  if (tail_ != published_) Publish();
   return absl::OkStatus();
 }
 
-absl::Status ShmRingSender::Write(const uint8_t* data, uint64_t size, uint64_t* left,
-                                  Patience* patience) {
+absl::Status ShmRingSender::Write(const void* data, uint64_t size, Patience* patience) {
+  const auto* bytes = static_cast<const uint8_t*>(data);
   while (size > 0) {
-    if (Room() == 0) DT_RETURN_IF_ERROR(WaitForRoom(1, *left, patience));
+    if (Room() == 0) DT_RETURN_IF_ERROR(WaitForRoom(1, patience));
     const uint64_t at = tail_ & (ring_.capacity - 1);
     const uint64_t count = std::min({size, Room(), ring_.capacity - at, kPublishBytes});
-    std::memcpy(ring_.bytes + at, data, count);
+    std::memcpy(ring_.bytes + at, bytes, count);
     tail_ += count;
-    data += count;
+    bytes += count;
     size -= count;
-    *left -= count;
+    message_left_ -= count;
     if (tail_ - published_ >= kPublishBytes) Publish();
   }
   return absl::OkStatus();
@@ -113,9 +133,9 @@ absl::Status ShmRingSender::RefreshHead() {
   return absl::OkStatus();
 }
 
-absl::Status ShmRingSender::WaitForRoom(uint64_t min_room, uint64_t left, Patience* patience) {
+absl::Status ShmRingSender::WaitForRoom(uint64_t min_room, Patience* patience) {
   // Sleeping until half of the ring is free saves waking for every few bytes.
-  const uint64_t wanted = std::max(min_room, std::min(left, ring_.capacity / 2));
+  const uint64_t wanted = std::max(min_room, std::min(message_left_, ring_.capacity / 2));
   bool announced = false;
   for (;;) {
     const uint32_t seen = own_bell_.Sequence();

@@ -48,15 +48,20 @@ struct RingView {
 class ShmRingSender final : public TensorSender {
  public:
   explicit ShmRingSender(const RingView& ring);
-  absl::Status Send(absl::Span<const ConstBytes> pieces, absl::Duration timeout) override;
+  absl::Status SendBegin(absl::Span<const ConstBytes> pieces, size_t rest_bytes,
+                         absl::Duration timeout) override;
+  absl::Status SendRest(absl::Span<const ConstBytes> pieces, absl::Duration timeout) override;
   absl::StatusOr<uint32_t> Answer(absl::Duration timeout) override;
 
  private:
   uint64_t Room() const { return ring_.capacity - (tail_ - head_seen_); }
-  // Returns with at least `min_room` free bytes; `left` is what the message still needs.
-  absl::Status WaitForRoom(uint64_t min_room, uint64_t left, Patience* patience);
+  absl::Status CheckUsable() const;
+  // Writes all of them and publishes them.
+  absl::Status WritePieces(absl::Span<const ConstBytes> pieces, Patience* patience);
+  absl::Status Write(const void* data, uint64_t size, Patience* patience);
+  // Returns with at least `min_room` free bytes.
+  absl::Status WaitForRoom(uint64_t min_room, Patience* patience);
   absl::Status RefreshHead();
-  absl::Status Write(const uint8_t* data, uint64_t size, uint64_t* left, Patience* patience);
   void Publish();
 
   RingView ring_;
@@ -65,7 +70,8 @@ class ShmRingSender final : public TensorSender {
   uint64_t tail_;  // written, perhaps not yet published
   uint64_t published_;
   uint64_t head_seen_;
-  bool broken_ = false;  // a message stopped in its middle
+  uint64_t message_left_ = 0;  // of the begun one, with its length
+  bool broken_ = false;        // a message stopped in its middle
 };
 
 class ShmRingReceiver final : public TensorReceiver {

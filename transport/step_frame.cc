@@ -40,7 +40,8 @@ absl::Status ReadHeader(TensorReceiver& receiver, size_t message_bytes, Header* 
   return receiver.Read(header, sizeof(Header), timeout);
 }
 
-// Reads the body of the begun message; what it leaves unread is skipped by the caller.
+// Reads the body of the begun message up to the partials; what it leaves unread after an error is
+// skipped by the caller.
 absl::Status ReadStepBody(TensorReceiver& receiver, size_t message_bytes, const StepShape& shape,
                           const RowShape& row, uint64_t epoch, StepFrame* frame,
                           const StepRoom& room, absl::Duration timeout) {
@@ -63,11 +64,9 @@ absl::Status ReadStepBody(TensorReceiver& receiver, size_t message_bytes, const 
   if (h.slot_rows == 0) return absl::OkStatus();
   const size_t experts = size_t{h.slot_rows} * static_cast<size_t>(row.experts_used);
   const size_t weights = size_t{h.slot_rows} * static_cast<size_t>(row.slots());
-  const size_t partials = size_t{h.partial_rows} * h.hidden_size;
   DT_RETURN_IF_ERROR(ReadInto(receiver, room.slot_experts, experts, timeout));
   DT_RETURN_IF_ERROR(CheckSlotExperts(room.slot_experts.first(experts), row));
-  DT_RETURN_IF_ERROR(ReadInto(receiver, room.slot_weights, weights, timeout));
-  return ReadInto(receiver, room.partials, partials, timeout);
+  return ReadInto(receiver, room.slot_weights, weights, timeout);
 }
 
 absl::Status ReadOutputBody(TensorReceiver& receiver, size_t message_bytes, const StepShape& shape,
@@ -84,6 +83,42 @@ absl::Status ReadOutputBody(TensorReceiver& receiver, size_t message_bytes, cons
   const size_t logits = size_t{h.num_logit_rows} * h.vocab_size;
   DT_RETURN_IF_ERROR(ReadArray(receiver, logits, &output->logits, timeout));
   return ReadArray(receiver, size_t{h.num_hidden_rows} * h.hidden_size, &output->hidden, timeout);
+}
+
+size_t PartialFloats(const StepHeader& h) { return size_t{h.partial_rows} * h.hidden_size; }
+
+// The frame with these of its partials; the others follow.
+absl::Status SendWith(absl::Span<const float> partials, TensorSender& sender,
+                      const StepFrame& frame, const StepRows& rows, absl::Duration timeout) {
+  const StepHeader& h = frame.header;
+  DT_CHECK_EQ(frame.sequences.size(), h.num_sequences);
+  DT_CHECK_EQ(frame.copies.size(), h.num_copies);
+  DT_CHECK_EQ(frame.segment_us.size(), h.num_segment_times);
+  DT_CHECK_EQ(frame.block_ids.size(), h.num_block_ids);
+  DT_CHECK_EQ(frame.tokens.size(), h.num_rows);
+  DT_CHECK_EQ(frame.logit_rows.size(), h.num_logit_rows);
+  DT_CHECK_EQ(frame.targets.size(), h.num_logit_rows);
+  DT_CHECK_EQ(frame.adjustments.size(), h.num_adjustments);
+  DT_CHECK_EQ(rows.hidden.size(), size_t{h.hidden_rows_in_frame()} * h.hidden_size);
+  DT_CHECK_EQ(rows.slot_experts.empty(), h.slot_rows == 0);
+  const std::array<ConstBytes, 14> pieces = {
+      ConstBytes{&h, sizeof(h)},
+      BytesOf(absl::MakeConstSpan(frame.sequences)),
+      BytesOf(absl::MakeConstSpan(frame.copies)),
+      BytesOf(absl::MakeConstSpan(frame.block_ids)),
+      BytesOf(absl::MakeConstSpan(frame.tokens)),
+      BytesOf(absl::MakeConstSpan(frame.logit_rows)),
+      BytesOf(absl::MakeConstSpan(frame.targets)),
+      BytesOf(absl::MakeConstSpan(frame.adjustments)),
+      BytesOf(absl::MakeConstSpan(frame.masks)),
+      BytesOf(absl::MakeConstSpan(frame.segment_us)),
+      BytesOf(rows.hidden),
+      BytesOf(rows.slot_experts),
+      BytesOf(rows.slot_weights),
+      BytesOf(partials),
+  };
+  const size_t rest = PartialFloats(h) - partials.size();
+  return sender.SendBegin(pieces, rest * sizeof(float), timeout);
 }
 
 // Takes the rest of the message out of the channel. What went wrong before says more than what the
@@ -162,45 +197,48 @@ uint64_t MaxOutputBytes(const StepShape& shape, int vocab_size, int hidden_size)
 
 absl::Status SendStep(TensorSender& sender, const StepFrame& frame, const StepRows& rows,
                       absl::Duration timeout) {
-  const StepHeader& h = frame.header;
-  DT_CHECK_EQ(frame.sequences.size(), h.num_sequences);
-  DT_CHECK_EQ(frame.copies.size(), h.num_copies);
-  DT_CHECK_EQ(frame.segment_us.size(), h.num_segment_times);
-  DT_CHECK_EQ(frame.block_ids.size(), h.num_block_ids);
-  DT_CHECK_EQ(frame.tokens.size(), h.num_rows);
-  DT_CHECK_EQ(frame.logit_rows.size(), h.num_logit_rows);
-  DT_CHECK_EQ(frame.targets.size(), h.num_logit_rows);
-  DT_CHECK_EQ(frame.adjustments.size(), h.num_adjustments);
-  DT_CHECK_EQ(rows.hidden.size(), size_t{h.hidden_rows_in_frame()} * h.hidden_size);
-  DT_CHECK_EQ(rows.slot_experts.empty(), h.slot_rows == 0);
-  DT_CHECK_EQ(rows.partials.size(), size_t{h.partial_rows} * h.hidden_size);
-  const std::array<ConstBytes, 14> pieces = {
-      ConstBytes{&h, sizeof(h)},
-      BytesOf(absl::MakeConstSpan(frame.sequences)),
-      BytesOf(absl::MakeConstSpan(frame.copies)),
-      BytesOf(absl::MakeConstSpan(frame.block_ids)),
-      BytesOf(absl::MakeConstSpan(frame.tokens)),
-      BytesOf(absl::MakeConstSpan(frame.logit_rows)),
-      BytesOf(absl::MakeConstSpan(frame.targets)),
-      BytesOf(absl::MakeConstSpan(frame.adjustments)),
-      BytesOf(absl::MakeConstSpan(frame.masks)),
-      BytesOf(absl::MakeConstSpan(frame.segment_us)),
-      BytesOf(rows.hidden),
-      BytesOf(rows.slot_experts),
-      BytesOf(rows.slot_weights),
-      BytesOf(rows.partials),
-  };
-  return sender.Send(pieces, timeout);
+  DT_CHECK_EQ(rows.partials.size(), PartialFloats(frame.header));
+  return SendWith(rows.partials, sender, frame, rows, timeout);
+}
+
+absl::Status SendStepAhead(TensorSender& sender, const StepFrame& frame, const StepRows& rows,
+                           absl::Duration timeout) {
+  return SendWith({}, sender, frame, rows, timeout);
+}
+
+absl::Status SendPartials(TensorSender& sender, absl::Span<const float> partials,
+                          absl::Duration timeout) {
+  const ConstBytes piece = BytesOf(partials);
+  return sender.SendRest({&piece, 1}, timeout);
+}
+
+absl::Status ComingPartials::Receive() {
+  if (receiver_ == nullptr) return absl::OkStatus();
+  TensorReceiver& receiver = *receiver_;
+  receiver_ = nullptr;
+  return EndMessage(receiver, ReadInto(receiver, room_, room_.size(), timeout_), timeout_);
+}
+
+absl::Status ReceiveStepAhead(TensorReceiver& receiver, const StepShape& shape, const RowShape& row,
+                              uint64_t epoch, StepFrame* frame, const StepRoom& room,
+                              absl::Duration timeout, ComingPartials* partials) {
+  frame->Clear();
+  DT_ASSIGN_OR_RETURN(const size_t message_bytes, receiver.Begin(timeout));
+  const absl::Status status =
+      ReadStepBody(receiver, message_bytes, shape, row, epoch, frame, room, timeout);
+  const StepHeader& h = frame->header;
+  if (!status.ok() || h.partial_rows == 0) return EndMessage(receiver, status, timeout);
+  *partials = {&receiver, room.partials.first(PartialFloats(h)), timeout};
+  return absl::OkStatus();
 }
 
 absl::Status ReceiveStep(TensorReceiver& receiver, const StepShape& shape, const RowShape& row,
                          uint64_t epoch, StepFrame* frame, const StepRoom& room,
                          absl::Duration timeout) {
-  frame->Clear();
-  DT_ASSIGN_OR_RETURN(const size_t message_bytes, receiver.Begin(timeout));
-  return EndMessage(receiver,
-                    ReadStepBody(receiver, message_bytes, shape, row, epoch, frame, room, timeout),
-                    timeout);
+  ComingPartials partials;
+  DT_RETURN_IF_ERROR(
+      ReceiveStepAhead(receiver, shape, row, epoch, frame, room, timeout, &partials));
+  return partials.Receive();
 }
 
 absl::Status SendOutput(TensorSender& sender, const StepOutput& output, absl::Duration timeout) {

@@ -12,6 +12,9 @@
 // slot_weights[slot_rows * slots], f32 partials[partial_rows * hidden_size]. All little-endian,
 // same-host structs; docs/wire_format.md.
 //
+// The partials are the end of the message, and may come later than the rest of it: whoever makes
+// them sends what the next worker can begin with, and that one waits for them when it needs them.
+//
 // Everything received is checked against the StepShape before it is used (counts, positions, block
 // ids, row numbers, sizes that must add up to the message).
 #ifndef DOVETAIL_TRANSPORT_STEP_FRAME_H_
@@ -181,7 +184,34 @@ uint64_t MaxOutputBytes(const StepShape& shape, int vocab_size, int hidden_size)
 // Sends the frame with its rows, as many as its header says.
 absl::Status SendStep(TensorSender& sender, const StepFrame& frame, const StepRows& rows,
                       absl::Duration timeout);
-// Receives the next frame into `frame`, its rows into `room`. `timeout`: of each wait for the peer.
+// The same without the partials, which are not there yet: SendPartials() sends them next.
+absl::Status SendStepAhead(TensorSender& sender, const StepFrame& frame, const StepRows& rows,
+                           absl::Duration timeout);
+absl::Status SendPartials(TensorSender& sender, absl::Span<const float> partials,
+                          absl::Duration timeout);
+
+// The partials of a frame whose other parts were received. A value that refers to the receiver,
+// which receives nothing else before Receive().
+class ComingPartials {
+ public:
+  ComingPartials() = default;  // none
+  ComingPartials(TensorReceiver* receiver, absl::Span<float> room, absl::Duration timeout)
+      : receiver_(receiver), room_(room), timeout_(timeout) {}
+  // Waits for them, and ends the message; nothing where that was done before.
+  absl::Status Receive();
+
+ private:
+  TensorReceiver* receiver_ = nullptr;
+  absl::Span<float> room_;
+  absl::Duration timeout_;
+};
+
+// Receives the next frame into `frame`, its rows into `room`, but for the partials: those are in
+// `room` after partials->Receive(). `timeout`: of each wait for the peer.
+absl::Status ReceiveStepAhead(TensorReceiver& receiver, const StepShape& shape, const RowShape& row,
+                              uint64_t epoch, StepFrame* frame, const StepRoom& room,
+                              absl::Duration timeout, ComingPartials* partials);
+// The same with the partials.
 absl::Status ReceiveStep(TensorReceiver& receiver, const StepShape& shape, const RowShape& row,
                          uint64_t epoch, StepFrame* frame, const StepRoom& room,
                          absl::Duration timeout);

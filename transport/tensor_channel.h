@@ -37,7 +37,14 @@ class TensorSender {
   virtual ~TensorSender() = default;
   // Sends one message made of `pieces`. kDeadlineExceeded: the peer did not make room in time (the
   // channel is unusable afterwards); kAborted: the epoch ended.
-  virtual absl::Status Send(absl::Span<const ConstBytes> pieces, absl::Duration timeout) = 0;
+  absl::Status Send(absl::Span<const ConstBytes> pieces, absl::Duration timeout) {
+    return SendBegin(pieces, 0, timeout);
+  }
+  // The same of a message of which `rest_bytes` more are not there yet: the receiver can read what
+  // is. SendRest() with so many bytes is the next call.
+  virtual absl::Status SendBegin(absl::Span<const ConstBytes> pieces, size_t rest_bytes,
+                                 absl::Duration timeout) = 0;
+  virtual absl::Status SendRest(absl::Span<const ConstBytes> pieces, absl::Duration timeout) = 0;
   // What the receiver has answered, once in an epoch; waits for it.
   virtual absl::StatusOr<uint32_t> Answer(absl::Duration timeout) = 0;
 };

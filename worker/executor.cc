@@ -105,11 +105,9 @@ ExecutorStats Executor::stats() const {
   return stats;
 }
 
-void Executor::CountSegment(uint32_t segment, absl::Duration busy) {
-  SegmentCounter& counter = segments_[segment];
-  counter.steps.fetch_add(1, std::memory_order_relaxed);
-  counter.busy.fetch_add(static_cast<uint64_t>(absl::ToInt64Microseconds(busy)),
-                         std::memory_order_relaxed);
+void Executor::AddBusy(uint32_t segment, absl::Duration busy) {
+  segments_[segment].busy.fetch_add(static_cast<uint64_t>(absl::ToInt64Microseconds(busy)),
+                                    std::memory_order_relaxed);
 }
 
 void Executor::Loop() {
@@ -291,13 +289,15 @@ void Executor::ReportIfDeviceIsLost() {
 }
 
 absl::Status Executor::RunStep(transport::TensorReceiver& receiver) {
-  DT_RETURN_IF_ERROR(transport::ReceiveStep(receiver, plan_.step_shape, runner_->row_shape(),
-                                            plane_->epoch(), &frame_, runner_->room(),
-                                            kPeerTimeout));
+  transport::ComingPartials partials;
+  DT_RETURN_IF_ERROR(transport::ReceiveStepAhead(receiver, plan_.step_shape, runner_->row_shape(),
+                                                 plane_->epoch(), &frame_, runner_->room(),
+                                                 kPeerTimeout, &partials));
   transport::StepHeader& header = frame_.header;
   DT_RETURN_IF_ERROR(runner_->Validate(frame_));
   for (RowReceiver* in = plane_->LinkBeside(&receiver);; in = nullptr) {
-    DT_RETURN_IF_ERROR(RunSegment(in));
+    DT_RETURN_IF_ERROR(RunSegment(in, &partials));
+    DT_RETURN_IF_ERROR(partials.Receive());  // where no sum was made of them here
     // The first of those that share the segment goes on with the step.
     if (plan_.route[header.segment].worker != options_.worker) return absl::OkStatus();
     transport::TensorSender* sender = plane_->SenderAfter(header.segment);
@@ -305,14 +305,33 @@ absl::Status Executor::RunStep(transport::TensorReceiver& receiver) {
       DT_CHECK(sender != nullptr);
       return step_sender_->Send(frame_, *sender, kPeerTimeout);
     }
-    ++header.segment;
-    if (sender != nullptr) {
-      return transport::SendStep(*sender, frame_, runner_->rows(frame_), kPeerTimeout);
-    }
+    const uint32_t computed = header.segment++;
+    if (sender != nullptr) return SendOn(computed, *sender);
+    DT_RETURN_IF_ERROR(AwaitPartials(computed));
   }
 }
 
-absl::Status Executor::RunSegment(RowReceiver* in) {
+absl::Status Executor::SendOn(uint32_t segment, transport::TensorSender& sender) {
+  const transport::StepRows rows = runner_->rows(frame_);
+  if (!runner_->makes_partials()) {
+    return transport::SendStep(sender, frame_, rows, kPeerTimeout);
+  }
+  const absl::Status sent = transport::SendStepAhead(sender, frame_, rows, kPeerTimeout);
+  // Also where nobody gets them: frames that come are received to where they are written.
+  const absl::Status made = AwaitPartials(segment);
+  DT_RETURN_IF_ERROR(sent);
+  DT_RETURN_IF_ERROR(made);
+  return transport::SendPartials(sender, rows.partials, kPeerTimeout);
+}
+
+absl::Status Executor::AwaitPartials(uint32_t segment) {
+  const absl::Time start = absl::Now();
+  DT_RETURN_IF_ERROR(runner_->AwaitPartials());
+  AddBusy(segment, absl::Now() - start);
+  return absl::OkStatus();
+}
+
+absl::Status Executor::RunSegment(RowReceiver* in, transport::ComingPartials* partials) {
   const uint32_t segment = frame_.header.segment;
   for (transport::TensorSender* member : plane_->MembersOf(segment)) {
     DT_RETURN_IF_ERROR(transport::SendStep(*member, frame_, runner_->rows(frame_), kPeerTimeout));
@@ -320,8 +339,9 @@ absl::Status Executor::RunSegment(RowReceiver* in) {
   const absl::Time start = absl::Now();
   const StepLinks links = {in, plane_->LinkAfter(runner_->LastSegment(frame_.header)),
                            kPeerTimeout};
-  DT_RETURN_IF_ERROR(runner_->Run(&frame_, plane_->GatherOf(segment), links));
-  CountSegment(segment, absl::Now() - start);
+  DT_RETURN_IF_ERROR(runner_->Run(&frame_, plane_->GatherOf(segment), links, partials));
+  segments_[segment].steps.fetch_add(1, std::memory_order_relaxed);
+  AddBusy(segment, absl::Now() - start);
   return absl::OkStatus();
 }
 

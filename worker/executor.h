@@ -118,8 +118,12 @@ class Executor {
   bool ServeOne();
   absl::Status RunStep(transport::TensorReceiver& receiver);
   // Computes segment frame_.header.segment, with the others that share its rows. `in`: the link
-  // beside the ring that the frame has just come by, if it has one.
-  absl::Status RunSegment(RowReceiver* in);
+  // beside the ring that the frame has just come by, if it has one. `partials`: of the frame, which
+  // may still be coming, also afterwards.
+  absl::Status RunSegment(RowReceiver* in, transport::ComingPartials* partials);
+  // To the worker after `segment`, while the device may still be at its partials.
+  absl::Status SendOn(uint32_t segment, transport::TensorSender& sender);
+  absl::Status AwaitPartials(uint32_t segment);
   void DoLoad(const transport::WorkerPlan& plan, const std::string& weights_path,
               const std::string& kv_path);
   void DoConnect(const OpenExchange& open);
@@ -127,7 +131,7 @@ class Executor {
   absl::Status MapPeers();
   void LeaveExchange();
   void ReportIfDeviceIsLost();
-  void CountSegment(uint32_t segment, absl::Duration busy);
+  void AddBusy(uint32_t segment, absl::Duration busy);
 
   const ExecutorOptions options_;
   const ExecutorEvents events_;

@@ -225,7 +225,8 @@ uint32_t ModelRunner::LastSegment(const StepHeader& header) const {
   return run == nullptr ? header.segment : run->last;
 }
 
-absl::Status ModelRunner::Run(StepFrame* frame, AllGather* gather, const StepLinks& links) {
+absl::Status ModelRunner::Run(StepFrame* frame, AllGather* gather, const StepLinks& links,
+                              transport::ComingPartials* partials) {
   const absl::Time start = absl::Now();
   StepHeader& header = frame->header;
   const StreamedRun* const run = FindStreamedRun(header);
@@ -243,7 +244,9 @@ absl::Status ModelRunner::Run(StepFrame* frame, AllGather* gather, const StepLin
   // which they were made, so this is the content that the coordinator meant.
   ops_->CopyBlocks(segment.kv, frame->copies);
   const StepLinks ends = {by_link ? links.in : nullptr, links.out, links.timeout};
-  if (header.error_layer == 0) DT_RETURN_IF_ERROR(Compute(segment, streamed, ends, frame, gather));
+  if (header.error_layer == 0) {
+    DT_RETURN_IF_ERROR(Compute(segment, streamed, ends, frame, gather, partials));
+  }
   AddSegmentTimes(static_cast<uint32_t>(absl::ToInt64Microseconds(absl::Now() - start)), last,
                   frame);
   header.segment = last;
@@ -264,7 +267,8 @@ void ModelRunner::AddSegmentTimes(uint32_t microseconds, uint32_t last, StepFram
 }
 
 absl::Status ModelRunner::Compute(const BoundSegment& segment, bool streamed,
-                                  const StepLinks& links, StepFrame* frame, AllGather* gather) {
+                                  const StepLinks& links, StepFrame* frame, AllGather* gather,
+                                  transport::ComingPartials* partials) {
   StepHeader& header = frame->header;
   FillSequences(*frame);
   StepContext step{.ops = *ops_, .ws = *workspace_};
@@ -277,6 +281,7 @@ absl::Status ModelRunner::Compute(const BoundSegment& segment, bool streamed,
   step.x = workspace_->x;
   step.x_rows = static_cast<int32_t>(header.hidden_rows);
   step.gather = gather;
+  step.partials = partials;
   if (gather != nullptr) gather->BeginStep(header.step);
   const SegmentVisit visit = {.segment = header.segment,
                               .op_numbers = segment.ops,

@@ -78,9 +78,14 @@ class ModelRunner {
   // time that it took is appended to the frame's segment_us. The rows to send on are rows(*frame)
   // afterwards. `gather`: of a segment whose rows workers share; an error is the gather's. A frame
   // with kStreamExperts is at the last segment of those that were run for it. `links`: the residual
-  // stream comes, or has gone, by them and not with the frame.
+  // stream comes, or has gone, by them and not with the frame. `partials`: those of the frame, if
+  // they are not in room() yet; they may not be, still, afterwards.
   absl::Status Run(transport::StepFrame* frame, AllGather* gather = nullptr,
-                   const StepLinks& links = {});
+                   const StepLinks& links = {}, transport::ComingPartials* partials = nullptr);
+  // After Run(): whether the partials of rows(*frame), where it has some, are not there yet, and
+  // waits for them: before another frame is received.
+  bool makes_partials() const { return ops_->makes_partials(); }
+  absl::Status AwaitPartials() { return ops_->AwaitPartials(); }
   // The last of the segments that Run() would run.
   uint32_t LastSegment(const transport::StepHeader& header) const;
   transport::StepRows rows(const transport::StepFrame& frame) const;
@@ -134,7 +139,8 @@ class ModelRunner {
   // nullptr: the header's segment alone is run.
   const StreamedRun* FindStreamedRun(const transport::StepHeader& header) const;
   absl::Status Compute(const BoundSegment& segment, bool streamed, const StepLinks& links,
-                       transport::StepFrame* frame, AllGather* gather);
+                       transport::StepFrame* frame, AllGather* gather,
+                       transport::ComingPartials* partials);
   void FillSequences(const transport::StepFrame& frame);
   // Sets the header's counts for what a segment leaves.
   void CountRows(const BoundSegment& segment, const StepContext& step,

@@ -57,7 +57,8 @@ double OpsPerRow(const model::ModelConfig& config, const PlacedModule& module) {
 // How long one step takes.
 struct StepTime {
   std::map<std::string, double> busy;  // by device
-  double pass = 0;                     // of one step alone: devices that share rows work at once
+  // Of one step alone: devices that share rows, or the experts of a layer, work at once.
+  double pass = 0;
 };
 
 // The part of a module that a member has, by its share.
@@ -67,6 +68,28 @@ double ShareOf(const PlacedModule& module, size_t member) {
   return module.members.empty() ? 1.0 : module.members[member].share / all;
 }
 
+bool IsGpu(const Plan& plan, const std::string& name) {
+  for (const PlacedWorker& worker : plan.workers) {
+    if (worker.device.name == name) return worker.device.kind == DeviceKind::kCuda;
+  }
+  return false;
+}
+
+// Whether a step does not wait for module `i`: experts of a GPU worker, with which it is busy while
+// the step is with the CPU worker that has others of the layer.
+bool IsBesideTheStep(const Plan& plan, size_t i) {
+  const PlacedModule& module = plan.modules[i];
+  const OpKind kind = module.op.kind;
+  const bool experts = kind == OpKind::kSharedExperts || kind == OpKind::kExperts;
+  if (!experts || !module.members.empty() || !IsGpu(plan, module.device)) return false;
+  size_t next = i + 1;
+  while (next < plan.modules.size() && plan.modules[next].device == module.device) ++next;
+  if (next == plan.modules.size()) return false;
+  const PlacedModule& elsewhere = plan.modules[next];
+  return IsExpertPart(elsewhere.op.kind) && elsewhere.op.layer == module.op.layer &&
+         !IsGpu(plan, elsewhere.device);
+}
+
 // Of one step of `rows` rows on the devices of the plan.
 StepTime TimeStep(const model::ModelConfig& config, const Plan& plan,
                   const std::vector<DeviceSpeed>& speeds, int64_t rows, int64_t sequences) {
@@ -74,7 +97,9 @@ StepTime TimeStep(const model::ModelConfig& config, const Plan& plan,
   const double kv_bytes =
       static_cast<double>(model::KvBytesPerBlockPerLayer(config, plan.shape.kv_type)) /
       kKvBlockTokens * static_cast<double>(kContext * sequences);
-  for (const PlacedModule& module : plan.modules) {
+  double beside = 0;  // what the next module is computed at the same time as
+  for (size_t index = 0; index < plan.modules.size(); ++index) {
+    const PlacedModule& module = plan.modules[index];
     // The head works on the rows whose logits are wanted: one of each sequence.
     const bool is_head = module.op.kind == OpKind::kLmHead || module.op.kind == OpKind::kNorm;
     const int64_t own_rows = is_head ? sequences : rows;
@@ -91,7 +116,12 @@ StepTime TimeStep(const model::ModelConfig& config, const Plan& plan,
       time.busy[devices[i]] += seconds;
       longest = std::max(longest, seconds);
     }
-    time.pass += longest;
+    if (IsBesideTheStep(plan, index)) {
+      beside += longest;
+      continue;
+    }
+    time.pass += std::max(longest, beside);
+    beside = 0;
   }
   return time;
 }
@@ -105,14 +135,8 @@ int GathersOf(const Op& op) {
 
 double HopSeconds(const model::ModelConfig& config, const Plan& plan, int64_t rows) {
   double seconds = 0;
-  const auto is_gpu = [&](const std::string& name) {
-    for (const PlacedWorker& worker : plan.workers) {
-      if (worker.device.name == name) return worker.device.kind == DeviceKind::kCuda;
-    }
-    return false;
-  };
   for (size_t i = 1; i < plan.route.size(); ++i) {
-    const bool gpu = is_gpu(plan.route[i - 1].worker) || is_gpu(plan.route[i].worker);
+    const bool gpu = IsGpu(plan, plan.route[i - 1].worker) || IsGpu(plan, plan.route[i].worker);
     seconds += kHopSeconds + static_cast<double>(HopBytes(config, rows)) /
                                  (gpu ? kPcieBandwidth : kHostBandwidth);
   }

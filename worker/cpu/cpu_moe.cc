@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/packed_layout.h"
+#include "transport/step_frame.h"
 #include "worker/cpu/router.h"
 
 namespace dovetail::worker {
@@ -52,6 +53,9 @@ void CpuMoe::Forward(StepContext& step) const {
   if (has_experts()) SortPairs(step);
   if (num_parts() > 0) ComputeParts(step, normed);
   if (!ends_layer()) return;
+  // Made by others meanwhile.
+  if (step.partials != nullptr) step.status = step.partials->Receive();
+  if (!step.status.ok()) return;
   step.part = last_part();
   Combine(step);
 }

@@ -14,7 +14,7 @@ namespace dovetail::worker {
 
 // Returns when `flag`, which only grows, is at least `wanted`; all that was written before it is
 // seen then. After `spin` it calls `wait_for_stream`, which returns when the GPU has nothing left
-// to do that could write the flag, and whose failure is the result: a GPU that failed writes none.
+// to do that is to write the flag, and whose failure is the result: a GPU that failed writes none.
 // kInternal: it has nothing left to do, and the flag is not there.
 absl::Status AwaitFlag(uint64_t* flag, uint64_t wanted, absl::Duration spin,
                        absl::FunctionRef<absl::Status()> wait_for_stream);

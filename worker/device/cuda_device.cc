@@ -99,7 +99,7 @@ class CudaDevice : public Device {
   }
   absl::Status Wait() override;
   void CopySmall(const kernels::CopyPieces& pieces, bool signal) override;
-  absl::Status AwaitSignal() override;
+  absl::Status AwaitEarlierSignal(int later) override;
   void BeginAside(int side) override;
   void UploadAside(void* to, const void* from, int64_t bytes) override;
   void EndAside(int side) override;
@@ -127,6 +127,8 @@ class CudaDevice : public Device {
   // Looks for the end of what is enqueued for kSpin, then sleeps until it comes.
   cudaError_t WaitForStream();
   cudaError_t SleepForStream();
+  // What comes after the signal is waited for as well where a graph has given it.
+  cudaError_t SleepForSignal(uint64_t signal);
   // That the GPU takes for copies.
   absl::StatusOr<double> SecondsOf(int times, absl::FunctionRef<void()> copy);
 
@@ -136,6 +138,13 @@ class CudaDevice : public Device {
   // Of each side: its uploads are done, and nobody reads what they brought any more.
   std::array<cudaEvent_t, kNumSides> brought_ = {}, released_ = {};
   cudaEvent_t reached_ = nullptr;  // what SleepForStream() sleeps on
+  // Behind the last signals that no graph gave, by turns.
+  struct Mark {
+    cudaEvent_t event = nullptr;
+    uint64_t signal = 0;
+  };
+  std::array<Mark, 2> marks_ = {};
+  bool capturing_ = false;
   kernels::DoneSignal signal_ = {};
   uint64_t signals_ = 0;                 // that kernels which were started will have given
   uint64_t signals_before_capture_ = 0;  // and what is taken down has none of
@@ -189,6 +198,9 @@ CudaDevice::~CudaDevice() {
     if (event != nullptr) cudaEventDestroy(event);
   }
   if (reached_ != nullptr) cudaEventDestroy(reached_);
+  for (const Mark& mark : marks_) {
+    if (mark.event != nullptr) cudaEventDestroy(mark.event);
+  }
   if (signal_.flag != nullptr) cudaFreeHost(signal_.flag);
   if (signal_.raised != nullptr) cudaFree(signal_.raised);
   if (aside_ != nullptr) cudaStreamDestroy(aside_);
@@ -205,9 +217,11 @@ absl::Status CudaDevice::MakeQueues() {
     DT_RETURN_IF_ERROR(ToStatus(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking),
                                 "the GPU gives no stream"));
   }
-  DT_RETURN_IF_ERROR(
-      ToStatus(cudaEventCreateWithFlags(&reached_, cudaEventDisableTiming | cudaEventBlockingSync),
-               "the GPU gives no event"));
+  for (cudaEvent_t* event : {&reached_, &marks_[0].event, &marks_[1].event}) {
+    DT_RETURN_IF_ERROR(
+        ToStatus(cudaEventCreateWithFlags(event, cudaEventDisableTiming | cudaEventBlockingSync),
+                 "the GPU gives no event"));
+  }
   for (int side = 0; side < kNumSides; ++side) {
     for (cudaEvent_t* event : {&brought_[side], &released_[side]}) {
       DT_RETURN_IF_ERROR(ToStatus(cudaEventCreateWithFlags(event, cudaEventDisableTiming),
@@ -397,10 +411,12 @@ void CudaDevice::UnregisterHost(const void* data) { cudaHostUnregister(const_cas
 void CudaDevice::BeginCapture() {
   if (error_ != cudaSuccess) return;
   signals_before_capture_ = signals_;
+  capturing_ = true;
   Note(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
 }
 
 absl::StatusOr<std::unique_ptr<DeviceGraph>> CudaDevice::EndCapture() {
+  capturing_ = false;
   if (error_ != cudaSuccess) return ToStatus(error_, "the GPU failed");
   const uint64_t num_signals = signals_ - signals_before_capture_;
   signals_ = signals_before_capture_;
@@ -428,12 +444,22 @@ void CudaDevice::Enqueue(const DeviceGraph& graph) {
 void CudaDevice::CopySmall(const kernels::CopyPieces& pieces, bool signal) {
   if (error_ != cudaSuccess) return;
   kernels().copy_pieces(pieces, signal ? signal_ : kernels::DoneSignal{}, stream_);
-  if (signal) ++signals_;
+  if (!signal) return;
+  ++signals_;
+  if (capturing_) return;
+  Mark& mark = marks_[signals_ % marks_.size()];
+  mark.signal = signals_;
+  Note(cudaEventRecord(mark.event, stream_));
 }
 
 cudaError_t CudaDevice::SleepForStream() {
   const cudaError_t error = cudaEventRecord(reached_, stream_);
   return error == cudaSuccess ? cudaEventSynchronize(reached_) : error;
+}
+
+cudaError_t CudaDevice::SleepForSignal(uint64_t signal) {
+  const Mark& mark = marks_[signal % marks_.size()];
+  return mark.signal == signal ? cudaEventSynchronize(mark.event) : SleepForStream();
 }
 
 cudaError_t CudaDevice::WaitForStream() {
@@ -448,11 +474,12 @@ cudaError_t CudaDevice::WaitForStream() {
 
 // What was started wrongly is known at once; what fails on its way raises no flag, and is told of
 // by the stream.
-absl::Status CudaDevice::AwaitSignal() {
+absl::Status CudaDevice::AwaitEarlierSignal(int later) {
   NoteLaunches();
   if (error_ != cudaSuccess) return ToStatus(error_, "the GPU failed");
-  return AwaitFlag(signal_.flag, signals_, kSpin, [this] {
-    Note(SleepForStream());
+  const uint64_t wanted = signals_ - static_cast<uint64_t>(later);
+  return AwaitFlag(signal_.flag, wanted, kSpin, [this, wanted] {
+    Note(SleepForSignal(wanted));
     return ToStatus(error_, "the GPU failed");
   });
 }

@@ -126,7 +126,9 @@ class Device {
   virtual void CopySmall(const kernels::CopyPieces& pieces, bool signal) = 0;
   // Waits for the last signal, which takes less than to wait for all: where what was enqueued is
   // done soon, it is seen without a call of the driver. Errors are those of Wait().
-  virtual absl::Status AwaitSignal() = 0;
+  absl::Status AwaitSignal() { return AwaitEarlierSignal(0); }
+  // The same of the one that so many came after, one at most.
+  virtual absl::Status AwaitEarlierSignal(int later) = 0;
 
   // A second queue, of uploads that go on while kernels run, into one of kNumSides buffers at a
   // time: BeginAside(), uploads, EndAside(). What is enqueued after AwaitAside() sees what they

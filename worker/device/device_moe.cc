@@ -71,10 +71,9 @@ void DeviceMoe::Forward(StepContext& step) const {
                               ws.experts.act);
   Route(step, normed);
   const Sizes sizes = has_experts() ? SizesOf(step.x_rows) : Sizes();
-  if (has_experts()) {
-    SortPairs(step, sizes);
-    ActivateExperts(step, normed, activated, sizes);
-  }
+  if (has_experts()) SortPairs(step, sizes);
+  ops_.BringDownAhead(step, *this);
+  if (has_experts()) ActivateExperts(step, normed, activated, sizes);
   if (has_shared()) ActivateShared(step, normed, shared);
   // Members have all experts, so the pairs are all pairs of the step. All gather in this order.
   activated.GatherForms(step, ws.experts.gate, sizes.pairs, w_.inner);

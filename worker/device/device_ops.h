@@ -72,6 +72,8 @@ class DeviceOps : public StepOps {
   void RunLayers(StepContext& step, const SegmentVisit& visit,
                  absl::FunctionRef<void()> forward) override;
   absl::Status Finish(StepContext& step, const SegmentVisit& visit, int32_t* not_finite) override;
+  bool makes_partials() const override { return ahead_; }
+  absl::Status AwaitPartials() override;
 
   // --- For DeviceMoe.
 
@@ -79,6 +81,9 @@ class DeviceOps : public StepOps {
   void* stream() { return device_.stream(); }
   const DeviceTables& tables() const { return ws_.tables; }
   ExpertStream& stream_of_experts() { return stream_; }
+  // The layer has the slots of all rows. Where the visit ends inside of it, the host gets all that
+  // the next worker begins with, ahead of what the experts here are going to make.
+  void BringDownAhead(const StepContext& step, const Moe& moe);
   // Where a kernel notes a value that is not finite: of the op that the step is at.
   int32_t* FlagOf(const StepContext& step) const;
   // gate = act(gate) * up, [rows, cols], columns [first, past).
@@ -93,15 +98,19 @@ class DeviceOps : public StepOps {
   static bool MayBeGraph(const StepContext& step, const SegmentVisit& visit);
   static CopyList::Way WayOf(const StepContext& step);
   bool SignalsInLayers(const StepContext& step, const SegmentVisit& visit) const;
+  static bool LeavesAhead(const StepContext& step, const SegmentVisit& visit);
   bool FetchesLogits(const SegmentVisit& visit) const;
   // Splits of the longest context among those of rows [first, end).
   static int64_t SplitsOf(const StepContext& step, int64_t first, int64_t end);
   absl::Span<const kernels::SequenceRows> SequencesOnDevice(const StepContext& step) const;
   // The step's sequences with addresses of the device, and its other tables.
   void StageTables(const StepContext& step, const SegmentVisit& visit);
+  // What every visit ends with.
+  void ListRows(const StepContext& step, const SegmentVisit& visit, CopyList* down) const;
   // The rows' slots, and what was made for them, where a step goes on inside of `moe`.
   void ListSlots(const Moe& moe, int64_t rows, CopyList* down) const;
-  // Behind the layers: what the host is to have, but logits.
+  void ListPartials(const Moe& moe, int64_t rows, CopyList* down) const;
+  // Behind the layers: what the host is to have and has not, but logits.
   void BringDown(const StepContext& step, const SegmentVisit& visit);
   // The residual stream goes to where the next worker looks for it.
   absl::Status LeaveByLink(const StepContext& step, const StepLinks& links);
@@ -133,6 +142,8 @@ class DeviceOps : public StepOps {
   // Of the current visit.
   CopyList up_;               // what RunLayers() begins with
   int64_t fixed_splits_ = 0;  // of every context, where layers may be taken down; 0: as they are
+  const SegmentVisit* visit_ = nullptr;  // while its layers are run
+  bool ahead_ = false;  // one signal is given ahead of the last layer's experts, one behind them
 };
 
 }  // namespace dovetail::worker

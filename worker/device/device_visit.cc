@@ -2,12 +2,15 @@
 //
 // The host writes into Staging, whose addresses never change; one launch brings that up, and one
 // launch behind the kernels brings everything down and signals the end. So a graph has all of a
-// visit in it, and the host's part is to start it and to see the signal.
+// visit in it, and the host's part is to start it and to see the signal. Where the visit ends
+// inside a layer with experts there are two: what the next worker begins with has a launch and a
+// signal of its own, and kernels go on with the experts here while the frame is on its way.
 #include <algorithm>
 #include <bit>
 #include <utility>
 
 #include "base/status_macros.h"
+#include "transport/step_frame.h"
 #include "worker/device/device_ops.h"
 
 namespace dovetail::worker {
@@ -30,6 +33,13 @@ CopyList::Way DeviceOps::WayOf(const StepContext& step) {
 // rows to a link, whose place is another one each time, or of logits, of whichever rows want them.
 bool DeviceOps::SignalsInLayers(const StepContext& step, const SegmentVisit& visit) const {
   return visit.links.out == nullptr && !(FetchesLogits(visit) && !step.logits_wanted.empty());
+}
+
+// Whether the frame goes before what experts make: not where its rows have to be copied to a link
+// by then, and not where the host has ended the step before any layer.
+bool DeviceOps::LeavesAhead(const StepContext& step, const SegmentVisit& visit) {
+  return visit.leaves != nullptr && visit.leaves->makes_partials() && visit.links.out == nullptr &&
+         step.finite.load(std::memory_order_relaxed);
 }
 
 void DeviceOps::StageTables(const StepContext& step, const SegmentVisit& visit) {
@@ -59,6 +69,7 @@ void DeviceOps::StageTables(const StepContext& step, const SegmentVisit& visit) 
 }
 
 absl::Status DeviceOps::Begin(StepContext& step, const SegmentVisit& visit) {
+  if (step.partials != nullptr) DT_RETURN_IF_ERROR(step.partials->Receive());
   up_.Clear();
   fixed_splits_ = 0;
   if (MayBeGraph(step, visit)) {
@@ -88,6 +99,8 @@ absl::Status DeviceOps::Begin(StepContext& step, const SegmentVisit& visit) {
 
 void DeviceOps::RunLayers(StepContext& step, const SegmentVisit& visit,
                           absl::FunctionRef<void()> forward) {
+  visit_ = &visit;
+  ahead_ = LeavesAhead(step, visit);
   const auto run = [&] {
     up_.Upload(&device_, WayOf(step));
     forward();
@@ -114,24 +127,37 @@ void DeviceOps::ListSlots(const Moe& moe, int64_t rows, CopyList* down) const {
   const ExpertBuffers& experts = ws_.experts;
   down->Add(host.slot_experts, experts.slot_experts, rows * row_shape_.experts_used);
   down->Add(host.slot_weights, experts.slot_weights, rows * row_shape_.slots());
+  if (moe.PartialRowsOf(rows).place < 0) return;
+  down->Add(staging_->expert_begin, experts.begin, row_shape_.num_experts + 1);
+}
+
+void DeviceOps::ListPartials(const Moe& moe, int64_t rows, CopyList* down) const {
+  const ExpertBuffers& experts = ws_.experts;
   const Moe::PartialRows partial = moe.PartialRowsOf(rows);
-  const int32_t* more = nullptr;
-  if (partial.place >= 0) {
-    down->Add(staging_->expert_begin, experts.begin, row_shape_.num_experts + 1);
-    more = experts.begin + partial.place;
+  const int32_t* const more = partial.place < 0 ? nullptr : experts.begin + partial.place;
+  if (partial.rows == 0 && more == nullptr) return;
+  down->AddRows(staging_->rows.y, experts.y, partial.rows, row_shape_.hidden_size, more);
+}
+
+void DeviceOps::ListRows(const StepContext& step, const SegmentVisit& visit, CopyList* down) const {
+  down->Add(staging_->tables.flags, ws_.tables.flags, ws_.tables.num_flags);
+  if (visit.links.out == nullptr) {
+    down->Add(staging_->rows.x, step.x, int64_t{step.x_rows} * row_shape_.hidden_size);
   }
-  if (partial.rows > 0 || more != nullptr) {
-    down->AddRows(host.y, experts.y, partial.rows, row_shape_.hidden_size, more);
-  }
+  if (visit.leaves != nullptr) ListSlots(*visit.leaves, step.x_rows, down);
+}
+
+void DeviceOps::BringDownAhead(const StepContext& step, const Moe& moe) {
+  if (!ahead_ || visit_->leaves != &moe) return;
+  CopyList down;
+  ListRows(step, *visit_, &down);
+  down.Download(&device_, WayOf(step), /*signal=*/true);
 }
 
 void DeviceOps::BringDown(const StepContext& step, const SegmentVisit& visit) {
   CopyList down;
-  down.Add(staging_->tables.flags, ws_.tables.flags, ws_.tables.num_flags);
-  if (visit.links.out == nullptr) {
-    down.Add(staging_->rows.x, step.x, int64_t{step.x_rows} * row_shape_.hidden_size);
-  }
-  if (visit.leaves != nullptr) ListSlots(*visit.leaves, step.x_rows, &down);
+  if (!ahead_) ListRows(step, visit, &down);
+  if (visit.leaves != nullptr) ListPartials(*visit.leaves, step.x_rows, &down);
   if (FetchesLogits(visit)) {
     for (const Range& range : step.head_rows) {
       kernels_.argmax(ws_.logits + range.begin * vocab_size_, vocab_size_, range.size(),
@@ -169,13 +195,20 @@ absl::Status DeviceOps::Finish(StepContext& step, const SegmentVisit& visit, int
     }
     device_.CopySmall({}, /*signal=*/true);
   }
-  DT_RETURN_IF_ERROR(device_.AwaitSignal());
+  // Nothing that is not finite is looked for behind the first of two signals.
+  DT_RETURN_IF_ERROR(device_.AwaitEarlierSignal(ahead_ ? 1 : 0));
   *not_finite = TakeFlags(visit.op_numbers);
   // What the host has seen, or another member.
   if (*not_finite < 0 && !step.finite.load(std::memory_order_relaxed)) {
     *not_finite = static_cast<int32_t>(step.op_numbers[step.part]);
   }
   return absl::OkStatus();
+}
+
+absl::Status DeviceOps::AwaitPartials() {
+  if (!ahead_) return absl::OkStatus();
+  ahead_ = false;
+  return device_.AwaitSignal();
 }
 
 int32_t DeviceOps::TakeFlags(absl::Span<const uint32_t> op_numbers) {

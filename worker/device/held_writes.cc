@@ -25,8 +25,10 @@ void HeldWrites::Remove(uint8_t* data) {
   if (twin == twins_.end()) return;
   const uint8_t* const past = data + twin->second.size();
   const auto is_there = [&](const Write& write) { return write.to >= data && write.to < past; };
-  num_signalled_ -= static_cast<size_t>(std::count_if(
-      writes_.begin(), writes_.begin() + static_cast<ptrdiff_t>(num_signalled_), is_there));
+  for (size_t& signal : signals_) {
+    signal -= static_cast<size_t>(
+        std::count_if(writes_.begin(), writes_.begin() + static_cast<ptrdiff_t>(signal), is_there));
+  }
   writes_.erase(std::remove_if(writes_.begin(), writes_.end(), is_there), writes_.end());
   twins_.erase(twin);
 }
@@ -53,7 +55,19 @@ void HeldWrites::Release(size_t count) {
     std::memcpy(write.to, write.from, static_cast<size_t>(write.bytes));
   }
   writes_.erase(writes_.begin(), writes_.begin() + static_cast<ptrdiff_t>(count));
-  num_signalled_ -= std::min(count, num_signalled_);
+  for (size_t& signal : signals_) signal -= std::min(count, signal);
+}
+
+void HeldWrites::ReleaseSignalled(size_t later) {
+  if (signals_.size() <= later) return;  // those before were waited for
+  const auto awaited = signals_.end() - static_cast<ptrdiff_t>(later) - 1;
+  Release(*awaited);
+  signals_.erase(signals_.begin(), awaited + 1);
+}
+
+void HeldWrites::ReleaseAll() {
+  Release(writes_.size());
+  signals_.clear();
 }
 
 }  // namespace dovetail::worker

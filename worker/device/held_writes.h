@@ -31,10 +31,10 @@ class HeldWrites {
   void Hold(void* to, int64_t bytes);
 
   // A signal follows on all that was held so far.
-  void Signal() { num_signalled_ = writes_.size(); }
-  // What has been signalled arrives; or everything.
-  void ReleaseSignalled() { Release(num_signalled_); }
-  void ReleaseAll() { Release(writes_.size()); }
+  void Signal() { signals_.push_back(writes_.size()); }
+  // What came before the last signal but `later` arrives; or everything.
+  void ReleaseSignalled(size_t later);
+  void ReleaseAll();
 
  private:
   struct Write {
@@ -46,7 +46,7 @@ class HeldWrites {
 
   std::map<uint8_t*, MemoryMap> twins_;  // by what they are twins of
   std::vector<Write> writes_;            // in order
-  size_t num_signalled_ = 0;
+  std::vector<size_t> signals_;          // how many of them each is behind
 };
 
 }  // namespace dovetail::worker

@@ -244,11 +244,11 @@ absl::Status SimtDevice::Wait() {
   return StreamStatus();
 }
 
-absl::Status SimtDevice::AwaitSignal() {
+absl::Status SimtDevice::AwaitEarlierSignal(int later) {
   DT_CHECK(stream_.capture == nullptr);
   DT_RETURN_IF_ERROR(StreamStatus());
   DT_CHECK_EQ(std::atomic_ref<uint64_t>(flag_).load(std::memory_order_acquire), signals_);
-  held_writes_.ReleaseSignalled();
+  held_writes_.ReleaseSignalled(static_cast<size_t>(later));
   return absl::OkStatus();
 }
 

@@ -52,7 +52,7 @@ class SimtDevice : public Device {
   void Copy(void* to, const void* from, int64_t bytes) override { CopyBytes(to, from, bytes); }
   absl::Status Wait() override;
   void CopySmall(const kernels::CopyPieces& pieces, bool signal) override;
-  absl::Status AwaitSignal() override;
+  absl::Status AwaitEarlierSignal(int later) override;
   void BeginAside(int side) override;
   void UploadAside(void* to, const void* from, int64_t bytes) override;
   void EndAside(int /*side*/) override {}

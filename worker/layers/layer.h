@@ -17,6 +17,10 @@
 #include "worker/all_gather.h"
 #include "worker/workspace.h"
 
+namespace dovetail::transport {
+class ComingPartials;
+}
+
 namespace dovetail::worker {
 
 class StepOps;
@@ -49,6 +53,9 @@ struct StepContext {
 
   // Of a segment whose rows several workers share; null in the others.
   AllGather* gather = nullptr;
+  // What the workers before this one make of the layer that the segment begins inside of: in host()
+  // when it was received, which whoever reads it does. Null: it is there, or there is none.
+  transport::ComingPartials* partials = nullptr;
   // Of the first operation that failed; later gathers do nothing. Set by the executor's thread.
   absl::Status status;
 };

@@ -6,8 +6,10 @@
 // Rows are grouped by expert, so that each expert's weights are read once for all its rows. The sum
 // of a row runs over its slots, best expert first and the shared one last (docs/numerics.md), and
 // is made in one piece at the end of the layer. So neither the grouping, nor the rows of others,
-// nor where the parts are changes its bits. How the rows are grouped and shared is the device's:
-// Moe has what all kinds need (StepOps::MakeMoe makes one).
+// nor where the parts are changes its bits. Nor does it matter when they are computed: what experts
+// here make is looked at in the sum alone, and workers make theirs at the same time where they can.
+// How the rows are grouped and shared is the device's: Moe has what all kinds need
+// (StepOps::MakeMoe makes one).
 #ifndef DOVETAIL_WORKER_LAYERS_MOE_H_
 #define DOVETAIL_WORKER_LAYERS_MOE_H_
 
@@ -56,6 +58,8 @@ class Moe : public Layer {
   // of so many rows: with `rows` and, where there is a place, expert_begin[place] others, which
   // says how its pairs are numbered.
   bool ends_layer() const { return past_place_ == config_.count; }
+  // Whether some of those rows are made here.
+  bool makes_partials() const { return has_shared() || has_experts(); }
   struct PartialRows {
     int64_t rows = 0;
     int32_t place = -1;  // none

@@ -145,6 +145,11 @@ class StepOps {
   // the first of the segment's ops that made a value that is not finite; -1: none.
   virtual absl::Status Finish(StepContext& step, const SegmentVisit& visit,
                               int32_t* not_finite) = 0;
+  // After Finish(): whether it left the rows that are made for slots to the device, which is still
+  // at them, so that the step can go on meanwhile; and waits for those. Nothing of host() may be
+  // written before that.
+  virtual bool makes_partials() const { return false; }
+  virtual absl::Status AwaitPartials() { return absl::OkStatus(); }
 };
 
 }  // namespace dovetail::worker

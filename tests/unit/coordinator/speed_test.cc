@@ -1,5 +1,9 @@
 #include "coordinator/placement/speed.h"
 
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "tests/unit/coordinator/plan_fixture.h"
 
@@ -49,6 +53,61 @@ TEST_F(SpeedTest, OfExpertsTheChosenOnesAreRead) {
   EXPECT_NEAR(one / static_cast<double>(experts->packed_bytes), 0.25, 0.03);
   EXPECT_NEAR(many, static_cast<double>(experts->packed_bytes), 1);
   EXPECT_LT(BytesRead(config_, *experts, 2), 2 * one) << "two rows share some";
+}
+
+// A quarter of each layer's experts on cuda:0, which has everything else, and the others elsewhere.
+class DividedExperts : public SpeedTest {
+ protected:
+  struct Seconds {
+    double pass, devices, experts_here, experts_there;
+  };
+  // Of one token, where cuda:0 reads `bandwidth` bytes a second and the other device as many as it
+  // always does.
+  Seconds With(const std::string& others, double bandwidth) {
+    testing::TinyLlamaOptions options;
+    options.experts = 8;
+    options.experts_used = 2;
+    Open(options);
+    std::vector<DeviceInfo> devices = Devices(2);
+    devices[0].name = "cuda:0";
+    devices[1].name = others;
+    for (DeviceInfo& device : devices) {
+      device.kind = *KindOf(device.name);
+      device.int8_ops = 1e15;
+      device.bandwidth = kOthersBandwidth;
+    }
+    devices[0].bandwidth = bandwidth;
+    const std::string rules = absl::StrCat("- {match: {role: experts}, split: {cuda:0: 1, ", others,
+                                           ": 3}, by: experts}\n- {match: {}, place: cuda:0}\n");
+    const RuleSet set = ParseRules(rules, "r.yaml").value();
+    const Plan plan = PlanByRules(config_, *file_, &set, devices, shape_);
+    const PlanSpeed speed = PredictSpeed(config_, plan);
+    Seconds seconds = {.pass = 1 / speed.decode_tokens_per_s - speed.hop_seconds};
+    for (const DeviceSpeed& device : speed.devices) seconds.devices += device.decode_seconds;
+    for (const PlacedModule& module : plan.modules) {
+      if (module.op.kind != OpKind::kExperts) continue;
+      const double bytes = BytesRead(config_, module, 1);
+      (module.device == others ? seconds.experts_there : seconds.experts_here) +=
+          bytes / (module.device == others ? kOthersBandwidth : bandwidth);
+    }
+    return seconds;
+  }
+  static constexpr double kOthersBandwidth = 1e6;
+};
+
+TEST_F(DividedExperts, OfAGpuAreComputedBesideThoseOfAProcessor) {
+  const Seconds fast = With("cpu:0", 1e6);
+  EXPECT_LT(fast.experts_here, fast.experts_there);
+  EXPECT_NEAR(fast.pass, fast.devices - fast.experts_here, 1e-9);
+  const Seconds slow = With("cpu:0", 1e5);
+  EXPECT_GT(slow.experts_here, slow.experts_there);
+  EXPECT_NEAR(slow.pass, slow.devices - slow.experts_there, 1e-9);
+}
+
+TEST_F(DividedExperts, AreComputedInTurnByGpus) {
+  const Seconds gpus = With("cuda:1", 1e6);
+  EXPECT_GT(gpus.experts_there, 0);
+  EXPECT_NEAR(gpus.pass, gpus.devices, 1e-9);
 }
 
 TEST_F(SpeedTest, DevicesThatShareRowsHelpOneSequence) {

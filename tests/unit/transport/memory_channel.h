@@ -14,8 +14,12 @@ namespace dovetail::testing {
 
 class MemorySender final : public transport::TensorSender {
  public:
-  absl::Status Send(absl::Span<const transport::ConstBytes> pieces, absl::Duration) override {
+  absl::Status SendBegin(absl::Span<const transport::ConstBytes> pieces, size_t /*rest_bytes*/,
+                         absl::Duration timeout) override {
     message_.clear();
+    return SendRest(pieces, timeout);
+  }
+  absl::Status SendRest(absl::Span<const transport::ConstBytes> pieces, absl::Duration) override {
     for (const transport::ConstBytes& piece : pieces) {
       if (piece.size == 0) continue;
       const auto* bytes = static_cast<const uint8_t*>(piece.data);

@@ -101,6 +101,34 @@ TEST(StepFrame, RoundTripsThroughARing) {
   sending.join();
 }
 
+TEST(StepFrame, PartialsMayComeLater) {
+  auto exchange = Exchange::CreateInProcess(Loop(1 << 16));
+  auto sender = *exchange->Sender(kCoordinator, "cpu:0");
+  auto receiver = *exchange->Receiver(kCoordinator, "cpu:0");
+  FrameMaker maker(testing::TestSeed());
+  int with_partials = 0;
+  for (int i = 0; i < 50; ++i) {
+    const FrameAndRows sent = maker.Next();
+    ASSERT_OK(SendStepAhead(*sender, sent.frame, sent.rows(), kLong));
+    StepFrame got;
+    RowsRoom room;
+    ComingPartials partials;
+    ASSERT_OK(ReceiveStepAhead(*receiver, SmallShape(), kRow, kEpoch, &got, room.span(), kLong,
+                               &partials));
+    ExpectSame(got, sent.frame);
+    ExpectBeginsWith(room.hidden, sent.hidden);
+    ExpectBeginsWith(room.slot_experts, sent.slot_experts);
+    ExpectBeginsWith(room.slot_weights, sent.slot_weights);
+    EXPECT_EQ(room.partials, RowsRoom().partials) << "they are not sent";
+    ASSERT_OK(SendPartials(*sender, sent.partials, kLong));
+    for (int times = 0; times < 2; ++times) ASSERT_OK(partials.Receive());
+    ExpectBeginsWith(room.partials, sent.partials);
+    EXPECT_FALSE(receiver->Ready());
+    with_partials += sent.partials.empty() ? 0 : 1;
+  }
+  EXPECT_GT(with_partials, 0);
+}
+
 TEST(StepFrame, ReturnsToItsBeginningWhenCleared) {
   FrameAndRows made = FrameMaker(1).Next();
   made.frame.Clear();

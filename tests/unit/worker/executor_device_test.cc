@@ -53,8 +53,8 @@ class FailingDevice : public SimtDevice {
   absl::Status Wait() override {
     return broken_.load() ? absl::InternalError("unspecified launch failure") : SimtDevice::Wait();
   }
-  absl::Status AwaitSignal() override {
-    return broken_.load() ? Wait() : SimtDevice::AwaitSignal();
+  absl::Status AwaitEarlierSignal(int later) override {
+    return broken_.load() ? Wait() : SimtDevice::AwaitEarlierSignal(later);
   }
 
  private:

@@ -83,6 +83,26 @@ TEST_F(SimtDeviceTest, ASignalIsForWhatWasEnqueuedBefore) {
   EXPECT_EQ(host()[kCount], 5);
 }
 
+TEST_F(SimtDeviceTest, ASignalIsSeenBeforeTheOneThatCameAfterIt) {
+  FillHost(5);
+  Up();
+  Down(/*signal=*/true);
+  device_.Download(host() + kCount, memory_.data(), kBytes);
+  device_.CopySmall({}, /*signal=*/true);
+  ASSERT_OK(device_.AwaitEarlierSignal(1));
+  EXPECT_EQ(Host(), From(5));
+  EXPECT_NE(host()[kCount], 5) << "nobody waited for it";
+  ASSERT_OK(device_.AwaitSignal());
+  EXPECT_EQ(host()[kCount], 5);
+  FillHost(17);
+  Up();
+  Down(/*signal=*/true);
+  Down(/*signal=*/true);
+  device_.CopySmall({}, /*signal=*/true);
+  ASSERT_OK(device_.AwaitEarlierSignal(1)) << "earlier ones, too";
+  EXPECT_EQ(Host(), From(17));
+}
+
 TEST_F(SimtDeviceTest, WithoutASignalThereIsNothingToSee) {
   FillHost(5);
   Up();
