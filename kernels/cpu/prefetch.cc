@@ -2,7 +2,7 @@
 
 namespace dovetail::kernels {
 
-const bool processor_follows_one_stream = [] {
+bool processor_follows_one_stream = [] {
   __builtin_cpu_init();
   return __builtin_cpu_is("amd") != 0;
 }();

@@ -1,6 +1,7 @@
 // What this processor's own prefetchers are good at.
 //
-// A constant of the process, set before main; instruction-set units read it.
+// Set before main, and a constant of the process but for tests, which try both values;
+// instruction-set units read it.
 #ifndef DOVETAIL_KERNELS_CPU_PREFETCH_H_
 #define DOVETAIL_KERNELS_CPU_PREFETCH_H_
 
@@ -10,7 +11,7 @@ namespace dovetail::kernels {
 // its addresses for one to three rows comes 1.2 to 1.7 times as fast when nothing asks for it
 // ahead; and for more rows, products from one panel after another, asked for ahead, are up to 2.5
 // times as fast as tiles, which read two panels in turn.
-extern const bool processor_follows_one_stream;
+extern bool processor_follows_one_stream;
 
 // How an instruction set's products of several rows are made: in tiles (tile.inl.h), from panels
 // that pass once (matmul_quant.inl.h), or so where processor_follows_one_stream.

@@ -237,7 +237,7 @@ template <typename P16, int kChunk>
 }
 
 struct FormatIQ1_S : NibbleScaled<P16IQ1_S, 8> {
-  static constexpr int kSubBlock = 32, kMaxWeight = 31, kOffset = 9, kMaxScale = 31;
+  static constexpr int kSubBlock = 32, kMaxWeight = 31, kOffset = 9;
   template <int kChunk>
   [[gnu::always_inline]] static inline void Unpack(const uint8_t* block, B* w) {
     UnpackIq1<P16, kChunk>(block, w);
@@ -245,7 +245,7 @@ struct FormatIQ1_S : NibbleScaled<P16IQ1_S, 8> {
 };
 
 struct FormatIQ1_M : NibbleScaled<P16IQ1_M, 8> {
-  static constexpr int kSubBlock = 16, kMaxWeight = 31, kOffset = 9, kMaxScale = 31;
+  static constexpr int kSubBlock = 16, kMaxWeight = 31, kOffset = 9;
   template <int kChunk>
   [[gnu::always_inline]] static inline void Unpack(const uint8_t* block, B* w) {
     UnpackIq1<P16, kChunk>(block, w);

@@ -11,7 +11,8 @@ namespace dovetail::kernels::testing {
 
 // kernels::AvailableTables(), where AVX-512 runs "amx-software", and "simt".
 std::vector<const KernelTable*> TablesUnderTest();
-// For products, which some tables do in a way of their own: those and "simt-sm75".
+// For products, which some tables do in a way of their own: those, "simt-sm75", and, where AVX-512
+// runs, "avx512-other". Its products set a variable of the process: one thread at a time.
 std::vector<const KernelTable*> ProductTablesUnderTest();
 
 }  // namespace dovetail::kernels::testing
