@@ -158,7 +158,9 @@ static void AnyMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
   }
   constexpr bool kTilesAlways = kManyRows == ManyRows::kTiles;
   if constexpr (kManyRows != ManyRows::kStreams) {
-    if (kTilesAlways || !processor_follows_one_stream) return TileMatmul<Format>(args, begin, end);
+    // More rows than a group of tokens would read the panels again for each.
+    const bool streams = processor_follows_one_stream && args.rows <= kTokenGroup;
+    if (kTilesAlways || !streams) return TileMatmul<Format>(args, begin, end);
   }
   if constexpr (!kTilesAlways) QuantMatmul<Format>(args, begin, end);
 }
