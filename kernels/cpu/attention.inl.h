@@ -28,7 +28,7 @@ struct QueryBatch {
 // What follows a block in memory order of use: asked for while the block is worked on, into the
 // second-level cache, since blocks are scattered and short for the processor's own prefetches.
 // Null: nothing.
-static inline void AskFor(const uint8_t* ahead, int64_t begin, int bytes) {
+[[gnu::always_inline]] static inline void AskFor(const uint8_t* ahead, int64_t begin, int bytes) {
   for (int i = 0; i < bytes; i += 64) __builtin_prefetch(ahead + begin + i, 0, 2);
 }
 

@@ -9,6 +9,7 @@
 // matmul_few.inl.h.
 
 constexpr int kTokenGroup = 64;       // tokens whose sums (4 KiB) and activations stay close
+constexpr int kPreparedTokens = 128;  // tokens of one BlockSums
 constexpr int kPrefetchAhead = 8192;  // bytes; 2048 to 4096 were measured up to 10 % slower
 constexpr int kBlocksPerPrep = 32;    // small blocks whose activation sums are prepared together
 
@@ -25,16 +26,55 @@ static inline void ZeroSums(TokenGroup* group) {
 // y[token, 16 * panel ..] = or += the scaled sums and the bias, for `count` tokens from `first` on;
 // a token's sums are `stride` floats after those of the one before. The last panel may be narrower
 // than 16.
+template <bool kWholePanel>
+static inline void StoreSumsOf(const MatmulArgs& args, int64_t first, int count, const float* sums,
+                               int stride, int64_t panel) {
+  const int lanes = kWholePanel ? 16 : static_cast<int>(args.n - panel * 16);
+  const F scale = Set1(args.scale);
+  const bool has_bias = args.bias != nullptr, accumulate = args.accumulate;
+  const F bias = has_bias ? LoadUpTo(args.bias + panel * 16, lanes, 0.0f) : Zero();
+  float* y = args.y + first * args.y_stride + panel * 16;
+  for (int t = 0; t < count; ++t, y += args.y_stride) {
+    F sum = Mul(Load(sums + stride * t), scale);
+    if (has_bias) sum = Add(sum, bias);
+    if (accumulate) sum = Add(LoadUpTo(y, lanes, 0.0f), sum);
+    StoreUpTo(y, lanes, sum);
+  }
+}
 static inline void StoreSums(const MatmulArgs& args, int64_t first, int count, const float* sums,
                              int stride, int64_t panel) {
-  const int lanes = static_cast<int>(args.n - panel * 16 < 16 ? args.n - panel * 16 : 16);
-  const F scale = Set1(args.scale);
-  for (int t = 0; t < count; ++t) {
-    float* y = args.y + (first + t) * args.y_stride + panel * 16;
-    F sum = Mul(Load(sums + stride * t), scale);
-    if (args.bias != nullptr) sum = Add(sum, LoadUpTo(args.bias + panel * 16, lanes, 0.0f));
-    if (args.accumulate) sum = Add(LoadUpTo(y, lanes, 0.0f), sum);
-    StoreUpTo(y, lanes, sum);
+  if (args.n - panel * 16 >= 16) {
+    StoreSumsOf<true>(args, first, count, sums, stride, panel);
+  } else {
+    StoreSumsOf<false>(args, first, count, sums, stride, panel);
+  }
+}
+
+// Calls body.template operator()<kTokens>(t) for kStreamTokens tokens [t, t + kTokens) at a time,
+// and for what is left one by one.
+template <typename Body>
+[[gnu::always_inline]] static inline void ForTokens(int count, const Body& body) {
+  int t = 0;
+  for (; t + kStreamTokens <= count; t += kStreamTokens) body.template operator()<kStreamTokens>(t);
+  if constexpr (kStreamTokens > 1) {
+    for (; t < count; ++t) body.template operator()<1>(t);
+  }
+}
+
+// dot[t] += the dot products of kGroups x 4 weights with as many activations of token t, those of
+// the next token `stride` bytes further. Tokens take turns, so that no product waits for the one
+// before it.
+template <int kMaxWeight, int kGroups, int kTokens>
+[[gnu::always_inline]] static inline void StreamDots(const B* w, const int8_t* q, int64_t stride,
+                                                     I* dot) {
+  if constexpr (kTokens == 1) {
+    dot[0] = DotGroups<kMaxWeight, kGroups>(w, q, dot[0]);
+  } else {
+    DT_UNROLL for (int g = 0; g < kGroups; ++g) {
+      DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+        dot[t] = DotGroups<kMaxWeight, 1>(w + g, q + t * stride + 4 * g, dot[t]);
+      }
+    }
   }
 }
 
@@ -62,8 +102,8 @@ template <typename Format, int kChunk, int kChunks>
 // Per token and block of a run of blocks: what corrects the offset (int), or the sum that meets the
 // minimum (float).
 struct BlockSums {
-  alignas(64) int32_t correction[kTokenGroup * kBlocksPerPrep];
-  alignas(64) float sum[kTokenGroup * kBlocksPerPrep];
+  alignas(64) int32_t correction[kPreparedTokens * kBlocksPerPrep];
+  alignas(64) float sum[kPreparedTokens * kBlocksPerPrep];
 };
 
 template <typename Format>
@@ -115,24 +155,31 @@ static inline void AddSmallBlocks(const MatmulArgs& args, const uint8_t* panel_b
   }
   const int8_t* q = args.x.q + group->first * args.x.q_stride + Format::kBlock * block;
   const float* dx = args.x.d + group->first * args.x.d_stride + block;
-  for (int t = 0; t < group->count; ++t) {
-    F sum = Load(group->sum + 16 * t);
-    for (int b = 0; b < kBlocks; ++b) {
+  ForTokens(group->count, [&]<int kTokens>(int t) {
+    F sum[kTokens];
+    DT_UNROLL for (int i = 0; i < kTokens; ++i) sum[i] = Load(group->sum + 16 * (t + i));
+    DT_UNROLL for (int b = 0; b < kBlocks; ++b) {
       const int at = t * kBlocksPerPrep + prep + b;
-      I dot = ZeroI();
-      if constexpr (Format::kOffset != 0) dot = BroadcastDword(sums.correction + at);
-      dot = DotGroups<Format::kMaxWeight, kGroups>(w[b], q + Format::kBlock * b, dot);
-      const F scale = Set1(dx[b]);
-      sum = Fma(ToFloat(dot), Mul(d[b], scale), sum);
-      if constexpr (Format::kHasMin) {
-        const F min = Mul(m[b], scale);
-        sum = Fma(Set1(Format::kMinSign * sums.sum[at]), min, sum);
+      I dot[kTokens];
+      DT_UNROLL for (int i = 0; i < kTokens; ++i) {
+        dot[i] = Format::kOffset == 0 ? ZeroI()
+                                      : BroadcastDword(sums.correction + at + i * kBlocksPerPrep);
+      }
+      StreamDots<Format::kMaxWeight, kGroups, kTokens>(w[b], q + Format::kBlock * b,
+                                                       args.x.q_stride, dot);
+      DT_UNROLL for (int i = 0; i < kTokens; ++i) {
+        const F scale = Set1(dx[i * args.x.d_stride + b]);
+        sum[i] = Fma(ToFloat(dot[i]), Mul(d[b], scale), sum[i]);
+        if constexpr (Format::kHasMin) {
+          const F min = Mul(m[b], scale);
+          sum[i] = Fma(Set1(Format::kMinSign * sums.sum[at + i * kBlocksPerPrep]), min, sum[i]);
+        }
       }
     }
-    Store(group->sum + 16 * t, sum);
-    q += args.x.q_stride;
-    dx += args.x.d_stride;
-  }
+    DT_UNROLL for (int i = 0; i < kTokens; ++i) Store(group->sum + 16 * (t + i), sum[i]);
+    q += kTokens * args.x.q_stride;
+    dx += kTokens * args.x.d_stride;
+  });
 }
 
 template <typename Format>
@@ -180,18 +227,25 @@ static inline void AddChunks(const MatmulArgs& args, const uint8_t* panel_block,
     }
   }
   const int8_t* q = args.x.q + group.first * args.x.q_stride + 256 * block + 32 * kChunk;
-  for (int t = 0; t < group.count; ++t) {
-    I sum = kChunk == 0 ? ZeroI() : LoadI(sums->sum + 16 * t);
-    for (int c = 0; c < kChunks; ++c) {
-      for (int s = 0; s < kSubs; ++s) {
-        const I dot = DotGroups<Format::kMaxWeight, kGroups>(
-            w[c] + kGroups * s, q + 32 * c + Format::kSubBlock * s, ZeroI());
-        sum = AddI(sum, MulI(dot, scale[c][s]));
+  ForTokens(group.count, [&]<int kTokens>(int t) {
+    I sum[kTokens];
+    DT_UNROLL for (int i = 0; i < kTokens; ++i) {
+      sum[i] = kChunk == 0 ? ZeroI() : LoadI(sums->sum + 16 * (t + i));
+    }
+    DT_UNROLL for (int c = 0; c < kChunks; ++c) {
+      DT_UNROLL for (int s = 0; s < kSubs; ++s) {
+        I dot[kTokens];
+        DT_UNROLL for (I& d : dot) d = ZeroI();
+        StreamDots<Format::kMaxWeight, kGroups, kTokens>(
+            w[c] + kGroups * s, q + 32 * c + Format::kSubBlock * s, args.x.q_stride, dot);
+        DT_UNROLL for (int i = 0; i < kTokens; ++i) {
+          sum[i] = AddI(sum[i], MulI(dot[i], scale[c][s]));
+        }
       }
     }
-    StoreI(sums->sum + 16 * t, sum);
-    q += args.x.q_stride;
-  }
+    DT_UNROLL for (int i = 0; i < kTokens; ++i) StoreI(sums->sum + 16 * (t + i), sum[i]);
+    q += kTokens * args.x.q_stride;
+  });
 }
 
 template <typename Format>
@@ -248,28 +302,37 @@ static inline void FinishBlock256(const MatmulArgs& args, const uint8_t* panel_b
   I pairs[kSumPairs<Format> + 1];
   for (int i = 0; i < kSumPairs<Format>; ++i) pairs[i] = SumPairs<Format>(panel_block, i);
   const F d = Format::D(panel_block);
+  F min = Zero();
+  if constexpr (Format::kHasMin) {
+    min = Mul(LoadHalves(panel_block + Format::P16::kMin), Set1(Format::kMinSign));
+  }
   const int16_t* bsum = args.x.bsum + group->first * args.x.bsum_stride + 16 * block;
   const float* dx = args.x.d + group->first * args.x.d_stride + block;
-  for (int t = 0; t < group->count; ++t) {
-    alignas(16) int16_t room[8];
-    const int16_t* of_subs = SumsOfSubBlocks<kSumPairs<Format>>(bsum, room);
-    I product = LoadI(sums.sum + 16 * t);
-    I weighted = Format::kHasMin ? ZeroI() : product;
-    for (int i = 0; i < kSumPairs<Format>; ++i) {
-      weighted = DotI16(weighted, pairs[i], SumsOfPair(of_subs, i));
+  ForTokens(group->count, [&]<int kTokens>(int t) {
+    alignas(16) int16_t room[kTokens][8];
+    const int16_t* of_subs[kTokens];
+    I product[kTokens], weighted[kTokens];
+    DT_UNROLL for (int i = 0; i < kTokens; ++i) {
+      of_subs[i] = SumsOfSubBlocks<kSumPairs<Format>>(bsum + i * args.x.bsum_stride, room[i]);
+      product[i] = LoadI(sums.sum + 16 * (t + i));
+      weighted[i] = Format::kHasMin ? ZeroI() : product[i];
     }
-    if constexpr (!Format::kHasMin) product = weighted;
-    const F scale = Set1(*dx);
-    F sum = Load(group->sum + 16 * t);
-    sum = Fma(ToFloat(product), Mul(d, scale), sum);
-    if constexpr (Format::kHasMin) {
-      const F dmin = Mul(LoadHalves(panel_block + Format::P16::kMin), Set1(Format::kMinSign));
-      sum = Fma(ToFloat(weighted), Mul(dmin, scale), sum);
+    DT_UNROLL for (int pair = 0; pair < kSumPairs<Format>; ++pair) {
+      DT_UNROLL for (int i = 0; i < kTokens; ++i) {
+        weighted[i] = DotI16(weighted[i], pairs[pair], SumsOfPair(of_subs[i], pair));
+      }
     }
-    Store(group->sum + 16 * t, sum);
-    bsum += args.x.bsum_stride;
-    dx += args.x.d_stride;
-  }
+    DT_UNROLL for (int i = 0; i < kTokens; ++i) {
+      if constexpr (!Format::kHasMin) product[i] = weighted[i];
+      const F scale = Set1(dx[i * args.x.d_stride]);
+      F sum = Load(group->sum + 16 * (t + i));
+      sum = Fma(ToFloat(product[i]), Mul(d, scale), sum);
+      if constexpr (Format::kHasMin) sum = Fma(ToFloat(weighted[i]), Mul(min, scale), sum);
+      Store(group->sum + 16 * (t + i), sum);
+    }
+    bsum += kTokens * args.x.bsum_stride;
+    dx += kTokens * args.x.d_stride;
+  });
 }
 
 template <typename Format>

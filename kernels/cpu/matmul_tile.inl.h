@@ -65,6 +65,7 @@ template <typename Format, typename Sum>
                                  args.x.d_stride,
                                  args.x.bsum_stride};
       using Class = TileClassOf<Format>;
+      if (last) PrefetchOutputs<kTokens>(args, tokens, t);
       TileBlock256<Class, kTokens, Sum>(*image, x, ahead, t, sums);
     });
   }
@@ -131,6 +132,7 @@ static inline void PanelsTimesTokensSmall(const MatmulArgs& args, const uint8_t*
     }
     ForTiles(tokens.count, next, kImageBlocks * Format::P16::kBytes,
              [&]<int kTokens>(int t, const Ahead& ahead) {
+               if (last) PrefetchOutputs<kTokens>(args, tokens, t);
                const int64_t row = tokens.first + t;
                const SmallTile tile = {*image,
                                        args.x.q + row * args.x.q_stride + Format::kBlock * block,
@@ -148,14 +150,15 @@ static inline void PanelsTimesTokensSmall(const MatmulArgs& args, const uint8_t*
 
 template <typename Format>
 static void TileMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
-  static_assert(kTileGroup <= kTokenGroup);
+  static_assert(kTileGroup <= kPreparedTokens);
   const int64_t panel_bytes = args.k / Format::kBlock * Format::P16::kBytes;
   TileImage image;
   TileSums sums;
   for (int64_t first = 0; first < args.rows; first += kTileGroup) {
     const int64_t left = args.rows - first;
-    const TileTokens tokens = {first, static_cast<int>(left < kTileGroup ? left : kTileGroup)};
+    const int count = static_cast<int>(left < kTileGroup ? left : kTileGroup);
     for (int64_t panel = begin; panel < end; panel += kTilePanels) {
+      const TileTokens tokens = {first, count, panel};
       const uint8_t* panels[2 * kTilePanels];
       for (int p = 0; p < 2 * kTilePanels; ++p) {
         const int64_t index = panel + p < end ? panel + p : panel;  // twice rather than not full

@@ -15,6 +15,7 @@ using B = I;  // 64 bytes: lanes 0..7 in a, 8..15 in b
 #define DT_UNROLL _Pragma("GCC unroll 16")
 
 constexpr int kBlocksPerStep = 1;
+constexpr int kStreamTokens = 1;
 constexpr int kFloatTokens = 3;
 constexpr int kFloatRows = 1;
 constexpr int kQueryTile = 2;
@@ -136,13 +137,6 @@ static inline int32_t MaxOfLanesI(I v) {
   s = _mm_max_epi32(s, _mm_shuffle_epi32(s, 0xb1));
   return _mm_cvtsi128_si32(s);
 }
-static inline int32_t SumOfLanesI(I v) {
-  const __m256i half = _mm256_add_epi32(v.a, v.b);
-  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
-  return _mm_cvtsi128_si32(s);
-}
 static inline I LoadU8(const uint8_t* p) {
   const __m128i v = Load128(p);
   return {_mm256_cvtepu8_epi32(v), _mm256_cvtepu8_epi32(_mm_srli_si128(v, 8))};
@@ -181,6 +175,21 @@ static inline void StorePairSums(int16_t* to, const int16_t* from) {
       _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(from)), _mm256_set1_epi16(1));
   const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(sums, sums), 0x08);
   _mm_store_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
+}
+static inline void StoreSumsOf16(int16_t* to, const int8_t* from) {
+  const auto sums = [&](const int8_t* p) {
+    const __m256i biased =
+        _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(p)),
+                         _mm256_set1_epi8(static_cast<char>(0x80)));
+    const __m256i eights = _mm256_sad_epu8(biased, _mm256_setzero_si256());
+    const __m256i sixteens = _mm256_add_epi64(eights, _mm256_bsrli_epi128(eights, 8));
+    return _mm256_sub_epi64(sixteens, _mm256_set1_epi64x(16 * 128));
+  };
+  const __m256i low = sums(from), high = sums(from + 32);
+  to[0] = static_cast<int16_t>(_mm256_extract_epi16(low, 0));
+  to[1] = static_cast<int16_t>(_mm256_extract_epi16(low, 8));
+  to[2] = static_cast<int16_t>(_mm256_extract_epi16(high, 0));
+  to[3] = static_cast<int16_t>(_mm256_extract_epi16(high, 8));
 }
 static inline I BroadcastDword(const void* p) {
   return {BroadcastDword256(p), BroadcastDword256(p)};

@@ -12,6 +12,7 @@ using B = __m512i;  // 64 bytes: 16 lanes x 4 consecutive k
 
 // Tile sizes that fit 32 registers.
 constexpr int kBlocksPerStep = 2;      // 32-k chunks of weights held in registers
+constexpr int kStreamTokens = 2;       //   and tokens that meet them in turn
 constexpr int kTileTokens = 6;         // products of several rows: activation rows per tile
 constexpr int kTilePanels = 2;         //   and panels
 constexpr bool kPairProducts = false;  // else dot_avx2.inl.h
@@ -101,7 +102,6 @@ static inline I ToNearestInt(F v) { return _mm512_cvtps_epi32(v); }
 static inline I BitsOf(F v) { return _mm512_castps_si512(v); }
 static inline F FloatOf(I v) { return _mm512_castsi512_ps(v); }
 static inline int32_t MaxOfLanesI(I v) { return _mm512_reduce_max_epi32(v); }
-static inline int32_t SumOfLanesI(I v) { return _mm512_reduce_add_epi32(v); }
 static inline I LoadU8(const uint8_t* p) {
   return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i_u*>(p)));
 }
@@ -129,6 +129,16 @@ static inline void StorePairSums(int16_t* to, const int16_t* from) {
       _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(from)), _mm256_set1_epi16(1));
   const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(sums, sums), 0x08);
   _mm_store_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
+}
+// Of 64 int8 the 4 sums of 16 neighbours.
+static inline void StoreSumsOf16(int16_t* to, const int8_t* from) {
+  const __m512i biased =
+      _mm512_xor_si512(_mm512_loadu_si512(from), _mm512_set1_epi8(static_cast<char>(0x80)));
+  const __m512i eights = _mm512_sad_epu8(biased, _mm512_setzero_si512());
+  const __m512i sums = _mm512_add_epi64(eights, _mm512_bsrli_epi128(eights, 8));
+  const __m512i unbiased = _mm512_sub_epi64(sums, _mm512_set1_epi64(16 * 128));
+  const __m128i words = _mm512_cvtepi64_epi16(unbiased);  // every second one counts
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_cvtepi32_epi16(words));
 }
 static inline I BroadcastDword(const void* p) {
   int32_t v;

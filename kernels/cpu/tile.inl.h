@@ -11,7 +11,7 @@
 // come next; matmul_tile.inl.h makes the images and runs the tiles.
 
 constexpr int kTileChunks = 8;                // chunks of 32 k in an image
-constexpr int kTileGroup = 10 * kTileTokens;  // tokens whose sums and activations stay close
+constexpr int kTileGroup = 20 * kTileTokens;  // tokens that meet an image before the next is made
 
 // Of kTilePanels panels: what Unpack gives, and the factors of each block or sub-block.
 struct TileImage {
@@ -27,11 +27,22 @@ struct TileSums {
   alignas(64) int32_t products[kTileTokens][16];  // of a tile, in tile_memory.inl.h
 };
 
-// Tokens [first, first + count) of the step.
+// Tokens [first, first + count) of the step, whose sums are y's from column 16 * panel on.
 struct TileTokens {
   int64_t first;
   int count;
+  int64_t panel;
 };
+// Asks for what StoreSums will write of tokens [t, t + kTokens) of them, which is often a page for
+// every token.
+template <int kTokens>
+[[gnu::always_inline]] static inline void PrefetchOutputs(const MatmulArgs& args,
+                                                          const TileTokens& tokens, int t) {
+  const float* y = args.y + (tokens.first + t) * args.y_stride + 16 * tokens.panel;
+  DT_UNROLL for (int i = 0; i < kTokens; ++i, y += args.y_stride) {
+    DT_UNROLL for (int p = 0; p < kTilePanels; ++p) __builtin_prefetch(y + 16 * p, 1, 3);
+  }
+}
 
 // What the next image will be made of: a tile asks for a share of it at each chunk, so that memory
 // delivers while the tiles compute.
@@ -39,7 +50,7 @@ struct Ahead {
   const uint8_t* panels[kTilePanels];  // what this tile asks for begins here
   int lines;                           // of each panel at each chunk
 };
-static inline void Prefetch(const Ahead& ahead, int chunk) {
+[[gnu::always_inline]] static inline void Prefetch(const Ahead& ahead, int chunk) {
   for (int i = chunk * ahead.lines; i < (chunk + 1) * ahead.lines; ++i) {
     DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
       __builtin_prefetch(ahead.panels[p] + 64 * i, 0, 3);

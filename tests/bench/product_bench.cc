@@ -144,6 +144,8 @@ void RegisterProducts(const KernelTable* table) {
         benchmark::RegisterBenchmark(BenchName(table, "matmul", InfoOf(type).name).c_str(),
                                      [=](benchmark::State& s) { Matmul(s, table, type, false); });
     for (int64_t rows : {1, 4, 8, 16, 64, 512}) matmul->Args({1536, 768, rows});
+    // As large as a feed-forward block's, whose activations leave the first-level cache.
+    for (int64_t rows : {8, 16, 512}) matmul->Args({1536, 8960, rows});
     matmul->UseRealTime()->ArgNames({"n", "k", "rows"});
     auto* product =
         benchmark::RegisterBenchmark(BenchName(table, "product", InfoOf(type).name).c_str(),

@@ -1,6 +1,7 @@
 // Products and activation quantisation: every table against the scalar reference, byte for byte,
 // and the reference against f64 arithmetic on dequantised weights.
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
@@ -44,13 +45,16 @@ TEST(QuantizeTest, EveryTableGivesTheReferenceBytes) {
   Rng rng(dovetail::testing::TestSeed());
   for (const KernelTable* table : TablesUnderTest()) {
     for (int32_t block : {16, 32, 256}) {
-      for (int trial = 0; trial < 20; ++trial) {
-        const int32_t cols = block * static_cast<int32_t>(Uniform(rng, 1, 5));
+      for (int trial = 0; trial < 40; ++trial) {
+        const int32_t cols = block * static_cast<int32_t>(Uniform(rng, 1, block < 256 ? 37 : 5));
         const int64_t rows = Uniform(rng, 1, 9);
         std::vector<float> values = RandomFloats(rng, rows * cols);
-        const float odd[] = {NAN, INFINITY, -INFINITY, 1e38f, 1e-31f, 1e-29f};
+        const float odd[] = {NAN, INFINITY, -INFINITY, 3e38f, 1e-31f, 1e-29f};
         values[Uniform(rng, 0, rows * cols - 1)] = odd[trial % 6];
-        if (trial % 4 == 0) std::fill(values.begin(), values.begin() + block, 1e-32f);
+        if (trial % 4 == 0) {  // a block on either side of the smallest maximum
+          const float largest = trial % 8 == 0 ? 1e-30f : std::nextafter(1e-30f, 0.0f);
+          std::fill(values.begin(), values.begin() + block, largest);
+        }
         Quantized expected(values, rows, cols, block), actual(values, rows, cols, block);
         FindTable(Isa::kScalar)->quantize({expected.view}, 0, rows);
         Quantize(*table, rng, rows, &actual);
