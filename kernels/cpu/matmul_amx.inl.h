@@ -123,32 +123,26 @@ static void AmxPanel256(const MatmulArgs& args, const uint8_t* panel, TokenGroup
 // What AddSmallBlocks does with one block.
 template <typename Format>
 static void AmxSmallBlock(const MatmulArgs& args, const uint8_t* panel_block, int64_t block,
-                          const BlockSums& prepared, int prep, TokenGroup* group) {
+                          TokenGroup* group) {
   constexpr int kGroups = Format::kBlock / 4;
   PrefetchBlocks<Format, 1>(panel_block);
   alignas(64) uint8_t weights[kGroups][64];
   B w[kGroups];
   Format::template Unpack<0>(panel_block, w);
   DT_UNROLL for (int g = 0; g < kGroups; ++g) StoreB(weights[g], w[g]);
-  const F d = Format::D(panel_block);
-  const int8_t* q = args.x.q + group->first * args.x.q_stride + Format::kBlock * block;
-  const float* dx = args.x.d + group->first * args.x.d_stride + block;
+  const F d = Format::D(panel_block), m = MinOf<Format>(panel_block);
+  const Activations& x = args.x;
+  const int8_t* q = x.q + group->first * x.q_stride + Format::kBlock * block;
+  const float* dx = x.d + group->first * x.d_stride + block;
+  const int16_t* bsum = x.bsum + group->first * x.bsum_stride + Format::kBlock / 16 * block;
   ForTokenTiles(*group, [&]<bool kLast>(int first, int count) {
     alignas(64) int32_t dots[kTokensOfTile][16];
-    DotsOfTile<kLast>(q + first * args.x.q_stride, args.x.q_stride, weights, dots);
+    DotsOfTile<kLast>(q + first * x.q_stride, x.q_stride, weights, dots);
     for (int t = first; t < first + count; ++t) {
-      const int at = t * kBlocksPerPrep + prep;
-      I dot = LoadI(dots[t - first]);
-      if constexpr (Format::kOffset != 0) {
-        dot = AddI(dot, BroadcastDword(prepared.correction + at));
-      }
-      const F scale = Set1(dx[t * args.x.d_stride]);
-      F sum = Fma(ToFloat(dot), Mul(d, scale), Load(group->sum + 16 * t));
-      if constexpr (Format::kHasMin) {
-        const F min = Mul(LoadHalves(panel_block + Format::P16::kMin), scale);
-        sum = Fma(Set1(Format::kMinSign * prepared.sum[at]), min, sum);
-      }
-      Store(group->sum + 16 * t, sum);
+      const int16_t* sums = bsum + t * x.bsum_stride;
+      const I dot = AddI(LoadI(dots[t - first]), OffsetOfDot<Format>(sums));
+      float* sum = group->sum + 16 * t;
+      Store(sum, AddBlock<Format>(Load(sum), dot, d, m, Set1(dx[t * x.d_stride]), sums));
     }
   });
 }
@@ -156,16 +150,8 @@ static void AmxSmallBlock(const MatmulArgs& args, const uint8_t* panel_block, in
 template <typename Format>
 static void AmxPanelSmall(const MatmulArgs& args, const uint8_t* panel, TokenGroup* group) {
   const int64_t num_blocks = args.k / Format::kBlock;
-  BlockSums prepared;
   for (int64_t block = 0; block < num_blocks; ++block, panel += Format::P16::kBytes) {
-    const int prep = static_cast<int>(block % kBlocksPerPrep);
-    if (prep == 0) {
-      const int64_t left = num_blocks - block;
-      PrepareSums<Format>(args, group->first, group->count, block,
-                          static_cast<int>(left < kBlocksPerPrep ? left : kBlocksPerPrep),
-                          &prepared);
-    }
-    AmxSmallBlock<Format>(args, panel, block, prepared, prep, group);
+    AmxSmallBlock<Format>(args, panel, block, group);
   }
 }
 

@@ -86,27 +86,22 @@ template <typename Format, int kTokens>
 template <typename Format, int kTokens>
 [[gnu::always_inline]] static inline void FewSmallBlock(const MatmulArgs& args,
                                                         const uint8_t* panel_block, int64_t block,
-                                                        const BlockSums& prepared, int prep,
                                                         F* sums) {
   constexpr int kGroups = Format::kBlock / 4;
   if (!processor_follows_one_stream) PrefetchBlocks<Format, 1>(panel_block);
   B w[kGroups];
   Format::template Unpack<0>(panel_block, w);
+  const int16_t* bsum = args.x.bsum + Format::kBlock / 16 * block;
   I dot[kTokens];
   DT_UNROLL for (int t = 0; t < kTokens; ++t) {
-    dot[t] = Format::kOffset == 0 ? ZeroI()
-                                  : BroadcastDword(prepared.correction + t * kBlocksPerPrep + prep);
+    dot[t] = OffsetOfDot<Format>(bsum + t * args.x.bsum_stride);
   }
   FewDots<Format::kMaxWeight, kGroups, kTokens>(w, args.x.q + Format::kBlock * block,
                                                 args.x.q_stride, dot);
-  const F d = Format::D(panel_block);
+  const F d = Format::D(panel_block), m = MinOf<Format>(panel_block);
   DT_UNROLL for (int t = 0; t < kTokens; ++t) {
-    const F scale = Set1(args.x.d[t * args.x.d_stride + block]);
-    sums[t] = Fma(ToFloat(dot[t]), Mul(d, scale), sums[t]);
-    if constexpr (Format::kHasMin) {
-      const F min = Mul(LoadHalves(panel_block + Format::P16::kMin), scale);
-      sums[t] = Fma(Set1(Format::kMinSign * prepared.sum[t * kBlocksPerPrep + prep]), min, sums[t]);
-    }
+    sums[t] = AddBlock<Format>(sums[t], dot[t], d, m, Set1(args.x.d[t * args.x.d_stride + block]),
+                               bsum + t * args.x.bsum_stride);
   }
 }
 
@@ -121,14 +116,8 @@ template <typename Format, int kTokens>
       FewBlock256<Format, kTokens>(args, panel, block, sums);
     }
   } else {
-    BlockSums prepared;
-    for (int64_t first = 0; first < num_blocks; first += kBlocksPerPrep) {
-      const int64_t left = num_blocks - first;
-      const int count = static_cast<int>(left < kBlocksPerPrep ? left : kBlocksPerPrep);
-      PrepareSums<Format>(args, 0, kTokens, first, count, &prepared);
-      for (int i = 0; i < count; ++i, panel += Format::P16::kBytes) {
-        FewSmallBlock<Format, kTokens>(args, panel, first + i, prepared, i, sums);
-      }
+    for (int64_t block = 0; block < num_blocks; ++block, panel += Format::P16::kBytes) {
+      FewSmallBlock<Format, kTokens>(args, panel, block, sums);
     }
   }
 }

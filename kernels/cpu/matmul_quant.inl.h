@@ -9,9 +9,7 @@
 // matmul_few.inl.h.
 
 constexpr int kTokenGroup = 64;       // tokens whose sums (4 KiB) and activations stay close
-constexpr int kPreparedTokens = 128;  // tokens of one BlockSums
 constexpr int kPrefetchAhead = 8192;  // bytes; 2048 to 4096 were measured up to 10 % slower
-constexpr int kBlocksPerPrep = 32;    // small blocks whose activation sums are prepared together
 
 struct TokenGroup {
   int64_t first;
@@ -99,106 +97,94 @@ template <typename Format, int kChunk, int kChunks>
 // --- blocks of 32 (NVFP4: 16): one or two fmas per block
 // ------------------------------------------------------
 
-// Per token and block of a run of blocks: what corrects the offset (int), or the sum that meets the
-// minimum (float).
-struct BlockSums {
-  alignas(64) int32_t correction[kPreparedTokens * kBlocksPerPrep];
-  alignas(64) float sum[kPreparedTokens * kBlocksPerPrep];
-};
-
-template <typename Format>
-static inline void PrepareSums(const MatmulArgs& args, int64_t first, int tokens, int64_t block,
-                               int count, BlockSums* out) {
-  if constexpr (Format::kHasMin || Format::kOffset != 0) {
-    for (int t = 0; t < tokens; ++t) {
-      constexpr int kSums = Format::kBlock / 16;  // sums of 16 activations per block
-      const int16_t* from = args.x.bsum + (first + t) * args.x.bsum_stride + kSums * block;
-      int32_t* correction = out->correction + t * kBlocksPerPrep;
-      float* sum = out->sum + t * kBlocksPerPrep;
-      for (int i = 0; i < count; i += 16) {
-        alignas(64) int16_t part[16 * kSums];
-        const int16_t* sixteen = from + kSums * i;
-        if (count - i < 16) {
-          __builtin_memset(part, 0, sizeof(part));
-          __builtin_memcpy(part, sixteen, sizeof(int16_t) * kSums * static_cast<size_t>(count - i));
-          sixteen = part;
-        }
-        I sums;
-        if constexpr (kSums == 2) {
-          sums = PairSums(sixteen);
-        } else {
-          sums = LoadI16(sixteen);
-        }
-        if constexpr (Format::kOffset != 0) {
-          StoreI(correction + i, MulI(sums, SetI1(-Format::kOffset)));
-        }
-        if constexpr (Format::kHasMin) Store(sum + i, ToFloat(sums));
-      }
-    }
+// factor * the sum of the activations of a block, in all lanes; `bsum` are its sums of 16.
+template <int kBlock>
+[[gnu::always_inline]] static inline I BroadcastSum(const int16_t* bsum, int16_t factor) {
+  static_assert(kBlock == 16 || kBlock == 32);
+  __m128i sums, factors;
+  if constexpr (kBlock == 32) {
+    sums = _mm_loadu_si32(bsum);
+    factors = _mm_set1_epi16(factor);
+  } else {
+    sums = _mm_cvtsi32_si128(static_cast<uint16_t>(*bsum));
+    factors = _mm_cvtsi32_si128(static_cast<uint16_t>(factor));
   }
+  return BroadcastFirst(_mm_madd_epi16(sums, factors));
+}
+// What a block's dot product starts with: weights are stored with an offset.
+template <typename Format>
+[[gnu::always_inline]] static inline I OffsetOfDot(const int16_t* bsum) {
+  if constexpr (Format::kOffset == 0) return ZeroI();
+  return BroadcastSum<Format::kBlock>(bsum, -Format::kOffset);
+}
+// sum + what a block gives whose dot product with a token's activations is `dot`, whose factors are
+// d and m, and theirs `scale`.
+template <typename Format>
+[[gnu::always_inline]] static inline F AddBlock(F sum, I dot, F d, F m, F scale,
+                                                const int16_t* bsum) {
+  sum = Fma(ToFloat(dot), Mul(d, scale), sum);
+  if constexpr (Format::kHasMin) {
+    static_assert(Format::kMinSign == 1.0f);
+    sum = Fma(ToFloat(BroadcastSum<Format::kBlock>(bsum, 1)), Mul(m, scale), sum);
+  }
+  return sum;
+}
+template <typename Format>
+[[gnu::always_inline]] static inline F MinOf(const uint8_t* panel_block) {
+  if constexpr (Format::kHasMin) return LoadHalves(panel_block + Format::P16::kMin);
+  return Zero();
 }
 
-// Adds kBlocks neighbouring blocks of a panel to the sums of the group. `prep` is the index of the
-// first one in `sums`.
+// Adds kBlocks neighbouring blocks of a panel to the sums of the group.
 template <typename Format, int kBlocks>
 static inline void AddSmallBlocks(const MatmulArgs& args, const uint8_t* panel_block, int64_t block,
-                                  const BlockSums& sums, int prep, TokenGroup* group) {
+                                  TokenGroup* group) {
   PrefetchBlocks<Format, kBlocks>(panel_block);
-  constexpr int kGroups = Format::kBlock / 4;
+  constexpr int kGroups = Format::kBlock / 4, kSums = Format::kBlock / 16;
   B w[kBlocks][kGroups];
   F d[kBlocks], m[kBlocks];
   for (int b = 0; b < kBlocks; ++b) {
     const uint8_t* from = panel_block + b * Format::P16::kBytes;
     Format::template Unpack<0>(from, w[b]);
     d[b] = Format::D(from);
-    if constexpr (Format::kHasMin) m[b] = LoadHalves(from + Format::P16::kMin);
+    m[b] = MinOf<Format>(from);
   }
-  const int8_t* q = args.x.q + group->first * args.x.q_stride + Format::kBlock * block;
-  const float* dx = args.x.d + group->first * args.x.d_stride + block;
+  const Activations& x = args.x;
+  const int8_t* q = x.q + group->first * x.q_stride + Format::kBlock * block;
+  const float* dx = x.d + group->first * x.d_stride + block;
+  const int16_t* bsum = x.bsum + group->first * x.bsum_stride + kSums * block;
   ForTokens(group->count, [&]<int kTokens>(int t) {
     F sum[kTokens];
     DT_UNROLL for (int i = 0; i < kTokens; ++i) sum[i] = Load(group->sum + 16 * (t + i));
     DT_UNROLL for (int b = 0; b < kBlocks; ++b) {
-      const int at = t * kBlocksPerPrep + prep + b;
+      const int16_t* sums = bsum + kSums * b;
       I dot[kTokens];
       DT_UNROLL for (int i = 0; i < kTokens; ++i) {
-        dot[i] = Format::kOffset == 0 ? ZeroI()
-                                      : BroadcastDword(sums.correction + at + i * kBlocksPerPrep);
+        dot[i] = OffsetOfDot<Format>(sums + i * x.bsum_stride);
       }
-      StreamDots<Format::kMaxWeight, kGroups, kTokens>(w[b], q + Format::kBlock * b,
-                                                       args.x.q_stride, dot);
+      StreamDots<Format::kMaxWeight, kGroups, kTokens>(w[b], q + Format::kBlock * b, x.q_stride,
+                                                       dot);
       DT_UNROLL for (int i = 0; i < kTokens; ++i) {
-        const F scale = Set1(dx[i * args.x.d_stride + b]);
-        sum[i] = Fma(ToFloat(dot[i]), Mul(d[b], scale), sum[i]);
-        if constexpr (Format::kHasMin) {
-          const F min = Mul(m[b], scale);
-          sum[i] = Fma(Set1(Format::kMinSign * sums.sum[at + i * kBlocksPerPrep]), min, sum[i]);
-        }
+        sum[i] = AddBlock<Format>(sum[i], dot[i], d[b], m[b], Set1(dx[i * x.d_stride + b]),
+                                  sums + i * x.bsum_stride);
       }
     }
     DT_UNROLL for (int i = 0; i < kTokens; ++i) Store(group->sum + 16 * (t + i), sum[i]);
-    q += kTokens * args.x.q_stride;
-    dx += kTokens * args.x.d_stride;
+    q += kTokens * x.q_stride;
+    dx += kTokens * x.d_stride;
+    bsum += kTokens * x.bsum_stride;
   });
 }
 
 template <typename Format>
 static void PanelTimesGroupSmall(const MatmulArgs& args, const uint8_t* panel, TokenGroup* group) {
   const int64_t num_blocks = args.k / Format::kBlock;
-  BlockSums sums;
-  for (int64_t first = 0; first < num_blocks; first += kBlocksPerPrep) {
-    const int count =
-        static_cast<int>(num_blocks - first < kBlocksPerPrep ? num_blocks - first : kBlocksPerPrep);
-    PrepareSums<Format>(args, group->first, group->count, first, count, &sums);
-    int i = 0;
-    for (; i + kBlocksPerStep <= count; i += kBlocksPerStep) {
-      AddSmallBlocks<Format, kBlocksPerStep>(args, panel + (first + i) * Format::P16::kBytes,
-                                             first + i, sums, i, group);
-    }
-    for (; i < count; ++i) {
-      AddSmallBlocks<Format, 1>(args, panel + (first + i) * Format::P16::kBytes, first + i, sums, i,
-                                group);
-    }
+  int64_t block = 0;
+  for (; block + kBlocksPerStep <= num_blocks; block += kBlocksPerStep) {
+    AddSmallBlocks<Format, kBlocksPerStep>(args, panel + block * Format::P16::kBytes, block, group);
+  }
+  for (; block < num_blocks; ++block) {
+    AddSmallBlocks<Format, 1>(args, panel + block * Format::P16::kBytes, block, group);
   }
 }
 

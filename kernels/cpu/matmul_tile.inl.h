@@ -57,13 +57,7 @@ template <typename Format, typename Sum>
       next[p] = last ? panels[kTilePanels + p] : panels[p] + (block + 1) * Format::P16::kBytes;
     }
     ForTiles(tokens.count, next, Format::P16::kBytes, [&]<int kTokens>(int t, const Ahead& ahead) {
-      const int64_t row = tokens.first + t;
-      const TileActivations x = {args.x.q + row * args.x.q_stride + 256 * block,
-                                 args.x.d + row * args.x.d_stride + block,
-                                 args.x.bsum + row * args.x.bsum_stride + 16 * block,
-                                 args.x.q_stride,
-                                 args.x.d_stride,
-                                 args.x.bsum_stride};
+      const TileActivations x = ActivationsOf<Format>(args, tokens.first + t, block);
       using Class = TileClassOf<Format>;
       if (last) PrefetchOutputs<kTokens>(args, tokens, t);
       TileBlock256<Class, kTokens, Sum>(*image, x, ahead, t, sums);
@@ -111,15 +105,8 @@ static inline void PanelsTimesTokensSmall(const MatmulArgs& args, const uint8_t*
   constexpr int kBlocks = 32 / Format::kBlock;  // of a chunk
   constexpr int kImageBlocks = kTileChunks * kBlocks;
   const int64_t num_blocks = args.k / Format::kBlock;
-  BlockSums prepared;
   for (int64_t block = 0; block < num_blocks; block += kImageBlocks) {
     const int64_t left = num_blocks - block;
-    const int prep = static_cast<int>(block % kBlocksPerPrep);
-    if (prep == 0) {
-      PrepareSums<Format>(args, tokens.first, tokens.count, block,
-                          static_cast<int>(left < kBlocksPerPrep ? left : kBlocksPerPrep),
-                          &prepared);
-    }
     const int chunks = static_cast<int>(left < kImageBlocks ? left / kBlocks : kTileChunks);
     for (int p = 0; p < kTilePanels; ++p) {
       FillImageSmall<Format>(panels[p] + block * Format::P16::kBytes, chunks, p, image);
@@ -133,15 +120,8 @@ static inline void PanelsTimesTokensSmall(const MatmulArgs& args, const uint8_t*
     ForTiles(tokens.count, next, kImageBlocks * Format::P16::kBytes,
              [&]<int kTokens>(int t, const Ahead& ahead) {
                if (last) PrefetchOutputs<kTokens>(args, tokens, t);
-               const int64_t row = tokens.first + t;
-               const SmallTile tile = {*image,
-                                       args.x.q + row * args.x.q_stride + Format::kBlock * block,
-                                       args.x.d + row * args.x.d_stride + block,
-                                       args.x.q_stride,
-                                       args.x.d_stride,
-                                       prepared,
-                                       t * kBlocksPerPrep + prep};
-               TileSmallBlocks<Format, kTokens>(tile, chunks, ahead, sums->sum + t);
+               const TileActivations x = ActivationsOf<Format>(args, tokens.first + t, block);
+               TileSmallBlocks<Format, kTokens>(*image, x, chunks, ahead, sums->sum + t);
              });
   }
 }
@@ -150,7 +130,6 @@ static inline void PanelsTimesTokensSmall(const MatmulArgs& args, const uint8_t*
 
 template <typename Format>
 static void TileMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
-  static_assert(kTileGroup <= kPreparedTokens);
   const int64_t panel_bytes = args.k / Format::kBlock * Format::P16::kBytes;
   TileImage image;
   TileSums sums;

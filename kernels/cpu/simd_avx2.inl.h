@@ -161,10 +161,6 @@ static inline void StoreLow16(uint16_t* p, I v) {
       _mm256_packus_epi32(_mm256_and_si256(v.a, mask), _mm256_and_si256(v.b, mask));
   _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
 }
-static inline I PairSums(const int16_t* p) {
-  const __m256i ones = _mm256_set1_epi16(1);
-  return {_mm256_madd_epi16(Load256(p), ones), _mm256_madd_epi16(Load256(p + 16), ones)};
-}
 static inline __m256i BroadcastDword256(const void* p) {
   int32_t v;
   __builtin_memcpy(&v, p, sizeof(v));
@@ -193,6 +189,10 @@ static inline void StoreSumsOf16(int16_t* to, const int8_t* from) {
 }
 static inline I BroadcastDword(const void* p) {
   return {BroadcastDword256(p), BroadcastDword256(p)};
+}
+static inline I BroadcastFirst(__m128i v) {
+  const __m256i all = _mm256_broadcastd_epi32(v);
+  return {all, all};
 }
 static inline I MulI16(I x, I y) {
   return {_mm256_mullo_epi16(x.a, y.a), _mm256_mullo_epi16(x.b, y.b)};

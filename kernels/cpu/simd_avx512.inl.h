@@ -119,10 +119,6 @@ static inline I LoadI16(const int16_t* p) {
 static inline void StoreLow16(uint16_t* p, I v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(p), _mm512_cvtepi32_epi16(v));
 }
-// 16 sums of two neighbouring int16 from memory.
-static inline I PairSums(const int16_t* p) {
-  return _mm512_madd_epi16(_mm512_loadu_si512(p), _mm512_set1_epi16(1));
-}
 // Of 16 int16 the 8 sums of neighbours, which fit.
 static inline void StorePairSums(int16_t* to, const int16_t* from) {
   const __m256i sums = _mm256_madd_epi16(
@@ -145,6 +141,7 @@ static inline I BroadcastDword(const void* p) {
   __builtin_memcpy(&v, p, sizeof(v));
   return _mm512_set1_epi32(v);
 }
+static inline I BroadcastFirst(__m128i v) { return _mm512_broadcastd_epi32(v); }
 // The lower halves of the products of int16.
 static inline I MulI16(I a, I b) { return _mm512_mullo_epi16(a, b); }
 // acc + a.low * b.low + a.high * b.high over the int16 halves of each lane.

@@ -116,6 +116,18 @@ struct TileActivations {
   int64_t q_stride, d_stride, bsum_stride;
 };
 
+// Those of `row` and the rows after it.
+template <typename Format>
+static inline TileActivations ActivationsOf(const MatmulArgs& args, int64_t row, int64_t block) {
+  const Activations& x = args.x;
+  return {x.q + row * x.q_stride + Format::kBlock * block,
+          x.d + row * x.d_stride + block,
+          x.bsum + row * x.bsum_stride + Format::kBlock / 16 * block,
+          x.q_stride,
+          x.d_stride,
+          x.bsum_stride};
+}
+
 // What FinishBlock256 does, for kTokens tokens: products(t, p) is the sum of their scaled dot
 // products, a whole number whatever its type.
 template <typename Class, int kTokens, typename Products>
@@ -158,31 +170,17 @@ template <typename Class, int kTokens, typename Products>
 
 // --- blocks of 32 (NVFP4: 16)
 
-// A tile of kTokens tokens and blocks of 32 or fewer of the image; their sums of activations
-// (PrepareSums) begin at `prepared` and `at`, one token's kBlocksPerPrep after another's.
-struct SmallTile {
-  const TileImage& image;
-  const int8_t* q;
-  const float* d;
-  int64_t q_stride, d_stride;
-  const BlockSums& prepared;
-  int at;
-};
-
+// What the dot product of the image's block `index` and the tile's token t starts with.
+template <typename Format>
+[[gnu::always_inline]] static inline I OffsetOfDot(const TileActivations& x, int index, int t) {
+  return OffsetOfDot<Format>(x.bsum + t * x.bsum_stride + Format::kBlock / 16 * index);
+}
 // sum + what block `index` of panel p gives for token t, whose dot product is `dot`.
 template <typename Format>
-[[gnu::always_inline]] static inline F AddSmallBlock(const SmallTile& tile, int index, int t, int p,
-                                                     I dot, F sum) {
-  const F scale = Set1(tile.d[t * tile.d_stride + index]);
-  sum = Fma(ToFloat(dot), Mul(Load(tile.image.d[index][p]), scale), sum);
-  if constexpr (Format::kHasMin) {
-    const float x = Format::kMinSign * tile.prepared.sum[tile.at + t * kBlocksPerPrep + index];
-    sum = Fma(Set1(x), Mul(Load(tile.image.min[index][p]), scale), sum);
-  }
-  return sum;
-}
-template <typename Format>
-[[gnu::always_inline]] static inline I SmallCorrection(const SmallTile& tile, int index, int t) {
-  if constexpr (Format::kOffset == 0) return ZeroI();
-  return BroadcastDword(tile.prepared.correction + tile.at + t * kBlocksPerPrep + index);
+[[gnu::always_inline]] static inline F AddBlock(const TileImage& image, const TileActivations& x,
+                                                int index, int t, int p, I dot, F sum) {
+  F min = Zero();
+  if constexpr (Format::kHasMin) min = Load(image.min[index][p]);
+  return AddBlock<Format>(sum, dot, Load(image.d[index][p]), min, Set1(x.d[t * x.d_stride + index]),
+                          x.bsum + t * x.bsum_stride + Format::kBlock / 16 * index);
 }

@@ -37,7 +37,8 @@ template <typename Class, int kTokens, typename /*Sum*/>
 
 // Adds `chunks` chunks of the image to the sums of kTokens tokens.
 template <typename Format, int kTokens>
-[[gnu::noinline]] static void TileSmallBlocks(const SmallTile& tile, int chunks, const Ahead& ahead,
+[[gnu::noinline]] static void TileSmallBlocks(const TileImage& image, const TileActivations& x,
+                                              int chunks, const Ahead& ahead,
                                               float (*sums)[kTilePanels][16]) {
   constexpr int kBlocks = 32 / Format::kBlock, kGroups = Format::kBlock / 4;
   const I one = TwiceInLane(SetI1(1));
@@ -47,11 +48,10 @@ template <typename Format, int kTokens>
       const int index = c * kBlocks + b;
       I dots[kTokens];
       ScaledTileDots<DotClass<Format::kMaxWeight>(), kGroups, kTokens>(
-          tile.image.weights[c] + kGroups * b, tile.q + Format::kBlock * index, tile.q_stride, one,
-          dots);
+          image.weights[c] + kGroups * b, x.q + Format::kBlock * index, x.q_stride, one, dots);
       DT_UNROLL for (int t = 0; t < kTokens; ++t) {
-        const I dot = AddI(dots[t], SmallCorrection<Format>(tile, index, t));
-        Store(sums[t][0], AddSmallBlock<Format>(tile, index, t, 0, dot, Load(sums[t][0])));
+        const I dot = AddI(dots[t], OffsetOfDot<Format>(x, index, t));
+        Store(sums[t][0], AddBlock<Format>(image, x, index, t, 0, dot, Load(sums[t][0])));
       }
     }
   }

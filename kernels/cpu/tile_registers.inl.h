@@ -51,7 +51,8 @@ template <typename Class, int kTokens, typename Sum>
 
 // Adds `chunks` chunks of the image to the sums of kTokens tokens.
 template <typename Format, int kTokens>
-[[gnu::noinline]] static void TileSmallBlocks(const SmallTile& tile, int chunks, const Ahead& ahead,
+[[gnu::noinline]] static void TileSmallBlocks(const TileImage& image, const TileActivations& x,
+                                              int chunks, const Ahead& ahead,
                                               float (*sums)[kTilePanels][16]) {
   constexpr int kBlocks = 32 / Format::kBlock, kGroups = Format::kBlock / 4;
   F sum[kTokens][kTilePanels];
@@ -64,14 +65,14 @@ template <typename Format, int kTokens>
       const int index = c * kBlocks + b;
       I dot[kTokens][kTilePanels];
       DT_UNROLL for (int t = 0; t < kTokens; ++t) {
-        const I start = SmallCorrection<Format>(tile, index, t);
+        const I start = OffsetOfDot<Format>(x, index, t);
         DT_UNROLL for (int p = 0; p < kTilePanels; ++p) dot[t][p] = start;
       }
       TileDots<DotClass<Format::kMaxWeight>(), kGroups, kTokens>(
-          tile.image.weights[c] + kGroups * b, tile.q + Format::kBlock * index, tile.q_stride, dot);
+          image.weights[c] + kGroups * b, x.q + Format::kBlock * index, x.q_stride, dot);
       DT_UNROLL for (int t = 0; t < kTokens; ++t) {
         DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
-          sum[t][p] = AddSmallBlock<Format>(tile, index, t, p, dot[t][p], sum[t][p]);
+          sum[t][p] = AddBlock<Format>(image, x, index, t, p, dot[t][p], sum[t][p]);
         }
       }
     }
