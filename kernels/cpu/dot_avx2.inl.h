@@ -11,10 +11,6 @@ constexpr ManyRows kManyRows = ManyRows::kTiles;
 constexpr int kSignedOffset = 0;
 static inline B FromSigned(B v) { return v; }
 
-// Nothing; but sums through it are made one after another, where GCC would else begin more products
-// than there are registers, to add them up as a tree.
-[[gnu::always_inline]] static inline void KeepOrder(I* v) { asm("" : "+x"(v->a), "+x"(v->b)); }
-
 static inline I DotI16(I acc, I x, I y) {
   acc.a = _mm256_add_epi32(acc.a, _mm256_madd_epi16(x.a, y.a));
   acc.b = _mm256_add_epi32(acc.b, _mm256_madd_epi16(x.b, y.b));
@@ -83,6 +79,7 @@ template <int kMaxWeight, int kGroups>
   const I twice = TwiceInLane(scale);
   DT_UNROLL for (int g = 0; g < kGroups; g += kChain) {
     sum = AddPairs(sum, PairSumsOf<kMaxWeight, kChain>(w + g, activations + 4 * g), twice);
+    if constexpr (kChain < kGroups) KeepOrder(&sum);
   }
   return sum;
 }

@@ -22,23 +22,63 @@ template <int kMaxWeight, int kGroups, int kTokens>
 
 // --- blocks of 256
 
+// sum + scale * the products of groups [kGroup, kEnd) of a chunk, which are unpacked two at a time:
+// those of a whole chunk take all of 16 registers.
+template <typename Format, int kChunk, int kGroup, int kEnd>
+[[gnu::always_inline]] static inline I AddFewGroups(const uint8_t* panel_block, const int8_t* q,
+                                                    I scale, I sum) {
+  if constexpr (kGroup < kEnd) {
+    B w[8];
+    Format::template Unpack<kChunk>(panel_block, w);
+    sum = AddScaledDot<Format::kMaxWeight, 2>(w + kGroup, q + 4 * kGroup, scale, sum);
+    asm volatile("" ::: "memory");  // what is needed again is read again, not kept
+    return AddFewGroups<Format, kChunk, kGroup + 2, kEnd>(panel_block, q, scale, sum);
+  }
+  return sum;
+}
+template <typename Format, int kChunk>
+[[gnu::always_inline]] static inline I AddFewPairs(const uint8_t* panel_block, const int8_t* q,
+                                                   I sum) {
+  constexpr int kSubs = 32 / Format::kSubBlock, kGroups = 8 / kSubs;
+  const I scale = Format::Scale(panel_block, kChunk * kSubs);
+  if constexpr (requires { Format::kUnpackInParts; }) {
+    static_assert(kSubs == 2);
+    sum = AddFewGroups<Format, kChunk, 0, 4>(panel_block, q, scale, sum);
+    const I second = Format::Scale(panel_block, kChunk * kSubs + 1);
+    return AddFewGroups<Format, kChunk, 4, 8>(panel_block, q, second, sum);
+  }
+  B w[8];
+  Format::template Unpack<kChunk>(panel_block, w);
+  sum = AddScaledDot<Format::kMaxWeight, kGroups>(w, q, scale, sum);
+  if constexpr (kSubs == 2) {
+    const I second = Format::Scale(panel_block, kChunk * kSubs + 1);
+    sum = AddScaledDot<Format::kMaxWeight, kGroups>(w + 4, q + 16, second, sum);
+  }
+  return sum;
+}
+
+// sum[t] += the scaled products of a chunk.
 template <typename Format, int kChunk, int kTokens>
 [[gnu::always_inline]] static inline void FewChunk(const uint8_t* panel_block, const int8_t* q,
                                                    int64_t q_stride, I* sum) {
   constexpr int kSubs = 32 / Format::kSubBlock, kGroups = 8 / kSubs;
-  static_assert(!kPairProducts || kTokens == 1);
+  if constexpr (kPairProducts) {
+    static_assert(kTokens == 1);
+    sum[0] = AddFewPairs<Format, kChunk>(panel_block, q + 32 * kChunk, sum[0]);
+    if constexpr (kSubs == 2) KeepOrder(&sum[0]);
+    return;
+  }
   B w[8];
   Format::template Unpack<kChunk>(panel_block, w);
   DT_UNROLL for (int s = 0; s < kSubs; ++s) {
     const int8_t* x = q + 32 * kChunk + Format::kSubBlock * s;
     const I scale = Format::Scale(panel_block, kChunk * kSubs + s);
-    if constexpr (kPairProducts) {
-      sum[0] = AddScaledDot<Format::kMaxWeight, kGroups>(w + kGroups * s, x, scale, sum[0]);
-    } else {
-      I dot[kTokens];
-      DT_UNROLL for (I& d : dot) d = ZeroI();
-      FewDots<Format::kMaxWeight, kGroups, kTokens>(w + kGroups * s, x, q_stride, dot);
-      DT_UNROLL for (int t = 0; t < kTokens; ++t) sum[t] = AddI(sum[t], MulI(dot[t], scale));
+    I dot[kTokens];
+    DT_UNROLL for (I& d : dot) d = ZeroI();
+    FewDots<Format::kMaxWeight, kGroups, kTokens>(w + kGroups * s, x, q_stride, dot);
+    DT_UNROLL for (int t = 0; t < kTokens; ++t) {
+      sum[t] = AddI(sum[t], MulI(dot[t], scale));
+      KeepOrder(&sum[t]);
     }
   }
 }

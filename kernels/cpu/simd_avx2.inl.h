@@ -112,6 +112,7 @@ static inline I MulI(I x, I y) {
   return {_mm256_mullo_epi32(x.a, y.a), _mm256_mullo_epi32(x.b, y.b)};
 }
 static inline I AndI(I x, I y) { return {_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)}; }
+[[gnu::always_inline]] static inline void KeepOrder(I* v) { asm("" : "+x"(v->a), "+x"(v->b)); }
 static inline I MaxI(I x, I y) { return {_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)}; }
 static inline I MinI(I x, I y) { return {_mm256_min_epi32(x.a, y.a), _mm256_min_epi32(x.b, y.b)}; }
 template <int kBits>

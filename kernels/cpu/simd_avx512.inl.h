@@ -84,6 +84,9 @@ static inline I AddI(I a, I b) { return _mm512_add_epi32(a, b); }
 static inline I SubI(I a, I b) { return _mm512_sub_epi32(a, b); }
 static inline I MulI(I a, I b) { return _mm512_mullo_epi32(a, b); }
 static inline I AndI(I a, I b) { return _mm512_and_si512(a, b); }
+// Nothing; but sums through it are made one after another, where GCC would else begin more products
+// than there are registers, to add them up as a tree.
+[[gnu::always_inline]] static inline void KeepOrder(I* v) { asm("" : "+v"(*v)); }
 static inline I MaxI(I a, I b) { return _mm512_max_epi32(a, b); }
 static inline I MinI(I a, I b) { return _mm512_min_epi32(a, b); }
 template <int kBits>

@@ -175,6 +175,7 @@ struct FormatQ2_K : HalfScaled<P16Q2_K> {
   static constexpr int kBlock = 256, kSubBlock = 16, kMaxWeight = 3, kOffset = 0;
   static constexpr bool kHasMin = true;
   static constexpr float kMinSign = -1.0f;
+  static constexpr bool kUnpackInParts = true;  // matmul_few.inl.h
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
     UnpackTwoBits(block + P16::kQuants + 128 * kChunk, w);
@@ -250,6 +251,7 @@ struct FormatQ5_K : ByteScalesAndMins<P16Q5_K> {
 struct FormatQ6_K : HalfScaled<P16Q6_K> {
   static constexpr int kBlock = 256, kSubBlock = 16, kMaxWeight = 63, kOffset = 32;
   static constexpr bool kHasMin = false;
+  static constexpr bool kUnpackInParts = true;  // matmul_few.inl.h
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
     const uint8_t* quants = block + P16::kQuants + 384 * kChunk;
