@@ -16,53 +16,86 @@ static inline I MaxMagnitudes(const float* x, int count) {
   return largest;
 }
 
-// At most 127 in magnitude, since inverse is 127 / the largest one.
-static inline void StoreQuantized(const float* x, int count, F inverse, int8_t* q) {
-  for (int i = 0; i < count; i += 16) StoreI8(q + i, ToNearestInt(Mul(Load(x + i), inverse)));
+// q and bsum of x[0, count) times the inverse of each block, at most 127 in magnitude.
+template <int kBlock>
+static inline void StoreQuantized(const float* x, int count, const float* inverse, int8_t* q,
+                                  int16_t* bsum) {
+  const auto quantized = [&](int i) {
+    return ToNearestInt(Mul(Load(x + i), Set1(inverse[i / kBlock])));
+  };
+  int i = 0;
+  for (; i + 64 <= count; i += 64) {
+    const I v[4] = {quantized(i), quantized(i + 16), quantized(i + 32), quantized(i + 48)};
+    StoreBytesAndSums(v, q + i, bsum + i / 16);
+  }
+  for (; i < count; i += 16) {
+    const I v[4] = {quantized(i), ZeroI(), ZeroI(), ZeroI()};
+    alignas(64) int8_t bytes[64];
+    int16_t sums[4];
+    StoreBytesAndSums(v, bytes, sums);
+    __builtin_memcpy(q + i, bytes, 16);
+    bsum[i / 16] = sums[0];
+  }
 }
 
-static inline void QuantizeBlock(const float* x, int block, int8_t* q, float* d) {
+// The scale of a block and its inverse; false, and an inverse of 0, if its elements count as 0.
+static inline bool ScaleOf(const float* x, int block, float* d, float* inverse) {
   const int32_t bits = MaxOfLanesI(MaxMagnitudes(x, block));
   float largest;
   __builtin_memcpy(&largest, &bits, sizeof(largest));
-  const bool finite = bits < kInfinityBits;
-  if (!finite || largest < kSmallestMax) {
-    __builtin_memset(q, 0, static_cast<uint32_t>(block));
-    *d = finite ? 0.0f : __builtin_nanf("");
-    return;
-  }
-  *d = largest / 127.0f;
-  StoreQuantized(x, block, Set1(127.0f / largest), q);
+  const bool finite = bits < kInfinityBits, usual = finite && largest >= kSmallestMax;
+  *d = usual ? largest / 127.0f : finite ? 0.0f : __builtin_nanf("");
+  *inverse = usual ? 127.0f / largest : 0.0f;
+  return usual;
 }
-
-// 16 blocks of kBlock elements.
+// Those of 16 blocks; false, and nothing stored, unless all are usual.
 template <int kBlock>
-static inline void QuantizeBlocks(const float* x, int8_t* q, float* d) {
+static inline bool ScalesOf16(const float* x, float* d, float* inverse) {
   F lanes[16];
   for (int b = 0; b < 16; ++b) lanes[b] = FloatOf(MaxMagnitudes(x + kBlock * b, kBlock));
   Transpose16(lanes);
   I largest = BitsOf(lanes[0]);
   for (int i = 1; i < 16; ++i) largest = MaxI(largest, BitsOf(lanes[i]));
-  const F magnitude = FloatOf(largest), lowest = Set1(kSmallestMax);
-  const bool all_usual = MaxOfLanesI(largest) < kInfinityBits &&
-                         EqualMask(Max(magnitude, lowest), magnitude) == 0xffff;
-  if (!all_usual) {
-    for (int b = 0; b < 16; ++b) QuantizeBlock(x + kBlock * b, kBlock, q + kBlock * b, d + b);
-    return;
+  const F magnitude = FloatOf(largest);
+  if (MaxOfLanesI(largest) >= kInfinityBits ||
+      EqualMask(Max(magnitude, Set1(kSmallestMax)), magnitude) != 0xffff) {
+    return false;
   }
   Store(d, Div(magnitude, Set1(127.0f)));
-  alignas(64) float inverse[16];
   Store(inverse, Div(Set1(127.0f), magnitude));
-  for (int b = 0; b < 16; ++b) {
-    StoreQuantized(x + kBlock * b, kBlock, Set1(inverse[b]), q + kBlock * b);
-  }
+  return true;
 }
 
-template <int kBlock>
-static inline void QuantizeRow(const float* x, int64_t blocks, int8_t* q, float* d) {
-  int64_t b = 0;
-  for (; b + 16 <= blocks; b += 16) QuantizeBlocks<kBlock>(x + kBlock * b, q + kBlock * b, d + b);
-  for (; b < blocks; ++b) QuantizeBlock(x + kBlock * b, kBlock, q + kBlock * b, d + b);
+// `count` blocks, at most kBlocks.
+template <int kBlock, int kBlocks>
+static inline void QuantizeBlocks(const float* x, int count, int8_t* q, float* d, int16_t* bsum) {
+  alignas(64) float inverse[kBlocks];
+  alignas(64) float cleared[kBlocks * kBlock];  // x, with zeros for blocks that count as such
+  if constexpr (kBlocks == 16) {
+    if (count == 16 && ScalesOf16<kBlock>(x, d, inverse)) {
+      return StoreQuantized<kBlock>(x, 16 * kBlock, inverse, q, bsum);
+    }
+  }
+  const float* from = x;
+  for (int b = 0; b < count; ++b) {
+    if (ScaleOf(x + kBlock * b, kBlock, d + b, inverse + b)) continue;
+    if (from == x) {
+      __builtin_memcpy(cleared, x, sizeof(float) * kBlock * static_cast<unsigned>(count));
+      from = cleared;
+    }
+    __builtin_memset(cleared + kBlock * b, 0, sizeof(float) * kBlock);
+  }
+  StoreQuantized<kBlock>(from, count * kBlock, inverse, q, bsum);
+}
+
+// A row.
+template <int kBlock, int kBlocks>
+static inline void QuantizeRow(const float* x, int64_t blocks, int8_t* q, float* d, int16_t* bsum) {
+  for (int64_t b = 0; b < blocks; b += kBlocks) {
+    const int count = static_cast<int>(blocks - b < kBlocks ? blocks - b : kBlocks);
+    QuantizeBlocks<kBlock, kBlocks>(x + kBlock * b, count, q + kBlock * b, d + b,
+                                    bsum + kBlock / 16 * b);
+  }
 }
 
 static void Quantize(const QuantizeArgs& args, int64_t begin, int64_t end) {
@@ -71,23 +104,14 @@ static void Quantize(const QuantizeArgs& args, int64_t begin, int64_t end) {
     const float* from = x.f32 + row * x.f32_stride;
     int8_t* q = x.q + row * x.q_stride;
     float* d = x.d + row * x.d_stride;
-    const int64_t blocks = x.cols / x.block;
-    if (x.block == 32) {
-      QuantizeRow<32>(from, blocks, q, d);
-    } else if (x.block == 16) {
-      QuantizeRow<16>(from, blocks, q, d);
-    } else {
-      for (int64_t b = 0; b < blocks; ++b) {
-        QuantizeBlock(from + b * x.block, x.block, q + b * x.block, d + b);
-      }
-    }
     int16_t* bsum = x.bsum + row * x.bsum_stride;
-    int64_t i = 0;
-    for (; i + 64 <= x.cols; i += 64) StoreSumsOf16(bsum + i / 16, q + i);
-    for (; i < x.cols; i += 16) {
-      int sum = 0;
-      for (int j = 0; j < 16; ++j) sum += q[i + j];
-      bsum[i / 16] = static_cast<int16_t>(sum);
+    const int64_t blocks = x.cols / x.block;
+    if (x.block == 256) {
+      QuantizeRow<256, 1>(from, blocks, q, d, bsum);
+    } else if (x.block == 32) {
+      QuantizeRow<32, 16>(from, blocks, q, d, bsum);
+    } else {
+      QuantizeRow<16, 16>(from, blocks, q, d, bsum);
     }
   }
 }

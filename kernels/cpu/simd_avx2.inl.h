@@ -173,20 +173,20 @@ static inline void StorePairSums(int16_t* to, const int16_t* from) {
   const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(sums, sums), 0x08);
   _mm_store_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
 }
-static inline void StoreSumsOf16(int16_t* to, const int8_t* from) {
-  const auto sums = [&](const int8_t* p) {
-    const __m256i biased =
-        _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(p)),
-                         _mm256_set1_epi8(static_cast<char>(0x80)));
+static inline void StoreBytesAndSums(const I (&v)[4], int8_t* bytes, int16_t* sums) {
+  for (int half = 0; half < 2; ++half) {
+    const I x = v[2 * half], y = v[2 * half + 1];
+    const __m256i low = _mm256_packs_epi32(x.a, x.b), high = _mm256_packs_epi32(y.a, y.b);
+    const __m256i across = _mm256_set_epi32(7, 3, 6, 2, 5, 1, 4, 0);
+    const __m256i all = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), across);
+    _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(bytes + 32 * half), all);
+    const __m256i biased = _mm256_xor_si256(all, _mm256_set1_epi8(static_cast<char>(0x80)));
     const __m256i eights = _mm256_sad_epu8(biased, _mm256_setzero_si256());
     const __m256i sixteens = _mm256_add_epi64(eights, _mm256_bsrli_epi128(eights, 8));
-    return _mm256_sub_epi64(sixteens, _mm256_set1_epi64x(16 * 128));
-  };
-  const __m256i low = sums(from), high = sums(from + 32);
-  to[0] = static_cast<int16_t>(_mm256_extract_epi16(low, 0));
-  to[1] = static_cast<int16_t>(_mm256_extract_epi16(low, 8));
-  to[2] = static_cast<int16_t>(_mm256_extract_epi16(high, 0));
-  to[3] = static_cast<int16_t>(_mm256_extract_epi16(high, 8));
+    const __m256i unbiased = _mm256_sub_epi64(sixteens, _mm256_set1_epi64x(16 * 128));
+    sums[2 * half] = static_cast<int16_t>(_mm256_extract_epi16(unbiased, 0));
+    sums[2 * half + 1] = static_cast<int16_t>(_mm256_extract_epi16(unbiased, 8));
+  }
 }
 static inline I BroadcastDword(const void* p) {
   return {BroadcastDword256(p), BroadcastDword256(p)};

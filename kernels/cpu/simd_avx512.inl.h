@@ -129,15 +129,19 @@ static inline void StorePairSums(int16_t* to, const int16_t* from) {
   const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(sums, sums), 0x08);
   _mm_store_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
 }
-// Of 64 int8 the 4 sums of 16 neighbours.
-static inline void StoreSumsOf16(int16_t* to, const int8_t* from) {
-  const __m512i biased =
-      _mm512_xor_si512(_mm512_loadu_si512(from), _mm512_set1_epi8(static_cast<char>(0x80)));
+// 64 lanes, known to fit, as bytes, and the 4 sums of 16 of them. The bytes are summed before they
+// are stored: read again at once, they would be waited for.
+static inline void StoreBytesAndSums(const I (&v)[4], int8_t* bytes, int16_t* sums) {
+  const __m512i across = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+  const __m512i low = _mm512_packs_epi32(v[0], v[1]), high = _mm512_packs_epi32(v[2], v[3]);
+  const __m512i all = _mm512_permutexvar_epi32(across, _mm512_packs_epi16(low, high));
+  _mm512_storeu_si512(bytes, all);
+  const __m512i biased = _mm512_xor_si512(all, _mm512_set1_epi8(static_cast<char>(0x80)));
   const __m512i eights = _mm512_sad_epu8(biased, _mm512_setzero_si512());
-  const __m512i sums = _mm512_add_epi64(eights, _mm512_bsrli_epi128(eights, 8));
-  const __m512i unbiased = _mm512_sub_epi64(sums, _mm512_set1_epi64(16 * 128));
+  const __m512i sixteens = _mm512_add_epi64(eights, _mm512_bsrli_epi128(eights, 8));
+  const __m512i unbiased = _mm512_sub_epi64(sixteens, _mm512_set1_epi64(16 * 128));
   const __m128i words = _mm512_cvtepi64_epi16(unbiased);  // every second one counts
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_cvtepi32_epi16(words));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(sums), _mm_cvtepi32_epi16(words));
 }
 static inline I BroadcastDword(const void* p) {
   int32_t v;
