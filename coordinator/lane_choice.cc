@@ -12,7 +12,7 @@ constexpr double kWorthIt = 0.95;  // of the present cycle
 constexpr double kAsGood = 1.02;   // as the shortest: then fewer lanes are taken
 constexpr int kLookAgain = 64;     // updates
 constexpr int kTrial = 16;         // updates
-constexpr int kLeastChunk = 64;    // rows: fewer are slower each, whatever a step costs
+constexpr int kLeastChunk = 32;    // rows: fewer are slower each, whatever a step costs
 constexpr int kChunksOfUnknown = 4;
 
 }  // namespace

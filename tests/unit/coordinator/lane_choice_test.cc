@@ -93,8 +93,8 @@ TEST(LaneChoiceTest, PromptsAreCutBeforeAnythingIsKnown) {
   EXPECT_EQ(lanes.decode_lanes(), 1);
   EXPECT_EQ(lanes.ChunkRows(model, 2000, 512), 224);
   EXPECT_EQ(lanes.ChunkRows(model, 512, 512), 64);
-  EXPECT_EQ(lanes.ChunkRows(model, 100, 512), 64);
-  EXPECT_EQ(lanes.ChunkRows(model, 60, 512), 512);
+  EXPECT_EQ(lanes.ChunkRows(model, 100, 512), 32);
+  EXPECT_EQ(lanes.ChunkRows(model, 32, 512), 512);
   EXPECT_EQ(lanes.ChunkRows(model, 2000, 20), 20) << "not more than is allowed";
 }
 
