@@ -2,9 +2,9 @@
 //
 // Run(fn) calls fn(thread_idx, num_threads) once on every thread, the caller being thread 0, and
 // returns when all are done: a barrier on both sides. Share(total, grain, fn) is a phase whose
-// threads call fn(begin, end) on pieces of [0, total) until all are done (WorkShare). Between
-// phases the helpers spin for a short while, then sleep on a futex: an idle pool uses no CPU. A
-// phase takes no lock and allocates nothing.
+// threads call fn(begin, end) on pieces of [0, total), each first on its own part (WorkShare).
+// Between phases the helpers spin for a short while, then sleep on a futex: an idle pool uses no
+// CPU. A phase takes no lock and allocates nothing.
 //
 // Owned and called by one thread. The callable is borrowed for the duration of Run.
 #ifndef DOVETAIL_BASE_THREAD_POOL_H_
@@ -48,9 +48,9 @@ class ThreadPool {
   template <typename Fn>
   void Share(int64_t total, int64_t grain, const Fn& fn) {
     WorkShare work(total, grain, num_threads());
-    Run([&](int, int) {
+    Run([&](int idx, int) {
       Range piece;
-      while (work.Take(&piece)) fn(piece.begin, piece.end);
+      while (work.Take(idx, &piece)) fn(piece.begin, piece.end);
     });
   }
 

@@ -1,51 +1,101 @@
-// WorkShare: [0, total) handed out to threads piece by piece, large pieces first.
+// WorkShare: [0, total) shared by the threads of one phase, so that none waits long for another.
 //
-// Threads that share one phase take pieces until none is left, so that one that is slowed down (a
-// busy neighbour, a colder cache) gets less instead of making the others wait. A piece is half of
-// what an even division of the rest would give, rounded down to whole grains, at least one: few
-// pieces in all, and the last ones small. Which thread takes which piece is left to chance, so
-// only work may be shared whose results do not depend on how it is cut.
+// Each thread has a part of its own, which it takes from the front in pieces: half of what is left,
+// in whole grains, at least one. Its pieces follow each other, as what they read does in memory,
+// and what it has asked for ahead is its own. A thread that is done takes pieces from the back of
+// the part that has most left: one that is slowed down (a busy neighbour, a colder cache) gets less
+// instead of making the others wait. Which thread takes which piece is left to chance, so only work
+// may be shared whose results do not depend on how it is cut.
 //
 // Made by the one that publishes the phase, on its stack; Take from any thread, lock-free.
 #ifndef DOVETAIL_BASE_WORK_SHARE_H_
 #define DOVETAIL_BASE_WORK_SHARE_H_
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
 
+#include "base/check.h"
 #include "base/range.h"
 
 namespace dovetail {
 
 class WorkShare {
  public:
-  WorkShare(int64_t total, int64_t grain, int num_threads)
-      : total_(total), grain_(grain), num_threads_(num_threads) {}
+  static constexpr int kMostParts = 64;  // of more threads several have one part
 
-  // The next piece, or false when nothing is left.
-  bool Take(Range* piece) {
-    int64_t begin = next_.load(std::memory_order_relaxed);
-    int64_t end;
-    do {
-      if (begin >= total_) return false;
-      end = begin + PieceOf(total_ - begin);
-    } while (!next_.compare_exchange_weak(begin, end, std::memory_order_relaxed));
-    *piece = {begin, end};
-    return true;
+  WorkShare(int64_t total, int64_t grain, int num_threads)
+      : total_(total), grain_(grain), num_parts_(std::min(num_threads, kMostParts)) {
+    const int64_t grains = (total + grain - 1) / grain;
+    DT_CHECK_LE(grains, int64_t{UINT32_MAX});
+    for (int i = 0; i < num_parts_; ++i) {
+      parts_[i].store(Packed(grains * i / num_parts_, grains * (i + 1) / num_parts_),
+                      std::memory_order_relaxed);
+    }
+  }
+
+  // The next piece of thread `thread`, or false when nothing is left.
+  bool Take(int thread, Range* piece) {
+    if (TakeFront(&parts_[thread % num_parts_], piece)) return true;
+    while (std::atomic<uint64_t>* fullest = Fullest()) {
+      if (TakeBack(fullest, piece)) return true;
+    }
+    return false;
   }
 
  private:
+  // A part: grains [begin, end). It only shrinks, so equal words are equal states.
+  static uint64_t Packed(int64_t begin, int64_t end) {
+    return static_cast<uint64_t>(begin) << 32 | static_cast<uint64_t>(end);
+  }
+  static int64_t Begin(uint64_t part) { return static_cast<int64_t>(part >> 32); }
+  static int64_t End(uint64_t part) { return static_cast<int64_t>(part & UINT32_MAX); }
   int64_t PieceOf(int64_t left) const {
-    if (num_threads_ == 1) return left;
-    const int64_t grains = left / (2 * num_threads_ * grain_);
-    return std::min(left, std::max<int64_t>(grains, 1) * grain_);
+    return num_parts_ == 1 ? left : std::max<int64_t>(left / 2, 1);
+  }
+  Range Units(int64_t begin, int64_t end) const {
+    return {begin * grain_, std::min(end * grain_, total_)};
+  }
+
+  bool TakeFront(std::atomic<uint64_t>* part, Range* piece) {
+    uint64_t now = part->load(std::memory_order_relaxed);
+    while (Begin(now) < End(now)) {
+      const int64_t split = Begin(now) + PieceOf(End(now) - Begin(now));
+      if (part->compare_exchange_weak(now, Packed(split, End(now)), std::memory_order_relaxed)) {
+        *piece = Units(Begin(now), split);
+        return true;
+      }
+    }
+    return false;
+  }
+  bool TakeBack(std::atomic<uint64_t>* part, Range* piece) {
+    uint64_t now = part->load(std::memory_order_relaxed);
+    while (Begin(now) < End(now)) {
+      const int64_t split = End(now) - PieceOf(End(now) - Begin(now));
+      if (part->compare_exchange_weak(now, Packed(Begin(now), split), std::memory_order_relaxed)) {
+        *piece = Units(split, End(now));
+        return true;
+      }
+    }
+    return false;
+  }
+  std::atomic<uint64_t>* Fullest() {
+    std::atomic<uint64_t>* fullest = nullptr;
+    int64_t most = 0;
+    for (int i = 0; i < num_parts_; ++i) {
+      const uint64_t part = parts_[i].load(std::memory_order_relaxed);
+      if (End(part) - Begin(part) <= most) continue;
+      most = End(part) - Begin(part);
+      fullest = &parts_[i];
+    }
+    return fullest;
   }
 
   const int64_t total_;
   const int64_t grain_;
-  const int num_threads_;
-  alignas(64) std::atomic<int64_t> next_{0};
+  const int num_parts_;
+  alignas(64) std::array<std::atomic<uint64_t>, kMostParts> parts_;
 };
 
 }  // namespace dovetail

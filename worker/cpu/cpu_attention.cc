@@ -51,7 +51,7 @@ void ShareAttention(StepContext& step, ThreadPool& pool, const kernels::Attentio
     kernels::AttentionArgs mine = args;
     mine.scratch = step.ws.attn_scratch + idx * step.ws.attn_scratch_floats;
     Range piece;
-    while (work.Take(&piece)) fn(mine, piece.begin, piece.end);
+    while (work.Take(idx, &piece)) fn(mine, piece.begin, piece.end);
   });
 }
 
