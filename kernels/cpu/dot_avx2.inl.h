@@ -87,7 +87,10 @@ template <int kMaxWeight, int kGroups>
 // By how many pair sums fit.
 template <int kMaxWeight>
 static constexpr int DotClass() {
-  return kMaxWeight <= 15 ? 15 : kMaxWeight <= 31 ? 31 : kMaxWeight <= 127 ? kMaxWeight : 255;
+  for (int bound : {15, 31}) {
+    if (kMaxWeight <= bound) return bound;
+  }
+  return kMaxWeight;
 }
 // What a tile's dot products are multiplied with: lanes of two equal int16.
 using TileScale = int32_t;

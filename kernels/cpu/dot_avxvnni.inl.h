@@ -33,6 +33,10 @@ template <int kMaxWeight, int kGroups>
   return init;
 }
 
+// Only where kPairProducts.
+template <int kMaxWeight, int kGroups>
+static I AddScaledDot(const B* w, const int8_t* activations, I scale, I sum) = delete;
+
 template <int kMaxWeight>
 static constexpr int DotClass() {
   return 255;
