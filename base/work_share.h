@@ -37,9 +37,9 @@ class WorkShare {
 
   // The next piece of thread `thread`, or false when nothing is left.
   bool Take(int thread, Range* piece) {
-    if (TakeFront(&parts_[thread % num_parts_], piece)) return true;
+    if (TakeFrom(&parts_[thread % num_parts_], /*front=*/true, piece)) return true;
     while (std::atomic<uint64_t>* fullest = Fullest()) {
-      if (TakeBack(fullest, piece)) return true;
+      if (TakeFrom(fullest, /*front=*/false, piece)) return true;
     }
     return false;
   }
@@ -58,23 +58,15 @@ class WorkShare {
     return {begin * grain_, std::min(end * grain_, total_)};
   }
 
-  bool TakeFront(std::atomic<uint64_t>* part, Range* piece) {
+  // From the part's front, or its back.
+  bool TakeFrom(std::atomic<uint64_t>* part, bool front, Range* piece) {
     uint64_t now = part->load(std::memory_order_relaxed);
     while (Begin(now) < End(now)) {
-      const int64_t split = Begin(now) + PieceOf(End(now) - Begin(now));
-      if (part->compare_exchange_weak(now, Packed(split, End(now)), std::memory_order_relaxed)) {
-        *piece = Units(Begin(now), split);
-        return true;
-      }
-    }
-    return false;
-  }
-  bool TakeBack(std::atomic<uint64_t>* part, Range* piece) {
-    uint64_t now = part->load(std::memory_order_relaxed);
-    while (Begin(now) < End(now)) {
-      const int64_t split = End(now) - PieceOf(End(now) - Begin(now));
-      if (part->compare_exchange_weak(now, Packed(Begin(now), split), std::memory_order_relaxed)) {
-        *piece = Units(split, End(now));
+      const int64_t size = PieceOf(End(now) - Begin(now));
+      const int64_t split = front ? Begin(now) + size : End(now) - size;
+      const uint64_t rest = front ? Packed(split, End(now)) : Packed(Begin(now), split);
+      if (part->compare_exchange_weak(now, rest, std::memory_order_relaxed)) {
+        *piece = front ? Units(Begin(now), split) : Units(split, End(now));
         return true;
       }
     }

@@ -28,7 +28,7 @@ ALLOWED = [
     ("avx2", r"FewMatmul<FormatQ2_K", 4, "likewise"),
     ("avx2", r"FewMatmul<FormatQ3_K", 38, "likewise; in parts, as Q2_K's and Q6_K's, it was slower"),
     ("avx2", r"FewMatmul<FormatQ4_K", 22, "likewise; with its sums in order it was slower"),
-    ("avx2", r"FewMatmul<FormatQ5_", 19, "likewise"),
+    ("avx2", r"FewMatmul<FormatQ5_", 18, "likewise"),
     ("avx2", r"FewMatmul<FormatQ6_K", 11, "likewise"),
     ("avx2", r"FewMatmul<FormatQ8_0", 6, "likewise"),
     ("avx2", r"FewMatmul<FormatMXFP4", 6, "likewise"),

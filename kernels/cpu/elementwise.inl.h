@@ -191,9 +191,9 @@ static bool AllFinite(const float* x, int64_t n) {
   I max = ZeroI();
   for (int64_t i = 0; i < n; i += 16) {
     const F v = LoadUpTo(x + i, static_cast<int>(n - i < 16 ? n - i : 16), 0.0f);
-    max = MaxI(max, AndI(BitsOf(v), SetI1(0x7fffffff)));
+    max = MaxI(max, MagnitudeBits(v));
   }
-  return MaxOfLanesI(max) < 0x7f800000;
+  return MaxOfLanesI(max) < kInfinityBits;
 }
 
 static uint64_t ReadStream(const uint8_t* data, int64_t bytes) { return XorStream(data, bytes); }

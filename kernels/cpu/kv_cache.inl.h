@@ -27,14 +27,6 @@ struct Bf16Elements {
 // --- storing
 // -------------------------------------------------------------------------------------------------
 
-static inline I MagnitudeBits(F v) { return AndI(BitsOf(v), SetI1(0x7fffffff)); }
-
-static inline float FloatOfBits(int32_t bits) {
-  float f;
-  __builtin_memcpy(&f, &bits, sizeof(f));
-  return f;
-}
-
 // n elements of kBytes from `from` on as elements d.. of the token in slot `slot`.
 template <int kBytes>
 static inline void PutElements(const KvPart& part, int slot, int d, const uint8_t* from, int n) {
@@ -73,7 +65,7 @@ static inline float StoreScaled(const KvPart& part, int slot, const float* x) {
     const int32_t bits = MaxOfLanesI(MaxI(MagnitudeBits(low), MagnitudeBits(high)));
     largest = bits > largest ? bits : largest;
     constexpr uint16_t kNanHalf = 0x7e00;
-    const uint16_t half = bits < 0x7f800000
+    const uint16_t half = bits < kInfinityBits
                               ? static_cast<uint16_t>(_cvtss_sh(FloatOfBits(bits) / 127.0f,
                                                                 _MM_FROUND_TO_NEAREST_INT))
                               : kNanHalf;

@@ -65,7 +65,7 @@ template <typename Format, int kChunk, int kTokens>
   if constexpr (kPairProducts) {
     static_assert(kTokens == 1);
     sum[0] = AddFewPairs<Format, kChunk>(panel_block, q + 32 * kChunk, sum[0]);
-    if constexpr (kSubs == 2) KeepOrder(&sum[0]);
+    if constexpr (kSubs == 2) KeepOrder(&sum[0]);  // one sum a chunk was slower so (Q4_K)
     return;
   }
   B w[8];

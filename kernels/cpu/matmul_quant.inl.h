@@ -24,10 +24,9 @@ static inline void ZeroSums(TokenGroup* group) {
 // y[token, 16 * panel ..] = or += the scaled sums and the bias, for `count` tokens from `first` on;
 // a token's sums are `stride` floats after those of the one before. The last panel may be narrower
 // than 16.
-template <bool kWholePanel>
-static inline void StoreSumsOf(const MatmulArgs& args, int64_t first, int count, const float* sums,
-                               int stride, int64_t panel) {
-  const int lanes = kWholePanel ? 16 : static_cast<int>(args.n - panel * 16);
+static inline void StoreSums(const MatmulArgs& args, int64_t first, int count, const float* sums,
+                             int stride, int64_t panel) {
+  const int lanes = static_cast<int>(args.n - panel * 16 < 16 ? args.n - panel * 16 : 16);
   const F scale = Set1(args.scale);
   const bool has_bias = args.bias != nullptr, accumulate = args.accumulate;
   const F bias = has_bias ? LoadUpTo(args.bias + panel * 16, lanes, 0.0f) : Zero();
@@ -37,14 +36,6 @@ static inline void StoreSumsOf(const MatmulArgs& args, int64_t first, int count,
     if (has_bias) sum = Add(sum, bias);
     if (accumulate) sum = Add(LoadUpTo(y, lanes, 0.0f), sum);
     StoreUpTo(y, lanes, sum);
-  }
-}
-static inline void StoreSums(const MatmulArgs& args, int64_t first, int count, const float* sums,
-                             int stride, int64_t panel) {
-  if (args.n - panel * 16 >= 16) {
-    StoreSumsOf<true>(args, first, count, sums, stride, panel);
-  } else {
-    StoreSumsOf<false>(args, first, count, sums, stride, panel);
   }
 }
 

@@ -5,14 +5,10 @@
 // since to reduce one vector to one number takes longer than to quantise its elements.
 
 constexpr float kSmallestMax = 1e-30f;
-constexpr int32_t kInfinityBits = 0x7f800000;
 
-// Magnitudes of floats compare as their bits do, infinities and NaN above all numbers.
 static inline I MaxMagnitudes(const float* x, int count) {
   I largest = ZeroI();
-  for (int i = 0; i < count; i += 16) {
-    largest = MaxI(largest, AndI(BitsOf(Load(x + i)), SetI1(0x7fffffff)));
-  }
+  for (int i = 0; i < count; i += 16) largest = MaxI(largest, MagnitudeBits(Load(x + i)));
   return largest;
 }
 
@@ -39,10 +35,9 @@ static inline void StoreQuantized(const float* x, int count, const float* invers
 }
 
 // The scale of a block and its inverse; false, and an inverse of 0, if its elements count as 0.
-static inline bool ScaleOf(const float* x, int block, float* d, float* inverse) {
+static inline bool BlockScale(const float* x, int block, float* d, float* inverse) {
   const int32_t bits = MaxOfLanesI(MaxMagnitudes(x, block));
-  float largest;
-  __builtin_memcpy(&largest, &bits, sizeof(largest));
+  const float largest = FloatOfBits(bits);
   const bool finite = bits < kInfinityBits, usual = finite && largest >= kSmallestMax;
   *d = usual ? largest / 127.0f : finite ? 0.0f : __builtin_nanf("");
   *inverse = usual ? 127.0f / largest : 0.0f;
@@ -50,7 +45,7 @@ static inline bool ScaleOf(const float* x, int block, float* d, float* inverse) 
 }
 // Those of 16 blocks; false, and nothing stored, unless all are usual.
 template <int kBlock>
-static inline bool ScalesOf16(const float* x, float* d, float* inverse) {
+static inline bool BlockScales16(const float* x, float* d, float* inverse) {
   F lanes[16];
   for (int b = 0; b < 16; ++b) lanes[b] = FloatOf(MaxMagnitudes(x + kBlock * b, kBlock));
   Transpose16(lanes);
@@ -72,13 +67,13 @@ static inline void QuantizeBlocks(const float* x, int count, int8_t* q, float* d
   alignas(64) float inverse[kBlocks];
   alignas(64) float cleared[kBlocks * kBlock];  // x, with zeros for blocks that count as such
   if constexpr (kBlocks == 16) {
-    if (count == 16 && ScalesOf16<kBlock>(x, d, inverse)) {
+    if (count == 16 && BlockScales16<kBlock>(x, d, inverse)) {
       return StoreQuantized<kBlock>(x, 16 * kBlock, inverse, q, bsum);
     }
   }
   const float* from = x;
   for (int b = 0; b < count; ++b) {
-    if (ScaleOf(x + kBlock * b, kBlock, d + b, inverse + b)) continue;
+    if (BlockScale(x + kBlock * b, kBlock, d + b, inverse + b)) continue;
     if (from == x) {
       __builtin_memcpy(cleared, x, sizeof(float) * kBlock * static_cast<unsigned>(count));
       from = cleared;

@@ -12,3 +12,12 @@ static inline void StoreUpTo(float* p, int n, F v) {
     StorePart(p, n, v);
   }
 }
+
+// Magnitudes of floats compare as their bits do, infinities and NaN above all numbers.
+constexpr int32_t kInfinityBits = 0x7f800000;
+static inline I MagnitudeBits(F v) { return AndI(BitsOf(v), SetI1(0x7fffffff)); }
+static inline float FloatOfBits(int32_t bits) {
+  float f;
+  __builtin_memcpy(&f, &bits, sizeof(f));
+  return f;
+}
