@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "base/check.h"
 
 namespace dovetail {
@@ -27,20 +28,15 @@ std::vector<Op> OpsOfMember(const Segment& segment, int member) {
 
 namespace {
 
-// Where the device begins in "host-b/cuda:1".
-size_t DeviceOf(const std::string& worker) {
-  const size_t slash = worker.rfind('/');
-  return slash == std::string::npos ? 0 : slash + 1;
+bool IsKind(absl::string_view worker, absl::string_view kind) {
+  return absl::StartsWith(DeviceOf(worker), kind);
 }
 
-bool IsKind(const std::string& worker, const std::string& kind) {
-  return worker.compare(DeviceOf(worker), kind.size(), kind) == 0;
-}
+bool IsGpu(absl::string_view worker) { return IsKind(worker, "cuda:") || IsKind(worker, "simt:"); }
 
-bool IsGpu(const std::string& worker) { return IsKind(worker, "cuda:") || IsKind(worker, "simt:"); }
-
-bool IsCpuBeside(const std::string& owner, const std::string& worker) {
-  return OnOneHost(owner, worker) && IsKind(owner, "cpu:");
+// Weights are found in the run directory, which only the coordinator's host has.
+bool SeesWeightsOf(absl::string_view worker, absl::string_view owner) {
+  return HostOf(owner).empty() && HostOf(worker).empty() && IsKind(owner, "cpu:");
 }
 
 bool IsExpertsAlone(const Segment& segment) {
@@ -51,9 +47,17 @@ bool IsExpertsAlone(const Segment& segment) {
 
 }  // namespace
 
-bool OnOneHost(const std::string& a, const std::string& b) {
-  return DeviceOf(a) == DeviceOf(b) && a.compare(0, DeviceOf(a), b, 0, DeviceOf(b)) == 0;
+absl::string_view HostOf(absl::string_view worker) {
+  const size_t slash = worker.find('/');
+  return slash == absl::string_view::npos ? "" : worker.substr(0, slash);
 }
+
+absl::string_view DeviceOf(absl::string_view worker) {
+  const size_t slash = worker.find('/');
+  return slash == absl::string_view::npos ? worker : worker.substr(slash + 1);
+}
+
+bool OnOneHost(absl::string_view a, absl::string_view b) { return HostOf(a) == HostOf(b); }
 
 std::vector<bool> StreamedSegments(const Route& route, const std::string& worker) {
   std::vector<bool> streamed(route.size(), false);
@@ -62,7 +66,7 @@ std::vector<bool> StreamedSegments(const Route& route, const std::string& worker
     if (!own(i)) continue;
     size_t end = i + 1;
     while (end < route.size() && !own(end) && IsExpertsAlone(route[end]) &&
-           IsCpuBeside(route[end].worker, worker)) {
+           SeesWeightsOf(worker, route[end].worker)) {
       ++end;
     }
     if (end < route.size() && own(end))
@@ -71,10 +75,11 @@ std::vector<bool> StreamedSegments(const Route& route, const std::string& worker
   return streamed;
 }
 
-bool IsLinkedHop(const Route& route, size_t i) {
-  if (i + 1 >= route.size() || !route[i + 1].members.empty()) return false;
+bool IsLinkedHop(const Route& route, size_t i, GpuLinks links) {
+  if (links == GpuLinks::kHost || i + 1 >= route.size() || !route[i + 1].members.empty()) return false;
   const std::string &from = route[i].worker, &to = route[i + 1].worker;
-  return from != to && IsGpu(from) && IsGpu(to) && OnOneHost(from, to);
+  if (from == to || !IsGpu(from) || !IsGpu(to)) return false;
+  return links == GpuLinks::kNccl || OnOneHost(from, to);
 }
 
 std::vector<Op> StreamedOps(const Route& route, const std::string& worker) {

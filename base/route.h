@@ -26,6 +26,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/string_view.h"
+#include "base/gpu_links.h"
 #include "base/row_split.h"
 
 namespace dovetail {
@@ -74,8 +76,12 @@ struct Segment {
   bool operator==(const Segment&) const = default;
 };
 
+// "host-b" of "host-b/cuda:1"; "" of a device of the coordinator's host.
+absl::string_view HostOf(absl::string_view worker);
+// "cuda:1" of "host-b/cuda:1".
+absl::string_view DeviceOf(absl::string_view worker);
 // Are they devices of one host: "host-b/cpu:0" and "host-b/cuda:1", or both without a host's name?
-bool OnOneHost(const std::string& a, const std::string& b);
+bool OnOneHost(absl::string_view a, absl::string_view b);
 
 // Which member of the segment `worker` is, 0 where it is alone; -1: none.
 int MemberOf(const Segment& segment, const std::string& worker);
@@ -85,15 +91,15 @@ std::vector<Op> OpsOfMember(const Segment& segment, int member);
 using Route = std::vector<Segment>;
 
 // Of each segment, whether `worker`, a GPU's, can compute it in its owner's place: routed experts
-// of a CPU worker of the same host, whose weights it streams from there, between two segments of
-// its own (StepShape::stream_bytes).
+// of a CPU worker, both of the coordinator's host, whose weights it streams from the run directory,
+// between two segments of its own (StepShape::stream_bytes).
 std::vector<bool> StreamedSegments(const Route& route, const std::string& worker);
 // Their ops.
 std::vector<Op> StreamedOps(const Route& route, const std::string& worker);
 
-// Whether the step goes from segment `i` to the next one between two GPU workers of one host that
-// may have a link (base/gpu_links.h).
-bool IsLinkedHop(const Route& route, size_t i);
+// Whether the step goes from segment `i` to the next one between two GPU workers that may have a
+// link of that kind: on one host, or by NCCL.
+bool IsLinkedHop(const Route& route, size_t i, GpuLinks links);
 
 // Steps report the time of every segment, so there is a limit: 16 per layer of the deepest models.
 inline constexpr int kMaxRouteSegments = 4096;

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/byte_size.h"
+#include "base/route.h"
 #include "base/status_macros.h"
 #include "coordinator/placement/plan_table.h"
 
@@ -34,6 +35,11 @@ std::string TooSmall(const std::vector<WorkerBudget>& budgets, const std::string
 
 std::string MemoryOf(const DeviceInfo& device) {
   if (device.kind == DeviceKind::kCuda) return device.name;
+  if (const absl::string_view host = HostOf(device.name); !host.empty()) {
+    return absl::StrCat(host, device.numa_node < 0
+                                  ? ""
+                                  : absl::StrCat("'s NUMA node ", device.numa_node));
+  }
   return device.numa_node < 0 ? kThisMachine : absl::StrCat("NUMA node ", device.numa_node);
 }
 

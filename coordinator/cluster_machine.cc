@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "base/check.h"
 #include "base/log.h"
+#include "base/route.h"
 #include "base/status_macros.h"
 #include "base/worker_name.h"
 #include "coordinator/worker_edges.h"
@@ -34,6 +35,27 @@ uint64_t RandomId() {
   return (static_cast<uint64_t>(device()) << 32) | device();
 }
 
+std::string RandomBytes(size_t count) {
+  std::random_device device;
+  std::string bytes;
+  for (size_t i = 0; i < count; ++i) bytes.push_back(static_cast<char>(device()));
+  return bytes;
+}
+
+// What one worker is told of the edges to and from other hosts.
+void AddRemoteEdges(const std::vector<transport::RemoteEdge>& edges, const std::string& worker,
+                    v1::Connect* connect) {
+  for (const transport::RemoteEdge& edge : edges) {
+    if (!edge.HasEnd(worker)) continue;
+    v1::RemoteEdge* told = connect->add_remote_edges();
+    told->set_from(edge.from);
+    told->set_to(edge.to);
+    told->set_gathers(edge.kind == transport::EdgeKind::kGather);
+    told->set_has_answer(edge.has_answer);
+    if (edge.listening_end() != worker) told->set_address(edge.address);
+  }
+}
+
 absl::StatusCode CodeOf(const v1::WorkerFailure& failure) {
   const auto code = static_cast<absl::StatusCode>(failure.code());
   const bool known = failure.code() >= 1 && failure.code() <= 16;
@@ -44,7 +66,8 @@ std::string BaseName(const std::string& path) { return path.substr(path.rfind('/
 
 }  // namespace
 
-ClusterMachine::ClusterMachine(ClusterOptions options) : options_(std::move(options)) {
+ClusterMachine::ClusterMachine(ClusterOptions options)
+    : options_(std::move(options)), edge_key_(RandomBytes(transport::kEdgeKeyBytes)) {
   DT_CHECK(!options_.workers.empty());
   for (const std::string& name : options_.workers) {
     Worker& worker = workers_.emplace_back();
@@ -62,7 +85,7 @@ void ClusterMachine::OnEvent(const std::shared_ptr<WorkerLink>& link, const v1::
   }
   if (Worker* worker = FindByLink(link); worker != nullptr) {
     worker->silence.Renew();
-    HandleWorkerEvent(*worker, event);
+    HandleWorkerEvent(*worker, event, now);
   } else if (event.event_case() == v1::WorkerEvent::kRegister) {
     HandleRegister(link, event.register_(), now);
   } else {
@@ -82,15 +105,25 @@ void ClusterMachine::OnClosed(const std::shared_ptr<WorkerLink>& link, const abs
 
 void ClusterMachine::OnPipelineLost(uint64_t epoch, const absl::Status& reason, absl::Time now) {
   if (exchange_ == nullptr || epoch != epoch_ || stopped_) return;  // an older one: known already
-  pipeline_losses_ = now - serving_since_ > kStableEpoch ? 0 : pipeline_losses_ + 1;
-  earliest_epoch_ =
-      now + std::min(kLongestRetry, kFirstRetry * (1 << std::min(pipeline_losses_, 8)));
+  PutOffNextEpoch(now);
   BreakEpoch(absl::UnavailableError(absl::StrCat("the pipeline broke: ", reason.message())));
   Advance(now);
 }
 
+void ClusterMachine::PutOffNextEpoch(absl::Time now) {
+  epoch_losses_ = now - epoch_since_ > kStableEpoch ? 0 : epoch_losses_ + 1;
+  earliest_epoch_ = now + std::min(kLongestRetry, kFirstRetry * (1 << std::min(epoch_losses_, 8)));
+}
+
 void ClusterMachine::Tick(absl::Time now) {
   if (stopped_) return;
+  if (exchange_ != nullptr && watch_ == nullptr && !exchange_->failure().ok()) {
+    // The coordinator's own edge to another host; later the engine would see it.
+    const absl::Status failure = exchange_->failure();
+    LogWarn(absl::StrCat("epoch ", epoch_, " did not come up: ", failure.message()));
+    PutOffNextEpoch(now);
+    BreakEpoch(failure);
+  }
   for (Worker& worker : workers_) {
     if (worker.link == nullptr) continue;
     if (worker.silence.Exhausted(now)) {
@@ -160,7 +193,8 @@ std::vector<WorkerSnapshot> ClusterMachine::Workers() const {
 void ClusterMachine::HandleRegister(const std::shared_ptr<WorkerLink>& link,
                                     const v1::Register& message, absl::Time now) {
   absl::StatusOr<ClusterMember> member =
-      CheckRegister(message, options_.workers, options_.run_dir->id());
+      CheckRegister(message, {options_.workers, options_.run_dir->id(), options_.cluster_key},
+                    link->PeerHost());
   if (!member.ok()) {
     LogWarn(absl::StrCat("refused a worker: ", member.status().message()));
     link->Close(member.status());
@@ -208,6 +242,7 @@ void ClusterMachine::Attach(Worker& worker, const std::shared_ptr<WorkerLink>& l
       static_cast<uint32_t>(absl::ToInt64Milliseconds(HeartbeatInterval(options_.worker_timeout))));
   command.mutable_registered()->set_heartbeat_timeout_ms(
       static_cast<uint32_t>(absl::ToInt64Milliseconds(options_.worker_timeout)));
+  command.mutable_registered()->set_edge_key(edge_key_);
   link->Send(command);
   LogInfo(absl::StrCat("worker ", FullName(worker), " attached: pid ", worker.member.pid, ", ",
                        snapshot.num_threads, " threads, ", snapshot.isa,
@@ -216,7 +251,8 @@ void ClusterMachine::Attach(Worker& worker, const std::shared_ptr<WorkerLink>& l
   ++revision_;
 }
 
-void ClusterMachine::HandleWorkerEvent(Worker& worker, const v1::WorkerEvent& event) {
+void ClusterMachine::HandleWorkerEvent(Worker& worker, const v1::WorkerEvent& event,
+                                       absl::Time now) {
   WorkerSnapshot& snapshot = worker.snapshot;
   switch (event.event_case()) {
     case v1::WorkerEvent::kHeartbeat: {
@@ -251,14 +287,15 @@ void ClusterMachine::HandleWorkerEvent(Worker& worker, const v1::WorkerEvent& ev
       worker.phase = Phase::kConnected;
       break;
     case v1::WorkerEvent::kFailure:
-      HandleFailure(worker, event.failure());
+      HandleFailure(worker, event.failure(), now);
       break;
     default:  // a second Register, or nothing at all
       LoseWorker(worker, "it sent a message out of turn");
   }
 }
 
-void ClusterMachine::HandleFailure(Worker& worker, const v1::WorkerFailure& failure) {
+void ClusterMachine::HandleFailure(Worker& worker, const v1::WorkerFailure& failure,
+                                   absl::Time now) {
   if (worker.phase == Phase::kLoading) {
     Fail(absl::Status(
         CodeOf(failure),
@@ -270,10 +307,14 @@ void ClusterMachine::HandleFailure(Worker& worker, const v1::WorkerFailure& fail
         absl::StrCat("worker ", FullName(worker), " cannot connect: ", failure.message())));
     return;
   }
-  // Outside of an epoch, or about an exchange that was aborted, it speaks of what is over already.
-  const bool stale =
-      worker.phase < Phase::kConnecting || CodeOf(failure) == absl::StatusCode::kAborted;
-  if (!stale) LoseWorker(worker, failure.message());
+  // Outside of an epoch, of an earlier one, or about an exchange that was aborted, it speaks of what
+  // is over already.
+  const bool stale = worker.phase < Phase::kConnecting ||
+                     (failure.epoch() != 0 && failure.epoch() != epoch_) ||
+                     CodeOf(failure) == absl::StatusCode::kAborted;
+  if (stale) return;
+  PutOffNextEpoch(now);
+  LoseWorker(worker, failure.message());
 }
 
 void ClusterMachine::LoseWorker(Worker& worker, const std::string& reason) {
@@ -309,7 +350,7 @@ void ClusterMachine::Advance(absl::Time now) {
     }
     if (AllPlanned(Phase::kLoaded) && now >= earliest_epoch_) StartEpoch(now);
     if (exchange_ != nullptr && watch_ == nullptr && AllPlanned(Phase::kConnected)) {
-      StartServing(now);
+      StartServing();
     }
   }
   UpdateState();
@@ -360,19 +401,20 @@ void ClusterMachine::SendLoad(Worker& worker) {
 void ClusterMachine::StartEpoch(absl::Time now) {
   const uint64_t epoch = epoch_ + 1;
   const std::string path = options_.run_dir->ExchangePath(epoch, options_.model);
-  auto exchange = transport::Exchange::Create(
-      path, transport::ExchangeSpec::ForRoute(plan_->route, epoch, options_.ring_bytes));
-  if (!exchange.ok()) {
-    Fail(Annotate(exchange.status(), "cannot make the exchange of the workers"));
+  std::vector<transport::RemoteEdge> remote;
+  const absl::Status made = MakeExchange(epoch, path, &remote);
+  if (!made.ok()) {
+    Fail(Annotate(made, "cannot make the exchange of the workers"));
     return;
   }
   epoch_ = epoch;
-  exchange_ = *std::move(exchange);
-  v1::WorkerCommand command;
-  command.mutable_connect()->set_epoch(epoch);
-  command.mutable_connect()->set_exchange_file(BaseName(path));
+  epoch_since_ = now;
   for (Worker& worker : workers_) {
     if (!worker.planned) continue;
+    v1::WorkerCommand command;
+    command.mutable_connect()->set_epoch(epoch);
+    if (HostOf(worker.name).empty()) command.mutable_connect()->set_exchange_file(BaseName(path));
+    AddRemoteEdges(remote, worker.name, command.mutable_connect());
     worker.link->Send(command);
     worker.phase = Phase::kConnecting;
     worker.had_edges = true;
@@ -380,7 +422,28 @@ void ClusterMachine::StartEpoch(absl::Time now) {
   }
 }
 
-void ClusterMachine::StartServing(absl::Time now) {
+// The file for this host, and the coordinator's own ends of edges to others, which are connected
+// by and by. `remote`: all edges between hosts.
+absl::Status ClusterMachine::MakeExchange(uint64_t epoch, const std::string& path,
+                                          std::vector<transport::RemoteEdge>* remote) {
+  const Route& route = plan_->route;
+  const auto spec = transport::ExchangeSpec::ForRoute(route, epoch, options_.ring_bytes);
+  *remote = transport::RemoteEdgesOf(spec);
+  for (transport::RemoteEdge& edge : *remote) {
+    for (const Worker& worker : workers_) {
+      if (worker.name == edge.listening_end()) edge.address = worker.member.data_address;
+    }
+    for (size_t i = 0; i < route.size() && edge.kind == transport::EdgeKind::kSteps; ++i) {
+      edge.has_answer |= IsLinkedHop(route, i, plan_->shape.gpu_links) &&
+                         route[i].worker == edge.from && route[i + 1].worker == edge.to;
+    }
+  }
+  DT_ASSIGN_OR_RETURN(exchange_, transport::Exchange::Create(path, transport::LocalPart(spec)));
+  return transport::AddRemoteEdges(transport::kCoordinator, *remote, edge_key_, nullptr,
+                                   options_.connect_timeout, exchange_.get());
+}
+
+void ClusterMachine::StartServing() {
   auto pipeline = options_.make_pipeline(exchange_, *plan_);
   if (!pipeline.ok()) {
     Fail(Annotate(pipeline.status(), "cannot connect to the workers"));
@@ -389,7 +452,6 @@ void ClusterMachine::StartServing(absl::Time now) {
   watch_ = std::make_shared<PipelineWatch>();
   options_.set_pipeline(MakeWatchedPipeline(*std::move(pipeline), watch_));
   LogInfo(absl::StrCat(options_.model, options_.model.empty() ? "" : " ", "ready: epoch ", epoch_));
-  serving_since_ = now;
   was_ready_ = true;
 }
 

@@ -33,6 +33,7 @@
 #include "coordinator/watched_pipeline.h"
 #include "coordinator/worker_link.h"
 #include "transport/exchange.h"
+#include "transport/remote_edges.h"
 #include "transport/run_dir.h"
 
 namespace dovetail::v1 {
@@ -47,6 +48,7 @@ struct ClusterOptions {
   std::string model;                 // for messages and names of files; "" where it is the only one
   std::vector<std::string> workers;  // names that may register
   const transport::RunDir* run_dir = nullptr;  // borrowed
+  std::string cluster_key;                     // of workers of other hosts; "": there are none
   std::string model_path;                      // as workers see it
   uint64_t model_fingerprint = 0;
   uint64_t ring_bytes = 0;
@@ -117,16 +119,20 @@ class ClusterMachine {
   void HandleRegister(const std::shared_ptr<WorkerLink>& link, const v1::Register& message,
                       absl::Time now);
   void Attach(Worker& worker, const std::shared_ptr<WorkerLink>& link, ClusterMember member);
-  void HandleWorkerEvent(Worker& worker, const v1::WorkerEvent& event);
-  void HandleFailure(Worker& worker, const v1::WorkerFailure& failure);
+  void HandleWorkerEvent(Worker& worker, const v1::WorkerEvent& event, absl::Time now);
+  void HandleFailure(Worker& worker, const v1::WorkerFailure& failure, absl::Time now);
   void LoseWorker(Worker& worker, const std::string& reason);
   std::string DescribeLoss(const Worker& worker, const std::string& reason) const;
   void Advance(absl::Time now);
   bool MakePlanIfComplete();
   void SendLoad(Worker& worker);
   void StartEpoch(absl::Time now);
-  void StartServing(absl::Time now);
+  absl::Status MakeExchange(uint64_t epoch, const std::string& path,
+                            std::vector<transport::RemoteEdge>* remote);
+  void StartServing();
   void BreakEpoch(const absl::Status& reason);
+  // The next epoch comes after a pause, which grows while one after the other breaks soon.
+  void PutOffNextEpoch(absl::Time now);
   void DropPlan();
   void UpdateState();
   Worker* FindByLink(const std::shared_ptr<WorkerLink>& link);
@@ -135,6 +141,7 @@ class ClusterMachine {
   std::string FullName(const Worker& worker) const;
 
   ClusterOptions options_;
+  const std::string edge_key_;  // of all connections between hosts
   std::vector<Worker> workers_;
   ServingState state_ = ServingState::kWaitingForWorkers;
   std::string message_;
@@ -149,8 +156,8 @@ class ClusterMachine {
   uint64_t epoch_ = 0;
   std::shared_ptr<transport::Exchange> exchange_;  // of the running epoch
   std::shared_ptr<PipelineWatch> watch_;           // of the pipeline that the engine has
-  absl::Time serving_since_;
-  int pipeline_losses_ = 0;  // in a row, for the pause before the next epoch
+  absl::Time epoch_since_ = absl::InfinitePast();  // the last one's beginning
+  int epoch_losses_ = 0;  // in a row, for the pause before the next epoch
   absl::Time earliest_epoch_ = absl::InfinitePast();
 };
 

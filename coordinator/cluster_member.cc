@@ -4,11 +4,15 @@
 #include <limits>
 #include <optional>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/cluster_key.h"
+#include "base/route.h"
 #include "base/status_macros.h"
 #include "base/weight_type.h"
 #include "dovetail/v1/cluster.pb.h"
+#include "transport/tcp_socket.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -38,19 +42,17 @@ std::vector<WeightType> ParseWeightTypes(const v1::Register& message) {
   return types;
 }
 
-absl::Status CheckIdentity(const v1::Register& message, const std::vector<std::string>& names,
-                           absl::string_view run_dir_id) {
-  if (message.protocol_version() != kClusterProtocolVersion) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "worker ", message.worker(), " speaks cluster protocol ", message.protocol_version(),
-        ", this coordinator speaks ", kClusterProtocolVersion, ": use the same release for both"));
+// Of whom it was made sure that the name is one of the configured.
+absl::Status CheckBelongsHere(const v1::Register& message, const Admission& admission) {
+  const bool remote = !HostOf(message.worker()).empty();
+  if (remote && (admission.cluster_key.empty() ||
+                 !EqualSecrets(message.cluster_key(), admission.cluster_key))) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("worker ", message.worker(),
+                     " does not show the cluster's key: its --cluster-key-file must say the same "
+                     "as the coordinator's `cluster_key_file`"));
   }
-  if (std::find(names.begin(), names.end(), message.worker()) == names.end()) {
-    return absl::InvalidArgumentError(absl::StrCat("worker name `", message.worker(),
-                                                   "` is not one of the configured workers (",
-                                                   absl::StrJoin(names, ", "), ")"));
-  }
-  if (message.run_dir_id() != run_dir_id) {
+  if (!remote && message.run_dir_id() != admission.run_dir_id) {
     return absl::FailedPreconditionError(
         absl::StrCat("worker ", message.worker(),
                      " uses another run directory than the coordinator: start both with the same "
@@ -59,10 +61,42 @@ absl::Status CheckIdentity(const v1::Register& message, const std::vector<std::s
   return absl::OkStatus();
 }
 
+absl::Status CheckIdentity(const v1::Register& message, const Admission& admission) {
+  if (message.protocol_version() != kClusterProtocolVersion) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "worker ", message.worker(), " speaks cluster protocol ", message.protocol_version(),
+        ", this coordinator speaks ", kClusterProtocolVersion, ": use the same release for both"));
+  }
+  const std::vector<std::string>& names = admission.names;
+  if (std::find(names.begin(), names.end(), message.worker()) == names.end()) {
+    return absl::InvalidArgumentError(absl::StrCat("worker name `", message.worker(),
+                                                   "` is not one of the configured workers (",
+                                                   absl::StrJoin(names, ", "), ")"));
+  }
+  return CheckBelongsHere(message, admission);
+}
+
+// Where a worker of another host takes connections; "" of one of this host.
+absl::StatusOr<std::string> DataAddress(const v1::Register& message, absl::string_view peer_host) {
+  if (HostOf(message.worker()).empty()) return "";
+  std::string text = message.data_address();
+  if (absl::StartsWith(text, ":") && !peer_host.empty()) {
+    const bool bare_ipv6 = peer_host.find(':') != absl::string_view::npos;
+    text = absl::StrCat(bare_ipv6 ? "[" : "", peer_host, bare_ipv6 ? "]" : "", text);
+  }
+  const absl::StatusOr<transport::TcpAddress> address = transport::ParseTcpAddress(text);
+  if (!address.ok() || address->port == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("worker ", message.worker(), " can be reached nowhere (`", text,
+                     "`): give it --data-address HOST:PORT"));
+  }
+  return address->text();
+}
+
 // A name says of what kind a worker is, and a GPU must be one that kernels are compiled for.
 absl::StatusOr<DeviceKind> CheckKind(const v1::Register& message) {
   const std::optional<DeviceKind> kind = KindOf(message.worker());
-  if (!kind || message.kind() != message.worker().substr(0, message.kind().size())) {
+  if (!kind || !absl::StartsWith(DeviceOf(message.worker()), absl::StrCat(message.kind(), ":"))) {
     return absl::InvalidArgumentError(absl::StrCat(
         "worker ", message.worker(), " says that it is a `", message.kind(), "` device"));
   }
@@ -78,10 +112,9 @@ absl::StatusOr<DeviceKind> CheckKind(const v1::Register& message) {
 
 }  // namespace
 
-absl::StatusOr<ClusterMember> CheckRegister(const v1::Register& message,
-                                            const std::vector<std::string>& names,
-                                            absl::string_view run_dir_id) {
-  if (absl::Status s = CheckIdentity(message, names, run_dir_id); !s.ok()) return s;
+absl::StatusOr<ClusterMember> CheckRegister(const v1::Register& message, const Admission& admission,
+                                            absl::string_view peer_host) {
+  if (absl::Status s = CheckIdentity(message, admission); !s.ok()) return s;
   if (message.num_threads() < 1 || message.num_threads() > kMaxThreads) {
     return absl::InvalidArgumentError(
         absl::StrCat("num_threads ", message.num_threads(), " is not in 1..", kMaxThreads));
@@ -90,6 +123,7 @@ absl::StatusOr<ClusterMember> CheckRegister(const v1::Register& message,
   if (!layout.ok()) return layout.status();
   ClusterMember member;
   member.device.name = message.worker();
+  DT_ASSIGN_OR_RETURN(member.data_address, DataAddress(message, peer_host));
   DT_ASSIGN_OR_RETURN(member.device.kind, CheckKind(message));
   member.device.compute_capability = static_cast<int>(message.compute_capability());
   member.device.device_id = message.device_id();

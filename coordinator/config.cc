@@ -8,7 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "base/cluster_key.h"
 #include "base/cpu_topology.h"
+#include "base/route.h"
 #include "base/status_macros.h"
 #include "base/yaml_reader.h"
 #include "coordinator/api_keys.h"
@@ -113,14 +115,15 @@ void CheckTotalThreads(ConfigDraft* draft, Mistakes* all) {
              "exclude each other",
              all);
   }
-  if (static_cast<size_t>(threads) < config.workers.size()) {
+  const size_t workers = config.LocalWorkers().size();
+  if (static_cast<size_t>(threads) < workers) {
     Complain(*draft, "cpu_infer", "",
-             absl::StrCat("`cpu_infer` is ", threads, ", fewer than the ", config.workers.size(),
+             absl::StrCat("`cpu_infer` is ", threads, ", fewer than the ", workers,
                           " workers that share it"),
              all);
   }
-  if (config.workers.empty()) return;
-  config.threads = std::max(1, threads / static_cast<int>(config.workers.size()));
+  if (workers == 0) return;
+  config.threads = std::max(1, threads / static_cast<int>(workers));
   config.own_cores = true;
 }
 
@@ -198,7 +201,7 @@ void CheckBudgets(const ConfigDraft& draft, const std::string& source, Mistakes*
 // Cores are shared out over the workers of all models that were not given any.
 void ShareCores(std::vector<ModelSettings>* models) {
   size_t workers = 0;
-  for (const ModelSettings& model : *models) workers += model.workers.size();
+  for (const ModelSettings& model : *models) workers += model.LocalWorkers().size();
   const size_t cores = UsableCpus(ReadCpuTopology(), -1).size();
   for (ModelSettings& model : *models) {
     if (model.threads > 0) continue;
@@ -272,10 +275,28 @@ absl::Status ReadNamedFiles(ServeConfig* config, Mistakes* mistakes) {
   if (!config->api_keys_file.empty()) {
     DT_RETURN_IF_ERROR(ReadKeysFile(config->api_keys_file, &config->api_keys, mistakes));
   }
+  if (!config->cluster_key_file.empty()) {
+    DT_ASSIGN_OR_RETURN(config->cluster_key, ReadClusterKey(config->cluster_key_file));
+  }
   if (!config->tls_certificate.empty() && !config->tls_key.empty()) {
     DT_ASSIGN_OR_RETURN(config->tls, LoadTlsIdentity(config->tls_certificate, config->tls_key));
   }
   return absl::OkStatus();
+}
+
+// Nobody may join from another host who has not the cluster's key.
+void CheckClusterKey(const ConfigDraft& draft, const std::string& source, Mistakes* mistakes) {
+  if (!draft.config.cluster_key_file.empty()) return;
+  for (const ModelSettings& model : draft.config.Models()) {
+    for (const std::string& worker : model.workers) {
+      if (HostOf(worker).empty()) continue;
+      Complain(draft, "workers", source,
+               absl::StrCat("`workers`: ", worker, " is of another host, and the worker there ",
+                            "needs a key: give `cluster_key_file`"),
+               mistakes);
+      return;
+    }
+  }
 }
 
 // All keys are known, those of the keys' file too.
@@ -299,6 +320,14 @@ std::string ModelNameOf(const ModelSettings& settings) {
   const std::string name =
       file.extension() == ".gguf" ? file.stem().string() : file.filename().string();
   return name.empty() ? "model" : name;
+}
+
+std::vector<std::string> ModelSettings::LocalWorkers() const {
+  std::vector<std::string> local;
+  for (const std::string& worker : workers) {
+    if (HostOf(worker).empty()) local.push_back(worker);
+  }
+  return local;
 }
 
 std::vector<ModelSettings> ServeConfig::Models() const {
@@ -330,6 +359,7 @@ absl::StatusOr<ServeConfig> LoadConfig(const std::string& path,
   mistakes.Append(others);
   if (mistakes.empty()) DT_RETURN_IF_ERROR(ReadNamedFiles(&draft.config, &mistakes));
   if (mistakes.empty()) CheckKeyPriority(draft, source, &mistakes);
+  if (mistakes.empty()) CheckClusterKey(draft, source, &mistakes);
   if (!mistakes.empty()) return mistakes.ToStatus();
   return draft.config;
 }

@@ -31,7 +31,8 @@ struct ModelSettings {
   // What a rules file means for one device goes to another: "cuda:1=cuda:0", "cuda:*=cpu:0".
   std::vector<std::string> map;
   std::vector<std::string> override_tensor;      // llama.cpp's, in place of `rules`
-  std::vector<std::string> workers = {"cpu:0"};  // names of the workers the plan is for
+  // Names of the workers the plan is for; of other hosts with the host: "host-b/cpu:0".
+  std::vector<std::string> workers = {"cpu:0"};
   int threads = 0;                               // per local worker; 0: cores / workers
   bool own_cores = false;  // each local worker has cores of its own: `cpu_infer` was given
   // The NUMA nodes that local CPU workers are bound to, or (`auto`) one for each where there are as
@@ -70,6 +71,9 @@ struct ModelSettings {
   std::string chat_template;              // Jinja file instead of the model's own; empty: its own
   std::string tool_parser = "auto";       // how answers call tools (chat/chat_dialect.h)
   std::string reasoning_parser = "auto";  // auto, think or none
+
+  // Of the workers those of this host.
+  std::vector<std::string> LocalWorkers() const;
 };
 
 // `model_name`, or the file's stem: "/models/SmolLM2-135M.Q4_1.gguf" -> "SmolLM2-135M.Q4_1"; of a
@@ -96,6 +100,8 @@ struct ServeConfig : ModelSettings {
   std::string tls_key;
   TlsIdentity tls;             // what they hold
   int max_connections = 4096;  // of HTTP clients, idle ones too
+  std::string cluster_key_file;  // what workers of other hosts must have as well
+  std::string cluster_key;       // what it holds
 
   absl::Duration request_timeout = absl::Minutes(10);
   absl::Duration drain_timeout = absl::Seconds(30);

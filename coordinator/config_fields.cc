@@ -13,8 +13,10 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "base/cpu_topology.h"
+#include "base/route.h"
 #include "coordinator/api_keys.h"
 #include "coordinator/chat/chat_dialect.h"
+#include "coordinator/placement/device_info.h"
 #include "coordinator/placement/device_map.h"
 #include "coordinator/placement/override_tensor.h"
 
@@ -88,6 +90,7 @@ std::vector<YamlNode> Items(const YamlNode& node) {
 // Empty when the name is good, else what is wrong with it.
 std::string WorkerNameProblem(absl::string_view name) {
   constexpr int kMostWorkers = 1024;
+  constexpr size_t kLongestHost = 40;
   const size_t colon = name.find(':');
   const absl::string_view kind = name.substr(0, colon);
   const bool known = kind == "cpu" || kind == "cuda" || kind == "simt";
@@ -97,13 +100,16 @@ std::string WorkerNameProblem(absl::string_view name) {
       number < kMostWorkers && name == absl::StrCat(kind, ":", number)) {
     return "";
   }
-  const size_t slash = name.find('/');
-  if (slash != absl::string_view::npos && WorkerNameProblem(name.substr(slash + 1)).empty()) {
-    return absl::StrCat("`", name, "` is a worker of another host: workers of several hosts are ",
-                        "not served yet; those of this one are cpu:N and cuda:N, as in ",
-                        name.substr(slash + 1));
+  const absl::string_view host = HostOf(name);
+  if (!host.empty() && WorkerNameProblem(DeviceOf(name)).empty()) {
+    if (host.size() > kLongestHost) {
+      return absl::StrCat("`", name, "`: the name of a host has at most ", kLongestHost,
+                          " characters");
+    }
+    if (IsDevicePattern(name)) return "";
   }
-  return absl::StrCat("`", name, "` is not a worker's name; expected cpu:N or cuda:N, as in cpu:0");
+  return absl::StrCat("`", name, "` is not a worker's name; expected cpu:N or cuda:N, as in cpu:0, ",
+                      "or of another host host-b/cpu:0");
 }
 
 void ReadWorkers(const YamlNode& node, absl::string_view name, ConfigDraft* draft,
@@ -501,6 +507,7 @@ const std::vector<ConfigField>& ConfigFields() {
       {"api_keys_file", "", ConfigScope::kServer, Text(&ServeConfig::api_keys_file)},
       {"tls_certificate", "", ConfigScope::kServer, Text(&ServeConfig::tls_certificate)},
       {"tls_key", "", ConfigScope::kServer, Text(&ServeConfig::tls_key)},
+      {"cluster_key_file", "", ConfigScope::kServer, Text(&ServeConfig::cluster_key_file)},
       {"max_connections", "", ConfigScope::kServer, Int(&ServeConfig::max_connections, 1, 1 << 20)},
       {"context_length", "", ConfigScope::kModel, Int(&ModelSettings::context_length, 0, kMany)},
       {"kv_tokens", "cache_lens", ConfigScope::kModel, Int(&ModelSettings::kv_tokens, 0, kMany)},

@@ -26,7 +26,9 @@ constexpr Flag kFlags[] = {
      "what the rules mean for one device goes to another, such as cuda:1=cuda:0 or cuda:*=cpu:0"},
     {"override_tensor", "PATTERN=BUFFER,...",
      "llama.cpp's way to place tensors, such as exps=CPU; instead of rules"},
-    {"workers", "NAMES", "workers that the plan is for, such as cpu:0,cpu:1 (default: cpu:0)"},
+    {"workers", "NAMES",
+     "workers that the plan is for, such as cpu:0,cpu:1 or, of another host, host-b/cpu:0 (default: "
+     "cpu:0)"},
     {"spawn_workers", "BOOL", "serve: start and supervise the workers here (default: true)"},
     {"threads", "N", "threads of each local worker (default: cores / workers)"},
     {"run_dir", "DIR", "directory of the shared memory, on a tmpfs (default: in /dev/shm)"},
@@ -39,6 +41,7 @@ constexpr Flag kFlags[] = {
     {"api_keys_file", "FILE", "the same as a YAML map of name: key (default: everybody may)"},
     {"tls_certificate", "FILE", "PEM chain; both servers then speak TLS only"},
     {"tls_key", "FILE", "PEM key of the certificate"},
+    {"cluster_key_file", "FILE", "key of the cluster, which workers of other hosts must have"},
     {"max_connections", "N", "HTTP connections before more are refused (default: 4096)"},
     {"context_length", "TOKENS", "longest sequence (default: the model's, at most 8192)"},
     {"kv_tokens", "TOKENS", "size of the whole KV cache (default: twice the context length)"},

@@ -75,6 +75,13 @@ bool IsLoopback(const std::string& listen) {
   return absl::StartsWith(listen, "127.") || listen == "::1" || listen == "localhost";
 }
 
+bool HasOtherHosts(const ServeConfig& config) {
+  const std::vector<ModelSettings> models = config.Models();
+  return std::any_of(models.begin(), models.end(), [](const ModelSettings& model) {
+    return model.LocalWorkers().size() < model.workers.size();
+  });
+}
+
 std::string HealthNameOf(const ServedModel& model) { return absl::StrCat("model/", model.name()); }
 
 }  // namespace
@@ -161,7 +168,7 @@ void Coordinator::Impl::StartModels() {
   health = std::make_unique<HealthService>(services);
   std::vector<ModelEntry> entries;
   for (const auto& model : models) {
-    model->Start(run_dir.get(), &ledger, [this] { OnModelChange(); });
+    model->Start(run_dir.get(), &ledger, config.cluster_key, [this] { OnModelChange(); });
     entries.push_back(model->Entry());
   }
   directory = ModelDirectory(std::move(entries));
@@ -404,6 +411,10 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(const ServeConfi
   // HTTP first: of two servers on the same ports, the one that a person named is reported.
   DT_RETURN_IF_ERROR(impl.StartHttp());
   DT_RETURN_IF_ERROR(impl.StartGrpc());
+  if (IsLoopback(config.listen) && HasOtherHosts(config)) {
+    LogWarn(absl::StrCat("workers of other hosts cannot reach ", config.listen,
+                         ": set `listen` to an address of the network between them"));
+  }
   if (!IsLoopback(config.listen) && !impl.keys.required()) {
     LogWarn("there are no API keys: everybody who reaches these ports may use and stop the server");
   }

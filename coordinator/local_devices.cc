@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/route.h"
 
 namespace dovetail::coordinator {
 
@@ -20,7 +21,7 @@ std::map<std::string, int> LocalNodes(const ModelSettings& settings, const CpuTo
     if (!UsableCpus(topology, node.id).empty()) nodes.push_back(node.id);
   }
   std::vector<std::string> workers;
-  for (const std::string& name : settings.workers) {
+  for (const std::string& name : settings.LocalWorkers()) {
     if (KindOf(name).value_or(DeviceKind::kCpu) == DeviceKind::kCpu) workers.push_back(name);
   }
   std::map<std::string, int> bound;
@@ -43,7 +44,8 @@ absl::Status CheckLocalNodes(const ModelSettings& settings, const CpuTopology& t
 
 int LocalThreads(const ModelSettings& settings, const CpuTopology& topology) {
   if (settings.threads > 0) return settings.threads;
-  size_t threads = UsableCpus(topology, -1).size() / settings.workers.size();
+  size_t threads =
+      UsableCpus(topology, -1).size() / std::max<size_t>(1, settings.LocalWorkers().size());
   std::map<int, size_t> sharers;
   for (const auto& [worker, node] : LocalNodes(settings, topology)) ++sharers[node];
   for (const auto& [node, count] : sharers) {
@@ -54,17 +56,18 @@ int LocalThreads(const ModelSettings& settings, const CpuTopology& topology) {
 
 std::vector<std::vector<int>> LocalCpus(const ModelSettings& settings,
                                         const CpuTopology& topology) {
-  std::vector<std::vector<int>> cpus(settings.workers.size());
+  const std::vector<std::string> workers = settings.LocalWorkers();
+  std::vector<std::vector<int>> cpus(workers.size());
   if (!settings.own_cores) return cpus;
   const auto threads = static_cast<size_t>(LocalThreads(settings, topology));
   const std::map<std::string, int> nodes = LocalNodes(settings, topology);
   std::set<int> taken;
   for (size_t i = 0; i < cpus.size(); ++i) {
-    const auto node = nodes.find(settings.workers[i]);
+    const auto node = nodes.find(workers[i]);
     for (int cpu : UsableCpus(topology, node == nodes.end() ? -1 : node->second)) {
       if (cpus[i].size() < threads && taken.insert(cpu).second) cpus[i].push_back(cpu);
     }
-    if (cpus[i].size() < threads) return std::vector<std::vector<int>>(settings.workers.size());
+    if (cpus[i].size() < threads) return std::vector<std::vector<int>>(workers.size());
   }
   return cpus;
 }
@@ -84,7 +87,8 @@ std::vector<DeviceInfo> LocalDevices(const ModelSettings& settings, const CpuTop
     const auto budget = settings.memory.find(name);
     if (budget != settings.memory.end()) {
       device.memory_bytes = budget->second;
-    } else if (device.kind != DeviceKind::kCuda) {  // whose memory its worker will tell
+    } else if (device.kind != DeviceKind::kCuda && HostOf(name).empty()) {
+      // The memory of others their workers will tell.
       device.memory_bytes = static_cast<int64_t>(ReadNodeMemory(device.numa_node).available_bytes);
       device.memory_pool =
           device.numa_node < 0 ? "this machine" : absl::StrCat("NUMA node ", device.numa_node);

@@ -104,7 +104,10 @@ class ExchangePipeline : public Pipeline {
   }
 
   absl::StatusOr<bool> Poll(transport::StepOutput* output) override {
-    if (exchange_->aborted()) return absl::AbortedError("the connection to the workers was ended");
+    if (exchange_->aborted()) {
+      DT_RETURN_IF_ERROR(exchange_->failure());
+      return absl::AbortedError("the connection to the workers was ended");
+    }
     if (!receiver_->Ready()) return false;
     DT_RETURN_IF_ERROR(transport::ReceiveOutput(*receiver_, shape_, exchange_->epoch(), vocab_size_,
                                                 hidden_size_, output, kMessageTimeout));

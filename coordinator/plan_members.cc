@@ -3,10 +3,13 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <functional>
 #include <limits>
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/route.h"
 #include "base/status_macros.h"
 #include "base/worker_name.h"
 #include "coordinator/placement/memory_check.h"
@@ -32,14 +35,16 @@ void ShareMemory(const PlanInputs& inputs, std::vector<DeviceInfo>* devices) {
   std::map<std::string, Shared> pools;
   const auto pool_of = [&](const DeviceInfo& device) -> std::string {
     if (inputs.memory.count(device.name) > 0) return "";
-    if (device.kind != DeviceKind::kCuda) return absl::StrCat("node ", device.numa_node);
-    return device.device_id.empty() ? "" : absl::StrCat("GPU ", device.device_id);
+    const std::string host =
+        HostOf(device.name).empty() ? "" : absl::StrCat(HostOf(device.name), ", ");
+    if (device.kind != DeviceKind::kCuda) return absl::StrCat(host, "node ", device.numa_node);
+    return device.device_id.empty() ? "" : absl::StrCat(host, "GPU ", device.device_id);
   };
   for (const DeviceInfo& device : *devices) {
     if (pool_of(device).empty()) continue;
     Shared& pool = pools[pool_of(device)];
     int64_t held = device.held_bytes;
-    if (device.kind != DeviceKind::kCuda) {
+    if (device.kind != DeviceKind::kCuda && HostOf(device.name).empty()) {
       held += SegmentBytes(*inputs.run_dir, FullWorkerName(inputs.model, device.name));
     }
     pool.available = std::max(pool.available, device.memory_bytes - held);
@@ -53,19 +58,26 @@ void ShareMemory(const PlanInputs& inputs, std::vector<DeviceInfo>* devices) {
   }
 }
 
-// CPU workers read from one machine's memory, and each measured while others did: what one got then
-// is chance, and would make another plan of every start. Threads share it evenly, as in `plan`.
+// CPU workers of a host read from one machine's memory, and each measured while others did: what one
+// got then is chance, and would make another plan of every start. Threads share it evenly, as in
+// `plan`.
 void ShareBandwidth(std::vector<DeviceInfo>* devices) {
-  double bandwidth = 0;
-  int threads = 0;
+  struct Machine {
+    double bandwidth = 0;
+    int threads = 0;
+  };
+  std::map<std::string, Machine, std::less<>> machines;
   for (const DeviceInfo& device : *devices) {
     if (device.kind != DeviceKind::kCpu) continue;
-    bandwidth += device.bandwidth;
-    threads += device.num_threads;
+    Machine& machine = machines[std::string(HostOf(device.name))];
+    machine.bandwidth += device.bandwidth;
+    machine.threads += device.num_threads;
   }
   for (DeviceInfo& device : *devices) {
-    if (device.kind != DeviceKind::kCpu || threads == 0) continue;
-    device.bandwidth = bandwidth * device.num_threads / threads;
+    if (device.kind != DeviceKind::kCpu) continue;
+    const Machine& machine = machines.find(HostOf(device.name))->second;
+    if (machine.threads == 0) continue;
+    device.bandwidth = machine.bandwidth * device.num_threads / machine.threads;
   }
 }
 

@@ -128,6 +128,7 @@ ClusterOptions ServedModel::MakeClusterOptions() {
   options.model = label_;
   options.workers = settings_.workers;
   options.run_dir = run_dir_;
+  options.cluster_key = cluster_key_;
   options.model_path = model_.path;
   options.model_fingerprint = model_.file->fingerprint();
   options.ring_bytes = static_cast<uint64_t>(model::kRingBytes);
@@ -178,8 +179,9 @@ absl::Status ServedModel::ClaimBudgets(const std::vector<ClusterMember>& members
 }
 
 void ServedModel::Start(const transport::RunDir* run_dir, BudgetLedger* ledger,
-                        std::function<void()> on_change) {
+                        const std::string& cluster_key, std::function<void()> on_change) {
   run_dir_ = run_dir;
+  cluster_key_ = cluster_key;
   ledger_ = ledger;
   on_change_ = std::move(on_change);
   StartEngine();
@@ -194,11 +196,12 @@ absl::Status ServedModel::StartWorkers(const WorkerLaunch& launch) {
   const std::map<std::string, int> nodes = LocalNodes(settings_, topology);
   std::map<std::string, std::string> cpus;
   std::map<std::string, std::string> names;  // by full name
+  const std::vector<std::string> local = settings_.LocalWorkers();
   const std::vector<std::vector<int>> own = LocalCpus(settings_, topology);
   SupervisorOptions options;
   options.worker_binary = launch.binary;
   for (size_t i = 0; i < own.size(); ++i) {
-    const std::string& name = settings_.workers[i];
+    const std::string& name = local[i];
     options.workers.push_back(FullWorkerName(label_, name));
     names[options.workers.back()] = name;
     cpus[options.workers.back()] = absl::StrJoin(own[i], ",");
@@ -295,7 +298,7 @@ ModelEntry ServedModel::Entry() const {
 
 int64_t ServedModel::HeldBytes(const transport::RunDir& run_dir) const {
   int64_t bytes = 0;
-  for (const std::string& worker : settings_.workers) {
+  for (const std::string& worker : settings_.LocalWorkers()) {
     bytes += SegmentBytes(run_dir, FullWorkerName(label_, worker));
   }
   return bytes;

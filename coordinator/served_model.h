@@ -52,7 +52,7 @@ class ServedModel {
 
   // `run_dir` and `ledger`, where several models claim their budgets, are borrowed. `on_change` is
   // called on the model's control thread when its state or load progress have changed.
-  void Start(const transport::RunDir* run_dir, BudgetLedger* ledger,
+  void Start(const transport::RunDir* run_dir, BudgetLedger* ledger, const std::string& cluster_key,
              std::function<void()> on_change);
   absl::Status StartWorkers(const WorkerLaunch& launch);
 
@@ -98,6 +98,7 @@ class ServedModel {
   std::unique_ptr<RuleSet> rules_;
   StepShape shape_;
   const transport::RunDir* run_dir_ = nullptr;
+  std::string cluster_key_;
   BudgetLedger* ledger_ = nullptr;
   RequestMetrics metrics_;
   std::unique_ptr<Engine> engine_;

@@ -12,20 +12,29 @@ namespace {
 struct Edge {
   std::string from;
   std::string to;
-  absl::string_view kind;
+  std::string kind;
   bool both_ways = false;
 };
 
-bool IsLinked(const Route& route, const std::string& from, const std::string& to) {
+bool IsLinked(const Route& route, GpuLinks links, const std::string& from, const std::string& to) {
   for (size_t i = 0; i + 1 < route.size(); ++i) {
-    if (route[i].worker == from && route[i + 1].worker == to && IsLinkedHop(route, i)) return true;
+    const bool hop = route[i].worker == from && route[i + 1].worker == to;
+    if (hop && IsLinkedHop(route, i, links)) return true;
   }
   return false;
 }
 
-absl::string_view KindOfLink(GpuLinks links) {
-  if (links == GpuLinks::kHost) return "ring";
-  return links == GpuLinks::kAuto ? "ipc or ring" : GpuLinksName(links);
+// By what frames go, and rows where there is no link.
+absl::string_view KindOfRing(const std::string& from, const std::string& to) {
+  return HostOf(from).empty() && HostOf(to).empty() ? "ring" : "tcp";
+}
+
+std::string KindOf(const Route& route, GpuLinks links, const std::string& from,
+                   const std::string& to) {
+  const absl::string_view ring = KindOfRing(from, to);
+  if (!IsLinked(route, links, from, to)) return std::string(ring);
+  return links == GpuLinks::kAuto ? absl::StrCat("ipc or ", ring)
+                                  : std::string(GpuLinksName(links));
 }
 
 void Add(std::vector<Edge>* edges, Edge edge) {
@@ -46,7 +55,7 @@ std::vector<std::string> EdgesOf(const Route& route, GpuLinks links, const std::
   std::vector<Edge> edges;
   for (const auto& [from, to] : spec.edges) {
     if (from != worker && to != worker) continue;
-    Add(&edges, {from, to, IsLinked(route, from, to) ? KindOfLink(links) : "ring"});
+    Add(&edges, {from, to, KindOf(route, links, from, to)});
   }
   for (const auto& [from, to] : spec.gathers) {
     if (from == worker || to == worker) Add(&edges, {from, to, "rows"});

@@ -5,6 +5,8 @@
 #ifndef DOVETAIL_COORDINATOR_WORKER_LINK_H_
 #define DOVETAIL_COORDINATOR_WORKER_LINK_H_
 
+#include <string>
+
 #include "absl/status/status.h"
 
 namespace dovetail::v1 {
@@ -22,6 +24,8 @@ class WorkerLink {
   virtual void Close(const absl::Status& status) = 0;
   // Ends the stream without waiting for anything: the worker is believed dead.
   virtual void Abandon(const absl::Status& status) = 0;
+  // The address that the worker dials from, "" where there is none, as from a Unix socket.
+  virtual std::string PeerHost() const { return ""; }
   // The last event was handled; the next may be read. Bounds what a worker can have waiting to one
   // event.
   virtual void Next() = 0;

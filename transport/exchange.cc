@@ -7,15 +7,22 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "base/check.h"
+#include "base/patience.h"
 #include "base/posix.h"
 #include "base/status_macros.h"
 #include "transport/exchange_layout.h"
 #include "transport/shm_ring.h"
+#include "transport/tcp_edge.h"
 
 namespace dovetail::transport {
 namespace {
+
+// How soon a wait notices that another process ended the epoch.
+constexpr absl::Duration kAbortSlice = absl::Milliseconds(100);
 
 void AddOnce(std::vector<std::string>* names, const std::string& name) {
   if (std::find(names->begin(), names->end(), name) == names->end()) names->push_back(name);
@@ -67,6 +74,11 @@ struct Exchange::Impl {
   ExchangeLayout layout;
   MemoryMap map;
 
+  mutable absl::Mutex mutex;
+  size_t num_up ABSL_GUARDED_BY(mutex) = 0;  // of `remote`
+  absl::Status failure ABSL_GUARDED_BY(mutex);
+  std::vector<std::unique_ptr<TcpEdge>> remote;  // last: their threads use all of this
+
   void Adopt(ExchangeSpec new_spec, MemoryMap new_map) {
     layout = LayOut(new_spec.endpoints.size(), new_spec.edges.size() + new_spec.gathers.size(),
                     new_spec.ring_bytes);
@@ -91,6 +103,10 @@ struct Exchange::Impl {
 
 absl::StatusOr<RingView> Exchange::Impl::FindRing(absl::string_view from, absl::string_view to,
                                                   EdgeKind kind) const {
+  for (const auto& edge : remote) {
+    const EdgeId& id = edge->edge();
+    if (id.from == from && id.to == to && id.kind == kind) return edge->ring();
+  }
   DT_ASSIGN_OR_RETURN(const size_t from_idx, EndpointIndex(from));
   DT_ASSIGN_OR_RETURN(const size_t to_idx, EndpointIndex(to));
   const bool gathers = kind == EdgeKind::kGather;
@@ -111,7 +127,9 @@ absl::StatusOr<RingView> Exchange::Impl::FindRing(absl::string_view from, absl::
 }
 
 Exchange::Exchange() : impl_(std::make_unique<Impl>()) {}
-Exchange::~Exchange() = default;
+Exchange::~Exchange() {
+  impl_->remote.clear();  // whose threads may be about to call Abort()
+}
 
 absl::StatusOr<std::unique_ptr<Exchange>> Exchange::Create(const std::string& path,
                                                            const ExchangeSpec& spec) {
@@ -196,6 +214,51 @@ absl::StatusOr<std::unique_ptr<TensorReceiver>> Exchange::Receiver(absl::string_
 absl::StatusOr<std::unique_ptr<Doorbell>> Exchange::DoorbellOf(absl::string_view endpoint) {
   DT_ASSIGN_OR_RETURN(const size_t index, impl_->EndpointIndex(endpoint));
   return std::make_unique<ShmDoorbell>(impl_->Bell(index));
+}
+
+absl::Status Exchange::AddRemote(absl::string_view endpoint, TcpEdgeOptions options) {
+  DT_ASSIGN_OR_RETURN(const size_t own, impl_->EndpointIndex(endpoint));
+  options.sends = options.edge.from == endpoint;
+  options.ring_bytes = impl_->layout.ring_bytes;
+  options.bell = impl_->Bell(own);
+  options.aborted = &impl_->header()->aborted;
+  options.up = [impl = impl_.get()] {
+    absl::MutexLock lock(&impl->mutex);
+    ++impl->num_up;
+  };
+  options.broken = [this](const absl::Status& status) {
+    {
+      absl::MutexLock lock(&impl_->mutex);
+      if (impl_->failure.ok() && !aborted()) impl_->failure = status;
+    }
+    Abort();
+  };
+  DT_ASSIGN_OR_RETURN(auto edge, TcpEdge::Start(std::move(options)));
+  impl_->remote.push_back(std::move(edge));
+  return absl::OkStatus();
+}
+
+absl::Status Exchange::AwaitRemote(absl::Duration timeout) {
+  Patience patience(timeout);
+  absl::MutexLock lock(&impl_->mutex);
+  const auto over = [this]() ABSL_SHARED_LOCKS_REQUIRED(impl_->mutex) {
+    return impl_->num_up == impl_->remote.size() || aborted();
+  };
+  while (!impl_->mutex.AwaitWithTimeout(absl::Condition(&over),
+                                        std::min(kAbortSlice, patience.UntilNextLook()))) {
+    if (patience.Exhausted()) {
+      return absl::DeadlineExceededError(absl::StrCat(
+          impl_->remote.size() - impl_->num_up, " edges to other hosts are not connected after ",
+          absl::FormatDuration(timeout)));
+    }
+  }
+  if (!impl_->failure.ok()) return impl_->failure;
+  return aborted() ? absl::AbortedError("the epoch ended") : absl::OkStatus();
+}
+
+absl::Status Exchange::failure() const {
+  absl::MutexLock lock(&impl_->mutex);
+  return impl_->failure;
 }
 
 void Exchange::Abort() {

@@ -8,6 +8,10 @@
 // the rows of a segment, wi is the first of them: it has an edge to each of the others, and all of
 // them have rings of a second kind to each other, in which nothing but gathered rows can be.
 //
+// Edges to and from other hosts (transport/tcp_edge.h) are not in the file: each process adds its own
+// ends. A worker of another host sees no file at all; its exchange is its own, CreateInProcess()
+// with no edge but those. Whoever asks for a sender or a receiver does not see the difference.
+//
 // Abort() marks the epoch as over for all processes and wakes every waiter. A mapping stays valid
 // as long as the object; the file is removed by the coordinator.
 #ifndef DOVETAIL_TRANSPORT_EXCHANGE_H_
@@ -43,6 +47,9 @@ struct ExchangeSpec {
   uint64_t TotalBytes() const;
 };
 
+class TcpEdge;
+struct TcpEdgeOptions;
+
 class Exchange {
  public:
   // Creates the file (removing a leftover of the same name) and maps it.
@@ -68,6 +75,15 @@ class Exchange {
   // memory too, while a plan has every ring at the end where it is read. Any thread.
   uint64_t BytesTouchedBySending(absl::string_view from) const;
   absl::StatusOr<std::unique_ptr<Doorbell>> DoorbellOf(absl::string_view endpoint);
+
+  // Adds this process's end of an edge to or from another host: `endpoint` is the process. Of
+  // `options` the exchange sets what is its own (ring, bell, abort, callbacks). When the edge
+  // breaks, the epoch ends, and failure() says why. Before any sender or receiver is asked for.
+  absl::Status AddRemote(absl::string_view endpoint, TcpEdgeOptions options);
+  // Returns when all those are connected; kAborted when the epoch ends, kDeadlineExceeded.
+  absl::Status AwaitRemote(absl::Duration timeout);
+  // Of an edge to another host that broke in this process; ok: none did.
+  absl::Status failure() const;
 
   void Abort();
   bool aborted() const;

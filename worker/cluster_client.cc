@@ -11,6 +11,7 @@
 #include <random>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -22,6 +23,7 @@
 #include "base/status_macros.h"
 #include "base/worker_name.h"
 #include "dovetail/v1/cluster.grpc.pb.h"
+#include "transport/remote_edges.h"
 #include "transport/run_dir.h"
 #include "transport/status_convert.h"
 #include "transport/worker_plan.h"
@@ -37,19 +39,27 @@ constexpr Milliseconds kMinBackoff{100};
 constexpr Milliseconds kMaxBackoff{2000};
 constexpr Milliseconds kPollSlice{500};                         // how soon a wait notices Stop()
 constexpr absl::Duration kRegisterTimeout = absl::Seconds(10);  // until Registered says otherwise
+constexpr absl::Duration kEdgeTimeout = absl::Seconds(10);      // for one to another host to come up
 
 uint64_t RandomIncarnation() {
   std::random_device random;
   return static_cast<uint64_t>(random()) << 32 | random();
 }
 
-std::shared_ptr<grpc::Channel> Dial(const std::string& coordinator) {
+std::shared_ptr<grpc::ChannelCredentials> Credentials(const std::string& tls_roots) {
+  if (tls_roots.empty()) return grpc::InsecureChannelCredentials();
+  grpc::SslCredentialsOptions options;
+  options.pem_root_certs = tls_roots;
+  return grpc::SslCredentials(options);
+}
+
+std::shared_ptr<grpc::Channel> Dial(const ClusterClientOptions& options) {
   grpc::ChannelArguments args;
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, static_cast<int>(kMinBackoff.count()));
   args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, static_cast<int>(kMinBackoff.count()));
   args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, static_cast<int>(kMaxBackoff.count()));
   args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(coordinator, grpc::InsecureChannelCredentials(), args);
+  return grpc::CreateCustomChannel(options.coordinator, Credentials(options.tls_roots), args);
 }
 
 // The exchange file by its name in our view of the run directory: the coordinator's may be mounted
@@ -60,11 +70,23 @@ std::string ExchangePathOf(const transport::RunDir& run_dir, const v1::Connect& 
   return absl::StrCat(run_dir.path(), "/", file.substr(file.rfind('/') + 1));
 }
 
+std::vector<transport::RemoteEdge> RemoteEdgesIn(const v1::Connect& connect) {
+  std::vector<transport::RemoteEdge> edges;
+  for (const v1::RemoteEdge& edge : connect.remote_edges()) {
+    edges.push_back({.from = edge.from(),
+                     .to = edge.to(),
+                     .kind = edge.gathers() ? transport::EdgeKind::kGather
+                                            : transport::EdgeKind::kSteps,
+                     .has_answer = edge.has_answer(),
+                     .address = edge.address()});
+  }
+  return edges;
+}
+
 }  // namespace
 
 struct ClusterClient::Impl {
-  std::string coordinator;
-  std::string run_dir_path;
+  ClusterClientOptions options;
   uint64_t incarnation = RandomIncarnation();
   DeviceFacts facts;
   Executor* executor = nullptr;
@@ -78,6 +100,9 @@ struct ClusterClient::Impl {
   Patience silence{kRegisterTimeout};  // of the coordinator
   absl::Duration heartbeat_interval = absl::Seconds(1);
   uint64_t peak_held = 0;  // of the heartbeats; of the thread that keeps the lease
+  // Of the thread that reads commands.
+  std::string edge_key;
+  uint64_t ring_bytes = 0;  // of the plan
 
   // One writer at a time.
   std::mutex write_mutex;
@@ -91,9 +116,10 @@ struct ClusterClient::Impl {
     if (stream != nullptr) stream->Write(event);
   }
 
-  void SendFailure(const absl::Status& status) {
+  void SendFailure(const absl::Status& status, uint64_t epoch) {
     LogError(status.ToString());
     v1::WorkerEvent event;
+    event.mutable_failure()->set_epoch(epoch);
     event.mutable_failure()->set_code(static_cast<uint32_t>(status.code()));
     event.mutable_failure()->set_message(std::string(status.message()));
     Send(event);
@@ -154,62 +180,100 @@ struct ClusterClient::Impl {
     }
   }
 
-  void Handle(const v1::WorkerCommand& command, const transport::RunDir& run_dir);
+  // `run_dir`: null of a worker of another host.
+  void Handle(const v1::WorkerCommand& command, const transport::RunDir* run_dir);
+  absl::Status TakeKey(const v1::Registered& registered);
+  void Load(transport::WorkerPlan plan, const transport::RunDir* run_dir);
+  void Connect(const v1::Connect& connect, const transport::RunDir* run_dir);
   bool KeepsMemoryInRunDir(const transport::WorkerPlan& plan,
-                           const transport::RunDir& run_dir) const;
+                           const transport::RunDir* run_dir) const;
   absl::Status Attach(const std::shared_ptr<grpc::Channel>& channel,
-                      const transport::RunDir& run_dir);
-  absl::Status ServeStream(Stream* attached, const transport::RunDir& run_dir);
+                      const transport::RunDir* run_dir);
+  absl::Status ServeStream(Stream* attached, const transport::RunDir* run_dir);
 };
 
 // Where others stream this worker's experts it is in the run directory, unless it was told
 // otherwise.
 bool ClusterClient::Impl::KeepsMemoryInRunDir(const transport::WorkerPlan& plan,
-                                              const transport::RunDir& run_dir) const {
+                                              const transport::RunDir* run_dir) const {
+  if (run_dir == nullptr) return false;
   if (facts.memory == MemoryKind::kAuto && plan.step_shape.stream_bytes > 0 &&
       facts.device == nullptr) {
     return true;
   }
-  return ChooseMemoryKind(facts.memory, run_dir.path()) == MemoryKind::kShared;
+  return ChooseMemoryKind(facts.memory, run_dir->path()) == MemoryKind::kShared;
+}
+
+// Whoever connects to this worker's listener must have it.
+absl::Status ClusterClient::Impl::TakeKey(const v1::Registered& registered) {
+  edge_key = registered.edge_key();
+  if (options.listener == nullptr) return absl::OkStatus();
+  if (edge_key.size() != transport::kEdgeKeyBytes) {
+    return absl::InternalError(absl::StrCat("the coordinator's key for edges has ",
+                                            edge_key.size(), " bytes, not ",
+                                            transport::kEdgeKeyBytes));
+  }
+  options.listener->SetKey(edge_key);
+  return absl::OkStatus();
+}
+
+void ClusterClient::Impl::Load(transport::WorkerPlan plan, const transport::RunDir* run_dir) {
+  if (!options.model_file.empty()) plan.model_path = options.model_file;
+  LogInfo(absl::StrCat("loading ", plan.model_path));
+  ring_bytes = plan.ring_bytes;
+  const bool shared = KeepsMemoryInRunDir(plan, run_dir);
+  const std::string name = FullWorkerName(facts.model, facts.worker);
+  std::map<std::string, std::string> peers;
+  for (const Segment& segment : plan.route) {
+    if (run_dir == nullptr) break;
+    peers[segment.worker] = run_dir->WeightsPath(FullWorkerName(facts.model, segment.worker));
+  }
+  executor->Load(std::move(plan), shared ? run_dir->WeightsPath(name) : "",
+                 shared ? run_dir->KvPath(name) : "",
+                 [peers = std::move(peers)](const std::string& peer) { return peers.at(peer); });
+}
+
+// Opened on the executor's thread, which the exchange belongs to.
+void ClusterClient::Impl::Connect(const v1::Connect& connect, const transport::RunDir* run_dir) {
+  const std::string path = run_dir == nullptr ? "" : ExchangePathOf(*run_dir, connect);
+  const auto spec = transport::SpecOfRemoteWorker(facts.worker, connect.epoch(), ring_bytes);
+  executor->Connect([path, spec, worker = facts.worker, edges = RemoteEdgesIn(connect),
+                     key = edge_key, listener = options.listener]()
+                        -> absl::StatusOr<std::shared_ptr<transport::Exchange>> {
+    std::shared_ptr<transport::Exchange> exchange;
+    if (path.empty()) {
+      exchange = transport::Exchange::CreateInProcess(spec);
+    } else {
+      DT_ASSIGN_OR_RETURN(exchange, transport::Exchange::Open(path, spec.epoch));
+    }
+    DT_RETURN_IF_ERROR(transport::AddRemoteEdges(worker, edges, key, listener, kEdgeTimeout,
+                                                 exchange.get()));
+    return exchange;
+  });
 }
 
 void ClusterClient::Impl::Handle(const v1::WorkerCommand& command,
-                                 const transport::RunDir& run_dir) {
+                                 const transport::RunDir* run_dir) {
   switch (command.command_case()) {
     case v1::WorkerCommand::kRegistered: {
-      std::lock_guard<std::mutex> lock(lease_mutex);
       const v1::Registered& r = command.registered();
+      if (const absl::Status status = TakeKey(r); !status.ok()) return SendFailure(status, 0);
+      std::lock_guard<std::mutex> lock(lease_mutex);
       heartbeat_interval = absl::Milliseconds(std::max(10u, r.heartbeat_interval_ms()));
       silence = Patience(absl::Milliseconds(std::max(100u, r.heartbeat_timeout_ms())));
       registered = true;
       lease_cv.notify_all();
-      LogInfo(absl::StrCat("attached to the coordinator at ", coordinator));
+      LogInfo(absl::StrCat("attached to the coordinator at ", options.coordinator));
       break;
     }
     case v1::WorkerCommand::kLoad: {
       auto plan = transport::FromProto(command.load().plan());
-      if (!plan.ok()) return SendFailure(Annotate(plan.status(), "the plan"));
-      LogInfo(absl::StrCat("loading ", plan->model_path));
-      const bool shared = KeepsMemoryInRunDir(*plan, run_dir);
-      const std::string name = FullWorkerName(facts.model, facts.worker);
-      std::map<std::string, std::string> peers;
-      for (const Segment& segment : plan->route) {
-        peers[segment.worker] = run_dir.WeightsPath(FullWorkerName(facts.model, segment.worker));
-      }
-      executor->Load(
-          *std::move(plan), shared ? run_dir.WeightsPath(name) : "",
-          shared ? run_dir.KvPath(name) : "",
-          [peers = std::move(peers)](const std::string& peer) { return peers.at(peer); });
+      if (!plan.ok()) return SendFailure(Annotate(plan.status(), "the plan"), 0);
+      Load(*std::move(plan), run_dir);
       break;
     }
     case v1::WorkerCommand::kConnect:
-      executor->Connect(
-          [path = ExchangePathOf(run_dir, command.connect()), epoch = command.connect().epoch()]()
-              -> absl::StatusOr<std::shared_ptr<transport::Exchange>> {
-            DT_ASSIGN_OR_RETURN(std::shared_ptr<transport::Exchange> exchange,
-                                transport::Exchange::Open(path, epoch));
-            return exchange;
-          });
+      Connect(command.connect(), run_dir);
       break;
     case v1::WorkerCommand::kDisconnect:
       executor->Disconnect(command.disconnect().epoch());
@@ -225,7 +289,7 @@ void ClusterClient::Impl::Handle(const v1::WorkerCommand& command,
 }
 
 absl::Status ClusterClient::Impl::Attach(const std::shared_ptr<grpc::Channel>& channel,
-                                         const transport::RunDir& run_dir) {
+                                         const transport::RunDir* run_dir) {
   const std::unique_ptr<v1::ClusterService::Stub> stub = v1::ClusterService::NewStub(channel);
   grpc::ClientContext attached_context;
   {
@@ -250,11 +314,14 @@ absl::Status ClusterClient::Impl::Attach(const std::shared_ptr<grpc::Channel>& c
   return status;
 }
 
-absl::Status ClusterClient::Impl::ServeStream(Stream* attached, const transport::RunDir& run_dir) {
+absl::Status ClusterClient::Impl::ServeStream(Stream* attached, const transport::RunDir* run_dir) {
   {
     std::lock_guard<std::mutex> lock(write_mutex);
     v1::WorkerEvent event;
-    *event.mutable_register_() = MakeRegister(facts, run_dir, incarnation);
+    v1::Register& message = *event.mutable_register_();
+    message = MakeRegister(facts, run_dir, incarnation);
+    message.set_cluster_key(options.cluster_key);
+    message.set_data_address(options.data_address);
     attached->Write(event);
     stream = attached;
   }
@@ -278,10 +345,8 @@ absl::Status ClusterClient::Impl::ServeStream(Stream* attached, const transport:
   return transport::FromGrpcStatus(attached->Finish());
 }
 
-ClusterClient::ClusterClient(std::string coordinator, std::string run_dir)
-    : impl_(std::make_unique<Impl>()) {
-  impl_->coordinator = std::move(coordinator);
-  impl_->run_dir_path = std::move(run_dir);
+ClusterClient::ClusterClient(ClusterClientOptions options) : impl_(std::make_unique<Impl>()) {
+  impl_->options = std::move(options);
 }
 
 ClusterClient::~ClusterClient() = default;
@@ -314,27 +379,36 @@ ExecutorEvents ClusterClient::events() {
     event.mutable_connected()->set_epoch(epoch);
     impl->Send(event);
   };
-  events.failed = [impl](const absl::Status& status) { impl->SendFailure(status); };
+  events.failed = [impl](const absl::Status& status, uint64_t epoch) {
+    impl->SendFailure(status, epoch);
+  };
   return events;
 }
 
 absl::Status ClusterClient::Run(const DeviceFacts& facts, Executor* executor) {
   impl_->facts = facts;
   impl_->executor = executor;
-  const std::shared_ptr<grpc::Channel> channel = Dial(impl_->coordinator);
+  const ClusterClientOptions& options = impl_->options;
+  const std::shared_ptr<grpc::Channel> channel = Dial(options);
   Milliseconds backoff = kMinBackoff;
   absl::StatusCode last_code = absl::StatusCode::kOk;
-  LogInfo(absl::StrCat("waiting for the coordinator at ", impl_->coordinator, ", run directory ",
-                       impl_->run_dir_path));
+  LogInfo(absl::StrCat("waiting for the coordinator at ", options.coordinator,
+                       options.run_dir.empty() ? "" : ", run directory ", options.run_dir));
   while (!impl_->Stopping()) {
     if (!channel->WaitForConnected(std::chrono::system_clock::now() + kPollSlice)) continue;
-    // Opened anew for each attempt: another coordinator may have made another one.
-    auto run_dir =
-        transport::RunDir::Open(impl_->run_dir_path, static_cast<int>(kPollSlice.count()));
-    const absl::Status status = run_dir.ok() ? impl_->Attach(channel, **run_dir) : run_dir.status();
+    const absl::Status status = [&]() -> absl::Status {
+      if (options.run_dir.empty()) return impl_->Attach(channel, nullptr);
+      // Opened anew for each attempt: another coordinator may have made another one.
+      DT_ASSIGN_OR_RETURN(
+          const auto run_dir,
+          transport::RunDir::Open(options.run_dir, static_cast<int>(kPollSlice.count())));
+      return impl_->Attach(channel, run_dir.get());
+    }();
     executor->Disconnect(0);
     if (impl_->shut_down || impl_->Stopping()) break;
-    if (absl::IsInvalidArgument(status)) return Annotate(status, "the coordinator refused");
+    if (absl::IsInvalidArgument(status) || absl::IsPermissionDenied(status)) {
+      return Annotate(status, "the coordinator refused");
+    }
     if (impl_->registered) backoff = kMinBackoff;
     if (impl_->registered || status.code() != last_code) {
       LogWarn(absl::StrCat("no coordinator: ", status.ToString(), "; dialling again"));

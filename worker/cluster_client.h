@@ -6,6 +6,9 @@
 // weights are kept, and the coordinator is dialled again (100 ms to 2 s between attempts).
 // Coordinator and worker may start in any order.
 //
+// A worker of another host than the coordinator's ("host-b/cpu:0") has no run directory: it shows the
+// cluster's key, keeps its memory to itself, and its edges go by TCP (docs/hosts.md).
+//
 // Run() belongs to one thread; events come from the executor's thread, Stop() from any.
 #ifndef DOVETAIL_WORKER_CLUSTER_CLIENT_H_
 #define DOVETAIL_WORKER_CLUSTER_CLIENT_H_
@@ -14,6 +17,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "transport/edge_listener.h"
 #include "worker/executor.h"
 #include "worker/memory.h"
 
@@ -22,7 +26,7 @@ namespace dovetail::worker {
 // What the worker says about itself when it registers.
 struct DeviceFacts {
   std::string model;   // whose worker it is, of a coordinator with several; "": the only one's
-  std::string worker;  // "cpu:0"
+  std::string worker;  // "cpu:0", "host-b/cpu:0"
   int num_threads = 1;
   int numa_node = -1;
   double read_bandwidth_gb_per_s = 0;
@@ -33,10 +37,20 @@ struct DeviceFacts {
   MemoryKind memory = MemoryKind::kAuto;
 };
 
+struct ClusterClientOptions {
+  std::string coordinator;  // HOST:PORT
+  std::string run_dir;      // may not exist yet; "": the worker is of another host
+  std::string model_file;   // in place of the path that the plan has; "": that one
+  std::string tls_roots;    // PEM: the coordinator speaks TLS, with a certificate that these trust
+  // Of a worker of another host.
+  std::string cluster_key;
+  std::string data_address;                     // where `listener` is for others (Register)
+  transport::EdgeListener* listener = nullptr;  // outlives the executor
+};
+
 class ClusterClient {
  public:
-  // `coordinator` is HOST:PORT; the run directory may not exist yet.
-  ClusterClient(std::string coordinator, std::string run_dir);
+  explicit ClusterClient(ClusterClientOptions options);
   ~ClusterClient();
 
   // To be given to the Executor that Run() gets.

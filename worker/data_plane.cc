@@ -33,7 +33,7 @@ absl::Status DataPlane::OpenLinks(const Route& route, const RowLinkOptions& opti
   RowLinks::Senders to;
   RowLinks::Receivers from;
   for (size_t i = 0; i < route.size(); ++i) {
-    if (!IsLinkedHop(route, i)) continue;
+    if (!IsLinkedHop(route, i, options.kind)) continue;
     const std::string &sender = route[i].worker, &receiver = route[i + 1].worker;
     if (sender == worker_) to[receiver] = senders_.at(receiver).get();
     if (receiver != worker_) continue;
@@ -42,7 +42,7 @@ absl::Status DataPlane::OpenLinks(const Route& route, const RowLinkOptions& opti
   }
   DT_ASSIGN_OR_RETURN(links_, RowLinks::Open(worker_, options, to, from));
   for (size_t i = 0; i < route.size(); ++i) {
-    if (route[i].worker == worker_ && IsLinkedHop(route, i)) {
+    if (route[i].worker == worker_ && IsLinkedHop(route, i, options.kind)) {
       segments_[i].link = links_->To(route[i + 1].worker);
     }
   }

@@ -57,6 +57,13 @@ void Executor::Connect(OpenExchange open) {
 }
 
 void Executor::Disconnect(uint64_t epoch) {
+  {
+    // The coordinator has ended an epoch of its own host itself; others hear of it here.
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (ring_owner_ != nullptr && (epoch == 0 || ring_owner_->epoch() == epoch)) {
+      ring_owner_->Abort();
+    }
+  }
   Post([this, epoch](ThreadPool*) {
     if (plane_ != nullptr && (epoch == 0 || plane_->epoch() == epoch)) LeaveExchange();
   });
@@ -182,7 +189,7 @@ void Executor::DoLoad(const transport::WorkerPlan& plan, const std::string& weig
   }();
   if (!status.ok()) {
     if (!stop_.load()) {
-      events_.failed(Annotate(status, absl::StrCat(options_.worker, ": loading the plan")));
+      events_.failed(Annotate(status, absl::StrCat(options_.worker, ": loading the plan")), 0);
       ReportIfDeviceIsLost();
     }
     return;
@@ -220,32 +227,42 @@ absl::Status Executor::MapPeers() {
 
 void Executor::DoConnect(const OpenExchange& open) {
   LeaveExchange();
+  uint64_t epoch = 0;
   const absl::Status status = [&]() -> absl::Status {
     if (runner_ == nullptr) return absl::FailedPreconditionError("no plan is loaded");
     DT_RETURN_IF_ERROR(ForGood(MapPeers()));
     DT_ASSIGN_OR_RETURN(std::shared_ptr<transport::Exchange> exchange, open());
-    DT_ASSIGN_OR_RETURN(auto ringer, exchange->DoorbellOf(options_.worker));
-    RowLinkOptions links = {.device = options_.device,
-                            .kind = plan_.step_shape.gpu_links,
-                            .num_slots = plan_.step_shape.link_slots,
-                            .slot_bytes = runner_->max_hidden_bytes(),
-                            .timeout = kPeerTimeout,
-                            .aborted = [exchange] { return exchange->aborted(); }};
-    auto plane = DataPlane::Open(exchange, plan_.route, options_.worker,
-                                 runner_->max_gathered_rows(), std::move(links));
-    if (!plane.ok()) return ForGood(plane.status());
-    plane_ = *std::move(plane);
-    std::lock_guard<std::mutex> lock(mutex_);
-    ring_owner_ = std::move(exchange);
-    ringer_ = std::move(ringer);
-    return absl::OkStatus();
+    epoch = exchange->epoch();
+    return EnterExchange(std::move(exchange));
   }();
   if (status.ok()) {
     events_.connected(plane_->epoch());
   } else {
-    plane_.reset();
-    events_.failed(Annotate(status, absl::StrCat(options_.worker, ": connecting")));
+    LeaveExchange();
+    events_.failed(Annotate(status, absl::StrCat(options_.worker, ": connecting")), epoch);
   }
+}
+
+absl::Status Executor::EnterExchange(std::shared_ptr<transport::Exchange> exchange) {
+  DT_ASSIGN_OR_RETURN(auto ringer, exchange->DoorbellOf(options_.worker));
+  {
+    // From now on Disconnect() ends what waits below.
+    std::lock_guard<std::mutex> lock(mutex_);
+    ring_owner_ = exchange;
+    ringer_ = std::move(ringer);
+  }
+  DT_RETURN_IF_ERROR(exchange->AwaitRemote(kPeerTimeout));
+  RowLinkOptions links = {.device = options_.device,
+                          .kind = plan_.step_shape.gpu_links,
+                          .num_slots = plan_.step_shape.link_slots,
+                          .slot_bytes = runner_->max_hidden_bytes(),
+                          .timeout = kPeerTimeout,
+                          .aborted = [exchange] { return exchange->aborted(); }};
+  auto plane = DataPlane::Open(exchange, plan_.route, options_.worker,
+                               runner_->max_gathered_rows(), std::move(links));
+  if (!plane.ok()) return ForGood(plane.status());
+  plane_ = *std::move(plane);
+  return absl::OkStatus();
 }
 
 void Executor::LeaveExchange() {
@@ -269,11 +286,14 @@ bool Executor::ServeOne() {
   }
   if (status.ok()) return true;
   const uint64_t epoch = plane_->epoch();
-  if (plane_->exchange().aborted()) {
+  const absl::Status broken = plane_->exchange().failure();
+  if (plane_->exchange().aborted() && broken.ok()) {
     LogDebug(absl::StrCat("epoch ", epoch, " ended"));
   } else {
     // A broken edge or frame: the coordinator learns why, then all learn that the epoch is over.
-    events_.failed(Annotate(status, absl::StrCat(options_.worker, ": epoch ", epoch)));
+    events_.failed(Annotate(broken.ok() ? status : broken,
+                            absl::StrCat(options_.worker, ": epoch ", epoch)),
+                   epoch);
     plane_->exchange().Abort();
     ReportIfDeviceIsLost();
   }

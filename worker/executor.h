@@ -65,7 +65,8 @@ struct ExecutorEvents {
   std::function<void(uint64_t plan_id, uint64_t done, uint64_t total)> load_progress;
   std::function<void(const LoadResult& result)> loaded;
   std::function<void(uint64_t epoch)> connected;
-  std::function<void(const absl::Status& status)> failed;
+  // `epoch`: of the exchange that it happened in; 0: in none.
+  std::function<void(const absl::Status& status, uint64_t epoch)> failed;
   // After failed(): the GPU computes nothing any more for this process, which should end.
   std::function<void(const absl::Status& status)> device_lost;
 };
@@ -100,7 +101,7 @@ class Executor {
   // next try would end in the same way.
   using OpenExchange = std::function<absl::StatusOr<std::shared_ptr<transport::Exchange>>()>;
   void Connect(OpenExchange open);
-  // Leaves the exchange of `epoch`, or any if 0. No event.
+  // Leaves the exchange of `epoch`, or any if 0, which is over: a wait in it ends. No event.
   void Disconnect(uint64_t epoch);
   // Runs `fn` on the executor's thread, between steps.
   void Post(std::function<void(ThreadPool* pool)> fn);
@@ -127,6 +128,7 @@ class Executor {
   void DoLoad(const transport::WorkerPlan& plan, const std::string& weights_path,
               const std::string& kv_path);
   void DoConnect(const OpenExchange& open);
+  absl::Status EnterExchange(std::shared_ptr<transport::Exchange> exchange);
   // All workers have loaded: maps the weights that this one streams.
   absl::Status MapPeers();
   void LeaveExchange();

@@ -13,17 +13,24 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "base/cluster_key.h"
 #include "base/cpu_topology.h"
 #include "base/log.h"
+#include "base/posix.h"
+#include "base/route.h"
 #include "base/status_macros.h"
 #include "base/worker_name.h"
 #include "kernels/bandwidth.h"
 #include "kernels/kernel_table.h"
 #include "model/memory_plan.h"
+#include "transport/edge_listener.h"
+#include "transport/tcp_socket.h"
 #include "worker/cluster_client.h"
 #include "worker/device/cuda_device.h"
 #include "worker/device/simt_device.h"
@@ -37,6 +44,11 @@ struct Flags {
   std::string model;
   std::string coordinator;
   std::string run_dir;
+  std::string data_listen = "0.0.0.0:0";
+  std::string data_address;
+  std::string cluster_key_file;
+  std::string tls_roots;
+  std::string model_file;
   int threads = 0;
   std::string cpus;
   int numa = -1;
@@ -49,14 +61,29 @@ struct Flags {
 };
 
 void AddFlags(CLI::App& app, Flags* flags) {
-  app.add_option("--name", flags->name, "Device and worker name, as rules use it")
+  app.add_option("--name", flags->name,
+                 "Device and worker name, as rules use it; of another host than the coordinator's "
+                 "with the host before it, as in host-b/cpu:0")
       ->capture_default_str();
   app.add_option("--model", flags->model,
                  "Whose worker this is, of a coordinator with several models");
   app.add_option("--coordinator", flags->coordinator, "HOST:PORT that workers dial")->required();
   app.add_option("--run-dir", flags->run_dir,
-                 "Directory of the shared memory, the same as the coordinator's")
-      ->required();
+                 "Directory of the shared memory, the same as the coordinator's (not of a worker of "
+                 "another host)");
+  app.add_option("--cluster-key-file", flags->cluster_key_file,
+                 "File with the cluster's key, which a worker of another host shows");
+  app.add_option("--data-listen", flags->data_listen,
+                 "ADDRESS:PORT on which a worker of another host takes connections of the others; "
+                 "port 0: any free one")
+      ->capture_default_str();
+  app.add_option("--data-address", flags->data_address,
+                 "HOST:PORT under which they reach it (default: the address from which it dials "
+                 "the coordinator, the port on which it listens)");
+  app.add_option("--tls-roots", flags->tls_roots,
+                 "PEM file of certificates: dial the coordinator by TLS and trust what these sign");
+  app.add_option("--model-file", flags->model_file,
+                 "The model's file on this host, if not at the coordinator's path");
   app.add_option("--threads", flags->threads,
                  "Compute threads; 0: one per core that this process may use")
       ->capture_default_str()
@@ -87,7 +114,8 @@ void AddFlags(CLI::App& app, Flags* flags) {
 
 // Opens the GPU that a name means; null: the worker computes on the CPU.
 absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const std::string& name, int gpu) {
-  const std::pair<std::string, std::string> parts = absl::StrSplit(name, absl::MaxSplits(':', 1));
+  const std::pair<std::string, std::string> parts =
+      absl::StrSplit(DeviceOf(name), absl::MaxSplits(':', 1));
   int index = 0;
   const bool has_number = absl::SimpleAtoi(parts.second, &index) && index >= 0 && index <= 9999;
   if (has_number && parts.first == "cpu") return nullptr;
@@ -98,7 +126,7 @@ absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const std::string& name, int 
     return device;
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("--name ", name, ": expected cpu:N, cuda:N or simt:N"));
+      absl::StrCat("--name ", name, ": expected cpu:N, cuda:N or simt:N, or HOST/ and one of these"));
 }
 
 // Which processors the threads are pinned to (none: not pinned) and how many threads there are.
@@ -181,8 +209,61 @@ absl::Status LogDevice(const DeviceFacts& facts) {
   return absl::OkStatus();
 }
 
+// What a worker of another host needs and others must not have, all mistakes at once.
+absl::Status CheckHostFlags(const Flags& flags) {
+  const bool remote = !HostOf(flags.name).empty();
+  std::vector<std::string> mistakes;
+  if (remote && flags.cluster_key_file.empty()) {
+    mistakes.push_back("--cluster-key-file: a worker of another host needs it");
+  }
+  if (remote && !flags.run_dir.empty()) {
+    mistakes.push_back("--run-dir: a worker of another host has none");
+  }
+  if (remote && flags.memory == "shared") {
+    mistakes.push_back("--memory: that of a worker of another host is private");
+  }
+  if (!remote && flags.run_dir.empty()) mistakes.push_back("--run-dir is required");
+  if (!remote && (!flags.cluster_key_file.empty() || !flags.data_address.empty())) {
+    mistakes.push_back(absl::StrCat("--cluster-key-file, --data-address: only a worker of another "
+                                    "host has them, such as --name host-b/", flags.name));
+  }
+  if (mistakes.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrJoin(mistakes, "; "));
+}
+
+constexpr uint64_t kMaxPemBytes = 1 << 20;
+
+// How it reaches the coordinator and the others. `listener` is made where it has to listen.
+absl::StatusOr<ClusterClientOptions> MakeClientOptions(
+    const Flags& flags, std::unique_ptr<transport::EdgeListener>* listener) {
+  DT_RETURN_IF_ERROR(CheckHostFlags(flags));
+  ClusterClientOptions options;
+  options.coordinator = flags.coordinator;
+  options.run_dir = flags.run_dir;
+  options.model_file = flags.model_file;
+  if (!flags.tls_roots.empty()) {
+    DT_ASSIGN_OR_RETURN(options.tls_roots, ReadFile(flags.tls_roots, kMaxPemBytes));
+  }
+  if (HostOf(flags.name).empty()) return options;
+  DT_ASSIGN_OR_RETURN(options.cluster_key, ReadClusterKey(flags.cluster_key_file));
+  const auto listen = transport::ParseTcpAddress(flags.data_listen);
+  if (!listen.ok()) return Annotate(listen.status(), "--data-listen");
+  if (!flags.data_address.empty()) {
+    const auto address = transport::ParseTcpAddress(flags.data_address);
+    if (!address.ok()) return Annotate(address.status(), "--data-address");
+  }
+  DT_ASSIGN_OR_RETURN(*listener, transport::EdgeListener::Start(*listen));
+  options.listener = listener->get();
+  options.data_address = flags.data_address.empty() ? absl::StrCat(":", (*listener)->port())
+                                                    : flags.data_address;
+  LogInfo(absl::StrCat("listening for other workers on port ", (*listener)->port()));
+  return options;
+}
+
 absl::Status RunWorker(const Flags& flags) {
   SignalWatcher signals;
+  std::unique_ptr<transport::EdgeListener> listener;  // outlives the executor
+  DT_ASSIGN_OR_RETURN(ClusterClientOptions client_options, MakeClientOptions(flags, &listener));
   DT_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(flags.name, flags.gpu));
   const absl::StatusOr<MemoryKind> memory = ParseMemoryKind(flags.memory);
   if (!memory.ok()) return Annotate(memory.status(), "--memory");
@@ -204,7 +285,7 @@ absl::Status RunWorker(const Flags& flags) {
   facts.device = device.get();
   facts.memory = *memory;
   facts.in_place = options.in_place;
-  ClusterClient client(flags.coordinator, flags.run_dir);
+  ClusterClient client(std::move(client_options));
   signals.Start(&client);
   ExecutorEvents events = client.events();
   absl::Status lost;  // written by the executor's thread before client.Run() returns, and it ends

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/packed_layout.h"
 #include "base/process_memory.h"
+#include "base/route.h"
 #include "base/weight_type.h"
 #include "base/worker_name.h"
 #include "dovetail/v1/cluster.pb.h"
@@ -51,26 +52,29 @@ void AddDevice(Device* device, double upload_bandwidth_gb_per_s, v1::Register* r
 
 }  // namespace
 
-v1::Register MakeRegister(const DeviceFacts& facts, const transport::RunDir& run_dir,
+v1::Register MakeRegister(const DeviceFacts& facts, const transport::RunDir* run_dir,
                           uint64_t incarnation) {
   v1::Register r;
   r.set_protocol_version(kProtocolVersion);
   r.set_model(facts.model);
   r.set_worker(facts.worker);
-  r.set_kind(facts.worker.substr(0, facts.worker.find(':')));
+  const absl::string_view device = DeviceOf(facts.worker);
+  r.set_kind(std::string(device.substr(0, device.find(':'))));
   r.set_incarnation(incarnation);
   r.set_pid(getpid());
-  r.set_run_dir_id(run_dir.id());
+  if (run_dir != nullptr) r.set_run_dir_id(run_dir->id());
   r.set_num_threads(static_cast<uint32_t>(facts.num_threads));
   r.set_numa_node(facts.numa_node);
-  const std::string name = FullWorkerName(facts.model, facts.worker);
   const MemoryInfo memory = ReadNodeMemory(facts.numa_node);
   r.set_memory_total_bytes(memory.total_bytes);
   const uint64_t held = PrivateResidentBytes();
   r.set_memory_held_bytes(held);
-  r.set_memory_available_bytes(memory.available_bytes + held +
-                               AllocatedBytes(run_dir.WeightsPath(name)) +
-                               AllocatedBytes(run_dir.KvPath(name)));
+  uint64_t available = memory.available_bytes + held;
+  if (run_dir != nullptr) {
+    const std::string name = FullWorkerName(facts.model, facts.worker);
+    available += AllocatedBytes(run_dir->WeightsPath(name)) + AllocatedBytes(run_dir->KvPath(name));
+  }
+  r.set_memory_available_bytes(available);
   r.set_read_bandwidth_gb_per_s(facts.read_bandwidth_gb_per_s);
   r.set_isa(facts.kernels->name);
   r.set_cpu_features(kernels::CpuFeatures());

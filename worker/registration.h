@@ -11,11 +11,12 @@ class Register;
 
 namespace dovetail::worker {
 
-inline constexpr int kProtocolVersion = 3;
+inline constexpr int kProtocolVersion = 4;
 
-// Segments that the worker already has in `run_dir` count as available memory: they will be used
-// again, or replaced. `incarnation` is the same for all registrations of one process.
-v1::Register MakeRegister(const DeviceFacts& facts, const transport::RunDir& run_dir,
+// Segments that the worker already has in `run_dir` (null: it has none) count as available memory:
+// they will be used again, or replaced. `incarnation` is the same for all registrations of one
+// process.
+v1::Register MakeRegister(const DeviceFacts& facts, const transport::RunDir* run_dir,
                           uint64_t incarnation);
 
 }  // namespace dovetail::worker

@@ -10,24 +10,23 @@
 #include "coordinator/placement/plan_table.h"
 #include "coordinator/placement/streaming.h"
 #include "coordinator/placement/suggestions.h"
+#include "transport/exchange.h"
 
 namespace dovetail::coordinator {
 namespace {
 
-// Rings that end at this worker: steps come from the coordinator, from workers before it in the
-// route, and from the first of those with which it shares rows, who all send it their rows.
-int CountSources(const Route& route, const std::string& worker) {
-  std::set<std::string> steps, rows;
-  for (size_t i = 0; i < route.size(); ++i) {
-    const int member = MemberOf(route[i], worker);
-    if (member < 0) continue;
-    const std::string before = i == 0 ? "" : route[i - 1].worker;
-    steps.insert(member > 0 ? route[i].worker : before);
-    for (const Member& other : route[i].members) rows.insert(other.worker);
+// Rings in a worker's memory: those that end there, and its own side of those that go to another
+// host or come from one (transport/tcp_edge.h).
+int CountRings(const Route& route, const std::string& worker) {
+  const auto spec = transport::ExchangeSpec::ForRoute(route, /*epoch=*/0, /*ring_bytes=*/0);
+  int rings = 0;
+  for (const auto* edges : {&spec.edges, &spec.gathers}) {
+    for (const auto& [from, to] : *edges) {
+      const bool remote = !HostOf(from).empty() || !HostOf(to).empty();
+      rings += to == worker || (from == worker && remote) ? 1 : 0;
+    }
   }
-  steps.erase(worker);  // a step that stays here needs none
-  rows.erase(worker);
-  return static_cast<int>(steps.size() + rows.size());
+  return rings;
 }
 
 // Places for rows at this worker's ends of links: at the sender's those of all lanes, at the
@@ -36,7 +35,7 @@ int64_t LinkBytes(const model::ModelConfig& config, const Plan& plan, const std:
   if (plan.shape.gpu_links == GpuLinks::kHost) return 0;
   std::set<std::string> to, from;
   for (size_t i = 0; i < plan.route.size(); ++i) {
-    if (!IsLinkedHop(plan.route, i)) continue;
+    if (!IsLinkedHop(plan.route, i, plan.shape.gpu_links)) continue;
     if (plan.route[i].worker == worker) to.insert(plan.route[i + 1].worker);
     if (plan.route[i + 1].worker == worker) from.insert(plan.route[i].worker);
   }
@@ -110,7 +109,7 @@ void PlanMemoryOfShape(const model::ModelConfig& config, Plan* plan) {
       memory.communication = LinkBytes(config, *plan, device.name);
       memory.runtime = kGpuRuntimeBytes;
     } else {
-      memory.communication = CountSources(plan->route, device.name) * model::kRingBytes +
+      memory.communication = CountRings(plan->route, device.name) * model::kRingBytes +
                              model::FrameBytes(plan->shape);
       memory.runtime = model::RuntimeBytes(device.num_threads);
       if (device.kind != DeviceKind::kSimt) continue;

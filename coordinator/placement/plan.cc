@@ -75,24 +75,6 @@ void CheckHead(const model::ModelConfig& config, Placement* placement) {
   placement->diagnostics.push_back(std::move(diagnostic));
 }
 
-// Devices of several hosts can be described, and what a plan says of them holds; no job runs there.
-void CheckHosts(Placement* placement) {
-  std::string first;
-  for (const ModulePlacement& module : placement->modules) {
-    for (const std::string& device : DevicesOf(module)) {
-      if (first.empty()) first = device;
-      if (device.empty() || OnOneHost(first, device)) continue;  // no device: which has been said
-      placement->diagnostics.push_back(
-          {.code = "several-hosts",
-           .severity = Severity::kWarning,
-           .message = absl::StrCat(first, " and ", device,
-                                   " are on different hosts: that can be planned, but a job of "
-                                   "several hosts cannot be served yet")});
-      return;
-    }
-  }
-}
-
 Route CompileRoute(const std::vector<PlacedModule>& modules) {
   Route route;
   for (const PlacedModule& module : modules) {
@@ -154,7 +136,6 @@ Plan MakePlan(const model::ModelConfig& config, const model::GgufFile& file, Pla
               const std::vector<DeviceInfo>& devices, const StepShape& shape) {
   CheckWeightTypes(config, file, devices, &placement);
   CheckHead(config, &placement);
-  CheckHosts(&placement);
   Plan plan;
   plan.shape = shape;
   plan.diagnostics = std::move(placement.diagnostics);

@@ -20,6 +20,9 @@ constexpr double kHopSeconds = 5e-6;
 constexpr double kHostBandwidth = 10e9;
 constexpr double kGatherSeconds = 2e-6;  // the others are on their way, and nobody sleeps
 constexpr double kPcieBandwidth = 20e9;
+// To another host, by TCP: 10 GbE and the threads that carry it.
+constexpr double kNetworkSeconds = 60e-6;
+constexpr double kNetworkBandwidth = 1.1e9;
 
 DeviceSpeed SpeedOf(const DeviceInfo& device) {
   DeviceSpeed speed;
@@ -133,17 +136,38 @@ int GathersOf(const Op& op) {
   return op.kind == OpKind::kNorm ? 0 : 2;
 }
 
+// Of `bytes` from one worker to another; "" is the coordinator.
+double HopSeconds(const Plan& plan, const std::string& from, const std::string& to, double bytes) {
+  if (!HostOf(from).empty() || !HostOf(to).empty()) {
+    return kNetworkSeconds + bytes / kNetworkBandwidth;
+  }
+  const bool gpu = IsGpu(plan, from) || IsGpu(plan, to);
+  return kHopSeconds + bytes / (gpu ? kPcieBandwidth : kHostBandwidth);
+}
+
+// Of one gather; what it carries is not counted but between hosts.
+double GatherSeconds(const model::ModelConfig& config, const PlacedModule& module, int64_t rows) {
+  const bool one_host = std::all_of(
+      module.members.begin(), module.members.end(),
+      [](const Member& member) { return HostOf(member.worker).empty(); });
+  if (one_host) return kGatherSeconds;
+  return kNetworkSeconds + static_cast<double>(HopBytes(config, rows)) / kNetworkBandwidth;
+}
+
 double HopSeconds(const model::ModelConfig& config, const Plan& plan, int64_t rows) {
+  const auto bytes = static_cast<double>(HopBytes(config, rows));
   double seconds = 0;
   for (size_t i = 1; i < plan.route.size(); ++i) {
-    const bool gpu = IsGpu(plan, plan.route[i - 1].worker) || IsGpu(plan, plan.route[i].worker);
-    seconds += kHopSeconds + static_cast<double>(HopBytes(config, rows)) /
-                                 (gpu ? kPcieBandwidth : kHostBandwidth);
+    seconds += HopSeconds(plan, plan.route[i - 1].worker, plan.route[i].worker, bytes);
   }
   for (const PlacedModule& module : plan.modules) {
-    if (!module.members.empty()) seconds += GathersOf(module.op) * kGatherSeconds;
+    if (!module.members.empty()) {
+      seconds += GathersOf(module.op) * GatherSeconds(config, module, rows);
+    }
   }
-  return seconds + 2 * kHopSeconds;  // from the coordinator and back
+  // From the coordinator and back.
+  return seconds + HopSeconds(plan, "", plan.route.front().worker, 0) +
+         HopSeconds(plan, plan.route.back().worker, "", 0);
 }
 
 double Largest(const std::map<std::string, double>& seconds) {

@@ -5,7 +5,9 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/synchronization/mutex.h"
 #include "base/log.h"
 #include "dovetail/v1/cluster.grpc.pb.h"
@@ -21,6 +23,17 @@ constexpr size_t kMaxQueuedCommands = 64;
 // them.
 constexpr int kMaxStreams = 256;
 
+// "10.0.0.2" of "ipv4:10.0.0.2:5050", "::1" of "ipv6:%5B::1%5D:5050" or "ipv6:[::1]:5050"; "" of a
+// peer without an address.
+std::string HostOfPeer(const std::string& peer) {
+  const std::string text = absl::StrReplaceAll(peer, {{"%5B", "["}, {"%5D", "]"}});
+  const size_t kind = text.find(':'), port = text.rfind(':');
+  if (!absl::StartsWith(text, "ipv") || kind == port) return "";
+  std::string host = text.substr(kind + 1, port - kind - 1);
+  if (absl::StartsWith(host, "[")) host = host.substr(1, host.size() - 2);
+  return host;
+}
+
 // The reactor of one stream. gRPC holds it until OnDone, the cluster as long as it likes.
 class AttachStream final : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerCommand>,
                            public WorkerLink,
@@ -28,7 +41,10 @@ class AttachStream final : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::W
  public:
   AttachStream(const ClusterFinder* find, grpc::CallbackServerContext* context,
                std::atomic<int>* streams)
-      : find_(find), context_(context), streams_(streams) {}
+      : find_(find),
+        peer_host_(HostOfPeer(context->peer())),
+        context_(context),
+        streams_(streams) {}
 
   void Begin() {
     self_ = shared_from_this();
@@ -66,6 +82,8 @@ class AttachStream final : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::W
     event_.Clear();
     StartRead(&event_);
   }
+
+  std::string PeerHost() const override { return peer_host_; }
 
   // Reactions.
   void OnReadDone(bool ok) override {
@@ -136,6 +154,7 @@ class AttachStream final : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::W
   }
 
   const ClusterFinder* const find_;
+  const std::string peer_host_;
   absl::Mutex mutex_;
   Cluster* cluster_ ABSL_GUARDED_BY(mutex_) = nullptr;  // from the first message on
   grpc::CallbackServerContext* context_ ABSL_GUARDED_BY(mutex_);

@@ -113,7 +113,7 @@ struct LocalPipeline::Events {
       ++connected;
       changed.notify_all();
     };
-    handlers.failed = [this](const absl::Status& status) {
+    handlers.failed = [this](const absl::Status& status, uint64_t) {
       std::lock_guard<std::mutex> lock(mutex);
       failures.emplace_back(status.code(), std::string(status.message()));
       changed.notify_all();

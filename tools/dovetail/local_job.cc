@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/byte_size.h"
+#include "base/cluster_key.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "tools/dovetail/progress.h"
@@ -57,6 +58,11 @@ void AddLocalJobFlags(CLI::App* app, LocalJobFlags* flags) {
   app->add_option("--lanes", flags->lanes, "steps in flight along the route; 0: as many as pay")
       ->capture_default_str();
   app->add_option("--run-dir", flags->run_dir, "directory of the shared memory (a tmpfs)");
+  app->add_option("--cluster-key-file", flags->cluster_key_file,
+                  "key of the cluster, which workers of other hosts must have");
+  app->add_option("--listen", flags->listen, "IP address that those dial")->capture_default_str();
+  app->add_option("--grpc-port", flags->grpc_port, "port that those dial; 0: any free one")
+      ->check(CLI::Range(0, 65535));
 }
 
 absl::StatusOr<std::unique_ptr<coordinator::Coordinator>> StartLocalJob(
@@ -71,7 +77,11 @@ absl::StatusOr<std::unique_ptr<coordinator::Coordinator>> StartLocalJob(
   config.threads = flags.threads;
   config.run_dir = flags.run_dir;
   config.port = 0;
-  config.grpc_port = 0;
+  config.listen = flags.listen;
+  config.grpc_port = flags.grpc_port;
+  if (!flags.cluster_key_file.empty()) {
+    DT_ASSIGN_OR_RETURN(config.cluster_key, ReadClusterKey(flags.cluster_key_file));
+  }
   config.context_length = shape.context_length;
   const int64_t padded =
       (int64_t{shape.context_length} + kKvBlockTokens) / kKvBlockTokens * kKvBlockTokens;

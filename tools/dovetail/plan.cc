@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/cpu_topology.h"
+#include "base/route.h"
 #include "base/status_macros.h"
 #include "base/thread_pool.h"
 #include "coordinator/budget_check.h"
@@ -62,10 +63,15 @@ struct PlanInput {
 // All workers of this machine read from one memory: each has its share.
 void MeasureBandwidth(std::vector<DeviceInfo>* devices) {
   int threads = 0;
-  for (const DeviceInfo& device : *devices) threads += device.num_threads;
+  for (const DeviceInfo& device : *devices) {
+    if (HostOf(device.name).empty()) threads += device.num_threads;
+  }
+  if (threads == 0) return;
   ThreadPool pool(threads, {});
   const double all = 1e9 * kernels::MeasureReadBandwidth(&pool, model::kMeasureBytes);
-  for (DeviceInfo& device : *devices) device.bandwidth = all * device.num_threads / threads;
+  for (DeviceInfo& device : *devices) {
+    if (HostOf(device.name).empty()) device.bandwidth = all * device.num_threads / threads;
+  }
 }
 
 absl::StatusOr<coordinator::ServeConfig> ReadConfig(const Flags& flags) {
@@ -78,10 +84,11 @@ absl::StatusOr<coordinator::ServeConfig> ReadConfig(const Flags& flags) {
   return config;
 }
 
-// What a GPU has only its worker learns.
+// What a GPU has, or another host, only its worker learns.
 absl::Status CheckKnown(const std::vector<DeviceInfo>& devices) {
   for (const DeviceInfo& device : devices) {
-    if (device.kind != coordinator::DeviceKind::kCuda || device.memory_bytes > 0) continue;
+    if (device.memory_bytes > 0) continue;
+    if (device.kind != coordinator::DeviceKind::kCuda && HostOf(device.name).empty()) continue;
     return absl::InvalidArgumentError(
         absl::StrCat("--workers: the memory of ", device.name,
                      " is not known before its worker runs; describe "

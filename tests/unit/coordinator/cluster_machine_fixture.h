@@ -58,6 +58,7 @@ class FakeLink : public WorkerLink {
 
 class ClusterMachineTest : public ::testing::Test {
  protected:
+  static constexpr char kClusterKey[] = "0123456789abcdef";
   ClusterMachineTest() {
     dir_ = absl::StrCat(::testing::TempDir(), "/cluster-", ::getpid(), "-", ++counter_);
     run_dir_ = transport::RunDir::Create(dir_).value();
@@ -77,6 +78,7 @@ class ClusterMachineTest : public ::testing::Test {
     ClusterOptions options;
     options.workers = workers;
     options.run_dir = run_dir_.get();
+    options.cluster_key = kClusterKey;
     options.model_path = "/models/m.gguf";
     options.model_fingerprint = 77;
     options.ring_bytes = 4096;

@@ -77,7 +77,7 @@ TEST_F(ClusterMachineTest, RefusesWhoDoesNotBelong) {
   for (const char* layout : {"p16", "raw", "in_place"}) {
     v1::WorkerEvent event = RegisterEvent("cpu:0", 1);
     event.mutable_register_()->set_packed_layout(layout);
-    const auto member = CheckRegister(event.register_(), {"cpu:0"}, run_dir_->id());
+    const auto member = CheckRegister(event.register_(), {{"cpu:0"}, run_dir_->id(), ""});
     ASSERT_OK(member);
     EXPECT_EQ(PackedLayoutName(member->device.layout), layout);
   }
@@ -196,6 +196,78 @@ TEST_F(ClusterMachineTest, ReadsOneEventAtATime) {
   EXPECT_EQ(a->reads, 1);
   Heartbeat(a);
   EXPECT_EQ(a->reads, 2);
+}
+
+// A worker of another host gets no file; both ends of an edge learn where it goes.
+TEST_F(ClusterMachineTest, WorkersOfAnotherHostAreToldWhereEdgesGo) {
+  Rebuild({"cpu:0", "host-b/cpu:0"});
+  a_ = Register("cpu:0");
+  auto event = RegisterEvent("host-b/cpu:0", 1);
+  event.mutable_register_()->set_kind("cpu");
+  event.mutable_register_()->set_cluster_key(kClusterKey);
+  event.mutable_register_()->set_data_address("10.0.0.2:7000");
+  b_ = NewLink();
+  machine_->OnEvent(b_, event, now_);
+  Loaded(a_);
+  Loaded(b_);
+  const v1::Connect near = a_->Of(v1::WorkerCommand::kConnect).back().connect();
+  const v1::Connect far = b_->Of(v1::WorkerCommand::kConnect).back().connect();
+  EXPECT_NE(near.exchange_file(), "");
+  EXPECT_EQ(far.exchange_file(), "");
+  ASSERT_EQ(near.remote_edges_size(), 1);
+  EXPECT_EQ(near.remote_edges(0).from(), "cpu:0");
+  EXPECT_EQ(near.remote_edges(0).to(), "host-b/cpu:0");
+  EXPECT_EQ(near.remote_edges(0).address(), "10.0.0.2:7000") << "it dials";
+  ASSERT_EQ(far.remote_edges_size(), 2) << "from cpu:0, and to the coordinator";
+  for (const v1::RemoteEdge& edge : far.remote_edges()) EXPECT_EQ(edge.address(), "");
+  const auto registered = b_->Of(v1::WorkerCommand::kRegistered).back().registered();
+  EXPECT_EQ(registered.edge_key().size(), transport::kEdgeKeyBytes);
+}
+
+TEST_F(ClusterMachineTest, WithoutTheKeyNobodyOfAnotherHostGetsIn) {
+  Rebuild({"cpu:0", "host-b/cpu:0"});
+  auto event = RegisterEvent("host-b/cpu:0", 1);
+  event.mutable_register_()->set_kind("cpu");
+  event.mutable_register_()->set_data_address("10.0.0.2:7000");
+  b_ = NewLink();
+  machine_->OnEvent(b_, event, now_);
+  EXPECT_TRUE(b_->closed);
+  EXPECT_EQ(b_->close_status.code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_TRUE(b_->commands.empty()) << "not the key of edges either";
+}
+
+// The coordinator dials the worker of another host, where nobody listens.
+TEST_F(ClusterMachineTest, AnEdgeOfTheCoordinatorThatDoesNotComeUpEndsTheEpoch) {
+  Rebuild({"host-b/cpu:0"});
+  auto event = RegisterEvent("host-b/cpu:0", 1);
+  event.mutable_register_()->set_kind("cpu");
+  event.mutable_register_()->set_cluster_key(kClusterKey);
+  event.mutable_register_()->set_data_address("127.0.0.1:1");
+  b_ = NewLink();
+  machine_->OnEvent(b_, event, now_);
+  Loaded(b_);
+  ASSERT_EQ(b_->connect_epoch(), 1u);
+  for (int i = 0; i < 600 && b_->Of(v1::WorkerCommand::kDisconnect).empty(); ++i) {
+    absl::SleepFor(absl::Milliseconds(50));
+    machine_->Tick(now_);
+  }
+  ASSERT_FALSE(b_->Of(v1::WorkerCommand::kDisconnect).empty());
+  EXPECT_EQ(b_->connect_epoch(), 1u) << "not at once again";
+  Pass(absl::Seconds(1));
+  EXPECT_EQ(b_->connect_epoch(), 2u);
+}
+
+TEST_F(ClusterMachineTest, AFailureOfAnEarlierEpochIsOver) {
+  MakeReady();
+  v1::WorkerEvent event;
+  event.mutable_failure()->set_code(static_cast<uint32_t>(absl::StatusCode::kUnavailable));
+  event.mutable_failure()->set_message("edge cpu:0 -> cpu:1: the other end closed the connection");
+  event.mutable_failure()->set_epoch(machine_->epoch() + 7);  // any but this one
+  machine_->OnEvent(a_, event, now_);
+  EXPECT_EQ(machine_->state(), ServingState::kReady);
+  event.mutable_failure()->set_epoch(machine_->epoch());
+  machine_->OnEvent(a_, event, now_);
+  EXPECT_NE(machine_->state(), ServingState::kReady);
 }
 
 }  // namespace

@@ -29,7 +29,7 @@ v1::Register Gpu() {
 }
 
 TEST(ClusterMemberTest, AGpuIsWhatItSays) {
-  ASSERT_OK_AND_ASSIGN(const ClusterMember member, CheckRegister(Gpu(), kNames, "here"));
+  ASSERT_OK_AND_ASSIGN(const ClusterMember member, CheckRegister(Gpu(), {kNames, "here", ""}));
   EXPECT_EQ(member.device.kind, DeviceKind::kCuda);
   EXPECT_EQ(member.device.compute_capability, 89);
   EXPECT_EQ(member.device.layout, PackedLayout::kP16Device);
@@ -37,7 +37,7 @@ TEST(ClusterMemberTest, AGpuIsWhatItSays) {
   EXPECT_EQ(member.description, "NVIDIA GeForce RTX 4090");
   v1::Register other = Gpu();
   other.set_compute_capability(90);
-  ASSERT_OK_AND_ASSIGN(const ClusterMember hopper, CheckRegister(other, kNames, "here"));
+  ASSERT_OK_AND_ASSIGN(const ClusterMember hopper, CheckRegister(other, {kNames, "here", ""}));
   EXPECT_FALSE(SameDevice(member, hopper)) << "a plan for one card is not one for another";
 }
 
@@ -45,7 +45,7 @@ TEST(ClusterMemberTest, ACardThatIsTooOldIsRefusedByName) {
   v1::Register old = Gpu();
   old.set_compute_capability(70);
   old.set_device_description("Tesla V100");
-  EXPECT_THAT(CheckRegister(old, kNames, "here").status(),
+  EXPECT_THAT(CheckRegister(old, {kNames, "here", ""}).status(),
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        AllOf(HasSubstr("cuda:0"), HasSubstr("Tesla V100"), HasSubstr("7.0"),
                              HasSubstr("need 7.5 or later"))));
@@ -54,15 +54,62 @@ TEST(ClusterMemberTest, ACardThatIsTooOldIsRefusedByName) {
 TEST(ClusterMemberTest, AKindIsThatOfTheName) {
   v1::Register r = Gpu();
   r.set_kind("cpu");
-  EXPECT_THAT(CheckRegister(r, kNames, "here").status(),
+  EXPECT_THAT(CheckRegister(r, {kNames, "here", ""}).status(),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        HasSubstr("worker cuda:0 says that it is a `cpu` device")));
   r = Gpu();
   r.set_worker("simt:0");
   r.set_kind("simt");
   r.set_compute_capability(0);
-  ASSERT_OK_AND_ASSIGN(const ClusterMember member, CheckRegister(r, kNames, "here"));
+  ASSERT_OK_AND_ASSIGN(const ClusterMember member, CheckRegister(r, {kNames, "here", ""}));
   EXPECT_EQ(member.device.kind, DeviceKind::kSimt);
+}
+
+v1::Register OfAnotherHost() {
+  v1::Register r = Gpu();
+  r.set_worker("host-b/cuda:0");
+  r.clear_run_dir_id();
+  r.set_cluster_key("0123456789abcdef");
+  r.set_data_address(":7000");
+  return r;
+}
+
+TEST(ClusterMemberTest, AWorkerOfAnotherHostShowsTheKeyAndIsFound) {
+  const Admission admission = {{"host-b/cuda:0"}, "here", "0123456789abcdef"};
+  v1::Register r = OfAnotherHost();
+  ASSERT_OK_AND_ASSIGN(const ClusterMember member, CheckRegister(r, admission, "10.0.0.2"));
+  EXPECT_EQ(member.device.kind, DeviceKind::kCuda);
+  EXPECT_EQ(member.data_address, "10.0.0.2:7000");
+  EXPECT_EQ(CheckRegister(r, admission, "fd00::2")->data_address, "[fd00::2]:7000");
+  r.set_data_address("data.host-b:7001");
+  EXPECT_EQ(CheckRegister(r, admission, "10.0.0.2")->data_address, "data.host-b:7001");
+  for (const char* nowhere : {"", ":", ":0", "10.0.0.2", "10.0.0.2:0"}) {
+    r.set_data_address(nowhere);
+    EXPECT_THAT(CheckRegister(r, admission, "").status(),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("can be reached nowhere")))
+        << nowhere;
+  }
+}
+
+TEST(ClusterMemberTest, WithoutTheKeyItIsRefused) {
+  v1::Register r = OfAnotherHost();
+  r.set_run_dir_id("here");  // which proves nothing elsewhere
+  for (const char* shown : {"", "0123456789abcdeX", "0123456789abcdef0"}) {
+    r.set_cluster_key(shown);
+    EXPECT_THAT(
+        CheckRegister(r, {{"host-b/cuda:0"}, "here", "0123456789abcdef"}, "10.0.0.2").status(),
+        StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("does not show the cluster's key")))
+        << shown;
+  }
+  r.set_cluster_key("");
+  EXPECT_THAT(CheckRegister(r, {{"host-b/cuda:0"}, "here", ""}, "10.0.0.2").status(),
+              StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("key")))
+      << "where there is no key nobody has it";
+  v1::Register local = Gpu();
+  local.set_run_dir_id("elsewhere");
+  local.set_cluster_key("0123456789abcdef");
+  EXPECT_THAT(CheckRegister(local, {kNames, "here", "0123456789abcdef"}).status(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("another run directory")));
 }
 
 }  // namespace

@@ -168,7 +168,7 @@ TEST_F(ConfigTest, ListsAllMistakesAtOnceWithTheirPlaces) {
       "optimize_config_path, "
       "map, override_tensor, workers, "
       "spawn_workers, threads, cpu_infer, run_dir, memory, listen, port, grpc_port, "
-      "api_keys, api_keys_file, tls_certificate, tls_key, max_connections, "
+      "api_keys, api_keys_file, tls_certificate, tls_key, cluster_key_file, max_connections, "
       "context_length, kv_tokens, cache_lens, kv_swap_tokens, kv_type, weight_memory, weights, "
       "weight_cache, max_batch_size, chunk_size, chunk_prefill_size, stream_experts, "
       "stream_buffer, gpu_links, gpus, numa, max_new_tokens, max_queue, "
@@ -177,7 +177,8 @@ TEST_F(ConfigTest, ListsAllMistakesAtOnceWithTheirPlaces) {
       "token_target, preemption, request_timeout, worker_timeout, recovery_timeout, drain_timeout, "
       "chat_template, tool_parser, reasoning_parser, log_level, models\n"
       "f:3:26: `workers`: `cpu:0` is named twice\n"
-      "f:3:33: `workers`: `disk` is not a worker's name; expected cpu:N or cuda:N, as in cpu:0\n"
+      "f:3:33: `workers`: `disk` is not a worker's name; expected cpu:N or cuda:N, as in cpu:0, "
+      "or of another host host-b/cpu:0\n"
       "f:4:10: `kv_type` must be one of f32, f16, bf16, q8_0, got `q8`\n"
       "f:5:1: `port` is given twice, first at f:1:1\n"
       "f:6:9: `listen` must be an IP address such as 127.0.0.1, got `example`\n"
@@ -192,13 +193,31 @@ TEST_F(ConfigTest, ListsAllMistakesAtOnceWithTheirPlaces) {
       "f:7:9: `memory` names cpu:9, which is not among the workers: cpu:0, cuda:0");
 }
 
-TEST_F(ConfigTest, WorkersOfAnotherHostAreRefusedWithTheReason) {
+TEST_F(ConfigTest, WorkersOfOtherHostsNeedAKey) {
   EXPECT_EQ(Mistakes("model: m\nworkers: [cpu:0, host-b/cuda:1]\n"),
-            "f:2:18: `workers`: `host-b/cuda:1` is a worker of another host: workers of several "
-            "hosts are not served yet; those of this one are cpu:N and cuda:N, as in cuda:1");
+            "f:2:10: `workers`: host-b/cuda:1 is of another host, and the worker there needs a key: "
+            "give `cluster_key_file`");
   EXPECT_EQ(Mistakes("model: m\nworkers: [host-b/disk]\n"),
             "f:2:11: `workers`: `host-b/disk` is not a worker's name; expected cpu:N or cuda:N, as "
-            "in cpu:0");
+            "in cpu:0, or of another host host-b/cpu:0");
+  EXPECT_EQ(Mistakes("model: m\nworkers: [\"a b/cpu:0\", a/b/cpu:0]\n"),
+            "f:2:11: `workers`: `a b/cpu:0` is not a worker's name; expected cpu:N or cuda:N, as "
+            "in cpu:0, or of another host host-b/cpu:0\n"
+            "f:2:24: `workers`: `a/b/cpu:0` is not a worker's name; expected cpu:N or cuda:N, as "
+            "in cpu:0, or of another host host-b/cpu:0");
+  EXPECT_EQ(Mistakes(absl::StrCat("model: m\nworkers: [", std::string(41, 'h'), "/cpu:0]\n")),
+            absl::StrCat("f:2:11: `workers`: `", std::string(41, 'h'),
+                         "/cpu:0`: the name of a host has at most 40 characters"));
+  const std::string key = ::testing::TempDir() + "dovetail_config_test.key";
+  std::ofstream(key) << "  0123456789abcdef\n";
+  ASSERT_OK_AND_ASSIGN(const ServeConfig config,
+                       Load(absl::StrCat("model: m\nworkers: [cpu:0, host-b/cuda:1]\n"
+                                         "cluster_key_file: ", key, "\n")));
+  EXPECT_EQ(config.cluster_key, "0123456789abcdef");
+  EXPECT_THAT(config.LocalWorkers(), ElementsAre("cpu:0"));
+  std::ofstream(key) << "0123456789 abcdef";
+  EXPECT_EQ(Mistakes(absl::StrCat("model: m\ncluster_key_file: ", key, "\n")),
+            absl::StrCat(key, ": a cluster's key is one word of printable characters"));
 }
 
 TEST_F(ConfigTest, ChecksWhatFieldsSayTogether) {

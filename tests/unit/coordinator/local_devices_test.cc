@@ -83,6 +83,21 @@ TEST(LocalDevices, OneForEachWorker) {
   EXPECT_EQ(LocalDevices(config)[1].layout, PackedLayout::kInPlace);
 }
 
+TEST(LocalDevices, WorkersOfOtherHostsTakeNothingOfThisOne) {
+  const CpuTopology two = Machine({{0, {0, 1, 2, 3}}, {1, {4, 5, 6, 7}}});
+  ServeConfig config;
+  config.workers = {"cpu:0", "host-b/cpu:0", "cpu:1", "host-b/cpu:1"};
+  EXPECT_THAT(LocalNodes(config, two), ElementsAre(Pair("cpu:0", 0), Pair("cpu:1", 1)));
+  EXPECT_EQ(LocalThreads(config, two), 4);
+  EXPECT_THAT(LocalCpus(config, two), SizeIs(2));
+  const std::vector<DeviceInfo> devices = LocalDevices(config, two);
+  ASSERT_THAT(devices, SizeIs(4));
+  EXPECT_EQ(devices[1].memory_pool, "");
+  EXPECT_EQ(devices[1].memory_bytes, 0) << "not known before its worker tells";
+  config.workers = {"host-b/cpu:0"};
+  EXPECT_EQ(LocalThreads(config, two), 8) << "of none";
+}
+
 TEST(LocalDevices, GpusHaveMemoryOfTheirOwn) {
   ServeConfig config;
   config.workers = {"cuda:0", "simt:0"};

@@ -283,20 +283,19 @@ TEST_F(PlanTest, AdvisesAShorterContextWhereOneSequenceDoesNotFit) {
                        HasSubstr("nothing: no KV cache, chunk or batch is small enough")));
 }
 
-TEST_F(PlanTest, SaysThatSeveralHostsAreNotServed) {
-  const auto said = [&](const std::vector<std::string>& specs) {
-    const auto devices = ParseDeviceSpecs(specs).value();
-    const Plan plan = PlanByRules(config_, *file_, nullptr, devices, shape_);
-    std::vector<std::string> lines;
-    for (const Diagnostic& d : plan.diagnostics) lines.push_back(FormatDiagnostic(d));
-    return lines;
+// Both ends of an edge between hosts have a ring, and a hop takes longer.
+TEST_F(PlanTest, EdgesBetweenHostsCostRingsAndTime) {
+  const auto plan = [&](const std::vector<std::string>& specs) {
+    return PlanByRules(config_, *file_, nullptr, ParseDeviceSpecs(specs).value(), shape_);
   };
-  EXPECT_THAT(said({"cpu:0:8GiB", "host-b/cpu:0:8GiB", "host-b/cpu:1:8GiB"}),
-              ElementsAre("warning: cpu:0 and host-b/cpu:0 are on different hosts: that can be "
-                          "planned, but a job of several hosts cannot be served yet "
-                          "[several-hosts]"));
-  EXPECT_THAT(said({"host-b/cpu:0:8GiB", "host-b/cpu:1:8GiB"}), ElementsAre());
-  EXPECT_THAT(said({"cpu:0:8GiB", "cuda:0:8GiB"}), ElementsAre());
+  const Plan near = plan({"cpu:0:8GiB", "cpu:1:8GiB"});
+  const Plan far = plan({"cpu:0:8GiB", "host-b/cpu:0:8GiB"});
+  EXPECT_TRUE(far.diagnostics.empty());
+  EXPECT_EQ(far.workers[0].memory.communication,
+            near.workers[0].memory.communication + model::kRingBytes);
+  EXPECT_EQ(far.workers[1].memory.communication,
+            near.workers[1].memory.communication + model::kRingBytes);
+  EXPECT_GT(PredictSpeed(config_, far).hop_seconds, 2 * PredictSpeed(config_, near).hop_seconds);
 }
 
 TEST_F(PlanTest, NeedsAWorker) {

@@ -109,7 +109,7 @@ class ClusterClientTest : public ::testing::Test {
   // A client with its executor, served on a thread.
   struct Worker {
     Worker(const std::string& coordinator, const std::string& run_dir, const DeviceFacts& facts)
-        : client(coordinator, run_dir),
+        : client({.coordinator = coordinator, .run_dir = run_dir}),
           executor({.worker = facts.worker, .num_threads = 2, .kernels = facts.kernels},
                    client.events()),
           result(std::async(std::launch::async,
@@ -148,7 +148,7 @@ TEST_F(ClusterClientTest, RegistersBeatsAndShutsDown) {
   });
   Worker worker(address(), dir_, facts_);
   EXPECT_OK(worker.Wait());
-  EXPECT_EQ(registered.protocol_version(), 3u);
+  EXPECT_EQ(registered.protocol_version(), 4u);
   EXPECT_EQ(registered.worker(), "cpu:0");
   EXPECT_EQ(registered.kind(), "cpu");
   EXPECT_EQ(registered.run_dir_id(), run_dir_->id());
