@@ -76,7 +76,8 @@ std::vector<bool> StreamedSegments(const Route& route, const std::string& worker
 }
 
 bool IsLinkedHop(const Route& route, size_t i, GpuLinks links) {
-  if (links == GpuLinks::kHost || i + 1 >= route.size() || !route[i + 1].members.empty()) return false;
+  if (links == GpuLinks::kHost || i + 1 >= route.size() || !route[i + 1].members.empty())
+    return false;
   const std::string &from = route[i].worker, &to = route[i + 1].worker;
   if (from == to || !IsGpu(from) || !IsGpu(to)) return false;
   return links == GpuLinks::kNccl || OnOneHost(from, to);

@@ -36,9 +36,8 @@ std::string TooSmall(const std::vector<WorkerBudget>& budgets, const std::string
 std::string MemoryOf(const DeviceInfo& device) {
   if (device.kind == DeviceKind::kCuda) return device.name;
   if (const absl::string_view host = HostOf(device.name); !host.empty()) {
-    return absl::StrCat(host, device.numa_node < 0
-                                  ? ""
-                                  : absl::StrCat("'s NUMA node ", device.numa_node));
+    return absl::StrCat(
+        host, device.numa_node < 0 ? "" : absl::StrCat("'s NUMA node ", device.numa_node));
   }
   return device.numa_node < 0 ? kThisMachine : absl::StrCat("NUMA node ", device.numa_node);
 }

@@ -192,9 +192,8 @@ std::vector<WorkerSnapshot> ClusterMachine::Workers() const {
 
 void ClusterMachine::HandleRegister(const std::shared_ptr<WorkerLink>& link,
                                     const v1::Register& message, absl::Time now) {
-  absl::StatusOr<ClusterMember> member =
-      CheckRegister(message, {options_.workers, options_.run_dir->id(), options_.cluster_key},
-                    link->PeerHost());
+  absl::StatusOr<ClusterMember> member = CheckRegister(
+      message, {options_.workers, options_.run_dir->id(), options_.cluster_key}, link->PeerHost());
   if (!member.ok()) {
     LogWarn(absl::StrCat("refused a worker: ", member.status().message()));
     link->Close(member.status());
@@ -307,8 +306,8 @@ void ClusterMachine::HandleFailure(Worker& worker, const v1::WorkerFailure& fail
         absl::StrCat("worker ", FullName(worker), " cannot connect: ", failure.message())));
     return;
   }
-  // Outside of an epoch, of an earlier one, or about an exchange that was aborted, it speaks of what
-  // is over already.
+  // Outside of an epoch, of an earlier one, or about an exchange that was aborted, it speaks of
+  // what is over already.
   const bool stale = worker.phase < Phase::kConnecting ||
                      (failure.epoch() != 0 && failure.epoch() != epoch_) ||
                      CodeOf(failure) == absl::StatusCode::kAborted;

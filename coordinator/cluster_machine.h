@@ -157,7 +157,7 @@ class ClusterMachine {
   std::shared_ptr<transport::Exchange> exchange_;  // of the running epoch
   std::shared_ptr<PipelineWatch> watch_;           // of the pipeline that the engine has
   absl::Time epoch_since_ = absl::InfinitePast();  // the last one's beginning
-  int epoch_losses_ = 0;  // in a row, for the pause before the next epoch
+  int epoch_losses_ = 0;                           // in a row, for the pause before the next epoch
   absl::Time earliest_epoch_ = absl::InfinitePast();
 };
 

@@ -86,9 +86,9 @@ absl::StatusOr<std::string> DataAddress(const v1::Register& message, absl::strin
   }
   const absl::StatusOr<transport::TcpAddress> address = transport::ParseTcpAddress(text);
   if (!address.ok() || address->port == 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("worker ", message.worker(), " can be reached nowhere (`", text,
-                     "`): give it --data-address HOST:PORT"));
+    return absl::InvalidArgumentError(absl::StrCat("worker ", message.worker(),
+                                                   " can be reached nowhere (`", text,
+                                                   "`): give it --data-address HOST:PORT"));
   }
   return address->text();
 }

@@ -37,9 +37,9 @@ struct Admission {
   std::string cluster_key;
 };
 
-// FailedPrecondition: another protocol version or run directory. PermissionDenied: not the cluster's
-// key. InvalidArgument: a name that is not among those (they are listed), or a field out of range.
-// `peer_host`: where the worker dials from, "" where that is not known.
+// FailedPrecondition: another protocol version or run directory. PermissionDenied: not the
+// cluster's key. InvalidArgument: a name that is not among those (they are listed), or a field out
+// of range. `peer_host`: where the worker dials from, "" where that is not known.
 absl::StatusOr<ClusterMember> CheckRegister(const v1::Register& message, const Admission& admission,
                                             absl::string_view peer_host = "");
 

@@ -30,10 +30,10 @@ struct ModelSettings {
   std::string rules;  // rules file; empty: layers split evenly      (alias optimize_config_path)
   // What a rules file means for one device goes to another: "cuda:1=cuda:0", "cuda:*=cpu:0".
   std::vector<std::string> map;
-  std::vector<std::string> override_tensor;      // llama.cpp's, in place of `rules`
+  std::vector<std::string> override_tensor;  // llama.cpp's, in place of `rules`
   // Names of the workers the plan is for; of other hosts with the host: "host-b/cpu:0".
   std::vector<std::string> workers = {"cpu:0"};
-  int threads = 0;                               // per local worker; 0: cores / workers
+  int threads = 0;         // per local worker; 0: cores / workers
   bool own_cores = false;  // each local worker has cores of its own: `cpu_infer` was given
   // The NUMA nodes that local CPU workers are bound to, or (`auto`) one for each where there are as
   // many of both.
@@ -98,8 +98,8 @@ struct ServeConfig : ModelSettings {
   std::string api_keys_file;    // more of them: a YAML map of name: key
   std::string tls_certificate;  // PEM files; both servers then speak TLS only
   std::string tls_key;
-  TlsIdentity tls;             // what they hold
-  int max_connections = 4096;  // of HTTP clients, idle ones too
+  TlsIdentity tls;               // what they hold
+  int max_connections = 4096;    // of HTTP clients, idle ones too
   std::string cluster_key_file;  // what workers of other hosts must have as well
   std::string cluster_key;       // what it holds
 

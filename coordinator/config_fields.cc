@@ -108,7 +108,8 @@ std::string WorkerNameProblem(absl::string_view name) {
     }
     if (IsDevicePattern(name)) return "";
   }
-  return absl::StrCat("`", name, "` is not a worker's name; expected cpu:N or cuda:N, as in cpu:0, ",
+  return absl::StrCat("`", name,
+                      "` is not a worker's name; expected cpu:N or cuda:N, as in cpu:0, ",
                       "or of another host host-b/cpu:0");
 }
 

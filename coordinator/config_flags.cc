@@ -27,7 +27,8 @@ constexpr Flag kFlags[] = {
     {"override_tensor", "PATTERN=BUFFER,...",
      "llama.cpp's way to place tensors, such as exps=CPU; instead of rules"},
     {"workers", "NAMES",
-     "workers that the plan is for, such as cpu:0,cpu:1 or, of another host, host-b/cpu:0 (default: "
+     "workers that the plan is for, such as cpu:0,cpu:1 or, of another host, host-b/cpu:0 "
+     "(default: "
      "cpu:0)"},
     {"spawn_workers", "BOOL", "serve: start and supervise the workers here (default: true)"},
     {"threads", "N", "threads of each local worker (default: cores / workers)"},

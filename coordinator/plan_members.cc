@@ -58,9 +58,9 @@ void ShareMemory(const PlanInputs& inputs, std::vector<DeviceInfo>* devices) {
   }
 }
 
-// CPU workers of a host read from one machine's memory, and each measured while others did: what one
-// got then is chance, and would make another plan of every start. Threads share it evenly, as in
-// `plan`.
+// CPU workers of a host read from one machine's memory, and each measured while others did: what
+// one got then is chance, and would make another plan of every start. Threads share it evenly, as
+// in `plan`.
 void ShareBandwidth(std::vector<DeviceInfo>* devices) {
   struct Machine {
     double bandwidth = 0;

@@ -112,7 +112,7 @@ EdgeListener::~EdgeListener() {
 
 void EdgeListener::SetKey(const std::string& key) {
   DT_CHECK_EQ(key.size(), kEdgeKeyBytes);
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   key_ = key;
 }
 
@@ -121,28 +121,22 @@ absl::StatusOr<UniqueFd> EdgeListener::Await(const EdgeId& edge, absl::Duration 
   Patience patience(timeout);
   UniqueFd socket;
   {
-    absl::MutexLock lock(&mutex_);
-    const auto there = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return Has(edge); };
-    while (!mutex_.AwaitWithTimeout(absl::Condition(&there),
-                                    std::min(kSlice, patience.UntilNextLook()))) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (socket = TakeLocked(edge); !socket.valid(); socket = TakeLocked(edge)) {
       if (stop()) return absl::AbortedError("stopped");
       if (patience.Exhausted()) {
-        return absl::DeadlineExceededError(absl::StrCat(
-            "the other end did not connect within ", absl::FormatDuration(timeout)));
+        return absl::DeadlineExceededError(
+            absl::StrCat("the other end did not connect within ", absl::FormatDuration(timeout)));
       }
+      arrival_.wait_for(lock,
+                        absl::ToChronoNanoseconds(std::min(kSlice, patience.UntilNextLook())));
     }
-    socket = Take(edge);
   }
   DT_RETURN_IF_ERROR(SendAll(socket, &kWanted, 1, timeout, stop));
   return socket;
 }
 
-bool EdgeListener::Has(const EdgeId& edge) const {
-  return std::any_of(arrived_.begin(), arrived_.end(),
-                     [&](const Arrived& a) { return a.edge == edge; });
-}
-
-UniqueFd EdgeListener::Take(const EdgeId& edge) {
+UniqueFd EdgeListener::TakeLocked(const EdgeId& edge) {
   UniqueFd latest;  // who dialled again has given up the one before
   for (Arrived& a : arrived_) {
     if (a.edge == edge) latest = std::move(a.socket);
@@ -157,7 +151,7 @@ void EdgeListener::Run() {
     polled.assign({{wake_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}});
     for (const Caller& caller : callers_) polled.push_back({caller.socket.get(), POLLIN, 0});
     const bool waiting = !callers_.empty() || [this] {
-      absl::MutexLock lock(&mutex_);
+      std::lock_guard<std::mutex> lock(mutex_);
       return !arrived_.empty();
     }();
     const auto ms = static_cast<int>(absl::ToInt64Milliseconds(absl::Seconds(1)));
@@ -195,20 +189,21 @@ bool EdgeListener::Hear(Caller* caller) {
   if (!count.ok()) return false;
   caller->said.append(bytes, *count);
   if (caller->said.size() < sizeof(EdgeHello)) return true;
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   EdgeId edge;
   const std::string problem = ReadHello(caller->said, key_, &edge);
   if (!problem.empty()) {
     LogWarn(absl::StrCat("refused a connection: ", problem));
   } else if (arrived_.size() < kMostArrived) {
     arrived_.push_back({std::move(edge), std::move(caller->socket), absl::Now()});
+    arrival_.notify_all();
   }
   return false;
 }
 
 void EdgeListener::Forget(absl::Time now) {
   callers_.remove_if([now](const Caller& c) { return now - c.since > kHearTimeout; });
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   arrived_.remove_if([now](const Arrived& a) { return now - a.since > kKeepTimeout; });
 }
 

@@ -1,26 +1,26 @@
 // EdgeListener: where a worker's process waits for the connections of edges from or to other hosts.
 //
 // Whoever connects says first which edge of which epoch it is an end of, and proves with the job's
-// key that it belongs to the job (EdgeHello, docs/wire_format.md); then it waits for one byte, which
-// the worker sends when it wants that edge. A connection may come before it is wanted, since all
-// workers are told of an epoch at about the same time: it is kept for a while. What says nothing,
-// something else, or has another key is closed; nothing of it is kept.
+// key that it belongs to the job (EdgeHello, docs/wire_format.md); then it waits for one byte,
+// which the worker sends when it wants that edge. A connection may come before it is wanted, since
+// all workers are told of an epoch at about the same time: it is kept for a while. What says
+// nothing, something else, or has another key is closed; nothing of it is kept.
 //
 // A thread of its own looks at all connections that have not said everything. Await() may be called
 // by any number of threads.
 #ifndef DOVETAIL_TRANSPORT_EDGE_LISTENER_H_
 #define DOVETAIL_TRANSPORT_EDGE_LISTENER_H_
 
+#include <condition_variable>
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/posix.h"
 #include "transport/exchange.h"
@@ -73,16 +73,16 @@ class EdgeListener {
   // False: nothing more is to be expected of it.
   bool Hear(Caller* caller);
   void Forget(absl::Time now);
-  bool Has(const EdgeId& edge) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  UniqueFd Take(const EdgeId& edge) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  UniqueFd TakeLocked(const EdgeId& edge);  // invalid: it is not there
 
   UniqueFd listener_;
   UniqueFd wake_;  // an eventfd: the thread should end
   int port_ = 0;
   std::list<Caller> callers_;  // the thread's
-  absl::Mutex mutex_;
-  std::string key_ ABSL_GUARDED_BY(mutex_);
-  std::list<Arrived> arrived_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;
+  std::condition_variable arrival_;
+  std::string key_;             // guarded by mutex_
+  std::list<Arrived> arrived_;  // guarded by mutex_
   std::thread thread_;
 };
 

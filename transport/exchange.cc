@@ -6,10 +6,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <condition_variable>
+#include <mutex>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "base/check.h"
 #include "base/patience.h"
 #include "base/posix.h"
@@ -74,9 +74,10 @@ struct Exchange::Impl {
   ExchangeLayout layout;
   MemoryMap map;
 
-  mutable absl::Mutex mutex;
-  size_t num_up ABSL_GUARDED_BY(mutex) = 0;  // of `remote`
-  absl::Status failure ABSL_GUARDED_BY(mutex);
+  mutable std::mutex mutex;
+  std::condition_variable changed;
+  size_t num_up = 0;                             // of `remote`; guarded by mutex
+  absl::Status failure;                          // guarded by mutex
   std::vector<std::unique_ptr<TcpEdge>> remote;  // last: their threads use all of this
 
   void Adopt(ExchangeSpec new_spec, MemoryMap new_map) {
@@ -223,12 +224,13 @@ absl::Status Exchange::AddRemote(absl::string_view endpoint, TcpEdgeOptions opti
   options.bell = impl_->Bell(own);
   options.aborted = &impl_->header()->aborted;
   options.up = [impl = impl_.get()] {
-    absl::MutexLock lock(&impl->mutex);
+    std::lock_guard<std::mutex> lock(impl->mutex);
     ++impl->num_up;
+    impl->changed.notify_all();
   };
   options.broken = [this](const absl::Status& status) {
     {
-      absl::MutexLock lock(&impl_->mutex);
+      std::lock_guard<std::mutex> lock(impl_->mutex);
       if (impl_->failure.ok() && !aborted()) impl_->failure = status;
     }
     Abort();
@@ -240,24 +242,23 @@ absl::Status Exchange::AddRemote(absl::string_view endpoint, TcpEdgeOptions opti
 
 absl::Status Exchange::AwaitRemote(absl::Duration timeout) {
   Patience patience(timeout);
-  absl::MutexLock lock(&impl_->mutex);
-  const auto over = [this]() ABSL_SHARED_LOCKS_REQUIRED(impl_->mutex) {
-    return impl_->num_up == impl_->remote.size() || aborted();
-  };
-  while (!impl_->mutex.AwaitWithTimeout(absl::Condition(&over),
-                                        std::min(kAbortSlice, patience.UntilNextLook()))) {
+  std::unique_lock<std::mutex> lock(impl_->mutex);
+  while (impl_->num_up < impl_->remote.size()) {
+    if (!impl_->failure.ok()) return impl_->failure;
+    if (aborted()) return absl::AbortedError("the epoch ended");
     if (patience.Exhausted()) {
       return absl::DeadlineExceededError(absl::StrCat(
           impl_->remote.size() - impl_->num_up, " edges to other hosts are not connected after ",
           absl::FormatDuration(timeout)));
     }
+    impl_->changed.wait_for(
+        lock, absl::ToChronoNanoseconds(std::min(kAbortSlice, patience.UntilNextLook())));
   }
-  if (!impl_->failure.ok()) return impl_->failure;
-  return aborted() ? absl::AbortedError("the epoch ended") : absl::OkStatus();
+  return absl::OkStatus();
 }
 
 absl::Status Exchange::failure() const {
-  absl::MutexLock lock(&impl_->mutex);
+  std::lock_guard<std::mutex> lock(impl_->mutex);
   return impl_->failure;
 }
 

@@ -8,9 +8,10 @@
 // the rows of a segment, wi is the first of them: it has an edge to each of the others, and all of
 // them have rings of a second kind to each other, in which nothing but gathered rows can be.
 //
-// Edges to and from other hosts (transport/tcp_edge.h) are not in the file: each process adds its own
-// ends. A worker of another host sees no file at all; its exchange is its own, CreateInProcess()
-// with no edge but those. Whoever asks for a sender or a receiver does not see the difference.
+// Edges to and from other hosts (transport/tcp_edge.h) are not in the file: each process adds its
+// own ends. A worker of another host sees no file at all; its exchange is its own,
+// CreateInProcess() with no edge but those. Whoever asks for a sender or a receiver does not see
+// the difference.
 //
 // Abort() marks the epoch as over for all processes and wakes every waiter. A mapping stays valid
 // as long as the object; the file is removed by the coordinator.

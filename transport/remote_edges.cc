@@ -28,14 +28,12 @@ absl::StatusOr<Connect> ConnectorOf(const RemoteEdge& edge, const EdgeId& id,
       return absl::FailedPreconditionError(
           absl::StrCat("edge ", id.name(), ": this process does not listen"));
     }
-    return Connect([id, listener, timeout](StopFn stop) {
-      return listener->Await(id, timeout, stop);
-    });
+    return Connect(
+        [id, listener, timeout](StopFn stop) { return listener->Await(id, timeout, stop); });
   }
   DT_ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(edge.address));
-  return Connect([id, address, timeout](StopFn stop) {
-    return DialEdge(id, address, timeout, stop);
-  });
+  return Connect(
+      [id, address, timeout](StopFn stop) { return DialEdge(id, address, timeout, stop); });
 }
 
 }  // namespace
@@ -71,8 +69,8 @@ std::vector<RemoteEdge> RemoteEdgesOf(const ExchangeSpec& spec) {
 }
 
 absl::Status AddRemoteEdges(absl::string_view endpoint, absl::Span<const RemoteEdge> edges,
-                            const std::string& key, EdgeListener* listener,
-                            absl::Duration timeout, Exchange* exchange) {
+                            const std::string& key, EdgeListener* listener, absl::Duration timeout,
+                            Exchange* exchange) {
   for (const RemoteEdge& edge : edges) {
     if (!edge.HasEnd(endpoint)) continue;
     TcpEdgeOptions options;

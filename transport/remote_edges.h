@@ -1,10 +1,10 @@
 // Which edges of an exchange lead to other hosts, and how a process makes its ends of them.
 //
-// A worker whose name begins with a host's ("host-b/cpu:0") is of that host; the coordinator and all
-// others are of the coordinator's. Edges of one host are in its exchange file, but for those of other
-// hosts: every edge that has such a worker at an end goes by TCP, also between two workers of one
-// host. One end of each listens: that of another host, so that nothing of the coordinator's host has
-// to be reachable; of two such the receiver. Plain data and functions of it.
+// A worker whose name begins with a host's ("host-b/cpu:0") is of that host; the coordinator and
+// all others are of the coordinator's. Edges of one host are in its exchange file, but for those of
+// other hosts: every edge that has such a worker at an end goes by TCP, also between two workers of
+// one host. One end of each listens: that of another host, so that nothing of the coordinator's
+// host has to be reachable; of two such the receiver. Plain data and functions of it.
 #ifndef DOVETAIL_TRANSPORT_REMOTE_EDGES_H_
 #define DOVETAIL_TRANSPORT_REMOTE_EDGES_H_
 
@@ -40,11 +40,11 @@ ExchangeSpec SpecOfRemoteWorker(absl::string_view worker, uint64_t epoch, uint64
 std::vector<RemoteEdge> RemoteEdgesOf(const ExchangeSpec& spec);
 
 // Adds the ends that `endpoint` has of them to its exchange. `key` is the job's (edge_listener.h);
-// `listener` may be null where no edge is for this process to listen for, and outlives the exchange.
-// InvalidArgument: an address that cannot be one.
+// `listener` may be null where no edge is for this process to listen for, and outlives the
+// exchange. InvalidArgument: an address that cannot be one.
 absl::Status AddRemoteEdges(absl::string_view endpoint, absl::Span<const RemoteEdge> edges,
-                            const std::string& key, EdgeListener* listener,
-                            absl::Duration timeout, Exchange* exchange);
+                            const std::string& key, EdgeListener* listener, absl::Duration timeout,
+                            Exchange* exchange);
 
 }  // namespace dovetail::transport
 

@@ -26,8 +26,7 @@ absl::StatusOr<std::unique_ptr<TcpEdge>> TcpEdge::Start(TcpEdgeOptions options) 
   DT_CHECK(options.bell != nullptr && options.aborted != nullptr && options.connect != nullptr);
   auto edge = absl::WrapUnique(new TcpEdge(std::move(options)));
   const TcpEdgeOptions& o = edge->options_;
-  DT_ASSIGN_OR_RETURN(edge->memory_,
-                      MemoryMap::MapAnonymous(sizeof(RingControl) + o.ring_bytes));
+  DT_ASSIGN_OR_RETURN(edge->memory_, MemoryMap::MapAnonymous(sizeof(RingControl) + o.ring_bytes));
   edge->ring_ = {.control = reinterpret_cast<RingControl*>(edge->memory_.data()),
                  .bytes = edge->memory_.data() + sizeof(RingControl),
                  .capacity = o.ring_bytes,
@@ -43,7 +42,7 @@ TcpEdge::~TcpEdge() {
   stop_.store(true, std::memory_order_release);
   ShmDoorbell(&own_bell_).Ring();
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard<std::mutex> lock(mutex_);
     if (socket_.valid()) ::shutdown(socket_.get(), SHUT_RDWR);
   }
   thread_.join();
@@ -53,14 +52,14 @@ void TcpEdge::Run() {
   absl::Status status = Connect();
   if (status.ok()) status = options_.sends ? CarryOut() : CarryIn();
   if (stopped()) return;
-  options_.broken(absl::UnavailableError(
-      absl::StrCat("edge ", options_.edge.name(), ": ", status.message())));
+  options_.broken(
+      absl::UnavailableError(absl::StrCat("edge ", options_.edge.name(), ": ", status.message())));
 }
 
 absl::Status TcpEdge::Connect() {
   DT_ASSIGN_OR_RETURN(UniqueFd socket, options_.connect([this] { return stopped(); }));
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard<std::mutex> lock(mutex_);
     if (stopped()) return absl::AbortedError("stopped");
     socket_ = std::move(socket);
   }

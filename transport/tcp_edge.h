@@ -2,9 +2,10 @@
 //
 // Each end has a ring in its own memory, of which the process sees the side that it would have on
 // one host: it sends into it or receives from it as always (shm_ring.h). A thread of the edge
-// carries the bytes from the one ring by TCP to the other. So a sender does not wait for the network
-// while there is room, an epoch's end wakes every waiter as always, and messages are as they are on
-// one host. What the receiver answers once (TensorReceiver::SetAnswer) goes the other way.
+// carries the bytes from the one ring by TCP to the other. So a sender does not wait for the
+// network while there is room, an epoch's end wakes every waiter as always, and messages are as
+// they are on one host. What the receiver answers once (TensorReceiver::SetAnswer) goes the other
+// way.
 //
 // The thread makes the connection as well, so that all edges of a process come up at once. When it
 // fails to, or the connection breaks, `broken` is called once, with a status that names the edge.
@@ -16,13 +17,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "base/posix.h"
 #include "transport/edge_listener.h"
 #include "transport/ring_bytes.h"
@@ -33,9 +34,9 @@ namespace dovetail::transport {
 
 struct TcpEdgeOptions {
   EdgeId edge;
-  bool sends = false;        // this process is the edge's sender
-  bool has_answer = false;   // the receiver will answer: an edge beside which there may be a link
-  uint64_t ring_bytes = 0;   // a power of two
+  bool sends = false;       // this process is the edge's sender
+  bool has_answer = false;  // the receiver will answer: an edge beside which there may be a link
+  uint64_t ring_bytes = 0;  // a power of two
   DoorbellState* bell = nullptr;  // of this process
   const std::atomic<uint32_t>* aborted = nullptr;
   // Makes the connection; `stop` as in tcp_socket.h. Called on the edge's thread.
@@ -64,12 +65,12 @@ class TcpEdge {
   bool stopped() const { return stop_.load(std::memory_order_acquire); }
 
   const TcpEdgeOptions options_;
-  MemoryMap memory_;  // the ring
+  MemoryMap memory_;        // the ring
   DoorbellState own_bell_;  // the thread's
   RingView ring_;
   std::atomic<bool> stop_{false};
   bool answered_ = false;  // the thread's: the answer was carried
-  absl::Mutex mutex_;      // of making the socket and shutting it down; once made it stays
+  std::mutex mutex_;       // of making the socket and shutting it down; once made it stays
   UniqueFd socket_;
   std::thread thread_;
 };

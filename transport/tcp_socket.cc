@@ -30,8 +30,8 @@ absl::StatusOr<AddressList> LookUp(const TcpAddress& address, int flags) {
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = flags;
   addrinfo* found = nullptr;
-  const int error = ::getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(),
-                                  &hints, &found);
+  const int error =
+      ::getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &found);
   if (error != 0) {
     return absl::UnavailableError(absl::StrCat(address.text(), ": ", ::gai_strerror(error)));
   }
@@ -54,8 +54,8 @@ void SetOptions(const UniqueFd& socket) {
 
 bool Wait(const UniqueFd& socket, short events, absl::Duration timeout) {
   pollfd entry = {socket.get(), events, 0};
-  const auto ms = static_cast<int>(
-      std::clamp<int64_t>(absl::ToInt64Milliseconds(timeout + absl::Microseconds(999)), 0, 1 << 30));
+  const auto ms = static_cast<int>(std::clamp<int64_t>(
+      absl::ToInt64Milliseconds(timeout + absl::Microseconds(999)), 0, 1 << 30));
   return ::poll(&entry, 1, ms) > 0;
 }
 
@@ -191,17 +191,15 @@ absl::StatusOr<size_t> ReceiveSome(const UniqueFd& socket, void* data, size_t si
 absl::Status SendAll(const UniqueFd& socket, const void* data, size_t size, absl::Duration timeout,
                      StopFn stop) {
   const auto* bytes = static_cast<const uint8_t*>(data);
-  return MoveAll(socket, size, POLLOUT, timeout, stop, [&](size_t done) {
-    return SendSome(socket, bytes + done, size - done);
-  });
+  return MoveAll(socket, size, POLLOUT, timeout, stop,
+                 [&](size_t done) { return SendSome(socket, bytes + done, size - done); });
 }
 
 absl::Status ReceiveAll(const UniqueFd& socket, void* data, size_t size, absl::Duration timeout,
                         StopFn stop) {
   auto* bytes = static_cast<uint8_t*>(data);
-  return MoveAll(socket, size, POLLIN, timeout, stop, [&](size_t done) {
-    return ReceiveSome(socket, bytes + done, size - done);
-  });
+  return MoveAll(socket, size, POLLIN, timeout, stop,
+                 [&](size_t done) { return ReceiveSome(socket, bytes + done, size - done); });
 }
 
 bool WaitReadable(const UniqueFd& socket, absl::Duration timeout) {

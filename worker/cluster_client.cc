@@ -39,7 +39,7 @@ constexpr Milliseconds kMinBackoff{100};
 constexpr Milliseconds kMaxBackoff{2000};
 constexpr Milliseconds kPollSlice{500};                         // how soon a wait notices Stop()
 constexpr absl::Duration kRegisterTimeout = absl::Seconds(10);  // until Registered says otherwise
-constexpr absl::Duration kEdgeTimeout = absl::Seconds(10);      // for one to another host to come up
+constexpr absl::Duration kEdgeTimeout = absl::Seconds(10);  // for one to another host to come up
 
 uint64_t RandomIncarnation() {
   std::random_device random;
@@ -73,12 +73,12 @@ std::string ExchangePathOf(const transport::RunDir& run_dir, const v1::Connect& 
 std::vector<transport::RemoteEdge> RemoteEdgesIn(const v1::Connect& connect) {
   std::vector<transport::RemoteEdge> edges;
   for (const v1::RemoteEdge& edge : connect.remote_edges()) {
-    edges.push_back({.from = edge.from(),
-                     .to = edge.to(),
-                     .kind = edge.gathers() ? transport::EdgeKind::kGather
-                                            : transport::EdgeKind::kSteps,
-                     .has_answer = edge.has_answer(),
-                     .address = edge.address()});
+    edges.push_back(
+        {.from = edge.from(),
+         .to = edge.to(),
+         .kind = edge.gathers() ? transport::EdgeKind::kGather : transport::EdgeKind::kSteps,
+         .has_answer = edge.has_answer(),
+         .address = edge.address()});
   }
   return edges;
 }
@@ -209,9 +209,8 @@ absl::Status ClusterClient::Impl::TakeKey(const v1::Registered& registered) {
   edge_key = registered.edge_key();
   if (options.listener == nullptr) return absl::OkStatus();
   if (edge_key.size() != transport::kEdgeKeyBytes) {
-    return absl::InternalError(absl::StrCat("the coordinator's key for edges has ",
-                                            edge_key.size(), " bytes, not ",
-                                            transport::kEdgeKeyBytes));
+    return absl::InternalError(absl::StrCat("the coordinator's key for edges has ", edge_key.size(),
+                                            " bytes, not ", transport::kEdgeKeyBytes));
   }
   options.listener->SetKey(edge_key);
   return absl::OkStatus();
@@ -237,19 +236,19 @@ void ClusterClient::Impl::Load(transport::WorkerPlan plan, const transport::RunD
 void ClusterClient::Impl::Connect(const v1::Connect& connect, const transport::RunDir* run_dir) {
   const std::string path = run_dir == nullptr ? "" : ExchangePathOf(*run_dir, connect);
   const auto spec = transport::SpecOfRemoteWorker(facts.worker, connect.epoch(), ring_bytes);
-  executor->Connect([path, spec, worker = facts.worker, edges = RemoteEdgesIn(connect),
-                     key = edge_key, listener = options.listener]()
-                        -> absl::StatusOr<std::shared_ptr<transport::Exchange>> {
-    std::shared_ptr<transport::Exchange> exchange;
-    if (path.empty()) {
-      exchange = transport::Exchange::CreateInProcess(spec);
-    } else {
-      DT_ASSIGN_OR_RETURN(exchange, transport::Exchange::Open(path, spec.epoch));
-    }
-    DT_RETURN_IF_ERROR(transport::AddRemoteEdges(worker, edges, key, listener, kEdgeTimeout,
-                                                 exchange.get()));
-    return exchange;
-  });
+  executor->Connect(
+      [path, spec, worker = facts.worker, edges = RemoteEdgesIn(connect), key = edge_key,
+       listener = options.listener]() -> absl::StatusOr<std::shared_ptr<transport::Exchange>> {
+        std::shared_ptr<transport::Exchange> exchange;
+        if (path.empty()) {
+          exchange = transport::Exchange::CreateInProcess(spec);
+        } else {
+          DT_ASSIGN_OR_RETURN(exchange, transport::Exchange::Open(path, spec.epoch));
+        }
+        DT_RETURN_IF_ERROR(
+            transport::AddRemoteEdges(worker, edges, key, listener, kEdgeTimeout, exchange.get()));
+        return exchange;
+      });
 }
 
 void ClusterClient::Impl::Handle(const v1::WorkerCommand& command,

@@ -6,8 +6,8 @@
 // weights are kept, and the coordinator is dialled again (100 ms to 2 s between attempts).
 // Coordinator and worker may start in any order.
 //
-// A worker of another host than the coordinator's ("host-b/cpu:0") has no run directory: it shows the
-// cluster's key, keeps its memory to itself, and its edges go by TCP (docs/hosts.md).
+// A worker of another host than the coordinator's ("host-b/cpu:0") has no run directory: it shows
+// the cluster's key, keeps its memory to itself, and its edges go by TCP (docs/hosts.md).
 //
 // Run() belongs to one thread; events come from the executor's thread, Stop() from any.
 #ifndef DOVETAIL_WORKER_CLUSTER_CLIENT_H_

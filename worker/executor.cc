@@ -258,8 +258,8 @@ absl::Status Executor::EnterExchange(std::shared_ptr<transport::Exchange> exchan
                           .slot_bytes = runner_->max_hidden_bytes(),
                           .timeout = kPeerTimeout,
                           .aborted = [exchange] { return exchange->aborted(); }};
-  auto plane = DataPlane::Open(exchange, plan_.route, options_.worker,
-                               runner_->max_gathered_rows(), std::move(links));
+  auto plane = DataPlane::Open(exchange, plan_.route, options_.worker, runner_->max_gathered_rows(),
+                               std::move(links));
   if (!plane.ok()) return ForGood(plane.status());
   plane_ = *std::move(plane);
   return absl::OkStatus();
@@ -291,9 +291,9 @@ bool Executor::ServeOne() {
     LogDebug(absl::StrCat("epoch ", epoch, " ended"));
   } else {
     // A broken edge or frame: the coordinator learns why, then all learn that the epoch is over.
-    events_.failed(Annotate(broken.ok() ? status : broken,
-                            absl::StrCat(options_.worker, ": epoch ", epoch)),
-                   epoch);
+    events_.failed(
+        Annotate(broken.ok() ? status : broken, absl::StrCat(options_.worker, ": epoch ", epoch)),
+        epoch);
     plane_->exchange().Abort();
     ReportIfDeviceIsLost();
   }

@@ -68,9 +68,10 @@ void AddFlags(CLI::App& app, Flags* flags) {
   app.add_option("--model", flags->model,
                  "Whose worker this is, of a coordinator with several models");
   app.add_option("--coordinator", flags->coordinator, "HOST:PORT that workers dial")->required();
-  app.add_option("--run-dir", flags->run_dir,
-                 "Directory of the shared memory, the same as the coordinator's (not of a worker of "
-                 "another host)");
+  app.add_option(
+      "--run-dir", flags->run_dir,
+      "Directory of the shared memory, the same as the coordinator's (not of a worker of "
+      "another host)");
   app.add_option("--cluster-key-file", flags->cluster_key_file,
                  "File with the cluster's key, which a worker of another host shows");
   app.add_option("--data-listen", flags->data_listen,
@@ -125,8 +126,8 @@ absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const std::string& name, int 
     if (!device.ok()) return Annotate(device.status(), name);
     return device;
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("--name ", name, ": expected cpu:N, cuda:N or simt:N, or HOST/ and one of these"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--name ", name, ": expected cpu:N, cuda:N or simt:N, or HOST/ and one of these"));
 }
 
 // Which processors the threads are pinned to (none: not pinned) and how many threads there are.
@@ -224,8 +225,10 @@ absl::Status CheckHostFlags(const Flags& flags) {
   }
   if (!remote && flags.run_dir.empty()) mistakes.push_back("--run-dir is required");
   if (!remote && (!flags.cluster_key_file.empty() || !flags.data_address.empty())) {
-    mistakes.push_back(absl::StrCat("--cluster-key-file, --data-address: only a worker of another "
-                                    "host has them, such as --name host-b/", flags.name));
+    mistakes.push_back(
+        absl::StrCat("--cluster-key-file, --data-address: only a worker of another "
+                     "host has them, such as --name host-b/",
+                     flags.name));
   }
   if (mistakes.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrJoin(mistakes, "; "));
@@ -254,8 +257,8 @@ absl::StatusOr<ClusterClientOptions> MakeClientOptions(
   }
   DT_ASSIGN_OR_RETURN(*listener, transport::EdgeListener::Start(*listen));
   options.listener = listener->get();
-  options.data_address = flags.data_address.empty() ? absl::StrCat(":", (*listener)->port())
-                                                    : flags.data_address;
+  options.data_address =
+      flags.data_address.empty() ? absl::StrCat(":", (*listener)->port()) : flags.data_address;
   LogInfo(absl::StrCat("listening for other workers on port ", (*listener)->port()));
   return options;
 }

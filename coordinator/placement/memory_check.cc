@@ -109,8 +109,8 @@ void PlanMemoryOfShape(const model::ModelConfig& config, Plan* plan) {
       memory.communication = LinkBytes(config, *plan, device.name);
       memory.runtime = kGpuRuntimeBytes;
     } else {
-      memory.communication = CountRings(plan->route, device.name) * model::kRingBytes +
-                             model::FrameBytes(plan->shape);
+      memory.communication =
+          CountRings(plan->route, device.name) * model::kRingBytes + model::FrameBytes(plan->shape);
       memory.runtime = model::RuntimeBytes(device.num_threads);
       if (device.kind != DeviceKind::kSimt) continue;
       memory.runtime += kSimtRuntimeBytes;

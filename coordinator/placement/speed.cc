@@ -147,9 +147,9 @@ double HopSeconds(const Plan& plan, const std::string& from, const std::string& 
 
 // Of one gather; what it carries is not counted but between hosts.
 double GatherSeconds(const model::ModelConfig& config, const PlacedModule& module, int64_t rows) {
-  const bool one_host = std::all_of(
-      module.members.begin(), module.members.end(),
-      [](const Member& member) { return HostOf(member.worker).empty(); });
+  const bool one_host =
+      std::all_of(module.members.begin(), module.members.end(),
+                  [](const Member& member) { return HostOf(member.worker).empty(); });
   if (one_host) return kGatherSeconds;
   return kNetworkSeconds + static_cast<double>(HopBytes(config, rows)) / kNetworkBandwidth;
 }

@@ -143,8 +143,8 @@ void BetweenHosts(benchmark::State& state, absl::Duration pause) {
   DT_CHECK(child > 0 && read(port_pipe[0], &port, sizeof(port)) == sizeof(port));
   close(port_pipe[0]);
   close(port_pipe[1]);
-  auto exchange = Exchange::CreateInProcess(
-      {.epoch = 1, .endpoints = {kCoordinator}, .ring_bytes = 1 << 20});
+  auto exchange =
+      Exchange::CreateInProcess({.epoch = 1, .endpoints = {kCoordinator}, .ring_bytes = 1 << 20});
   DT_CHECK(AddRemoteEdges(kCoordinator, FarEdges(port), std::string(kEdgeKeyBytes, 'k'), nullptr,
                           kLong, exchange.get())
                .ok());

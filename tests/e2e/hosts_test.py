@@ -141,7 +141,9 @@ def test_rows_shared_between_hosts():
 def test_gpus_of_several_hosts():
     assert logits("simt:0,host-b/simt:0") == base(), "rows with the frames"
     assert logits("simt:0,host-b/simt:0,host-b/simt:1", gpu_links="ipc") == base(), "IPC within host-b"
-    assert logits("simt:0,host-b/simt:0,host-c/simt:0", gpu_links="nccl", env=NCCL) == base(), "NCCL between hosts"
+    across = functools.partial(logits, "simt:0,host-b/simt:0,host-c/simt:0", gpu_links="nccl")
+    assert across(env=NCCL) == base(), "NCCL between hosts"
+    harness.expect(AssertionError, "/nowhere.so", lambda: across(env={"DOVETAIL_NCCL_LIBRARY": "/nowhere.so"}))
 
 
 def serve(port, *args):

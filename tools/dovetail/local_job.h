@@ -37,9 +37,9 @@ struct LocalJobFlags {
   std::string cluster_key_file;
   std::string listen = "127.0.0.1";
   int grpc_port = 0;  // 0: any free one
-  int threads = 0;  // per worker; 0: cores / workers
-  int chunk = 512;  // prefill tokens of one step
-  int lanes = 0;    // 0: as many as pay
+  int threads = 0;    // per worker; 0: cores / workers
+  int chunk = 512;    // prefill tokens of one step
+  int lanes = 0;      // 0: as many as pay
 };
 void AddLocalJobFlags(CLI::App* app, LocalJobFlags* flags);
 

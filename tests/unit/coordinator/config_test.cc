@@ -194,9 +194,10 @@ TEST_F(ConfigTest, ListsAllMistakesAtOnceWithTheirPlaces) {
 }
 
 TEST_F(ConfigTest, WorkersOfOtherHostsNeedAKey) {
-  EXPECT_EQ(Mistakes("model: m\nworkers: [cpu:0, host-b/cuda:1]\n"),
-            "f:2:10: `workers`: host-b/cuda:1 is of another host, and the worker there needs a key: "
-            "give `cluster_key_file`");
+  EXPECT_EQ(
+      Mistakes("model: m\nworkers: [cpu:0, host-b/cuda:1]\n"),
+      "f:2:10: `workers`: host-b/cuda:1 is of another host, and the worker there needs a key: "
+      "give `cluster_key_file`");
   EXPECT_EQ(Mistakes("model: m\nworkers: [host-b/disk]\n"),
             "f:2:11: `workers`: `host-b/disk` is not a worker's name; expected cpu:N or cuda:N, as "
             "in cpu:0, or of another host host-b/cpu:0");
@@ -212,7 +213,8 @@ TEST_F(ConfigTest, WorkersOfOtherHostsNeedAKey) {
   std::ofstream(key) << "  0123456789abcdef\n";
   ASSERT_OK_AND_ASSIGN(const ServeConfig config,
                        Load(absl::StrCat("model: m\nworkers: [cpu:0, host-b/cuda:1]\n"
-                                         "cluster_key_file: ", key, "\n")));
+                                         "cluster_key_file: ",
+                                         key, "\n")));
   EXPECT_EQ(config.cluster_key, "0123456789abcdef");
   EXPECT_THAT(config.LocalWorkers(), ElementsAre("cpu:0"));
   std::ofstream(key) << "0123456789 abcdef";

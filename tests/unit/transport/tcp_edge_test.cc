@@ -149,9 +149,8 @@ TEST_F(TcpEdgeTest, CarriesTheAnswerBack) {
 TEST_F(TcpEdgeTest, AnEpochsEndWakesItsWaiters) {
   OpenBothWays(4096);
   ASSERT_OK_AND_ASSIGN(auto receiver, far_->Receiver(kCoordinator, kFar));
-  std::thread waits([&] {
-    EXPECT_THAT(receiver->Begin(kLong), StatusIs(absl::StatusCode::kAborted, _));
-  });
+  std::thread waits(
+      [&] { EXPECT_THAT(receiver->Begin(kLong), StatusIs(absl::StatusCode::kAborted, _)); });
   absl::SleepFor(kShort);
   far_->Abort();
   waits.join();
@@ -173,9 +172,9 @@ TEST_F(TcpEdgeTest, ASenderWithoutAnythingToSendNoticesToo) {
   ASSERT_OK(near_->AwaitRemote(kLong));
   far_.reset();
   for (int i = 0; i < 600 && !near_->aborted(); ++i) absl::SleepFor(absl::Milliseconds(100));
-  EXPECT_THAT(near_->failure(),
-              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("edge coordinator -> host-b/cpu:0: "
-                                                                 "the other end closed")));
+  EXPECT_THAT(near_->failure(), StatusIs(absl::StatusCode::kUnavailable,
+                                         HasSubstr("edge coordinator -> host-b/cpu:0: "
+                                                   "the other end closed")));
 }
 
 TEST_F(TcpEdgeTest, WhoHasAnotherKeyIsNotLetIn) {
@@ -195,8 +194,8 @@ TEST_F(TcpEdgeTest, AnotherEpochsConnectionIsNotTaken) {
 TEST_F(TcpEdgeTest, NobodyThereIsSaid) {
   const std::vector<RemoteEdge> edges = {
       {.from = kCoordinator, .to = kFar, .address = "127.0.0.1:1"}};
-  near_ = Exchange::CreateInProcess(
-      {.epoch = kEpoch, .endpoints = {kCoordinator}, .ring_bytes = 4096});
+  near_ =
+      Exchange::CreateInProcess({.epoch = kEpoch, .endpoints = {kCoordinator}, .ring_bytes = 4096});
   ASSERT_OK(AddRemoteEdges(kCoordinator, edges, Key(), nullptr, kLong, near_.get()));
   EXPECT_THAT(near_->AwaitRemote(kLong),
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr("connect to 127.0.0.1:1")));
@@ -227,7 +226,8 @@ TEST_F(TcpEdgeTest, NonsenseHoldsNobodyUp) {
   const std::string nonsense(400, 'x');
   ASSERT_OK(SendAll(rude, nonsense.data(), nonsense.size(), kLong, go_on));
   char byte = 0;
-  EXPECT_THAT(ReceiveAll(rude, &byte, 1, kLong, go_on), StatusIs(absl::StatusCode::kUnavailable, _));
+  EXPECT_THAT(ReceiveAll(rude, &byte, 1, kLong, go_on),
+              StatusIs(absl::StatusCode::kUnavailable, _));
   OpenBothWays(4096);
 }
 
@@ -236,8 +236,8 @@ TEST(TcpAddress, IsReadAndSaid) {
     ASSERT_OK_AND_ASSIGN(const TcpAddress address, ParseTcpAddress(good));
     EXPECT_EQ(address.text(), good);
   }
-  for (const char* bad : {"", "host", ":7000", "host:", "host:x", "host:65536", "host:-1", "::1:7",
-                          "[]:7"}) {
+  for (const char* bad :
+       {"", "host", ":7000", "host:", "host:x", "host:65536", "host:-1", "::1:7", "[]:7"}) {
     EXPECT_THAT(ParseTcpAddress(bad), StatusIs(absl::StatusCode::kInvalidArgument, _)) << bad;
   }
 }
@@ -250,17 +250,19 @@ TEST(RemoteEdges, AreThoseWithAnEndElsewhere) {
   const ExchangeSpec spec = ExchangeSpec::ForRoute(route, 1, 4096);
   const ExchangeSpec local = LocalPart(spec);
   EXPECT_EQ(local.endpoints, (std::vector<std::string>{kCoordinator, "cpu:0"}));
-  EXPECT_EQ(local.edges, (std::vector<std::pair<std::string, std::string>>{{kCoordinator, "cpu:0"}}));
+  EXPECT_EQ(local.edges,
+            (std::vector<std::pair<std::string, std::string>>{{kCoordinator, "cpu:0"}}));
   EXPECT_TRUE(local.gathers.empty());
   std::vector<std::string> said;
   for (const RemoteEdge& edge : RemoteEdgesOf(spec)) {
-    said.push_back(absl::StrCat(edge.from, " ", edge.to, edge.kind == EdgeKind::kGather ? " rows " : " ",
+    said.push_back(absl::StrCat(edge.from, " ", edge.to,
+                                edge.kind == EdgeKind::kGather ? " rows " : " ",
                                 edge.listening_end()));
   }
-  EXPECT_EQ(said, (std::vector<std::string>{
-                      "cpu:0 b/cpu:0 b/cpu:0", "b/cpu:0 cpu:0 b/cpu:0", "b/cpu:0 b/cpu:1 b/cpu:1",
-                      "b/cpu:1 coordinator b/cpu:1", "b/cpu:0 cpu:0 rows b/cpu:0",
-                      "cpu:0 b/cpu:0 rows b/cpu:0"}));
+  EXPECT_EQ(said,
+            (std::vector<std::string>{"cpu:0 b/cpu:0 b/cpu:0", "b/cpu:0 cpu:0 b/cpu:0",
+                                      "b/cpu:0 b/cpu:1 b/cpu:1", "b/cpu:1 coordinator b/cpu:1",
+                                      "b/cpu:0 cpu:0 rows b/cpu:0", "cpu:0 b/cpu:0 rows b/cpu:0"}));
 }
 
 }  // namespace

@@ -105,7 +105,9 @@ TEST_F(ExecutorDeviceTest, APlanThatDoesNotFitItsDeviceLeavesNothingThere) {
   std::promise<void> loaded;
   ExecutorEvents events;
   int loads = 0;
-  events.failed = [&](const absl::Status& status, uint64_t) { failed.set_value(status.ToString()); };
+  events.failed = [&](const absl::Status& status, uint64_t) {
+    failed.set_value(status.ToString());
+  };
   events.loaded = [&](const LoadResult&) {
     ++loads;
     loaded.set_value();

@@ -90,7 +90,9 @@ TEST_F(ExecutorTest, TheEndOfAnEpochIsNoFailure) {
 TEST_F(ExecutorTest, ReportsWhatItCannotLoad) {
   std::promise<std::string> failed;  // no Status: TSan does not see its reference count
   ExecutorEvents events;
-  events.failed = [&](const absl::Status& status, uint64_t) { failed.set_value(status.ToString()); };
+  events.failed = [&](const absl::Status& status, uint64_t) {
+    failed.set_value(status.ToString());
+  };
   Executor executor({.worker = "cpu:0", .kernels = *kernels::SelectTable("")}, events);
   executor.Load({.model_path = "/nowhere/model.gguf"}, "/tmp/w", "/tmp/k");
   EXPECT_THAT(failed.get_future().get(),
@@ -100,7 +102,9 @@ TEST_F(ExecutorTest, ReportsWhatItCannotLoad) {
 TEST_F(ExecutorTest, DoesNotConnectWithoutAPlan) {
   std::promise<std::string> failed;  // no Status: TSan does not see its reference count
   ExecutorEvents events;
-  events.failed = [&](const absl::Status& status, uint64_t) { failed.set_value(status.ToString()); };
+  events.failed = [&](const absl::Status& status, uint64_t) {
+    failed.set_value(status.ToString());
+  };
   Executor executor({.worker = "cpu:0", .kernels = *kernels::SelectTable("")}, events);
   executor.Connect([]() -> absl::StatusOr<std::shared_ptr<transport::Exchange>> {
     ADD_FAILURE() << "opened";
