@@ -10,11 +10,12 @@
 #include "absl/strings/str_join.h"
 #include "base/check.h"
 #include "base/log.h"
-#include "base/route.h"
 #include "base/status_macros.h"
 #include "base/worker_name.h"
+#include "coordinator/epoch_exchange.h"
 #include "coordinator/worker_edges.h"
 #include "dovetail/v1/cluster.pb.h"
+#include "transport/edge_listener.h"
 #include "transport/worker_plan.h"
 
 namespace dovetail::coordinator {
@@ -42,27 +43,11 @@ std::string RandomBytes(size_t count) {
   return bytes;
 }
 
-// What one worker is told of the edges to and from other hosts.
-void AddRemoteEdges(const std::vector<transport::RemoteEdge>& edges, const std::string& worker,
-                    v1::Connect* connect) {
-  for (const transport::RemoteEdge& edge : edges) {
-    if (!edge.HasEnd(worker)) continue;
-    v1::RemoteEdge* told = connect->add_remote_edges();
-    told->set_from(edge.from);
-    told->set_to(edge.to);
-    told->set_gathers(edge.kind == transport::EdgeKind::kGather);
-    told->set_has_answer(edge.has_answer);
-    if (edge.listening_end() != worker) told->set_address(edge.address);
-  }
-}
-
 absl::StatusCode CodeOf(const v1::WorkerFailure& failure) {
   const auto code = static_cast<absl::StatusCode>(failure.code());
   const bool known = failure.code() >= 1 && failure.code() <= 16;
   return known ? code : absl::StatusCode::kUnknown;
 }
-
-std::string BaseName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
 }  // namespace
 
@@ -398,48 +383,31 @@ void ClusterMachine::SendLoad(Worker& worker) {
 }
 
 void ClusterMachine::StartEpoch(absl::Time now) {
-  const uint64_t epoch = epoch_ + 1;
-  const std::string path = options_.run_dir->ExchangePath(epoch, options_.model);
-  std::vector<transport::RemoteEdge> remote;
-  const absl::Status made = MakeExchange(epoch, path, &remote);
+  EpochExchangeSpec spec;
+  spec.epoch = epoch_ + 1;
+  spec.path = options_.run_dir->ExchangePath(spec.epoch, options_.model);
+  spec.ring_bytes = options_.ring_bytes;
+  spec.gpu_links = plan_->shape.gpu_links;
+  spec.edge_key = edge_key_;
+  spec.connect_timeout = options_.connect_timeout;
+  for (const Worker& worker : workers_) spec.addresses[worker.name] = worker.member.data_address;
+  absl::StatusOr<EpochExchange> made = MakeEpochExchange(plan_->route, spec);
   if (!made.ok()) {
-    Fail(Annotate(made, "cannot make the exchange of the workers"));
+    Fail(Annotate(made.status(), "cannot make the exchange of the workers"));
     return;
   }
-  epoch_ = epoch;
+  epoch_ = spec.epoch;
   epoch_since_ = now;
+  exchange_ = std::move(made->exchange);
   for (Worker& worker : workers_) {
     if (!worker.planned) continue;
     v1::WorkerCommand command;
-    command.mutable_connect()->set_epoch(epoch);
-    if (HostOf(worker.name).empty()) command.mutable_connect()->set_exchange_file(BaseName(path));
-    AddRemoteEdges(remote, worker.name, command.mutable_connect());
+    TellWorker(spec, made->remote, worker.name, command.mutable_connect());
     worker.link->Send(command);
     worker.phase = Phase::kConnecting;
     worker.had_edges = true;
     worker.connecting = Patience(options_.connect_timeout);
   }
-}
-
-// The file for this host, and the coordinator's own ends of edges to others, which are connected
-// by and by. `remote`: all edges between hosts.
-absl::Status ClusterMachine::MakeExchange(uint64_t epoch, const std::string& path,
-                                          std::vector<transport::RemoteEdge>* remote) {
-  const Route& route = plan_->route;
-  const auto spec = transport::ExchangeSpec::ForRoute(route, epoch, options_.ring_bytes);
-  *remote = transport::RemoteEdgesOf(spec);
-  for (transport::RemoteEdge& edge : *remote) {
-    for (const Worker& worker : workers_) {
-      if (worker.name == edge.listening_end()) edge.address = worker.member.data_address;
-    }
-    for (size_t i = 0; i < route.size() && edge.kind == transport::EdgeKind::kSteps; ++i) {
-      edge.has_answer |= IsLinkedHop(route, i, plan_->shape.gpu_links) &&
-                         route[i].worker == edge.from && route[i + 1].worker == edge.to;
-    }
-  }
-  DT_ASSIGN_OR_RETURN(exchange_, transport::Exchange::Create(path, transport::LocalPart(spec)));
-  return transport::AddRemoteEdges(transport::kCoordinator, *remote, edge_key_, nullptr,
-                                   options_.connect_timeout, exchange_.get());
 }
 
 void ClusterMachine::StartServing() {

@@ -33,7 +33,6 @@
 #include "coordinator/watched_pipeline.h"
 #include "coordinator/worker_link.h"
 #include "transport/exchange.h"
-#include "transport/remote_edges.h"
 #include "transport/run_dir.h"
 
 namespace dovetail::v1 {
@@ -127,8 +126,6 @@ class ClusterMachine {
   bool MakePlanIfComplete();
   void SendLoad(Worker& worker);
   void StartEpoch(absl::Time now);
-  absl::Status MakeExchange(uint64_t epoch, const std::string& path,
-                            std::vector<transport::RemoteEdge>* remote);
   void StartServing();
   void BreakEpoch(const absl::Status& reason);
   // The next epoch comes after a pause, which grows while one after the other breaks soon.

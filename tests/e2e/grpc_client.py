@@ -7,6 +7,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 class ReflectionClient:
     def __init__(self, address, channel=None):
+        self.address = address
         self.channel = channel or grpc.insecure_channel(address)
         self.database = ProtoReflectionDescriptorDatabase(self.channel)
         self.pool = descriptor_pool.DescriptorPool(self.database)

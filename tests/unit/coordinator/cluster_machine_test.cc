@@ -1,4 +1,5 @@
 #include "tests/unit/coordinator/cluster_machine_fixture.h"
+#include "transport/edge_listener.h"
 
 namespace dovetail::coordinator {
 namespace {
