@@ -24,7 +24,7 @@ namespace {
 constexpr uint64_t kHelloMagic = 0x454744454c565444;  // "DTVLEDGE"
 constexpr uint32_t kHelloVersion = 1;
 constexpr uint8_t kWanted = 1;
-constexpr size_t kNameBytes = 64;
+constexpr size_t kNameBytes = kMaxEdgeName + 1;
 constexpr size_t kMostCallers = 64;
 constexpr size_t kMostArrived = 4096;
 constexpr absl::Duration kHearTimeout = absl::Seconds(5);

@@ -29,6 +29,7 @@
 namespace dovetail::transport {
 
 inline constexpr size_t kEdgeKeyBytes = 32;
+inline constexpr size_t kMaxEdgeName = 63;  // of an end
 
 // Which edge of which epoch; `key` has kEdgeKeyBytes bytes.
 struct EdgeId {

@@ -73,6 +73,12 @@ absl::Status AddRemoteEdges(absl::string_view endpoint, absl::Span<const RemoteE
                             Exchange* exchange) {
   for (const RemoteEdge& edge : edges) {
     if (!edge.HasEnd(endpoint)) continue;
+    if (key.size() != kEdgeKeyBytes || edge.from.size() > kMaxEdgeName ||
+        edge.to.size() > kMaxEdgeName) {
+      return absl::InternalError(absl::StrCat("edge ", edge.from, " -> ", edge.to, ": its key has ",
+                                              key.size(), " bytes, not ", kEdgeKeyBytes,
+                                              ", or a name is too long"));
+    }
     TcpEdgeOptions options;
     options.edge = {key, exchange->epoch(), edge.from, edge.to, edge.kind};
     options.has_answer = edge.has_answer;

@@ -89,11 +89,12 @@ absl::Status CheckKnown(const std::vector<DeviceInfo>& devices) {
   for (const DeviceInfo& device : devices) {
     if (device.memory_bytes > 0) continue;
     if (device.kind != coordinator::DeviceKind::kCuda && HostOf(device.name).empty()) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat("--workers: the memory of ", device.name,
-                     " is not known before its worker runs; describe "
-                     "all devices in place of --workers, as in --device ",
-                     device.name, ":24GiB:sm89 --device cpu:0:64GiB"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--workers: the memory of ", device.name,
+        " is not known before its worker runs; describe "
+        "all devices in place of --workers, as in --device ",
+        device.name, device.kind == coordinator::DeviceKind::kCuda ? ":24GiB:sm89" : ":64GiB",
+        " --device cpu:0:64GiB"));
   }
   return absl::OkStatus();
 }

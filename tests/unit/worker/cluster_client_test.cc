@@ -21,6 +21,7 @@
 #include "model/model_config.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/tiny_llama.h"
+#include "transport/edge_listener.h"
 #include "transport/run_dir.h"
 #include "transport/worker_plan.h"
 
@@ -109,7 +110,9 @@ class ClusterClientTest : public ::testing::Test {
   // A client with its executor, served on a thread.
   struct Worker {
     Worker(const std::string& coordinator, const std::string& run_dir, const DeviceFacts& facts)
-        : client({.coordinator = coordinator, .run_dir = run_dir}),
+        : Worker({.coordinator = coordinator, .run_dir = run_dir}, facts) {}
+    Worker(const ClusterClientOptions& options, const DeviceFacts& facts)
+        : client(options),
           executor({.worker = facts.worker, .num_threads = 2, .kernels = facts.kernels},
                    client.events()),
           result(std::async(std::launch::async,
@@ -232,6 +235,45 @@ TEST_F(ClusterClientTest, LoadsConnectsAndComputes) {
   EXPECT_FALSE(loaded.reattached());
   ASSERT_EQ(output.sequences.size(), 1u);
   EXPECT_GE(output.sequences[0].token, 0);
+}
+
+// It shows the key, says where it listens, and lets in whoever has the key that it is given.
+TEST_F(ClusterClientTest, AWorkerOfAnotherHostListens) {
+  ASSERT_OK_AND_ASSIGN(const auto listener, transport::EdgeListener::Start({"127.0.0.1", 0}));
+  const std::string edge_key(transport::kEdgeKeyBytes, 'e');
+  const transport::EdgeId edge = {edge_key, 1, transport::kCoordinator, "host-b/cpu:0",
+                                  transport::EdgeKind::kSteps};
+  v1::Register registered;
+  service_.OnAttach([&](Stream* stream) {
+    registered = ReadUntil(stream, v1::WorkerEvent::kRegister).register_();
+    v1::WorkerCommand command;
+    command.mutable_registered()->set_heartbeat_interval_ms(50);
+    command.mutable_registered()->set_heartbeat_timeout_ms(10'000);
+    command.mutable_registered()->set_edge_key(edge_key);
+    stream->Write(command);
+    ReadUntil(stream, v1::WorkerEvent::kHeartbeat);  // the key is there
+    std::thread dials([&] {
+      EXPECT_OK(transport::DialEdge(edge, {"127.0.0.1", listener->port()}, absl::Seconds(20), [] {
+                  return false;
+                }).status());
+    });
+    EXPECT_OK(listener->Await(edge, absl::Seconds(20), [] { return false; }).status());
+    dials.join();
+    return ShutDown(stream);
+  });
+  DeviceFacts facts = facts_;
+  facts.worker = "host-b/cpu:0";
+  Worker worker({.coordinator = address(),
+                 .cluster_key = "the-cluster's-key",
+                 .data_address = "10.0.0.2:7000",
+                 .listener = listener.get()},
+                facts);
+  EXPECT_OK(worker.Wait());
+  EXPECT_EQ(registered.worker(), "host-b/cpu:0");
+  EXPECT_EQ(registered.kind(), "cpu");
+  EXPECT_EQ(registered.run_dir_id(), "");
+  EXPECT_EQ(registered.cluster_key(), "the-cluster's-key");
+  EXPECT_EQ(registered.data_address(), "10.0.0.2:7000");
 }
 
 TEST_F(ClusterClientTest, ReportsAPlanThatItCannotLoad) {
