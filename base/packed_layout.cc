@@ -32,9 +32,7 @@ int64_t PackedBlockBytes(PackedLayout layout, WeightType type) {
   // P16 keeps the bytes of the block, but for fields that a lane could only read by shifting across
   // bytes or by computing: those are stored ready.
   switch (type) {
-    case WeightType::kQ3_K:  // 6-bit scales (and minimums) as a byte each
-    case WeightType::kQ4_K:
-    case WeightType::kQ5_K:
+    case WeightType::kQ3_K:  // 6-bit scales as a byte each
       return stored + 4;
     case WeightType::kIQ4_XS:
       return stored + 2;

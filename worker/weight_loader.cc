@@ -24,7 +24,7 @@ namespace dovetail::worker {
 namespace {
 
 // Changes whenever the bytes in a segment mean something else: an older segment is then not reused.
-constexpr int kSegmentVersion = 4;
+constexpr int kSegmentVersion = 5;
 
 // File bytes between two progress reports; the pool packs that much in one phase.
 constexpr int64_t kSliceBytes = int64_t{16} << 20;

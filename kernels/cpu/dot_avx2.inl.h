@@ -61,6 +61,14 @@ static inline I TwiceInLane(I v) {
                                       13, 12, 9, 8, 9, 8, 5, 4, 5, 4, 1, 0, 1, 0);
   return {_mm256_shuffle_epi8(v.a, low), _mm256_shuffle_epi8(v.b, low)};
 }
+// Byte kByte of each lane likewise.
+template <int kByte>
+static inline I ByteTwiceInLane(B v) {
+  const __m256i first = _mm256_set_epi8(-1, 12, -1, 12, -1, 8, -1, 8, -1, 4, -1, 4, -1, 0, -1, 0,
+                                        -1, 12, -1, 12, -1, 8, -1, 8, -1, 4, -1, 4, -1, 0, -1, 0);
+  const __m256i from = _mm256_or_si256(first, _mm256_set1_epi8(kByte));
+  return {_mm256_shuffle_epi8(v.a, from), _mm256_shuffle_epi8(v.b, from)};
+}
 
 template <int kMaxWeight, int kGroups>
 [[gnu::always_inline]] static inline I DotGroups(const B* w, const int8_t* activations, I init) {
@@ -71,12 +79,12 @@ template <int kMaxWeight, int kGroups>
   }
   return init;
 }
-// sum + scale * the dot product: scales meet pair sums as those are widened, which costs nothing.
+// sum + scale * the dot product: scales, twice in a lane, meet pair sums as those are widened,
+// which costs nothing.
 template <int kMaxWeight, int kGroups>
-[[gnu::always_inline]] static inline I AddScaledDot(const B* w, const int8_t* activations, I scale,
+[[gnu::always_inline]] static inline I AddScaledDot(const B* w, const int8_t* activations, I twice,
                                                     I sum) {
   constexpr int kChain = ChainOf<kMaxWeight, kGroups>();
-  const I twice = TwiceInLane(scale);
   DT_UNROLL for (int g = 0; g < kGroups; g += kChain) {
     sum = AddPairs(sum, PairSumsOf<kMaxWeight, kChain>(w + g, activations + 4 * g), twice);
     if constexpr (kChain < kGroups) KeepOrder(&sum);

@@ -35,7 +35,10 @@ template <int kMaxWeight, int kGroups>
 
 // Only where kPairProducts.
 template <int kMaxWeight, int kGroups>
-static I AddScaledDot(const B* w, const int8_t* activations, I scale, I sum) = delete;
+static I AddScaledDot(const B* w, const int8_t* activations, I twice, I sum) = delete;
+static I TwiceInLane(I v) = delete;
+template <int kByte>
+static I ByteTwiceInLane(B v) = delete;
 
 template <int kMaxWeight>
 static constexpr int DotClass() {

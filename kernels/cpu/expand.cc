@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/cpu/chunk_dwords.h"
+#include "kernels/cpu/scale_dwords.h"
 
 namespace dovetail::kernels {
 namespace {
@@ -25,12 +26,18 @@ void ExpandChunks(const Block& b, uint8_t* chunks) {
   }
 }
 
+void StoreLe32(uint8_t* to, uint32_t v) { std::memcpy(to, &v, sizeof(v)); }
+
 // Q4_K and Q5_K: what they share.
 template <int kBits, typename Block, typename Row>
 void ExpandScaleMins(const Block& b, Row* r) {
-  ExpandChunks<kBits>(b, r->chunks);
-  for (int j = 0; j < 8; ++j) r->scales[j] = UnpackScale(b.scales, j);
-  for (int j = 0; j < 8; ++j) r->mins[j] = UnpackMin(b.scales, j);
+  uint8_t chunks[2][sizeof(r->halves[0].chunks)];
+  ExpandChunks<kBits>(b, chunks[0]);
+  for (int h = 0; h < 2; ++h) {
+    StoreLe32(r->halves[h].scales, ScaleMinDword(b.scales, h));
+    std::memcpy(r->halves[h].chunks, chunks[h], sizeof(chunks[h]));
+  }
+  StoreLe32(r->mins, ScaleMinDword(b.scales, 2));
   r->d = b.d;
   r->dmin = b.dmin;
 }

@@ -29,16 +29,20 @@ struct RowQ3_K {
   Half d;
 };
 struct RowQ4_K {
-  uint8_t chunks[128];
-  uint8_t scales[8];
-  uint8_t mins[8];
+  struct {
+    uint8_t scales[4];
+    uint8_t chunks[64];
+  } halves[2];
+  uint8_t mins[4];
   Half d;
   Half dmin;
 };
 struct RowQ5_K {
-  uint8_t chunks[160];
-  uint8_t scales[8];
-  uint8_t mins[8];
+  struct {
+    uint8_t scales[4];
+    uint8_t chunks[80];
+  } halves[2];
+  uint8_t mins[4];
   Half d;
   Half dmin;
 };

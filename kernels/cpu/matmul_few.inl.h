@@ -36,22 +36,31 @@ template <typename Format, int kChunk, int kGroup, int kEnd>
   }
   return sum;
 }
+// A sub-block's scale, twice in a lane.
+template <typename Format, int kSubBlock>
+[[gnu::always_inline]] static inline I ScaleTwice(const uint8_t* panel_block) {
+  if constexpr (requires { Format::template ScaleTwice<kSubBlock>(panel_block); }) {
+    return Format::template ScaleTwice<kSubBlock>(panel_block);
+  } else {
+    return TwiceInLane(Format::Scale(panel_block, kSubBlock));
+  }
+}
 template <typename Format, int kChunk>
 [[gnu::always_inline]] static inline I AddFewPairs(const uint8_t* panel_block, const int8_t* q,
                                                    I sum) {
   constexpr int kSubs = 32 / Format::kSubBlock, kGroups = 8 / kSubs;
-  const I scale = Format::Scale(panel_block, kChunk * kSubs);
+  const I scale = ScaleTwice<Format, kChunk * kSubs>(panel_block);
   if constexpr (requires { Format::kUnpackInParts; }) {
     static_assert(kSubs == 2);
     sum = AddFewGroups<Format, kChunk, 0, 4>(panel_block, q, scale, sum);
-    const I second = Format::Scale(panel_block, kChunk * kSubs + 1);
+    const I second = ScaleTwice<Format, kChunk * kSubs + 1>(panel_block);
     return AddFewGroups<Format, kChunk, 4, 8>(panel_block, q, second, sum);
   }
   B w[8];
   Format::template Unpack<kChunk>(panel_block, w);
   sum = AddScaledDot<Format::kMaxWeight, kGroups>(w, q, scale, sum);
   if constexpr (kSubs == 2) {
-    const I second = Format::Scale(panel_block, kChunk * kSubs + 1);
+    const I second = ScaleTwice<Format, kChunk * kSubs + 1>(panel_block);
     sum = AddScaledDot<Format::kMaxWeight, kGroups>(w + 4, q + 16, second, sum);
   }
   return sum;

@@ -247,15 +247,12 @@ constexpr int kSumPairs = Format::kHasMin || Format::kOffset != 0 ? 128 / Format
 
 template <typename Format>
 [[gnu::always_inline]] static inline I SumPairs(const uint8_t* panel_block, int pair) {
-  const auto both = [](I low, I high) {
-    return AddI(AndI(low, SetI1(0xffff)), ShiftLeftI<16>(high));
-  };
   if constexpr (Format::kHasMin) {
     static_assert(Format::kOffset == 0);
-    return both(Format::Min(panel_block, 2 * pair), Format::Min(panel_block, 2 * pair + 1));
+    return Format::MinPair(panel_block, pair);
   } else {
     const I scales =
-        both(Format::Scale(panel_block, 2 * pair), Format::Scale(panel_block, 2 * pair + 1));
+        JoinInt16(Format::Scale(panel_block, 2 * pair), Format::Scale(panel_block, 2 * pair + 1));
     return MulI16(scales, SetI1(static_cast<int32_t>(0x10001u * (-Format::kOffset & 0xffff))));
   }
 }

@@ -131,6 +131,9 @@ void PackPlane(Lanes lanes, const Plane& plane, uint8_t* dst) {
     } else if (left >= 4) {
       PackUnits<Unit, std::min(4, kCount)>(lanes, source, to);
       i += 4;
+    } else if (left == 3) {
+      PackUnits<Unit, 3>(lanes, source, to);
+      i += 3;
     } else {
       PackUnits<Unit, 2>(lanes, source, to);
       i += 2;

@@ -53,13 +53,13 @@ inline constexpr PackRule kPackRules[] = {
     {WeightType::kQ4_K,
      P16Q4_K::kBytes,
      sizeof(RowQ4_K),
-     5,
-     {{0, 4, 32}, {128, 1, 8}, {136, 1, 8}, {144, 2, 1}, {146, 2, 1}}},
+     3,
+     {{0, 4, 35}, {140, 2, 1}, {142, 2, 1}}},
     {WeightType::kQ5_K,
      P16Q5_K::kBytes,
      sizeof(RowQ5_K),
-     5,
-     {{0, 4, 40}, {160, 1, 8}, {168, 1, 8}, {176, 2, 1}, {178, 2, 1}}},
+     3,
+     {{0, 4, 43}, {172, 2, 1}, {174, 2, 1}}},
     {WeightType::kQ6_K,
      P16Q6_K::kBytes,
      sizeof(RowQ6_K),
@@ -116,7 +116,7 @@ constexpr bool PackPackRulesAddUp() {
     int bytes = 0;
     for (const Plane& plane : rule.planes) {
       bytes += plane.unit * plane.count;
-      if (plane.count > 1 && plane.count % 2 != 0) return false;  // pack.cc
+      if (plane.count > 1 && plane.count % 4 == 1) return false;  // pack.cc
     }
     if (bytes > kMaxRowBytes) return false;
     if (bytes != rule.row_bytes || bytes * kPanelRows != rule.panel_bytes) return false;

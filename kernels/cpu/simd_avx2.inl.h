@@ -123,6 +123,9 @@ template <int kBits>
 static inline I ShiftLeftI(I x) {
   return {_mm256_slli_epi32(x.a, kBits), _mm256_slli_epi32(x.b, kBits)};
 }
+static inline I ShiftRightBy(I x, int bits) {
+  return {_mm256_srli_epi32(x.a, bits), _mm256_srli_epi32(x.b, bits)};
+}
 static inline F ToFloat(I v) { return {_mm256_cvtepi32_ps(v.a), _mm256_cvtepi32_ps(v.b)}; }
 constexpr bool kRoundsQuietly = false;
 static inline F QuietMul(F x, F y) { return Mul(x, y); }

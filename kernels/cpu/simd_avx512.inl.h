@@ -97,6 +97,10 @@ template <int kBits>
 static inline I ShiftLeftI(I a) {
   return _mm512_slli_epi32(a, kBits);
 }
+// By the same number of bits in every lane, zeros in their place.
+static inline I ShiftRightBy(I a, int bits) {
+  return _mm512_srli_epi32(a, static_cast<unsigned>(bits));
+}
 static inline F ToFloat(I v) { return _mm512_cvtepi32_ps(v); }
 static inline F QuietToFloat(I v) {
   return _mm512_cvt_roundepi32_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -314,7 +318,10 @@ template <int kMaxWeight, int kGroups>
 
 // Only where kPairProducts.
 template <int kMaxWeight, int kGroups>
-static I AddScaledDot(const B* w, const int8_t* activations, I scale, I sum) = delete;
+static I AddScaledDot(const B* w, const int8_t* activations, I twice, I sum) = delete;
+static I TwiceInLane(I v) = delete;
+template <int kByte>
+static I ByteTwiceInLane(B v) = delete;
 
 // Weights of different kMaxWeight share the code of TileDots.
 template <int kMaxWeight>

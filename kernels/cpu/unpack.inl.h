@@ -5,7 +5,9 @@
 // A format states its P16 layout, elements per block and per sub-scale, the largest byte that
 // Unpack gives (above 127: see FromSigned; rounded up where AVX2 wants a power of two of pair
 // sums), the offset that those bytes carry over the true q, and has_min.
-// Unpack<kChunk> writes chunk kChunk (32 k) of the panel block: w[i] holds k = 4i .. 4i + 3.
+// Unpack<kChunk> writes chunk kChunk (32 k) of the panel block: w[i] holds k = 4i .. 4i + 3. Blocks
+// of 256 have Scale of a sub-block and, if minimums, MinPair: those of sub-blocks 2 pair and
+// 2 pair + 1, the int16 halves of a lane. ScaleTwice, if there, gives both halves the scale.
 
 static inline F LoadHalves(const uint8_t* p) {
   return LoadF16(reinterpret_cast<const uint16_t*>(p));
@@ -149,6 +151,11 @@ struct FormatNVFP4 : HalfScaled<P16NVFP4> {
 
 // --- blocks of 256: the dwords of a chunk (p16.h)
 
+// Lanes of two int16.
+static inline I JoinInt16(I low, I high) {
+  return AddI(AndI(low, SetI1(0xffff)), ShiftLeftI<16>(high));
+}
+
 // Bits [kFrom, ..) of every byte, as many as kMask has, as bits [kTo, ..): one shift, since what it
 // carries over from the neighbouring byte is masked.
 template <int kFrom, int kTo, int kMask>
@@ -183,8 +190,9 @@ struct FormatQ2_K : HalfScaled<P16Q2_K> {
   static inline I Scale(const uint8_t* block, int sub_block) {
     return AndI(LoadU8(block + P16::kScales + 16 * sub_block), SetI1(15));
   }
-  static inline I Min(const uint8_t* block, int sub_block) {
-    return ShiftRightI<4>(LoadU8(block + P16::kScales + 16 * sub_block));
+  static inline I MinPair(const uint8_t* block, int pair) {
+    const uint8_t* scales = block + P16::kScales + 32 * pair;
+    return JoinInt16(ShiftRightI<4>(LoadU8(scales)), ShiftRightI<4>(LoadU8(scales + 16)));
   }
 };
 
@@ -209,32 +217,45 @@ struct FormatQ3_K : HalfScaled<P16Q3_K> {
   }
 };
 
-template <typename Layout>
-struct ByteScalesAndMins : HalfScaled<Layout> {
-  static constexpr int kBlock = 256, kSubBlock = 32, kOffset = 0;
+// Scales and minimums of 6 bits (p16.h), four sub-blocks to a half.
+template <typename Layout, int kBits>
+struct SixBitScalesAndMins : HalfScaled<Layout> {
+  static constexpr int kBlock = 256, kSubBlock = 32, kOffset = 0, kMaxWeight = (1 << kBits) - 1;
   static constexpr bool kHasMin = true;
   static constexpr float kMinSign = -1.0f;
+  template <int kChunk>
+  static inline const uint8_t* Quants(const uint8_t* block) {
+    return block + Layout::kHalf * (kChunk / 4) + Layout::kQuants + 64 * kBits * (kChunk % 4);
+  }
+  static inline B Scales(const uint8_t* block, int half) {
+    return LoadB(block + Layout::kHalf * half + Layout::kScales);
+  }
   static inline I Scale(const uint8_t* block, int sub_block) {
-    return LoadU8(block + Layout::kScales + 16 * sub_block);
+    return AndI(ShiftRightBy(Scales(block, sub_block / 4), 8 * (sub_block % 4)), SetI1(63));
   }
-  static inline I Min(const uint8_t* block, int sub_block) {
-    return LoadU8(block + Layout::kMins + 16 * sub_block);
+  template <int kSubBlockIndex>
+  static inline I ScaleTwice(const uint8_t* block) {
+    return AndI(ByteTwiceInLane<kSubBlockIndex % 4>(Scales(block, kSubBlockIndex / 4)),
+                SetI1(0x003f003f));
+  }
+  static inline I MinPair(const uint8_t* block, int pair) {
+    const B low = ShiftRightBy(LoadB(block + Layout::kMins), 4 * pair);
+    const B high = ShiftRightBy(Scales(block, pair / 2), 2 + 8 * (pair % 2));
+    return OrB(AndI(low, SetI1(0x000f000f)), AndI(high, SetI1(0x00300030)));
   }
 };
 
-struct FormatQ4_K : ByteScalesAndMins<P16Q4_K> {
-  static constexpr int kMaxWeight = 15;
+struct FormatQ4_K : SixBitScalesAndMins<P16Q4_K, 4> {
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
-    UnpackNibbles(block + P16::kQuants + 256 * kChunk, w);
+    UnpackNibbles(Quants<kChunk>(block), w);
   }
 };
 
-struct FormatQ5_K : ByteScalesAndMins<P16Q5_K> {
-  static constexpr int kMaxWeight = 31;
+struct FormatQ5_K : SixBitScalesAndMins<P16Q5_K, 5> {
   template <int kChunk>
   static inline void Unpack(const uint8_t* block, B* w) {
-    const uint8_t* quants = block + P16::kQuants + 320 * kChunk;
+    const uint8_t* quants = Quants<kChunk>(block);
     for (int i = 0; i < 4; ++i) {
       const B v = LoadB(quants + 64 * i);
       w[i] = Bits<0, 31>(v);

@@ -14,7 +14,11 @@ struct SubBlocksAndMins {
 // Dword i of a chunk of kBits-bit elements; how those lie in it says kernels/cpu/p16.h.
 template <typename P16, int kBits>
 DT_DEVICE uint32_t ChunkDword(const uint8_t* block, int chunk, int i, int row) {
-  return LoadDword(block + P16::kQuants + 64 * kBits * chunk, i, row);
+  int at = P16::kQuants + 64 * kBits * chunk;
+  if constexpr (requires { P16::kHalf; }) {
+    at = P16::kHalf * (chunk / 4) + P16::kQuants + 64 * kBits * (chunk % 4);
+  }
+  return LoadDword(block + at, i, row);
 }
 template <typename P16>
 DT_DEVICE uint32_t TwoBits(const uint8_t* block, int chunk, int i, int row) {
@@ -55,25 +59,31 @@ struct FormatQ3_K : HalfScaled<P16Q3_K>, SubBlocks<16> {
 };
 
 template <typename Layout>
-struct ByteScalesAndMins : HalfScaled<Layout>, SubBlocksAndMins<32> {
+struct SixBitScalesAndMins : HalfScaled<Layout>, SubBlocksAndMins<32> {
+  DT_DEVICE_MEMBER uint32_t Scales(const uint8_t* block, int half, int row) {
+    return LoadDword(block + Layout::kHalf * half + Layout::kScales, 0, row);
+  }
   DT_DEVICE_MEMBER int Scale(const uint8_t* block, int sub_block, int row) {
-    return LoadByte(block + Layout::kScales, sub_block, row);
+    return static_cast<int>(Scales(block, sub_block / 4, row) >> (8 * (sub_block % 4)) & 63);
   }
   DT_DEVICE_MEMBER int Min(const uint8_t* block, int sub_block, int row) {
-    return LoadByte(block + Layout::kMins, sub_block, row);
+    const int pair = sub_block / 2, place = 16 * (sub_block % 2);
+    const uint32_t low = LoadDword(block + Layout::kMins, 0, row) >> (place + 4 * pair);
+    const uint32_t high = Scales(block, pair / 2, row) >> (place + 2 + 8 * (pair % 2));
+    return static_cast<int>((low & 0x0f) | (high & 0x30));
   }
   DT_DEVICE_MEMBER float MinScale(const uint8_t* block, int row) {
     return -LoadHalf(block + Layout::kMin, row);
   }
 };
 
-struct FormatQ4_K : ByteScalesAndMins<P16Q4_K> {
+struct FormatQ4_K : SixBitScalesAndMins<P16Q4_K> {
   DT_DEVICE_MEMBER uint32_t Quad(const uint8_t* block, int chunk, int i, int row) {
     return FourBits<P16>(block, chunk, i, row);
   }
 };
 
-struct FormatQ5_K : ByteScalesAndMins<P16Q5_K> {
+struct FormatQ5_K : SixBitScalesAndMins<P16Q5_K> {
   DT_DEVICE_MEMBER uint32_t Quad(const uint8_t* block, int chunk, int i, int row) {
     const uint32_t own = ChunkDword<P16, 5>(block, chunk, i % 4, row);
     if (i < 4) return own & 0x1f1f1f1fu;

@@ -45,19 +45,17 @@ DT_DEVICE uint8_t RowByte(const BlockQ3_K& b, int i) {
   return b.d.bytes[i - 112];
 }
 
-DT_DEVICE uint8_t RowByte(const BlockQ4_K& b, int i) {
-  if (i < 128) return ChunksByte<4>(b, i);
-  if (i < 136) return UnpackScale(b.scales, i - 128);
-  if (i < 144) return UnpackMin(b.scales, i - 136);
-  return i < 146 ? b.d.bytes[i - 144] : b.dmin.bytes[i - 146];
+// Of Q4_K and Q5_K.
+template <int kBits, typename Block>
+DT_DEVICE uint8_t ScaleMinRowByte(const Block& b, int i) {
+  constexpr int kChunks = 16 * kBits, kHalf = 4 + kChunks;  // bytes
+  const int half = i / kHalf, at = i % kHalf;
+  if (at < 4) return static_cast<uint8_t>(ScaleMinDword(b.scales, half) >> (at * 8));
+  if (half < 2) return ChunksByte<kBits>(b, half * kChunks + at - 4);
+  return at < 6 ? b.d.bytes[at - 4] : b.dmin.bytes[at - 6];
 }
-
-DT_DEVICE uint8_t RowByte(const BlockQ5_K& b, int i) {
-  if (i < 160) return ChunksByte<5>(b, i);
-  if (i < 168) return UnpackScale(b.scales, i - 160);
-  if (i < 176) return UnpackMin(b.scales, i - 168);
-  return i < 178 ? b.d.bytes[i - 176] : b.dmin.bytes[i - 178];
-}
+DT_DEVICE uint8_t RowByte(const BlockQ4_K& b, int i) { return ScaleMinRowByte<4>(b, i); }
+DT_DEVICE uint8_t RowByte(const BlockQ5_K& b, int i) { return ScaleMinRowByte<5>(b, i); }
 
 DT_DEVICE uint8_t RowByte(const BlockQ6_K& b, int i) {
   if (i < 192) return ChunksByte<6>(b, i);

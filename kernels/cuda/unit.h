@@ -8,6 +8,7 @@
 #include "kernels/cpu/chunk_dwords.h"
 #include "kernels/cpu/p16.h"
 #include "kernels/cpu/pack_rules.h"
+#include "kernels/cpu/scale_dwords.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/device_table.h"
 #include "kernels/exp_constants.h"

@@ -19,7 +19,7 @@ TEST(PackedLayoutTest, RawIsWhatTheFileHolds) {
 
 TEST(PackedLayoutTest, P16PadsRowsToPanelsAndBytesToLines) {
   EXPECT_EQ(PackedBytes(PackedLayout::kP16, WeightType::kQ4_1, 17, 64), 32 * 40);
-  EXPECT_EQ(PackedBytes(PackedLayout::kP16, WeightType::kQ4_K, 16, 256), 16 * 148);
+  EXPECT_EQ(PackedBytes(PackedLayout::kP16, WeightType::kQ4_K, 16, 256), 16 * 144);
   EXPECT_EQ(PackedBytes(PackedLayout::kP16, WeightType::kQ6_K, 16, 256), (16 * 210 + 63) / 64 * 64);
   EXPECT_EQ(PackedBytes(PackedLayout::kP16, WeightType::kNVFP4, 1, 64), 16 * 40);
   EXPECT_EQ(PackedBytes(PackedLayout::kP16, WeightType::kIQ2_XXS, 16, 512), 16 * 140);
@@ -38,6 +38,14 @@ TEST(PackedLayoutTest, PackingCostsLittle) {
     EXPECT_TRUE(HasFastKernel(PackedLayout::kInPlace, type));
   }
   EXPECT_FALSE(HasFastKernel(PackedLayout::kP16, WeightType::kQ8_K));
+}
+
+TEST(PackedLayoutTest, TypesOfCommonFilesTakeNoMoreThanStored) {
+  for (WeightType type : {WeightType::kQ4_K, WeightType::kQ5_K, WeightType::kQ6_K,
+                          WeightType::kQ4_0, WeightType::kQ4_1, WeightType::kQ8_0}) {
+    EXPECT_EQ(PackedBlockBytes(PackedLayout::kP16, type), InfoOf(type).block_bytes)
+        << std::string(InfoOf(type).name);
+  }
 }
 
 TEST(PackedLayoutTest, PanelsReadInPlaceHaveRoomWhateverTheirType) {
