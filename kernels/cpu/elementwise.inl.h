@@ -15,12 +15,7 @@ static inline F Exp(F x) {
   p = Fma(p, r, Set1(kC2));
   p = Fma(p, r, Set1(1.0f));
   p = Fma(p, r, Set1(1.0f));
-  const I power = SubI(BitsOf(t), SetI1(kRoundBits));
-  const I first = ShiftRightI<1>(power);
-  const I second = SubI(power, first);
-  const F scale1 = FloatOf(ShiftLeftI<23>(AddI(first, SetI1(127))));
-  const F scale2 = FloatOf(ShiftLeftI<23>(AddI(second, SetI1(127))));
-  return Mul(Mul(p, scale1), scale2);
+  return TimesPowerOfTwo(p, n, t);
 }
 
 static inline float ScalarExp(float x) { return FirstLane(Exp(Set1(x))); }
