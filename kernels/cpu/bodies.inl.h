@@ -12,6 +12,8 @@
 #include "kernels/cpu/formats.inl.h"
 #include "kernels/cpu/kv_cache.inl.h"
 //
+#include "kernels/cpu/attention_tiles.inl.h"
+//
 #include "kernels/cpu/attention.inl.h"
 //
 #include "kernels/cpu/attention_parts.inl.h"

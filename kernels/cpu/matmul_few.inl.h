@@ -184,7 +184,7 @@ static void FewMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
   }
 }
 
-// By the number of rows and what the processor is good at (kernels/cpu/prefetch.h).
+// By the number of rows and what the processor is good at (kernels/cpu/processor.h).
 template <typename Format>
 static void AnyMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
   if (args.rows == 1) return FewMatmul<Format, 1>(args, begin, end);

@@ -52,6 +52,7 @@ static inline F Div(F x, F y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x
 static inline F Fma(F x, F y, F z) {
   return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
 }
+static inline F FmaBroadcast(const float* a, F b, F c) { return Fma(Set1(*a), b, c); }
 static inline F Max(F x, F y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
 static inline F Min(F x, F y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
 static inline bool AnyNan(F v) {
@@ -134,6 +135,13 @@ static inline F QuietToFloat(I v) { return ToFloat(v); }
 static inline I ToNearestInt(F v) { return {_mm256_cvtps_epi32(v.a), _mm256_cvtps_epi32(v.b)}; }
 static inline I BitsOf(F v) { return {_mm256_castps_si256(v.a), _mm256_castps_si256(v.b)}; }
 static inline F FloatOf(I v) { return {_mm256_castsi256_ps(v.a), _mm256_castsi256_ps(v.b)}; }
+// In two steps, of which only the last can round: 2^n alone may be too small for a float.
+static inline F TimesPowerOfTwo(F v, F /*n*/, F t) {
+  const I power = SubI(BitsOf(t), SetI1(exp_constants::kRoundBits));
+  const I first = ShiftRightI<1>(power);
+  const auto two_to = [](I n) { return FloatOf(ShiftLeftI<23>(AddI(n, SetI1(127)))); };
+  return Mul(Mul(v, two_to(first)), two_to(SubI(power, first)));
+}
 static inline int32_t MaxOfLanesI(I v) {
   const __m256i half = _mm256_max_epi32(v.a, v.b);
   __m128i s = _mm_max_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));

@@ -39,6 +39,12 @@ static inline F Sub(F a, F b) { return _mm512_sub_ps(a, b); }
 static inline F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
 static inline F Div(F a, F b) { return _mm512_div_ps(a, b); }
 static inline F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+// *a * b + c. Broadcast by the product itself: Zen 4's broadcasts into registers hold up
+// conversions.
+static inline F FmaBroadcast(const float* a, F b, F c) {
+  asm("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(c) : "v"(b), "m"(*a));
+  return c;
+}
 // The same with the processor's flags left alone: static rounding suppresses them.
 constexpr bool kRoundsQuietly = true;
 static inline F QuietMul(F a, F b) {
@@ -47,6 +53,8 @@ static inline F QuietMul(F a, F b) {
 static inline F QuietFma(F a, F b, F c) {
   return _mm512_fmadd_round_ps(a, b, c, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
+// v * 2^n, rounded once, for whole n from -152 to 129; t: n + exp_constants::kRound.
+static inline F TimesPowerOfTwo(F v, F n, F /*t*/) { return _mm512_scalef_ps(v, n); }
 // a > b ? a : b, so b where either is NaN.
 static inline F Max(F a, F b) { return _mm512_max_ps(a, b); }
 static inline F Min(F a, F b) { return _mm512_min_ps(a, b); }

@@ -13,7 +13,7 @@
 
 #include "kernels/cpu/isa_tables.h"
 #include "kernels/cpu/p16.h"
-#include "kernels/cpu/prefetch.h"
+#include "kernels/cpu/processor.h"
 #include "kernels/exp_constants.h"
 #include "kernels/gated_constants.h"
 #include "kernels/kv_layout.h"

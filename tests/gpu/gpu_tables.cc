@@ -35,6 +35,7 @@ std::vector<const KernelTable*> TablesUnderTest() {
 }
 
 std::vector<const KernelTable*> ProductTablesUnderTest() { return TablesUnderTest(); }
+std::vector<const KernelTable*> AttentionTablesUnderTest() { return TablesUnderTest(); }
 
 const DeviceTable& DeviceUnderTest() { return CudaTable(); }
 

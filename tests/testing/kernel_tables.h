@@ -11,9 +11,11 @@ namespace dovetail::kernels::testing {
 
 // kernels::AvailableTables(), where AVX-512 runs "amx-software", and "simt".
 std::vector<const KernelTable*> TablesUnderTest();
-// For products, which some tables do in a way of their own: those, "simt-sm75", and, where AVX-512
-// runs, "avx512-other". Its products set a variable of the process: one thread at a time.
-std::vector<const KernelTable*> ProductTablesUnderTest();
+// For products and for attention, which some tables do in a way of their own. "avx512-other" and
+// "avx2-other" are those instruction sets on a processor of the other kind
+// (kernels/cpu/processor.h); they set variables of the process: one thread at a time.
+std::vector<const KernelTable*> ProductTablesUnderTest();    // "simt-sm75" and "avx512-other" too
+std::vector<const KernelTable*> AttentionTablesUnderTest();  // "avx512-other" and "avx2-other" too
 
 }  // namespace dovetail::kernels::testing
 

@@ -282,8 +282,8 @@ void CpuMoe::ActivatePart(StepContext& step, const Part& part, int64_t first_pan
   const auto end =
       static_cast<int32_t>(std::min<int64_t>(past_panel * kPanelRows, part.gate_proj.out_features));
   const Gated gated = {activation_, part.gate, part.up, part.gate, part.inner_cols};
-  cpu_.RunGated(gated, 0, part.rows, begin, end);
-  cpu_.QuantizeRows(part.activated, 0, part.rows, {part.first_col + begin, part.first_col + end});
+  cpu_.Activate(gated, part.rows, {begin, end}, part.activated,
+                {part.first_col + begin, part.first_col + end});
 }
 
 // Members have all experts, so the pairs are all pairs of the step.

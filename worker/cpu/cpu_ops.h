@@ -81,8 +81,10 @@ class CpuOps : public StepOps {
   }
   // Rows [begin, end).
   void QuantizeRows(const LinearInput& input, int64_t begin, int64_t end, const Range& columns);
-  // Columns [col_begin, col_end) of rows [begin, end).
-  void RunGated(const Gated& gated, int64_t begin, int64_t end, int32_t col_begin, int32_t col_end);
+  // The activation function in `columns` of all rows, and what it gives in the forms of
+  // `activated`.
+  void Activate(const Gated& gated, int64_t rows, const Range& columns,
+                const LinearInput& activated, const Range& activated_columns);
   // The slice [begin, end) of the panels of `product`; returns its first and past-the-last column.
   Range RunProductSlice(StepContext& step, const Product& product, const LinearInput& input,
                         int32_t rows, int64_t begin, int64_t end);
@@ -91,6 +93,7 @@ class CpuOps : public StepOps {
                    int64_t end);
 
  private:
+  void RunGated(const Gated& gated, int64_t begin, int64_t end, const Range& columns);
   void Multiply(StepContext& step, const Linear& linear, const kernels::MatmulArgs& args,
                 int64_t begin, int64_t end);
 

@@ -213,7 +213,7 @@ void ExpectTablesAgree(Rng& rng, const Shape& shape,
   const auto expected = reference.Attend(*FindTable(Isa::kScalar), q);
   for (float f : expected) ASSERT_TRUE(std::isfinite(f)) << "an unwritten slot was read";
   std::set<void (*)(const AttentionArgs&, int64_t, int64_t)> seen;  // tables may share it
-  for (const KernelTable* table : TablesUnderTest()) {
+  for (const KernelTable* table : AttentionTablesUnderTest()) {
     if (!seen.insert(table->attention).second) continue;
     Fixture other = copy;
     other.Append(*table, k, v, seed);

@@ -1,9 +1,10 @@
-// What this processor's own prefetchers are good at.
+// What this processor is good at, where that decides how a kernel goes about it. No bit of a result
+// depends on it.
 //
-// Set before main, and a constant of the process but for tests, which try both values;
-// instruction-set units read it.
-#ifndef DOVETAIL_KERNELS_CPU_PREFETCH_H_
-#define DOVETAIL_KERNELS_CPU_PREFETCH_H_
+// Set before main, and constants of the process but for tests, which try both values;
+// instruction-set units read them.
+#ifndef DOVETAIL_KERNELS_CPU_PROCESSOR_H_
+#define DOVETAIL_KERNELS_CPU_PROCESSOR_H_
 
 namespace dovetail::kernels {
 
@@ -13,10 +14,15 @@ namespace dovetail::kernels {
 // times as fast as tiles, which read two panels in turn.
 extern bool processor_follows_one_stream;
 
+// AMD's processors, measured on Zen 4: halves become floats in pipes that do not multiply, so that
+// attention takes keys and values as they are stored for any number of queries. Others have the
+// two share their pipes, and widen what many queries read once.
+extern bool processor_converts_aside;
+
 // How an instruction set's products of several rows are made: in tiles (tile.inl.h), from panels
 // that pass once (matmul_quant.inl.h), or so where processor_follows_one_stream.
 enum class ManyRows { kTiles, kStreams, kByProcessor };
 
 }  // namespace dovetail::kernels
 
-#endif  // DOVETAIL_KERNELS_CPU_PREFETCH_H_
+#endif  // DOVETAIL_KERNELS_CPU_PROCESSOR_H_
