@@ -78,6 +78,7 @@ class FakeWorker {
     v1::Register& r = *event.mutable_register_();
     r.set_protocol_version(options_.protocol_version);
     r.set_worker(options_.name);
+    r.set_kind("cpu");
     r.set_model(options_.model);
     r.set_incarnation(options_.incarnation);
     r.set_pid(1234);
