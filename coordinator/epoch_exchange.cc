@@ -1,19 +1,11 @@
 #include "coordinator/epoch_exchange.h"
 
 #include "base/status_macros.h"
+#include "coordinator/worker_edges.h"
 #include "dovetail/v1/cluster.pb.h"
 
 namespace dovetail::coordinator {
 namespace {
-
-bool MayHaveLink(const Route& route, GpuLinks links, const transport::RemoteEdge& edge) {
-  if (edge.kind != transport::EdgeKind::kSteps) return false;
-  for (size_t i = 0; i + 1 < route.size(); ++i) {
-    const bool hop = route[i].worker == edge.from && route[i + 1].worker == edge.to;
-    if (hop && IsLinkedHop(route, i, links)) return true;
-  }
-  return false;
-}
 
 std::string BaseName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
@@ -26,7 +18,8 @@ absl::StatusOr<EpochExchange> MakeEpochExchange(const Route& route, const EpochE
   for (transport::RemoteEdge& edge : made.remote) {
     const auto address = spec.addresses.find(edge.listening_end());
     if (address != spec.addresses.end()) edge.address = address->second;
-    edge.has_answer = MayHaveLink(route, spec.gpu_links, edge);
+    edge.has_answer = edge.kind == transport::EdgeKind::kSteps &&
+                      MayHaveLink(route, spec.gpu_links, edge.from, edge.to);
   }
   DT_ASSIGN_OR_RETURN(made.exchange,
                       transport::Exchange::Create(spec.path, transport::LocalPart(all)));

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "transport/exchange.h"
+#include "transport/remote_edges.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -16,23 +17,15 @@ struct Edge {
   bool both_ways = false;
 };
 
-bool IsLinked(const Route& route, GpuLinks links, const std::string& from, const std::string& to) {
-  for (size_t i = 0; i + 1 < route.size(); ++i) {
-    const bool hop = route[i].worker == from && route[i + 1].worker == to;
-    if (hop && IsLinkedHop(route, i, links)) return true;
-  }
-  return false;
-}
-
 // By what frames go, and rows where there is no link.
 absl::string_view KindOfRing(const std::string& from, const std::string& to) {
-  return HostOf(from).empty() && HostOf(to).empty() ? "ring" : "tcp";
+  return transport::IsRemoteEdge(from, to) ? "tcp" : "ring";
 }
 
 std::string KindOf(const Route& route, GpuLinks links, const std::string& from,
                    const std::string& to) {
   const absl::string_view ring = KindOfRing(from, to);
-  if (!IsLinked(route, links, from, to)) return std::string(ring);
+  if (!MayHaveLink(route, links, from, to)) return std::string(ring);
   return links == GpuLinks::kAuto ? absl::StrCat("ipc or ", ring)
                                   : std::string(GpuLinksName(links));
 }
@@ -49,6 +42,15 @@ void Add(std::vector<Edge>* edges, Edge edge) {
 }
 
 }  // namespace
+
+bool MayHaveLink(const Route& route, GpuLinks links, const std::string& from,
+                 const std::string& to) {
+  for (size_t i = 0; i + 1 < route.size(); ++i) {
+    const bool hop = route[i].worker == from && route[i + 1].worker == to;
+    if (hop && IsLinkedHop(route, i, links)) return true;
+  }
+  return false;
+}
 
 std::vector<std::string> EdgesOf(const Route& route, GpuLinks links, const std::string& worker) {
   const auto spec = transport::ExchangeSpec::ForRoute(route, /*epoch=*/0, /*ring_bytes=*/0);

@@ -15,7 +15,7 @@ namespace {
 bool IsRemote(absl::string_view endpoint) { return !HostOf(endpoint).empty(); }
 
 bool IsRemote(const std::pair<std::string, std::string>& edge) {
-  return IsRemote(edge.first) || IsRemote(edge.second);
+  return IsRemoteEdge(edge.first, edge.second);
 }
 
 using Connect = std::function<absl::StatusOr<UniqueFd>(StopFn stop)>;
@@ -37,6 +37,10 @@ absl::StatusOr<Connect> ConnectorOf(const RemoteEdge& edge, const EdgeId& id,
 }
 
 }  // namespace
+
+bool IsRemoteEdge(absl::string_view from, absl::string_view to) {
+  return IsRemote(from) || IsRemote(to);
+}
 
 const std::string& RemoteEdge::listening_end() const { return IsRemote(to) ? to : from; }
 

@@ -20,6 +20,9 @@
 
 namespace dovetail::transport {
 
+// Whether an edge between these ends goes by TCP.
+bool IsRemoteEdge(absl::string_view from, absl::string_view to);
+
 struct RemoteEdge {
   std::string from;
   std::string to;

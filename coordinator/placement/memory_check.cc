@@ -11,6 +11,7 @@
 #include "coordinator/placement/streaming.h"
 #include "coordinator/placement/suggestions.h"
 #include "transport/exchange.h"
+#include "transport/remote_edges.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -22,8 +23,8 @@ int CountRings(const Route& route, const std::string& worker) {
   int rings = 0;
   for (const auto* edges : {&spec.edges, &spec.gathers}) {
     for (const auto& [from, to] : *edges) {
-      const bool remote = !HostOf(from).empty() || !HostOf(to).empty();
-      rings += to == worker || (from == worker && remote) ? 1 : 0;
+      const bool own_side = from == worker && transport::IsRemoteEdge(from, to);
+      rings += to == worker || own_side ? 1 : 0;
     }
   }
   return rings;

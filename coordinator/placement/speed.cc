@@ -5,6 +5,7 @@
 #include <map>
 
 #include "model/memory_plan.h"
+#include "transport/remote_edges.h"
 
 namespace dovetail::coordinator {
 namespace {
@@ -138,7 +139,7 @@ int GathersOf(const Op& op) {
 
 // Of `bytes` from one worker to another; "" is the coordinator.
 double HopSeconds(const Plan& plan, const std::string& from, const std::string& to, double bytes) {
-  if (!HostOf(from).empty() || !HostOf(to).empty()) {
+  if (transport::IsRemoteEdge(from, to)) {
     return kNetworkSeconds + bytes / kNetworkBandwidth;
   }
   const bool gpu = IsGpu(plan, from) || IsGpu(plan, to);

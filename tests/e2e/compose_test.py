@@ -37,6 +37,13 @@ def test_compose_file_is_accepted():
         assert done.returncode == 0, (file, done.stderr)
 
 
+def end_all(processes):
+    for process in processes.values():
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
 def is_serving(client):
     """Also while nobody listens yet: then it is dialled anew."""
     try:
@@ -84,10 +91,7 @@ def start_in_order(order):
                 processes[name].send_signal(signal.SIGTERM)
                 assert processes[name].wait(20) == 0, name
         finally:
-            for process in processes.values():
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
+            end_all(processes)
 
 
 def test_services_start_in_any_order():
@@ -120,10 +124,7 @@ def test_two_hosts():
                     processes[name].send_signal(signal.SIGTERM)
                 assert processes[name].wait(30) == 0, name
         finally:
-            for process in processes.values():
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
+            end_all(processes)
 
 
 harness.main(globals())

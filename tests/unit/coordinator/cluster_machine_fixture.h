@@ -147,6 +147,16 @@ class ClusterMachineTest : public ::testing::Test {
     machine_->OnEvent(link, RegisterEvent(name, incarnation), now_);
     return link;
   }
+  // host-b/cpu:0, of another host.
+  std::shared_ptr<FakeLink> RegisterFar(const std::string& data_address, const std::string& key) {
+    v1::WorkerEvent event = RegisterEvent("host-b/cpu:0", 1);
+    event.mutable_register_()->set_kind("cpu");
+    event.mutable_register_()->set_cluster_key(key);
+    event.mutable_register_()->set_data_address(data_address);
+    auto link = NewLink();
+    machine_->OnEvent(link, event, now_);
+    return link;
+  }
   void Loaded(const std::shared_ptr<FakeLink>& link, uint64_t plan_id = 0) {
     v1::WorkerEvent event;
     event.mutable_loaded()->set_plan_id(plan_id != 0 ? plan_id : link->plan_id());

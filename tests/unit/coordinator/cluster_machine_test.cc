@@ -203,12 +203,7 @@ TEST_F(ClusterMachineTest, ReadsOneEventAtATime) {
 TEST_F(ClusterMachineTest, WorkersOfAnotherHostAreToldWhereEdgesGo) {
   Rebuild({"cpu:0", "host-b/cpu:0"});
   a_ = Register("cpu:0");
-  auto event = RegisterEvent("host-b/cpu:0", 1);
-  event.mutable_register_()->set_kind("cpu");
-  event.mutable_register_()->set_cluster_key(kClusterKey);
-  event.mutable_register_()->set_data_address("10.0.0.2:7000");
-  b_ = NewLink();
-  machine_->OnEvent(b_, event, now_);
+  b_ = RegisterFar("10.0.0.2:7000", kClusterKey);
   Loaded(a_);
   Loaded(b_);
   const v1::Connect near = a_->Of(v1::WorkerCommand::kConnect).back().connect();
@@ -227,11 +222,7 @@ TEST_F(ClusterMachineTest, WorkersOfAnotherHostAreToldWhereEdgesGo) {
 
 TEST_F(ClusterMachineTest, WithoutTheKeyNobodyOfAnotherHostGetsIn) {
   Rebuild({"cpu:0", "host-b/cpu:0"});
-  auto event = RegisterEvent("host-b/cpu:0", 1);
-  event.mutable_register_()->set_kind("cpu");
-  event.mutable_register_()->set_data_address("10.0.0.2:7000");
-  b_ = NewLink();
-  machine_->OnEvent(b_, event, now_);
+  b_ = RegisterFar("10.0.0.2:7000", "");
   EXPECT_TRUE(b_->closed);
   EXPECT_EQ(b_->close_status.code(), absl::StatusCode::kPermissionDenied);
   EXPECT_TRUE(b_->commands.empty()) << "not the key of edges either";
@@ -240,12 +231,7 @@ TEST_F(ClusterMachineTest, WithoutTheKeyNobodyOfAnotherHostGetsIn) {
 // The coordinator dials the worker of another host, where nobody listens.
 TEST_F(ClusterMachineTest, AnEdgeOfTheCoordinatorThatDoesNotComeUpEndsTheEpoch) {
   Rebuild({"host-b/cpu:0"});
-  auto event = RegisterEvent("host-b/cpu:0", 1);
-  event.mutable_register_()->set_kind("cpu");
-  event.mutable_register_()->set_cluster_key(kClusterKey);
-  event.mutable_register_()->set_data_address("127.0.0.1:1");
-  b_ = NewLink();
-  machine_->OnEvent(b_, event, now_);
+  b_ = RegisterFar("127.0.0.1:1", kClusterKey);
   Loaded(b_);
   ASSERT_EQ(b_->connect_epoch(), 1u);
   for (int i = 0; i < 600 && b_->Of(v1::WorkerCommand::kDisconnect).empty(); ++i) {
