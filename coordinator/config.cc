@@ -276,7 +276,9 @@ absl::Status ReadNamedFiles(ServeConfig* config, Mistakes* mistakes) {
     DT_RETURN_IF_ERROR(ReadKeysFile(config->api_keys_file, &config->api_keys, mistakes));
   }
   if (!config->cluster_key_file.empty()) {
-    DT_ASSIGN_OR_RETURN(config->cluster_key, ReadClusterKey(config->cluster_key_file));
+    absl::StatusOr<std::string> key = ReadClusterKey(config->cluster_key_file);
+    if (!key.ok()) return Annotate(key.status(), "`cluster_key_file`");
+    config->cluster_key = *std::move(key);
   }
   if (!config->tls_certificate.empty() && !config->tls_key.empty()) {
     DT_ASSIGN_OR_RETURN(config->tls, LoadTlsIdentity(config->tls_certificate, config->tls_key));

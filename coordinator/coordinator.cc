@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/posix.h"
+#include "base/route.h"
 #include "base/status_macros.h"
 #include "coordinator/budget_check.h"
 #include "coordinator/http/http_server.h"
@@ -119,6 +120,7 @@ struct Coordinator::Impl {
   absl::Status StartGrpc();
   absl::Status StartHttp();
   absl::Status StartWorkers();
+  void TellOtherHosts() const;
   AdminHooks MakeAdminHooks();
   ServedModel& ModelOf(const ModelEntry& entry) const;
   absl::StatusOr<Cluster*> FindCluster(const std::string& name) const;
@@ -290,7 +292,23 @@ absl::Status Coordinator::Impl::StartHttp() {
   return absl::OkStatus();
 }
 
+// What a person has to start there.
+void Coordinator::Impl::TellOtherHosts() const {
+  const bool everywhere = config.listen == "0.0.0.0" || config.listen == "::";
+  const std::string host = everywhere ? "THIS_HOST" : DialHost(config.listen);
+  for (const auto& model : models) {
+    for (const std::string& worker : model->settings().workers) {
+      if (HostOf(worker).empty()) continue;
+      const std::string flag =
+          models.size() > 1 ? absl::StrCat(" --model ", model->name()) : std::string();
+      LogInfo(absl::StrCat("on ", HostOf(worker), ": dovetail-worker --name ", worker, flag,
+                           " --coordinator ", host, ":", grpc_port, " --cluster-key-file FILE"));
+    }
+  }
+}
+
 absl::Status Coordinator::Impl::StartWorkers() {
+  TellOtherHosts();
   if (!config.spawn_workers) return absl::OkStatus();
   WorkerLaunch launch;
   launch.binary = options.worker_binary;

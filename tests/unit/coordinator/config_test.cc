@@ -219,7 +219,8 @@ TEST_F(ConfigTest, WorkersOfOtherHostsNeedAKey) {
   EXPECT_THAT(config.LocalWorkers(), ElementsAre("cpu:0"));
   std::ofstream(key) << "0123456789 abcdef";
   EXPECT_EQ(Mistakes(absl::StrCat("model: m\ncluster_key_file: ", key, "\n")),
-            absl::StrCat(key, ": a cluster's key is one word of printable characters"));
+            absl::StrCat("`cluster_key_file`: ", key,
+                         ": a cluster's key is one word of printable characters"));
 }
 
 TEST_F(ConfigTest, ChecksWhatFieldsSayTogether) {
