@@ -8,8 +8,7 @@ namespace dovetail::coordinator {
 namespace {
 
 constexpr double kNotKnown = std::numeric_limits<double>::infinity();
-constexpr double kNewest = 0.3;   // weight of the last step
-constexpr double kWorthIt = 0.9;  // of the time without streaming
+constexpr double kNewest = 0.3;  // weight of the last step
 
 }  // namespace
 

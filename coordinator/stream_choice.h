@@ -29,6 +29,8 @@ class StreamChoice {
  public:
   static constexpr int kNever = 0;
   static constexpr int kAuto = -1;
+  // With kAuto a step is streamed if that takes less than this share of the usual time.
+  static constexpr double kWorthIt = 0.9;
 
   // `rows`: from how many on a step is streamed, or one of the above.
   explicit StreamChoice(int rows) : rows_(rows) {}

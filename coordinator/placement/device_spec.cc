@@ -88,8 +88,9 @@ class SpecReader {
       device_.numa_node = number;
       return;
     }
-    Complain(absl::StrCat("unknown option `", option,
-                          "`; known: smNN, numaN, bw=RATE, tops=N, threads=N, reserve=SIZE"));
+    Complain(
+        absl::StrCat("unknown option `", option,
+                     "`; known: smNN, numaN, bw=RATE, bus=RATE, tops=N, threads=N, reserve=SIZE"));
   }
 
   void ReadCapability(int number) {
@@ -104,11 +105,17 @@ class SpecReader {
   void ReadSetting(absl::string_view name, absl::string_view value) {
     int number = 0;
     double rate = 0;
-    if (name == "bw") {
+    if (name == "bw" || name == "bus") {
       if (!ReadRate(value, &rate)) {
-        return Complain(absl::StrCat("`bw=", value, "` is not a rate such as bw=1008GB/s"));
+        return Complain(absl::StrCat("`", name, "=", value, "` is not a rate such as ", name,
+                                     name == "bw" ? "=1008GB/s" : "=25GB/s"));
       }
-      device_.bandwidth = rate;
+      if (name == "bw") {
+        device_.bandwidth = rate;
+        return;
+      }
+      if (device_.kind == DeviceKind::kCpu) return Complain("bus=RATE is for GPUs");
+      device_.upload_bandwidth = rate;
     } else if (name == "tops") {
       if (!absl::SimpleAtod(value, &rate) || !(rate > 0) || rate > 1e6) {
         return Complain(absl::StrCat("`tops=", value, "` is not a number such as tops=330"));
@@ -125,8 +132,9 @@ class SpecReader {
       if (!bytes.ok() && value != "0") return Complain(bytes.status().message());
       device_.reserve_bytes = bytes.value_or(0);
     } else {
-      Complain(absl::StrCat("unknown option `", name,
-                            "`; known: smNN, numaN, bw=RATE, tops=N, threads=N, reserve=SIZE"));
+      Complain(absl::StrCat(
+          "unknown option `", name,
+          "`; known: smNN, numaN, bw=RATE, bus=RATE, tops=N, threads=N, reserve=SIZE"));
     }
   }
 

@@ -77,6 +77,8 @@ Json SpeedJson(const PlanSpeed& speed) {
     devices.push_back({{"name", device.name},
                        {"bytes_per_s", device.bandwidth},
                        {"bytes_per_s_basis", basis(device.bandwidth_basis)},
+                       {"upload_bytes_per_s", device.upload_bandwidth},
+                       {"upload_bytes_per_s_basis", basis(device.upload_basis)},
                        {"int8_ops_per_s", device.int8_ops},
                        {"int8_ops_per_s_basis", basis(device.ops_basis)},
                        {"decode_s", device.decode_seconds}});
@@ -84,6 +86,8 @@ Json SpeedJson(const PlanSpeed& speed) {
   return {{"decode_tokens_per_s", speed.decode_tokens_per_s},
           {"batched_decode_tokens_per_s", speed.batched_decode_tokens_per_s},
           {"prefill_tokens_per_s", speed.prefill_tokens_per_s},
+          {"streamed_prefill_tokens_per_s", speed.streamed_prefill_tokens_per_s},
+          {"streamed_from_tokens", speed.streamed_from_tokens},
           {"context", speed.context},
           {"hops_s", speed.hop_seconds},
           {"devices", std::move(devices)}};

@@ -64,18 +64,35 @@ std::string Rate(double value, Basis basis, double unit, const char* name) {
                          basis == Basis::kGiven ? "" : " (assumed)");
 }
 
+// What streaming the experts of CPU workers brings, or would.
+std::string StreamingText(const Plan& plan, const PlanSpeed& speed) {
+  if (speed.streamed_prefill_tokens_per_s == 0) return "";
+  const std::string from =
+      speed.streamed_from_tokens == 0
+          ? absl::StrCat("not faster in steps of `chunk_size` (",
+                         plan.shape.max_rows - plan.shape.max_sequences, ")")
+          : absl::StrCat("faster in steps of ", speed.streamed_from_tokens, " tokens and more");
+  return absl::StrFormat(
+      "  with experts streamed (`stream_experts`, %s): prefill %.0f tokens/s, %s\n",
+      plan.shape.stream_bytes == 0 ? "off here" : "on", speed.streamed_prefill_tokens_per_s, from);
+}
+
 std::string SpeedText(const Plan& plan, const PlanSpeed& speed) {
+  const bool uploads = speed.streamed_prefill_tokens_per_s > 0;
   std::vector<std::string> devices;
   for (const DeviceSpeed& device : speed.devices) {
     devices.push_back(absl::StrCat(device.name, " ",
                                    Rate(device.bandwidth, device.bandwidth_basis, 1e9, "GB/s"),
                                    ", ", Rate(device.int8_ops, device.ops_basis, 1e9, "Gop/s")));
+    if (!uploads || device.upload_bandwidth == 0) continue;
+    absl::StrAppend(&devices.back(), ", bus ",
+                    Rate(device.upload_bandwidth, device.upload_basis, 1e9, "GB/s"));
   }
   return absl::StrFormat(
       "predicted, at most: decode %.1f tokens/s, with %d sequences %.1f tokens/s, prefill %.0f "
-      "tokens/s\n  from %s\n",
+      "tokens/s\n%s  from %s\n",
       speed.decode_tokens_per_s, plan.shape.max_sequences, speed.batched_decode_tokens_per_s,
-      speed.prefill_tokens_per_s, absl::StrJoin(devices, "; "));
+      speed.prefill_tokens_per_s, StreamingText(plan, speed), absl::StrJoin(devices, "; "));
 }
 
 std::string Head(const model::ModelConfig& config, const Plan& plan) {

@@ -4,40 +4,27 @@
 #define DOVETAIL_COORDINATOR_PLACEMENT_SPEED_H_
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
-#include "absl/types/span.h"
-#include "coordinator/placement/plan.h"
+#include "coordinator/placement/step_time.h"
 
 namespace dovetail::coordinator {
-
-// Where a device's figures are from.
-enum class Basis { kGiven, kAssumed };
-
-struct DeviceSpeed {
-  std::string name;
-  double bandwidth = 0;  // bytes per second
-  double int8_ops = 0;   // multiplications and additions per second
-  Basis bandwidth_basis = Basis::kGiven;
-  Basis ops_basis = Basis::kGiven;
-  double decode_seconds = 0;  // of one token of one sequence
-};
 
 struct PlanSpeed {
   double decode_tokens_per_s = 0;          // one sequence, at `context` tokens
   double batched_decode_tokens_per_s = 0;  // max_batch_size sequences, all devices busy
   double prefill_tokens_per_s = 0;         // chunks of chunk_size tokens
+  // The same where GPU workers stream the experts of CPU workers, whether or not they are asked to;
+  // 0: there is nothing to stream.
+  double streamed_prefill_tokens_per_s = 0;
+  // From how many tokens of a step on `stream_experts: auto` would; 0: not in steps of chunk_size.
+  int64_t streamed_from_tokens = 0;
   int64_t context = 0;
   double hop_seconds = 0;  // of one token's route
   std::vector<DeviceSpeed> devices;
 };
 
 PlanSpeed PredictSpeed(const model::ModelConfig& config, const Plan& plan);
-
-// Bytes of weights that `rows` rows of one step read from an op: all of them, but of experts only
-// those that are chosen (as if choices were even), of an embedding a row each.
-double BytesRead(const model::ModelConfig& config, const PlacedModule& module, int64_t rows);
 
 }  // namespace dovetail::coordinator
 

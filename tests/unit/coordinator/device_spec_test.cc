@@ -20,7 +20,7 @@ std::string Mistake(const std::string& spec) {
 
 TEST(DeviceSpecTest, ReadsGpus) {
   ASSERT_OK_AND_ASSIGN(const DeviceInfo device,
-                       ParseDeviceSpec("cuda:0:24GiB:sm89:bw=1008GB/s:tops=660"));
+                       ParseDeviceSpec("cuda:0:24GiB:sm89:bw=1008GB/s:tops=660:bus=25GB/s"));
   EXPECT_EQ(device.name, "cuda:0");
   EXPECT_EQ(device.kind, DeviceKind::kCuda);
   EXPECT_EQ(device.memory_bytes, 24 * kGiB);
@@ -28,6 +28,7 @@ TEST(DeviceSpecTest, ReadsGpus) {
   EXPECT_EQ(device.compute_capability, 89);
   EXPECT_DOUBLE_EQ(device.bandwidth, 1008e9);
   EXPECT_DOUBLE_EQ(device.int8_ops, 660e12);
+  EXPECT_DOUBLE_EQ(device.upload_bandwidth, 25e9);
   EXPECT_FALSE(device.weight_types.empty());
   EXPECT_EQ(device.layout, PackedLayout::kP16Device);
 }
@@ -66,12 +67,14 @@ TEST(DeviceSpecTest, SaysWhatIsWrong) {
   EXPECT_THAT(Mistake("cpu:0:24GiB:sm89"), HasSubstr("smNN is for GPUs"));
   EXPECT_THAT(Mistake("cuda:0:24GiB:numa0"), HasSubstr("numaN is for CPU workers"));
   EXPECT_THAT(Mistake("cuda:0:24GiB:bw=fast"), HasSubstr("is not a rate such as bw=1008GB/s"));
+  EXPECT_THAT(Mistake("cuda:0:24GiB:bus=fast"), HasSubstr("is not a rate such as bus=25GB/s"));
+  EXPECT_THAT(Mistake("cpu:0:24GiB:bus=25GB/s"), HasSubstr("bus=RATE is for GPUs"));
   EXPECT_THAT(Mistake("cpu:0:24GiB:threads=0"), HasSubstr("is not a number from 1 to 4096"));
   EXPECT_THAT(Mistake("cuda:0:1GiB"), HasSubstr("the reserve (1.00 GiB) leaves nothing"));
   EXPECT_EQ(Mistake("cuda:0:24XB:fast"),
             "--device cuda:0:24XB:fast: `24XB` is not a size such as 8GiB, 512MiB, 1.5GB or 1000\n"
             "--device cuda:0:24XB:fast: unknown option `fast`; known: smNN, numaN, bw=RATE, "
-            "tops=N, threads=N, reserve=SIZE");
+            "bus=RATE, tops=N, threads=N, reserve=SIZE");
 }
 
 TEST(DeviceSpecTest, ListsTheMistakesOfAllAndNamesTwice) {
