@@ -55,7 +55,9 @@ class Solver {
       placed.in_place_bytes = bytes.in_place;
       model::WorkerMemory memory;
       model::PlanStepMemory(config_, {module.op}, shape_, layout, 1, &memory);
-      items_.push_back({placed.packed_bytes + memory.kv, BytesRead(config_, placed, 1)});
+      items_.push_back({.bytes = placed.packed_bytes + memory.kv,
+                        .work = BytesRead(config_, placed, 1),
+                        .prompt_work = OpsOfPrompt(config_, placed)});
     }
   }
 
@@ -78,6 +80,9 @@ class Solver {
 
   std::vector<SplitDevice> Describe(const Group& group, bool with_experts) const {
     std::vector<SplitDevice> described;
+    // Where it is not known how fast each multiplies, the one that reads faster is taken to.
+    const bool multiplies = std::all_of(group.begin(), group.end(),
+                                        [](const DeviceInfo* d) { return d->int8_ops > 0; });
     for (const DeviceInfo* device : group) {
       SplitDevice d;
       d.room = device->budget() - Overhead(*device, with_experts);
@@ -89,6 +94,7 @@ class Solver {
         d.room = device->budget() / sharers - Overhead(*device, with_experts);
       }
       if (device->bandwidth > 0) d.speed = device->bandwidth;
+      d.prompt_speed = multiplies ? device->int8_ops : d.speed;
       described.push_back(d);
     }
     return described;
@@ -100,8 +106,7 @@ class Solver {
     for (size_t i = 0; i < modules_.size(); ++i) {
       if (modules_[i].op.layer != layer) continue;
       if (HasRole(modules_[i].op, Role::kExperts) ? !experts : !others) continue;
-      sum.bytes += items_[i].bytes;
-      sum.work += items_[i].work;
+      AddTo(&sum, items_[i]);
     }
     return sum;
   }
@@ -116,6 +121,7 @@ class Solver {
   static void AddTo(SplitItem* sum, const SplitItem& item) {
     sum->bytes += item.bytes;
     sum->work += item.work;
+    sum->prompt_work += item.prompt_work;
   }
 
   template <typename Wanted>

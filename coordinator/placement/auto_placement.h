@@ -1,7 +1,8 @@
 // PlaceAutomatically: a placement without rules, from what the devices are: the most speed within
 // their budgets. Pure function.
 //
-// Devices of one kind hold consecutive runs of whole layers, and take equally long. Where there are
+// Devices of one kind hold consecutive runs of whole layers, and take equally long, of decoding and
+// of prompts, as far as both can be had: prompts hardly need the head. Where there are
 // GPUs and CPU workers, what every token reads in full (attention with its KV cache, dense layers,
 // routers, shared experts, the head) goes to the GPUs; experts, of which a token reads a few, go to
 // the CPU workers, but for those that find room beside the rest of their layer. If not even that

@@ -15,12 +15,21 @@ class Splitter {
       : num_items_(static_cast<int>(items.size())),
         devices_(devices),
         in_budget_(in_budget),
-        bytes_(items.size() + 1, 0),
-        work_(items.size() + 1, 0) {
+        before_(items.size() + 1) {
+    SplitItem all;
     for (size_t i = 0; i < items.size(); ++i) {
-      bytes_[i + 1] = bytes_[i] + items[i].bytes;
-      work_[i + 1] = work_[i] + items[i].work;
+      before_[i] = all;
+      Add(items[i], &all);
     }
+    before_[items.size()] = all;
+    double speed = 0, prompt_speed = 0;
+    for (const SplitDevice& device : devices) {
+      Add(device.extra, &all);
+      speed += device.speed;
+      prompt_speed += device.prompt_speed;
+    }
+    seconds_ = all.work / speed;
+    prompt_seconds_ = all.prompt_work / prompt_speed;
   }
 
   // False where nothing fits.
@@ -51,20 +60,31 @@ class Splitter {
   }
 
  private:
+  static void Add(const SplitItem& item, SplitItem* sum) {
+    sum->bytes += item.bytes;
+    sum->work += item.work;
+    sum->prompt_work += item.prompt_work;
+  }
+
+  static double SquareOfShare(double seconds, double of) {
+    return of > 0 ? (seconds / of) * (seconds / of) : 0;
+  }
+
   double Cost(int idx, int begin, int end) const {
     const SplitDevice& device = devices_[idx];
-    if (in_budget_ && device.extra.bytes + bytes_[end] - bytes_[begin] > device.room) {
-      return kNever;
-    }
-    const double seconds = (device.extra.work + work_[end] - work_[begin]) / device.speed;
-    return seconds * seconds;
+    const SplitItem &from = before_[begin], &to = before_[end], &extra = device.extra;
+    if (in_budget_ && extra.bytes + to.bytes - from.bytes > device.room) return kNever;
+    const double seconds = (extra.work + to.work - from.work) / device.speed;
+    const double prompt_seconds =
+        (extra.prompt_work + to.prompt_work - from.prompt_work) / device.prompt_speed;
+    return SquareOfShare(seconds, seconds_) + SquareOfShare(prompt_seconds, prompt_seconds_);
   }
 
   int num_items_;
   absl::Span<const SplitDevice> devices_;
   bool in_budget_;
-  std::vector<int64_t> bytes_;  // of the items before each
-  std::vector<double> work_;
+  std::vector<SplitItem> before_;    // the sum of the items before each
+  double seconds_, prompt_seconds_;  // of everything, on all devices together
 };
 
 }  // namespace

@@ -10,14 +10,16 @@
 namespace dovetail::coordinator {
 
 struct SplitItem {
-  int64_t bytes = 0;  // that it takes
-  double work = 0;    // bytes that it reads for a token
+  int64_t bytes = 0;       // that it takes
+  double work = 0;         // bytes that it reads for a token
+  double prompt_work = 0;  // multiplications for a token of a prompt
 };
 
 struct SplitDevice {
   int64_t room = 0;
-  double speed = 1;  // bytes per second
-  SplitItem extra;   // that it has anyway
+  double speed = 1;         // bytes per second
+  double prompt_speed = 1;  // multiplications per second
+  SplitItem extra;          // that it has anyway
 };
 
 struct Split {
@@ -26,8 +28,9 @@ struct Split {
 };
 
 // Cuts the items into one consecutive run for each device so that every run fits and the times that
-// the devices take are as even as can be (the least sum of squares). Where nothing fits, the most
-// even split of all.
+// the devices take are as even as can be: the least sum of squares, of decoding and of prompts,
+// each as a share of what all devices together would take. Where nothing fits, the most even split
+// of all.
 Split SplitRuns(absl::Span<const SplitItem> items, absl::Span<const SplitDevice> devices);
 
 }  // namespace dovetail::coordinator

@@ -79,11 +79,12 @@ struct ModuleWork {
   }
 };
 
+// The head works on the rows whose logits are wanted: one of each sequence.
+bool IsHead(const Op& op) { return op.kind == OpKind::kLmHead || op.kind == OpKind::kNorm; }
+
 ModuleWork WorkOf(const model::ModelConfig& config, const Plan& plan, const PlacedModule& module,
                   int64_t rows, int64_t sequences) {
-  // The head works on the rows whose logits are wanted: one of each sequence.
-  const bool is_head = module.op.kind == OpKind::kLmHead || module.op.kind == OpKind::kNorm;
-  const int64_t own_rows = is_head ? sequences : rows;
+  const int64_t own_rows = IsHead(module.op) ? sequences : rows;
   ModuleWork work = {.bytes = BytesRead(config, module, own_rows),
                      .ops = OpsPerRow(config, module) * static_cast<double>(own_rows)};
   if (module.op.kind == OpKind::kAttention) {
@@ -148,6 +149,10 @@ double BytesRead(const model::ModelConfig& config, const PlacedModule& module, i
   if (module.op.kind != OpKind::kExperts) return bytes;
   const double share = static_cast<double>(config.experts.num_used) / config.experts.count;
   return bytes * (1 - std::pow(1 - share, static_cast<double>(rows)));
+}
+
+double OpsOfPrompt(const model::ModelConfig& config, const PlacedModule& module) {
+  return IsHead(module.op) ? 0 : OpsPerRow(config, module);
 }
 
 StepTime TimeStep(const model::ModelConfig& config, const Plan& plan,

@@ -47,6 +47,10 @@ double HopSeconds(const model::ModelConfig& config, const Plan& plan, int64_t ro
 // those that are chosen (as if choices were even), of an embedding a row each.
 double BytesRead(const model::ModelConfig& config, const PlacedModule& module, int64_t rows);
 
+// Multiplications and additions for a token of a prompt: none in the head, which has one row of the
+// whole prompt.
+double OpsOfPrompt(const model::ModelConfig& config, const PlacedModule& module);
+
 // Steps whose experts GPU workers stream from CPU workers (base/route.h), whether or not the plan
 // has the buffers for it: all experts cross the bus while the GPU computes. Refers to what it is
 // made of.

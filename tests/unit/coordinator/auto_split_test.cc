@@ -10,7 +10,9 @@ using ::testing::ElementsAre;
 
 std::vector<SplitItem> Items(const std::vector<int>& sizes) {
   std::vector<SplitItem> items;
-  for (const int size : sizes) items.push_back({size, static_cast<double>(size)});
+  for (const int size : sizes) {
+    items.push_back({.bytes = size, .work = static_cast<double>(size)});
+  }
   return items;
 }
 
@@ -38,6 +40,22 @@ TEST(AutoSplitTest, BalancesTime) {
   devices[1].speed = 3;
   EXPECT_THAT(SplitRuns(Items({1, 1, 1, 1}), devices).begins, ElementsAre(0, 0))
       << "and all, where it alone is faster than both in turn";
+}
+
+TEST(AutoSplitTest, PromptsCountAsMuchAsDecoding) {
+  std::vector<SplitItem> items = Items(std::vector<int>(28, 10));
+  for (SplitItem& item : items) item.prompt_work = 1e9;
+  std::vector<SplitDevice> devices = Devices({999, 999});
+  devices[1].extra.work = 60;  // a head, of which prompts have one row
+  EXPECT_THAT(SplitRuns(Items(std::vector<int>(28, 10)), devices).begins, ElementsAre(0, 17));
+  const std::vector<int> both = SplitRuns(items, devices).begins;
+  EXPECT_GT(both[1], 14);
+  EXPECT_LT(both[1], 17);
+  for (SplitItem& item : items) item.work = 0;
+  devices[1].extra.work = 0;
+  EXPECT_THAT(SplitRuns(items, devices).begins, ElementsAre(0, 14));
+  devices[0].prompt_speed = 3;
+  EXPECT_THAT(SplitRuns(items, devices).begins, ElementsAre(0, 25)) << "by its square";
 }
 
 TEST(AutoSplitTest, StaysWithinBudgets) {
