@@ -1,5 +1,6 @@
 // What this machine can do, apart from any kernel of ours: the facts that layouts and products were
-// chosen by (docs/kernels-measured.md, "The machine itself"), and the ceilings of all other figures.
+// chosen by (docs/kernels-measured.md, "The machine itself"), and the ceilings of all other
+// figures.
 //
 //   int8_peak/ISA/threads:N        multiplications of 8-bit numbers, all threads together
 //   instruction/NAME               a loop of one instruction: G a second, and a cycle
