@@ -49,6 +49,7 @@ def test_threads():
     check(threads=1)
     check(threads=2)
     check(threads=3)
+    check(threads=64)  # many more than processors
 
 
 def test_chunks():
