@@ -14,10 +14,12 @@ static inline bool ReadAsStored(const KvPart& part, int queries) {
   return part.type != KvType::kQ8_0 && processor_converts_aside;
 }
 
-// The scales of a part of kQ8_0, in the order in which they are stored.
-static inline void WidenScales(const KvPart& part, float* to) {
+// The scales of a part of kQ8_0, in the order in which they are stored; asks for those of the part
+// whose bytes begin at `ahead`, if any: its bytes alone are asked for as this one's are read.
+static inline void WidenScales(const KvPart& part, const uint8_t* ahead, float* to) {
   const int blocks = (part.dim + kKvScaleElements - 1) / kKvScaleElements;
   const uint8_t* from = ScaleOf(part, 0, 0);
+  if (ahead != nullptr) AskFor(ahead, from - part.data, 2 * blocks * kKvBlockTokens);
   for (int i = 0; i < blocks * kKvBlockTokens; i += 16) {
     Store(to + i, F16Elements::Get(from + 2 * i));
   }
@@ -72,7 +74,7 @@ static void ScoreSplit(const AttentionArgs& args, const SequenceRows& sequence, 
       keys.type = KvType::kF32;
       ahead = nullptr;
     } else if (keys.type == KvType::kQ8_0) {
-      WidenScales(keys, batch.scratch.keys);
+      WidenScales(keys, ahead, batch.scratch.keys);
     }
     WithElements(keys.type, [&]<typename Elements>() {
       ScoreBlock<Elements>(batch, begin, key, keys, ahead, args.scale, scores);
@@ -105,7 +107,7 @@ static inline ValueRun TakeValues(const AttentionArgs& args, const SequenceRows&
     first.type = KvType::kF32;
     first.dim = static_cast<int32_t>(batch.dim);
   } else if (first.type == KvType::kQ8_0) {
-    WidenScales(first, batch.scratch.values);
+    WidenScales(first, run.then, batch.scratch.values);
   }
   for (int i = 1; i < run.count(); ++i) run.blocks[i] = part_of(key + i * kKvBlockTokens);
   return run;
