@@ -80,7 +80,7 @@ class Solver {
 
   std::vector<SplitDevice> Describe(const Group& group, bool with_experts) const {
     std::vector<SplitDevice> described;
-    // Where it is not known how fast each multiplies, the one that reads faster is taken to.
+    // Where it is not known of each how fast it multiplies: in proportion to what it reads.
     const bool multiplies = std::all_of(group.begin(), group.end(),
                                         [](const DeviceInfo* d) { return d->int8_ops > 0; });
     for (const DeviceInfo* device : group) {
@@ -106,7 +106,7 @@ class Solver {
     for (size_t i = 0; i < modules_.size(); ++i) {
       if (modules_[i].op.layer != layer) continue;
       if (HasRole(modules_[i].op, Role::kExperts) ? !experts : !others) continue;
-      AddTo(&sum, items_[i]);
+      sum += items_[i];
     }
     return sum;
   }
@@ -116,12 +116,6 @@ class Solver {
       if (HasRole(modules_[i].op, role)) return items_[i];
     }
     return {};
-  }
-
-  static void AddTo(SplitItem* sum, const SplitItem& item) {
-    sum->bytes += item.bytes;
-    sum->work += item.work;
-    sum->prompt_work += item.prompt_work;
   }
 
   template <typename Wanted>
@@ -138,9 +132,9 @@ class Solver {
       items.push_back(LayerItem(layer, true, true));
     }
     std::vector<SplitDevice> described = Describe(group, true);
-    AddTo(&described.front().extra, ItemOf(Role::kEmbedding));
-    AddTo(&described.back().extra, ItemOf(Role::kNorm));
-    AddTo(&described.back().extra, ItemOf(Role::kLmHead));
+    described.front().extra += ItemOf(Role::kEmbedding);
+    described.back().extra += ItemOf(Role::kNorm);
+    described.back().extra += ItemOf(Role::kLmHead);
     const Split split = SplitRuns(items, described);
     AssignRuns(group, split.begins, 0, [](const Op&) { return true; });
     Assign(group.front()->name, [](const Op& op) { return HasRole(op, Role::kEmbedding); });
@@ -173,8 +167,8 @@ class Solver {
       items.push_back(LayerItem(layer, false, true));
     }
     std::vector<SplitDevice> described = Describe(gpus_, false);
-    AddTo(&described.back().extra, ItemOf(Role::kNorm));
-    AddTo(&described.back().extra, ItemOf(Role::kLmHead));
+    described.back().extra += ItemOf(Role::kNorm);
+    described.back().extra += ItemOf(Role::kLmHead);
     return SplitRuns(items, described);
   }
 
@@ -233,7 +227,7 @@ class Solver {
       items.push_back(on_gpu[layer] ? SplitItem{} : LayerItem(layer, true, layer < first));
     }
     std::vector<SplitDevice> described = Describe(cpus_, true);
-    AddTo(&described.front().extra, ItemOf(Role::kEmbedding));
+    described.front().extra += ItemOf(Role::kEmbedding);
     const Split rest = SplitRuns(items, described);
     AssignRuns(cpus_, rest.begins, 0, [&](const Op& op) {
       return !on_gpu[op.layer] && (op.layer < first || HasRole(op, Role::kExperts));

@@ -19,12 +19,12 @@ class Splitter {
     SplitItem all;
     for (size_t i = 0; i < items.size(); ++i) {
       before_[i] = all;
-      Add(items[i], &all);
+      all += items[i];
     }
     before_[items.size()] = all;
     double speed = 0, prompt_speed = 0;
     for (const SplitDevice& device : devices) {
-      Add(device.extra, &all);
+      all += device.extra;
       speed += device.speed;
       prompt_speed += device.prompt_speed;
     }
@@ -60,12 +60,6 @@ class Splitter {
   }
 
  private:
-  static void Add(const SplitItem& item, SplitItem* sum) {
-    sum->bytes += item.bytes;
-    sum->work += item.work;
-    sum->prompt_work += item.prompt_work;
-  }
-
   static double SquareOfShare(double seconds, double of) {
     return of > 0 ? (seconds / of) * (seconds / of) : 0;
   }

@@ -13,6 +13,13 @@ struct SplitItem {
   int64_t bytes = 0;       // that it takes
   double work = 0;         // bytes that it reads for a token
   double prompt_work = 0;  // multiplications for a token of a prompt
+
+  SplitItem& operator+=(const SplitItem& other) {
+    bytes += other.bytes;
+    work += other.work;
+    prompt_work += other.prompt_work;
+    return *this;
+  }
 };
 
 struct SplitDevice {

@@ -9,13 +9,11 @@
 namespace dovetail::coordinator {
 namespace {
 
-// What is assumed where nothing was measured or given: a desktop's memory and cores, a small GPU on
-// PCIe 4.0 x16.
+// What is assumed where nothing was measured or given: a desktop's memory and cores, a small GPU.
 constexpr double kCpuBandwidth = 40e9;
 constexpr double kCpuOpsPerThread = 100e9;
 constexpr double kGpuBandwidth = 300e9;
 constexpr double kGpuOps = 50e12;
-constexpr double kPcieBandwidth = 20e9;
 
 DeviceSpeed SpeedOf(const DeviceInfo& device) {
   DeviceSpeed speed;

@@ -15,12 +15,11 @@ namespace {
 constexpr double kHopSeconds = 5e-6;
 constexpr double kHostBandwidth = 10e9;
 constexpr double kGatherSeconds = 2e-6;  // the others are on their way, and nobody sleeps
-constexpr double kPcieBandwidth = 20e9;
 // To another host, by TCP: 10 GbE and the threads that carry it.
 constexpr double kNetworkSeconds = 60e-6;
 constexpr double kNetworkBandwidth = 1.1e9;
 
-// Multiplications and additions for one row; a stored byte holds about two weights of 4 bits.
+// Multiplications and additions for one row.
 double OpsPerRow(const model::ModelConfig& config, const PlacedModule& module) {
   const Op& op = module.op;
   double elements = 0;
@@ -94,6 +93,19 @@ ModuleWork WorkOf(const model::ModelConfig& config, const Plan& plan, const Plac
   return work;
 }
 
+// Of the device, or of the member, that takes longest; what each takes is added to `busy`, if any.
+double LongestSeconds(const PlacedModule& module, const ModuleWork& work,
+                      absl::Span<const DeviceSpeed> speeds, std::map<std::string, double>* busy) {
+  const std::vector<std::string> devices = DevicesOf(module);
+  double longest = 0;
+  for (size_t i = 0; i < devices.size(); ++i) {
+    const double seconds = ShareOf(module, i) * work.SecondsOn(SpeedOf(speeds, devices[i]));
+    if (busy != nullptr) (*busy)[devices[i]] += seconds;
+    longest = std::max(longest, seconds);
+  }
+  return longest;
+}
+
 // How often the members that share an op's rows wait for each other's.
 int GathersOf(const Op& op) {
   if (op.kind == OpKind::kLmHead) return 1;
@@ -125,8 +137,7 @@ double RouteSeconds(const model::ModelConfig& config, const Plan& plan,
   const auto bytes = static_cast<double>(HopBytes(config, rows));
   double seconds = 0;
   for (size_t i = 1; i < workers.size(); ++i) {
-    if (workers[i] != workers[i - 1])
-      seconds += HopSeconds(plan, workers[i - 1], workers[i], bytes);
+    seconds += HopSeconds(plan, workers[i - 1], workers[i], bytes);
   }
   for (const PlacedModule& module : plan.modules) {
     if (!module.members.empty()) {
@@ -162,13 +173,7 @@ StepTime TimeStep(const model::ModelConfig& config, const Plan& plan,
   for (size_t index = 0; index < plan.modules.size(); ++index) {
     const PlacedModule& module = plan.modules[index];
     const ModuleWork work = WorkOf(config, plan, module, rows, sequences);
-    const std::vector<std::string> devices = DevicesOf(module);
-    double longest = 0;
-    for (size_t i = 0; i < devices.size(); ++i) {
-      const double seconds = ShareOf(module, i) * work.SecondsOn(SpeedOf(speeds, devices[i]));
-      time.busy[devices[i]] += seconds;
-      longest = std::max(longest, seconds);
-    }
+    const double longest = LongestSeconds(module, work, speeds, &time.busy);
     if (IsBesideTheStep(plan, index)) {
       beside += longest;
       continue;
@@ -195,6 +200,7 @@ StreamedStep::StreamedStep(const model::ModelConfig& config, const Plan& plan)
       if (streamed[i]) Take(plan.route[i], gpu.device.name, i);
     }
   }
+  workers_.erase(std::unique(workers_.begin(), workers_.end()), workers_.end());
 }
 
 void StreamedStep::Take(const Segment& segment, const std::string& gpu, size_t index) {
@@ -232,12 +238,7 @@ double StreamedStep::Seconds(absl::Span<const DeviceSpeed> speeds, int64_t rows,
       }
       continue;
     }
-    double longest = 0;
-    const std::vector<std::string> devices = DevicesOf(module);
-    for (size_t i = 0; i < devices.size(); ++i) {
-      longest = std::max(longest, ShareOf(module, i) * work.SecondsOn(SpeedOf(speeds, devices[i])));
-    }
-    seconds += longest;
+    seconds += LongestSeconds(module, work, speeds, nullptr);
   }
   for (const auto& [name, gpu] : gpus) seconds += std::max(gpu.computes, gpu.uploads);
   return seconds;

@@ -15,6 +15,8 @@ namespace dovetail::coordinator {
 
 // Tokens before the one whose cost is predicted.
 inline constexpr int64_t kPredictedContext = 1024;
+// Between a host and its GPUs where it was not measured or given: PCIe 4.0 x16.
+inline constexpr double kPcieBandwidth = 20e9;
 
 // Where a device's figures are from.
 enum class Basis { kGiven, kAssumed };
