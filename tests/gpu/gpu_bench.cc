@@ -1,11 +1,11 @@
-// gpu_bench [--limits]: how fast the GPU's products are, with 1 to 512 activation rows, for each
-// weight type, and attention of prompts. One JSON object to standard output; tools/gpu_check makes
-// tables of it.
+// gpu_bench [--limits | --profile] [TYPE ...]: how fast the GPU's products are, with 1 to 512
+// activation rows, for each weight type or those named, and attention. One JSON object to standard
+// output; tools/gpu_check makes tables of it. What is done so far is told on standard error.
 //
 // Matrices of 256 MB and more, several of them in turn, so that no cache has what is read. Shares
 // are of what this GPU does at most, measured first: of what copying a gigabyte on it reads and
 // writes, of the 8-bit products and of the f32 multiply-adds that it makes in registers. With
-// --limits these are all.
+// --limits these are all; with --profile each kernel is started once, for a profiler.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -133,7 +133,16 @@ nlohmann::json BenchType(WeightType type, const Limits& limits) {
   return result;
 }
 
-int Main(bool only_limits) {
+struct Options {
+  bool only_limits = false;
+  std::vector<std::string> types;  // none: all
+
+  bool Wants(WeightType type) const {
+    return types.empty() || std::find(types.begin(), types.end(), InfoOf(type).name) != types.end();
+  }
+};
+
+int Main(const Options& options) {
   int devices = 0;
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
     std::printf("skipped: no CUDA device\n");
@@ -152,9 +161,13 @@ int Main(bool only_limits) {
       {"int8_peak_tera_multiplications_per_s", limits.int8_peak},
       {"f32_peak_tera_multiply_adds_per_s", limits.f32_peak},
       {"k", kK}};
-  if (!only_limits) {
-    for (WeightType type : SupportedWeightTypes()) json["types"].push_back(BenchType(type, limits));
-    json["attention"] = BenchAttention(limits.f32_peak);
+  if (!options.only_limits) {
+    for (WeightType type : SupportedWeightTypes()) {
+      if (!options.Wants(type)) continue;
+      json["types"].push_back(BenchType(type, limits));
+      std::fprintf(stderr, "%s\n", json["types"].back().dump().c_str());
+    }
+    json["attention"] = BenchAttention(limits.f32_peak, limits.copy);
   }
   std::printf("%s\n", json.dump().c_str());
   return 0;
@@ -164,10 +177,19 @@ int Main(bool only_limits) {
 }  // namespace dovetail::kernels
 
 int main(int argc, char** argv) {
-  const bool only_limits = argc == 2 && std::string(argv[1]) == "--limits";
-  if (argc > 1 && !only_limits) {
-    std::fprintf(stderr, "usage: gpu_bench [--limits]\n");
-    return 2;
+  dovetail::kernels::Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word == "--limits") {
+      options.only_limits = true;
+    } else if (word == "--profile") {
+      dovetail::kernels::started_once = true;
+    } else if (word.starts_with("-")) {
+      std::fprintf(stderr, "usage: gpu_bench [--limits | --profile] [TYPE ...]\n");
+      return 2;
+    } else {
+      options.types.push_back(word);
+    }
   }
-  return dovetail::kernels::Main(only_limits);
+  return dovetail::kernels::Main(options);
 }

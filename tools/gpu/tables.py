@@ -37,11 +37,13 @@ def bench_table(bench):
 
 
 def attention_table(bench):
-    lines = [f"Attention of prompts, with keys and values in f16. Multiply-adds of f32 in registers: "
+    lines = [f"Attention, with keys and values in f16. Multiply-adds of f32 in registers: "
              f"{bench['f32_peak_tera_multiply_adds_per_s']:.1f} x 10^12 a second.", "",
-             "| heads | rows | tokens before them | ms | 10^12 multiply-adds a second | share |", "|---" * 6 + "|"]
+             "| heads | rows | tokens before them | ms | 10^12 multiply-adds a second | share | cache, GB/s | share of a copy |",
+             "|---" * 8 + "|"]
     return lines + [f"| {entry['shape']} | {entry['rows']} | {entry['position']} | {entry['ms']:.3f} | "
-                    f"{entry['tera_multiply_adds_per_s']:.1f} | {entry['share_of_f32_peak']:.2f} |" for entry in bench["attention"]]
+                    f"{entry['tera_multiply_adds_per_s']:.1f} | {entry['share_of_f32_peak']:.2f} | {entry['cache_gb_per_s']:.0f} | "
+                    f"{entry['share_of_copy']:.2f} |" for entry in bench["attention"]]
 
 
 def speed_table(result):
