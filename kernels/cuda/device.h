@@ -2,6 +2,8 @@
 // the shim (kernels/simt) where g++ does. A kernel uses nothing of CUDA but what is here.
 //
 //   DT_KERNEL void F(Args args)     a kernel; DT_LAUNCH(F, grid, block, stream, args) starts it
+//   DT_BOUNDED_KERNEL(threads, n)   the same, with registers for n blocks on a multiprocessor: nvcc
+//                                   has as many loads under way as these are enough for
 //   DT_DEVICE                       a function that kernels call
 //   DT_SHARED(T, name, n)           an array of the block: name[i], ReadShared<V>(name, i)
 //   ThreadIndex, BlockIndex, ..     numbers of this thread
@@ -33,6 +35,25 @@ DT_DEVICE int WarpIndex() { return ThreadIndex() / kWarp; }
 template <typename T>
 DT_DEVICE T ShuffleXor(T v, int lanes) {
   return Shuffle(v, Lane() ^ lanes);
+}
+
+// Bytes of shared memory from `at` on, for what reads either kind of memory by LoadVector.
+template <typename Shared>
+struct SharedBytes {
+  Shared* shared;
+  int at;
+};
+template <typename Shared>
+DT_DEVICE SharedBytes<Shared> BytesFrom(Shared& shared, int at) {
+  return {&shared, at};
+}
+template <typename Shared>
+DT_DEVICE SharedBytes<Shared> operator+(SharedBytes<Shared> bytes, int n) {
+  return {bytes.shared, bytes.at + n};
+}
+template <typename V, typename Shared>
+DT_DEVICE V LoadVector(SharedBytes<Shared> from) {
+  return ReadShared<V>(*from.shared, from.at);
 }
 
 // Adds the partial sums of 32 lanes as a halving tree (docs/numerics.md); all lanes have the sum.

@@ -10,6 +10,7 @@
 #include "kernels/quant/codebooks_expand.h"
 
 #define DT_KERNEL static __global__
+#define DT_BOUNDED_KERNEL(threads, blocks) static __global__ __launch_bounds__(threads, blocks)
 #define DT_DEVICE static __device__ __forceinline__
 #define DT_UNROLL _Pragma("unroll")
 #define DT_DEVICE_MEMBER static __device__ __forceinline__
@@ -87,24 +88,22 @@ DT_DEVICE void WriteShared(T* shared, int64_t index, const V& v) {
 
 // Eight rows x eight tokens x 16 k: what 7.5 has.
 DT_DEVICE void MmaRows8(int32_t& c0, int32_t& c1, int32_t a, int32_t b) {
-  asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
-               : "+r"(c0), "+r"(c1)
-               : "r"(a), "r"(b));
+  asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+      : "+r"(c0), "+r"(c1)
+      : "r"(a), "r"(b));
 }
 
 #include "kernels/cuda/device_sm75.inl.h"
 
 #if __CUDA_ARCH__ >= 800 && !defined(DOVETAIL_SM75_FORMS)
 DT_DEVICE void MmaK32(int32_t (&c)[4], const int32_t (&a)[4], const int32_t (&b)[2]) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 DT_DEVICE void MmaK16(int32_t (&c)[4], const int32_t (&a)[2], const int32_t (&b)[1]) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 "
+  asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 "
       "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
       : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(b[0]));
@@ -114,6 +113,11 @@ DT_DEVICE void CopyAsync16(T* shared, int64_t index, const void* from) {
   const uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared + index));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
+template <typename T>
+DT_DEVICE void CopyAsync4(T* shared, int64_t index, const void* from) {
+  const uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared + index));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
+}
 DT_DEVICE void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kNewest>
 DT_DEVICE void WaitCopies() {
@@ -121,6 +125,7 @@ DT_DEVICE void WaitCopies() {
 }
 #else
 using sm75::CopyAsync16;
+using sm75::CopyAsync4;
 using sm75::MmaK16;
 using sm75::MmaK32;
 DT_DEVICE void CommitCopies() {}

@@ -15,6 +15,7 @@
 #include "kernels/simt/simt.h"
 
 #define DT_KERNEL static
+#define DT_BOUNDED_KERNEL(threads, blocks) static
 #define DT_UNROLL
 // Made when a thread of the host first runs the kernel: every thread of a program would have room
 // for all arrays of all kernels otherwise.
@@ -139,6 +140,13 @@ static inline void CopyAsync16(Shared& shared, int64_t index, const void* from) 
   if (!HasSm80()) return sm75::CopyAsync16(shared, index, from);
   if (reinterpret_cast<uintptr_t>(from) % 16 != 0) simt::Fail("a copy that is not aligned");
   shared.BeginCopy(index, from, 16);
+}
+// The same for 4 bytes.
+template <typename Shared>
+static inline void CopyAsync4(Shared& shared, int64_t index, const void* from) {
+  if (!HasSm80()) return sm75::CopyAsync4(shared, index, from);
+  if (reinterpret_cast<uintptr_t>(from) % 4 != 0) simt::Fail("a copy that is not aligned");
+  shared.BeginCopy(index, from, 4);
 }
 DT_DEVICE void CommitCopies() { simt::CommitCopies(); }
 template <int kNewest>

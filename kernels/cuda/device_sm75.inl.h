@@ -20,10 +20,17 @@ DT_DEVICE void MmaK32(int32_t (&c)[4], const int32_t (&a)[4], const int32_t (&b)
 struct alignas(16) Bytes16 {
   uint8_t bytes[16];
 };
+struct alignas(4) Bytes4 {
+  uint8_t bytes[4];
+};
 // Nothing is left to wait for.
 template <typename Shared>
 DT_DEVICE void CopyAsync16(Shared& shared, int64_t index, const void* from) {
   WriteShared(shared, index, LoadVector<Bytes16>(static_cast<const uint8_t*>(from)));
+}
+template <typename Shared>
+DT_DEVICE void CopyAsync4(Shared& shared, int64_t index, const void* from) {
+  WriteShared(shared, index, LoadVector<Bytes4>(static_cast<const uint8_t*>(from)));
 }
 
 }  // namespace sm75

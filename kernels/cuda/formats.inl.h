@@ -4,16 +4,18 @@
 // A format states its elements per block and sub-block and whether it has minimums. Of row `row` of
 // a panel's block: Quad, k = 32 chunk + 4 i .. + 3 as four signed bytes; Scale and Min, the small
 // integers of a sub-block; D, and MinScale, which is -dmin. Lanes that read neighbouring rows of
-// one quad read neighbouring dwords.
+// one quad read neighbouring dwords. `block` points to memory, or is a SharedBytes (device.h).
 
-DT_DEVICE uint32_t LoadDword(const uint8_t* plane, int i, int row) {
+DT_DEVICE uint32_t LoadDword(auto plane, int i, int row) {
   return LoadVector<uint32_t>(plane + (i * kPanelRows + row) * 4);
 }
-DT_DEVICE int LoadByte(const uint8_t* plane, int i, int row) { return plane[i * kPanelRows + row]; }
-DT_DEVICE int LoadSigned(const uint8_t* plane, int i, int row) {
-  return static_cast<int8_t>(plane[i * kPanelRows + row]);
+DT_DEVICE int LoadByte(auto plane, int i, int row) {
+  return LoadVector<uint8_t>(plane + (i * kPanelRows + row));
 }
-DT_DEVICE float LoadHalf(const uint8_t* plane, int row) {
+DT_DEVICE int LoadSigned(auto plane, int i, int row) {
+  return static_cast<int8_t>(LoadVector<uint8_t>(plane + (i * kPanelRows + row)));
+}
+DT_DEVICE float LoadHalf(auto plane, int row) {
   return HalfToFloat(LoadVector<uint16_t>(plane + 2 * row));
 }
 
@@ -49,20 +51,20 @@ DT_DEVICE uint32_t LookUp(const ValueTable& table, uint32_t nibbles) {
 template <typename Layout, int kDivisor = 1>
 struct HalfScaled {
   using P16 = Layout;
-  DT_DEVICE_MEMBER float D(const uint8_t* block, int row) {
+  DT_DEVICE_MEMBER float D(auto block, int row) {
     return LoadHalf(block + P16::kD, row) * (1.0f / kDivisor);
   }
 };
 
 // Nibbles i and i + 4 of a quad share a dword.
 template <typename P16>
-DT_DEVICE uint32_t NibblesOf32(const uint8_t* block, int i, int row) {
+DT_DEVICE uint32_t NibblesOf32(auto block, int i, int row) {
   return LoadDword(block + P16::kQuants, i % 4, row) >> (i / 4 * 4) & 0x0f0f0f0fu;
 }
 
 // Elements at .. at + 3 of row `row` of a panel's block, dequantised (kernels/quant/format.h).
 template <typename Format>
-DT_DEVICE void DequantizeQuad(const uint8_t* block, int at, int row, float* v) {
+DT_DEVICE void DequantizeQuad(auto block, int at, int row, float* v) {
   const uint32_t quad = Format::Quad(block, at / 32, at % 32 / 4, row);
   const int sub_block = at / Format::kSubBlock;
   const float d = Format::D(block, row) * static_cast<float>(Format::Scale(block, sub_block, row));

@@ -3,7 +3,8 @@
 // Scales 2 s + 1 with s in a nibble, two to a byte.
 template <typename Layout, int kElements, int kDivisor>
 struct NibbleScaled : HalfScaled<Layout, kDivisor>, SubBlocks<kElements> {
-  DT_DEVICE_MEMBER int Scale(const uint8_t* block, int sub_block, int row) {
+  static constexpr bool kLooksUp = true;
+  DT_DEVICE_MEMBER int Scale(auto block, int sub_block, int row) {
     const int both = LoadByte(block + Layout::kScales, sub_block / 2, row);
     return 2 * (both >> (sub_block % 2 * 4) & 15) + 1;
   }
@@ -11,7 +12,7 @@ struct NibbleScaled : HalfScaled<Layout, kDivisor>, SubBlocks<kElements> {
 
 // Magnitudes with the signs of quad i of a chunk.
 template <typename P16>
-DT_DEVICE uint32_t WithSigns(const uint8_t* block, uint32_t magnitudes, int chunk, int i, int row) {
+DT_DEVICE uint32_t WithSigns(auto block, uint32_t magnitudes, int chunk, int i, int row) {
   const uint32_t bits = LoadDword(block + P16::kSigns + 64 * chunk, 0, row);
   const uint32_t signs = BitsAsBytes(bits, i) * 0xffu;
   return SubtractBytes(magnitudes ^ signs, signs);
@@ -19,8 +20,7 @@ DT_DEVICE uint32_t WithSigns(const uint8_t* block, uint32_t magnitudes, int chun
 
 // Quad i of a grid entry of eight; kHighBits more bits of each index.
 template <typename P16, int kHighBits>
-DT_DEVICE uint32_t GroupOf8(const uint8_t* block, const int8_t (*grid)[8], int chunk, int i,
-                            int row) {
+DT_DEVICE uint32_t GroupOf8(auto block, const int8_t (*grid)[8], int chunk, int i, int row) {
   const int group = i / 2;
   int index = LoadByte(block + P16::kIndex, 4 * chunk + group, row);
   if constexpr (kHighBits > 0) {
@@ -33,8 +33,7 @@ DT_DEVICE uint32_t GroupOf8(const uint8_t* block, const int8_t (*grid)[8], int c
 }
 
 template <typename P16, int kHighBits>
-DT_DEVICE uint32_t GroupOf4(const uint8_t* block, const int8_t (*grid)[4], int chunk, int i,
-                            int row) {
+DT_DEVICE uint32_t GroupOf4(auto block, const int8_t (*grid)[4], int chunk, int i, int row) {
   int index = LoadByte(block + P16::kIndex, 8 * chunk + i, row);
   if constexpr (kHighBits > 0) {
     index |= (LoadByte(block + P16::kHigh, chunk, row) >> i & 1) << 8;
@@ -43,34 +42,34 @@ DT_DEVICE uint32_t GroupOf4(const uint8_t* block, const int8_t (*grid)[4], int c
 }
 
 struct FormatIQ2_XXS : NibbleScaled<P16IQ2_XXS, 32, 8> {
-  DT_DEVICE_MEMBER uint32_t Quad(const uint8_t* block, int chunk, int i, int row) {
+  DT_DEVICE_MEMBER uint32_t Quad(auto block, int chunk, int i, int row) {
     return GroupOf8<P16, 0>(block, DeviceCodebooks().iq2_xxs, chunk, i, row);
   }
 };
 struct FormatIQ2_XS : NibbleScaled<P16IQ2_XS, 16, 8> {
-  DT_DEVICE_MEMBER uint32_t Quad(const uint8_t* block, int chunk, int i, int row) {
+  DT_DEVICE_MEMBER uint32_t Quad(auto block, int chunk, int i, int row) {
     return GroupOf8<P16, 1>(block, DeviceCodebooks().iq2_xs, chunk, i, row);
   }
 };
 struct FormatIQ2_S : NibbleScaled<P16IQ2_S, 16, 8> {
-  DT_DEVICE_MEMBER uint32_t Quad(const uint8_t* block, int chunk, int i, int row) {
+  DT_DEVICE_MEMBER uint32_t Quad(auto block, int chunk, int i, int row) {
     return GroupOf8<P16, 2>(block, DeviceCodebooks().iq2_s, chunk, i, row);
   }
 };
 struct FormatIQ3_XXS : NibbleScaled<P16IQ3_XXS, 32, 4> {
-  DT_DEVICE_MEMBER uint32_t Quad(const uint8_t* block, int chunk, int i, int row) {
+  DT_DEVICE_MEMBER uint32_t Quad(auto block, int chunk, int i, int row) {
     return GroupOf4<P16, 0>(block, DeviceCodebooks().iq3_xxs, chunk, i, row);
   }
 };
 struct FormatIQ3_S : NibbleScaled<P16IQ3_S, 32, 1> {
-  DT_DEVICE_MEMBER uint32_t Quad(const uint8_t* block, int chunk, int i, int row) {
+  DT_DEVICE_MEMBER uint32_t Quad(auto block, int chunk, int i, int row) {
     return GroupOf4<P16, 1>(block, DeviceCodebooks().iq3_s, chunk, i, row);
   }
 };
 
 // The grid has 8 (value + 1); the quant is 8 value + 1, or - 1 where delta is negative.
 template <typename P16>
-DT_DEVICE uint32_t Iq1Quad(const uint8_t* block, int chunk, int i, int row) {
+DT_DEVICE uint32_t Iq1Quad(auto block, int chunk, int i, int row) {
   const int group = i / 2;
   const int high = LoadByte(block + P16::kHigh, 2 * chunk + group / 2, row) >> (group % 2 * 4) & 15;
   const int index = LoadByte(block + P16::kIndex, 4 * chunk + group, row) | (high & 7) << 8;
@@ -79,12 +78,12 @@ DT_DEVICE uint32_t Iq1Quad(const uint8_t* block, int chunk, int i, int row) {
 }
 
 struct FormatIQ1_S : NibbleScaled<P16IQ1_S, 32, 8> {
-  DT_DEVICE_MEMBER uint32_t Quad(const uint8_t* block, int chunk, int i, int row) {
+  DT_DEVICE_MEMBER uint32_t Quad(auto block, int chunk, int i, int row) {
     return Iq1Quad<P16>(block, chunk, i, row);
   }
 };
 struct FormatIQ1_M : NibbleScaled<P16IQ1_M, 16, 8> {
-  DT_DEVICE_MEMBER uint32_t Quad(const uint8_t* block, int chunk, int i, int row) {
+  DT_DEVICE_MEMBER uint32_t Quad(auto block, int chunk, int i, int row) {
     return Iq1Quad<P16>(block, chunk, i, row);
   }
 };

@@ -1,7 +1,7 @@
 // How products with quantised weights, and rows of them, are started: the kernel for a number of
 // rows, for each format of a group. On the host.
 
-constexpr int64_t kFewRows = 8;
+constexpr int64_t kFewRows = 32;
 
 // Blocks of the launch in y: tiles of `tokens` rows of each group or head.
 static uint32_t RowTiles(DeviceMatmulArgs* args, int64_t tokens) {
@@ -22,14 +22,15 @@ static void EmbedRows(const EmbeddingArgs& args, int64_t begin, int64_t end, Str
 template <typename Format, int kTokens>
 static void FewProduct(DeviceMatmulArgs args, int64_t begin, int64_t end, Stream stream) {
   const Grid grid = {static_cast<uint32_t>(end - begin), RowTiles(&args, kTokens)};
-  DT_LAUNCH((FewKernel<Format, kTokens>), grid, kFewThreads, stream, args, begin);
+  constexpr int kThreads = FewShape<Format, kTokens>::kThreads;
+  DT_LAUNCH((FewKernel<Format, kTokens>), grid, kThreads, stream, args, begin);
 }
 
-template <typename Format, int kMmas>
+template <typename Format>
 static void TileProduct(DeviceMatmulArgs args, int64_t begin, int64_t end, Stream stream) {
   const Grid grid = {static_cast<uint32_t>(BlocksOf(end - begin, kTileWarps)),
-                     RowTiles(&args, kMmas * kTokensOfMma)};
-  DT_LAUNCH((TileKernel<Format, kMmas>), grid, kTileThreads, stream, args, begin, end);
+                     RowTiles(&args, kTileTokens)};
+  DT_LAUNCH(TileKernel<Format>, grid, kTileThreads, stream, args, begin, end);
 }
 
 template <typename Format>
@@ -37,13 +38,13 @@ static void QuantProduct(const DeviceMatmulArgs& args, int64_t begin, int64_t en
   const int32_t rows = args.groups != nullptr ? args.max_group_rows : args.rows;
   if (rows == 1) {
     FewProduct<Format, 1>(args, begin, end, stream);
-  } else if (rows <= 4) {
-    FewProduct<Format, 4>(args, begin, end, stream);
-  } else if (rows <= kFewRows) {
+  } else if (rows == 2) {
+    FewProduct<Format, 2>(args, begin, end, stream);
+  } else if (rows <= 8) {
     FewProduct<Format, 8>(args, begin, end, stream);
-  } else if (rows <= 2 * kTokensOfMma) {
-    TileProduct<Format, 2>(args, begin, end, stream);
+  } else if (rows <= kFewRows) {
+    FewProduct<Format, kMostFewTokens<Format>>(args, begin, end, stream);
   } else {
-    TileProduct<Format, 8>(args, begin, end, stream);
+    TileProduct<Format>(args, begin, end, stream);
   }
 }

@@ -1,317 +1,150 @@
-// Products with quantised weights. The integers of a block are summed in any order; the blocks'
-// floats are added in increasing k by the one thread that owns the output (docs/numerics.md).
+// Products with quantised weights: what their kernels share. The integers of a block are summed in
+// any order; the blocks' floats are added in increasing k by the one thread that owns the output
+// (docs/numerics.md).
 //
-//   few    up to 8 activation rows: half a warp has the 16 rows of a panel, each half-warp of the
-//          block its own blocks of k; their integers meet in shared memory.
-//   tile   more: a warp has a panel and up to 64 activation rows, as tensor-core products; a
-//   block's
-//          warps share the activations in shared memory.
+//   few    (matmul_few.inl.h)    up to 32 activation rows: a block of threads has a panel, and its
+//                                warps have blocks of k in turn
+//   tile   (matmul_tile.inl.h)   more: a warp has a panel and 64 activation rows
+//
+// A chunk is 32 k, of blocks of 16 those. Of a tensor-core product lane 4 g + t has weight rows g
+// and g + 8: quads t and t + 4 of a chunk of each, and of token g of eight; of the result, c[2 r +
+// i] is row g + 8 r, token 2 t + i.
 
 #include "kernels/cuda/store.inl.h"
 
-// The sums of the activations of a sub-block.
-template <typename Format>
-DT_DEVICE int SubBlockSum(const int16_t* bsum, int sub_block) {
-  if constexpr (Format::kSubBlock == 16) return bsum[sub_block];
-  return bsum[2 * sub_block] + bsum[2 * sub_block + 1];
-}
-
-// --- few
-
-constexpr int kFewThreads = 128;
-constexpr int kHalfWarps = kFewThreads / kPanelRows;
-
-// Blocks whose integers are in shared memory at a time: 16 KiB of them.
-template <typename Format, int kTokens>
-struct FewShape {
-  static constexpr int kStage = Format::kBlock == 256 ? 16 : 32;
-  static constexpr int kInts = kStage * kPanelRows * kTokens;
-};
-
-// products[t] = the integer of one row's block with token t.
-template <typename Format, int kTokens>
-DT_DEVICE void FewProducts(const uint8_t* block, int row, const int8_t* q, int64_t q_stride,
-                           int tokens, int32_t (&products)[kTokens]) {
-  constexpr int kQuads = Format::kBlock < 32 ? Format::kBlock / 4 : 8;
-  constexpr int kSubQuads = Format::kSubBlock / 4 < kQuads ? Format::kSubBlock / 4 : kQuads;
-  constexpr int kChunks = Format::kBlock < 32 ? 1 : Format::kBlock / 32;
-  for (int t = 0; t < kTokens; ++t) products[t] = 0;
-  DT_UNROLL
-  for (int chunk = 0; chunk < kChunks; ++chunk) {
-    int32_t w[kQuads];
-    DT_UNROLL
-    for (int i = 0; i < kQuads; ++i) {
-      w[i] = static_cast<int32_t>(Format::Quad(block, chunk, i, row));
-    }
-    DT_UNROLL
-    for (int t = 0; t < kTokens; ++t) {
-      if (t >= tokens) break;
-      const int8_t* x = q + t * q_stride + chunk * 32;
-      DT_UNROLL
-      for (int first = 0; first < kQuads; first += kSubQuads) {
-        int32_t dot = 0;
-        DT_UNROLL
-        for (int i = first; i < first + kSubQuads; ++i) {
-          dot = Dp4a(w[i], LoadVector<int32_t>(x + 4 * i), dot);
-        }
-        products[t] += Format::Scale(block, (chunk * 8 + first) / kSubQuads, row) * dot;
-      }
-    }
-  }
-}
-
-template <typename Format>
-DT_DEVICE int32_t FewMinimum(const uint8_t* block, int row, const int16_t* bsum) {
-  int32_t minimum = 0;
-  for (int j = 0; j < Format::kBlock / Format::kSubBlock; ++j) {
-    minimum += Format::Min(block, j, row) * SubBlockSum<Format>(bsum, j);
-  }
-  return minimum;
-}
-
-template <typename Format, int kTokens>
-DT_KERNEL void FewKernel(DeviceMatmulArgs args, int64_t begin) {
-  using Shape = FewShape<Format, kTokens>;
-  DT_SHARED(int32_t, products, Shape::kInts);
-  DT_SHARED(int32_t, minimums, Format::kHasMin ? Shape::kInts : 1);
-  int tile = 0;
-  if (!SelectRows(&args, &tile)) return;
-  const int64_t panel = begin + BlockIndex();
-  const int64_t blocks = args.k / Format::kBlock;
-  const uint8_t* weights = args.w + panel * blocks * Format::P16::kBytes;
-  const int row = ThreadIndex() % kPanelRows, half_warp = ThreadIndex() / kPanelRows;
-  const int64_t n = panel * kPanelRows + row;
-  const Activations& x = args.x;
-  float acc = 0.0f;  // of token half_warp, where there is one
-  for (int64_t first = 0; first < blocks; first += Shape::kStage) {
-    const int stage = static_cast<int>(Smaller<int64_t>(Shape::kStage, blocks - first));
-    for (int b = half_warp; b < stage; b += kHalfWarps) {
-      const uint8_t* block = weights + (first + b) * Format::P16::kBytes;
-      int32_t sums[kTokens];
-      FewProducts<Format, kTokens>(block, row, x.q + (first + b) * Format::kBlock, x.q_stride,
-                                   args.rows, sums);
-      for (int t = 0; t < kTokens; ++t) products[(b * kTokens + t) * kPanelRows + row] = sums[t];
-      if constexpr (Format::kHasMin) {
-        for (int t = 0; t < kTokens; ++t) {
-          if (t >= args.rows) break;
-          const int16_t* bsum = x.bsum + t * x.bsum_stride + (first + b) * Format::kBlock / 16;
-          minimums[(b * kTokens + t) * kPanelRows + row] = FewMinimum<Format>(block, row, bsum);
-        }
-      }
-    }
-    SyncBlock();
-    if (half_warp < args.rows) {
-      for (int b = 0; b < stage; ++b) {
-        const uint8_t* block = weights + (first + b) * Format::P16::kBytes;
-        const float dx = x.d[half_warp * x.d_stride + first + b];
-        const int at = (b * kTokens + half_warp) * kPanelRows + row;
-        acc = Fma(static_cast<float>(products[at]), Format::D(block, row) * dx, acc);
-        if constexpr (Format::kHasMin) {
-          acc = Fma(static_cast<float>(minimums[at]), Format::MinScale(block, row) * dx, acc);
-        }
-      }
-    }
-    SyncBlock();
-  }
-  if (half_warp < args.rows && n < args.n) StoreProduct(args, half_warp, n, acc);
-}
-
-// --- tile
-
-constexpr int kTileWarps = 4;
-constexpr int kTileThreads = kTileWarps * kWarp;
 constexpr int kTokensOfMma = 8;
-constexpr int kStageK = 256;                   // k of the activations that are shared at a time
-constexpr int kStageQuads = kStageK / 4;       // in dwords
-constexpr int kStageStride = kStageQuads + 4;  // so that quads of 8 tokens are in 32 banks
 
-template <typename Format, int kMmas>
-struct TileShape {
-  static constexpr int kTokens = kMmas * kTokensOfMma;
-  static constexpr int kStageBlocks = kStageK / Format::kBlock;
-  static constexpr int kSubBlocks = kStageK / Format::kSubBlock;
-  static constexpr int kQuads = kTokens * kStageStride;
-};
+DT_DEVICE int LowHalf(uint32_t v) { return static_cast<int16_t>(v & 0xffffu); }
+DT_DEVICE int HighHalf(uint32_t v) { return static_cast<int32_t>(v) >> 16; }
 
-// Copies 256 k (what is left of them) of the tile's activations; tokens that are not there are 0.
-template <int kTokens, typename Shared>
-DT_DEVICE void BeginStage(const DeviceMatmulArgs& args, int64_t first_token, int64_t k,
-                          Shared& quads, int buffer) {
-  constexpr int kVectors = kStageK / 16;
-  for (int i = ThreadIndex(); i < kTokens * kVectors; i += BlockThreads()) {
-    const int token = i / kVectors, at = i % kVectors;
-    const int64_t from = k + at * 16;
-    const int to = buffer + token * kStageStride + at * 4;
-    if (first_token + token < args.rows && from < args.k) {
-      CopyAsync16(quads, to, args.x.q + (first_token + token) * args.x.q_stride + from);
-    } else {
-      WriteShared<Int4>(quads, to, Int4{0, 0, 0, 0});
-    }
-  }
-  CommitCopies();
-}
-
-// The scales of the stage's activations, and the sums of their sub-blocks.
-template <typename Format, int kMmas, typename Floats, typename Ints>
-DT_DEVICE void LoadStageScales(const DeviceMatmulArgs& args, int64_t first_token, int64_t k,
-                               int blocks, Floats& dx, Ints& sums) {
-  using Shape = TileShape<Format, kMmas>;
-  const Activations& x = args.x;
-  for (int i = ThreadIndex(); i < Shape::kTokens * blocks; i += BlockThreads()) {
-    const int64_t token = first_token + i / blocks;
-    const int64_t b = k / Format::kBlock + i % blocks;
-    dx[i / blocks * Shape::kStageBlocks + i % blocks] =
-        token < args.rows ? x.d[token * x.d_stride + b] : 0.0f;
-  }
-  if constexpr (Format::kHasMin) {
-    constexpr int kPerBlock = Format::kBlock / Format::kSubBlock;
-    const int subs = blocks * kPerBlock;
-    for (int i = ThreadIndex(); i < Shape::kTokens * subs; i += BlockThreads()) {
-      const int64_t token = first_token + i / subs;
-      const int16_t* bsum = x.bsum + token * x.bsum_stride + k / 16;
-      sums[i / subs * Shape::kSubBlocks + i % subs] =
-          token < args.rows ? SubBlockSum<Format>(bsum, i % subs) : 0;
-    }
-  }
-}
-
-// One lane's part of a panel and its tokens: c[2 r + i] of an Mma is weight row g + 8 r, token 2 t
-// + i.
-template <int kMmas>
-struct TileSums {
-  float acc[kMmas][4];
-};
-
-// Adds Scale(rows g, g + 8) times the products of one sub-block.
 template <typename Format>
-DT_DEVICE void AddScaled(const uint8_t* block, int sub_block, int g, const int32_t (&c)[4],
-                         int32_t (&sums)[4]) {
-  const int upper = Format::Scale(block, sub_block, g);
-  const int lower = Format::Scale(block, sub_block, g + 8);
-  sums[0] += upper * c[0];
-  sums[1] += upper * c[1];
-  sums[2] += lower * c[2];
-  sums[3] += lower * c[3];
-}
+struct ChunkShape {
+  static constexpr int kElements = Format::kBlock < 32 ? Format::kBlock : 32;
+  static constexpr int kQuads = kElements / 4;
+  static constexpr int kSubBlocks =
+      kElements > Format::kSubBlock ? kElements / Format::kSubBlock : 1;
+  static constexpr int kChunks = Format::kBlock / kElements;  // of a block
+  static constexpr int kSubBlocksOfBlock = Format::kBlock / Format::kSubBlock;
+  // Codebooks take more loads and registers: a thread has fewer chunks under way.
+  static constexpr bool kLooksUp = requires { Format::kLooksUp; };
+  static constexpr int kAhead = kLooksUp ? 2 : 4;
+};
 
-// The integers of chunk `chunk` (16 or 32 k) of a block with the tokens of all Mmas; `quads` starts
-// at the chunk's first one.
-template <typename Format, int kMmas, typename Shared>
-DT_DEVICE void TileChunk(const uint8_t* block, int chunk, Shared& quads, int at,
-                         int32_t (&sums)[kMmas][4]) {
+// A lane's part of a panel's chunk: quads of rows g and g + 8 in turn, the scales of both rows.
+template <typename Format>
+struct RowsOfChunk {
+  int32_t a[4];
+  int scale[ChunkShape<Format>::kSubBlocks][2];
+};
+
+template <typename Format>
+DT_DEVICE RowsOfChunk<Format> LoadRows(auto block, int chunk) {
+  using Shape = ChunkShape<Format>;
   const int g = Lane() / 4, t = Lane() % 4;
-  int32_t a[4] = {};
-  a[0] = static_cast<int32_t>(Format::Quad(block, chunk, t, g));
-  a[1] = static_cast<int32_t>(Format::Quad(block, chunk, t, g + 8));
-  if constexpr (Format::kBlock >= 32) {
-    a[2] = static_cast<int32_t>(Format::Quad(block, chunk, t + 4, g));
-    a[3] = static_cast<int32_t>(Format::Quad(block, chunk, t + 4, g + 8));
+  RowsOfChunk<Format> rows = {};
+  DT_UNROLL
+  for (int i = 0; i < Shape::kQuads / 2; ++i) {
+    rows.a[i] =
+        static_cast<int32_t>(Format::Quad(block, chunk, t + i / 2 * 4, g + i % 2 * kPanelRows / 2));
   }
   DT_UNROLL
-  for (int m = 0; m < kMmas; ++m) {
-    const int from = at + (m * kTokensOfMma + g) * kStageStride + t;
-    if constexpr (Format::kSubBlock >= 32) {
-      const int32_t b[2] = {quads[from], quads[from + 4]};
+  for (int s = 0; s < Shape::kSubBlocks; ++s) {
+    rows.scale[s][0] = Format::Scale(block, chunk * Shape::kSubBlocks + s, g);
+    rows.scale[s][1] = Format::Scale(block, chunk * Shape::kSubBlocks + s, g + kPanelRows / 2);
+  }
+  return rows;
+}
+
+DT_DEVICE void AddScaled(const int (&scale)[2], const int32_t (&c)[4], int32_t (&sums)[4]) {
+  sums[0] += scale[0] * c[0];
+  sums[1] += scale[0] * c[1];
+  sums[2] += scale[1] * c[2];
+  sums[3] += scale[1] * c[3];
+}
+
+// Adds the scaled integers of a chunk; b: quads t and t + 4 of this lane's token (of a chunk of 16
+// there is no second one).
+template <typename Format>
+DT_DEVICE void MultiplyChunk(const RowsOfChunk<Format>& rows, const int32_t (&b)[2],
+                             int32_t (&sums)[4]) {
+  if constexpr (Format::kSubBlock >= 32) {
+    int32_t c[4] = {};
+    MmaK32(c, rows.a, b);
+    AddScaled(rows.scale[0], c, sums);
+  } else {
+    DT_UNROLL
+    for (int half = 0; half < ChunkShape<Format>::kQuads / 4; ++half) {
+      const int32_t a16[2] = {rows.a[2 * half], rows.a[2 * half + 1]};
+      const int32_t b16[1] = {b[half]};
       int32_t c[4] = {};
-      MmaK32(c, a, b);
-      AddScaled<Format>(block, chunk, g, c, sums[m]);
-    } else {
-      constexpr int kHalves = Format::kBlock >= 32 ? 2 : 1;
-      DT_UNROLL
-      for (int half = 0; half < kHalves; ++half) {
-        const int32_t a16[2] = {a[2 * half], a[2 * half + 1]};
-        const int32_t b[1] = {quads[from + 4 * half]};
-        int32_t c[4] = {};
-        MmaK16(c, a16, b);
-        AddScaled<Format>(block, kHalves * chunk + half, g, c, sums[m]);
-      }
+      MmaK16(c, a16, b16);
+      AddScaled(rows.scale[half], c, sums);
     }
   }
 }
 
-// The floats of one block: acc = fma(I, d dx, acc), and the minimums' part.
-template <typename Format, int kMmas, typename Floats, typename Ints>
-DT_DEVICE void AddBlock(const uint8_t* block, int b, Floats& dx, Ints& sub_sums,
-                        const int32_t (&sums)[kMmas][4], TileSums<kMmas>* tile) {
-  using Shape = TileShape<Format, kMmas>;
-  constexpr int kPerBlock = Format::kBlock / Format::kSubBlock;
-  const int g = Lane() / 4, t = Lane() % 4;
-  const float d[2] = {Format::D(block, g), Format::D(block, g + 8)};
+// --- minimums: the sum over a block's sub-blocks of Min times the sum of their activations. Where
+// these are 8 or 16, it is a tensor-core product as well, of the lower 7 bits of the sums and of
+// what is above them (a sum has at most 13 bits and a sign).
+
+template <typename Format>
+constexpr bool kMinsByMma = Format::kHasMin&& ChunkShape<Format>::kSubBlocksOfBlock > 1;
+
+// Minimums 4 t .. 4 t + 3 of rows g and g + 8, a byte each; 0 behind the last one.
+template <typename Format>
+DT_DEVICE void LoadMins(auto block, int32_t (&mins)[2]) {
+  constexpr int kQuads = ChunkShape<Format>::kSubBlocksOfBlock / 4;
+  const int g = Lane() / 4, t = Lane() % 4, quad = t % kQuads;
+  uint32_t upper = 0, lower = 0;
   DT_UNROLL
-  for (int m = 0; m < kMmas; ++m) {
+  for (int i = 0; i < 4; ++i) {
+    upper |= static_cast<uint32_t>(Format::Min(block, 4 * quad + i, g)) << (8 * i);
+    lower |= static_cast<uint32_t>(Format::Min(block, 4 * quad + i, g + kPanelRows / 2)) << (8 * i);
+  }
+  mins[0] = t < kQuads ? static_cast<int32_t>(upper) : 0;
+  mins[1] = t < kQuads ? static_cast<int32_t>(lower) : 0;
+}
+
+// Sums of sub-blocks 4 t .. 4 t + 3 of a token, as bytes: the lower 7 bits, and the rest; behind
+// the last one others, which meet zeros. pair_of(i): the sums of elements 32 i .. + 15 and 32 i +
+// 16
+// .. + 31 of the block, in the halves of a dword.
+struct SumBytes {
+  uint32_t low, high;
+};
+template <typename Format>
+DT_DEVICE SumBytes LoadSums(const auto& pair_of) {
+  const int quad = Lane() % 4 % (ChunkShape<Format>::kSubBlocksOfBlock / 4);
+  int sum[4];
+  if constexpr (Format::kSubBlock == 16) {
     DT_UNROLL
     for (int i = 0; i < 2; ++i) {
-      const int token = m * kTokensOfMma + 2 * t + i;
-      const float scale = dx[token * Shape::kStageBlocks + b];
-      DT_UNROLL
-      for (int r = 0; r < 2; ++r) {
-        float& acc = tile->acc[m][2 * r + i];
-        acc = Fma(static_cast<float>(sums[m][2 * r + i]), d[r] * scale, acc);
-        if constexpr (Format::kHasMin) {
-          int32_t minimum = 0;
-          for (int j = 0; j < kPerBlock; ++j) {
-            const int sum = sub_sums[token * Shape::kSubBlocks + b * kPerBlock + j];
-            minimum += Format::Min(block, j, g + 8 * r) * sum;
-          }
-          acc = Fma(static_cast<float>(minimum), Format::MinScale(block, g + 8 * r) * scale, acc);
-        }
-      }
+      const uint32_t pair = pair_of(2 * quad + i);
+      sum[2 * i] = LowHalf(pair);
+      sum[2 * i + 1] = HighHalf(pair);
+    }
+  } else {
+    DT_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t pair = pair_of(4 * quad + i);
+      sum[i] = LowHalf(pair) + HighHalf(pair);
     }
   }
+  SumBytes bytes = {};
+  DT_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    bytes.low |= static_cast<uint32_t>(sum[i] & 127) << (8 * i);
+    bytes.high |= static_cast<uint32_t>(sum[i] >> 7 & 255) << (8 * i);
+  }
+  return bytes;
 }
 
-template <int kMmas>
-DT_DEVICE void StoreTile(const DeviceMatmulArgs& args, int64_t panel, int64_t first_token,
-                         const TileSums<kMmas>& tile) {
-  const int g = Lane() / 4, t = Lane() % 4;
-  for (int m = 0; m < kMmas; ++m) {
-    for (int j = 0; j < 4; ++j) {
-      const int64_t n = panel * kPanelRows + g + 8 * (j / 2);
-      const int64_t token = first_token + m * kTokensOfMma + 2 * t + j % 2;
-      if (n < args.n && token < args.rows) StoreProduct(args, token, n, tile.acc[m][j]);
-    }
-  }
-}
-
-// Block x: kTileWarps panels from `begin` on; block y: kMmas * 8 tokens of a group or head.
-template <typename Format, int kMmas>
-DT_KERNEL void TileKernel(DeviceMatmulArgs args, int64_t begin, int64_t end) {
-  using Shape = TileShape<Format, kMmas>;
-  constexpr int kChunkQuads = Format::kBlock < 32 ? Format::kBlock / 4 : 8;
-  constexpr int kChunks = Format::kBlock < 32 ? 1 : Format::kBlock / 32;
-  DT_SHARED(int32_t, quads, 2 * Shape::kQuads);
-  DT_SHARED(float, dx, Shape::kTokens* Shape::kStageBlocks);
-  DT_SHARED(int32_t, sub_sums, Format::kHasMin ? Shape::kTokens * Shape::kSubBlocks : 1);
-  int row_tile = 0;
-  if (!SelectRows(&args, &row_tile)) return;
-  const int64_t panel = begin + int64_t{BlockIndex()} * kTileWarps + WarpIndex();
-  const int64_t first_token = int64_t{row_tile} * Shape::kTokens;
-  const uint8_t* block = args.w + panel * (args.k / Format::kBlock) * Format::P16::kBytes;
-  TileSums<kMmas> tile = {};
-  BeginStage<Shape::kTokens>(args, first_token, 0, quads, 0);
-  int buffer = 0;  // where this stage's activations are
-  for (int64_t k = 0; k < args.k; k += kStageK) {
-    const int stage = static_cast<int>(Smaller<int64_t>(kStageK, args.k - k) / Format::kBlock);
-    LoadStageScales<Format, kMmas>(args, first_token, k, stage, dx, sub_sums);
-    WaitCopies<0>();
-    SyncBlock();
-    // Nobody reads the other buffer any more: the wait above was after its last reading.
-    if (k + kStageK < args.k) {
-      BeginStage<Shape::kTokens>(args, first_token, k + kStageK, quads, Shape::kQuads - buffer);
-    }
-    if (panel < end) {
-      for (int b = 0; b < stage; ++b, block += Format::P16::kBytes) {
-        int32_t sums[kMmas][4] = {};
-        DT_UNROLL
-        for (int chunk = 0; chunk < kChunks; ++chunk) {
-          const int at = buffer + (b * kChunks + chunk) * kChunkQuads;
-          TileChunk<Format, kMmas>(block, chunk, quads, at, sums);
-        }
-        AddBlock<Format, kMmas>(block, b, dx, sub_sums, sums, &tile);
-      }
-    }
-    SyncBlock();  // dx and sub_sums are written anew
-    buffer = Shape::kQuads - buffer;
-  }
-  if (panel < end) StoreTile<kMmas>(args, panel, first_token, tile);
+DT_DEVICE void MultiplyMins(const int32_t (&mins)[2], const SumBytes& sums, int32_t (&minimum)[4]) {
+  int32_t low[4] = {}, high[4] = {};
+  const int32_t b_low[1] = {static_cast<int32_t>(sums.low)};
+  const int32_t b_high[1] = {static_cast<int32_t>(sums.high)};
+  MmaK16(low, mins, b_low);
+  MmaK16(high, mins, b_high);
+  DT_UNROLL
+  for (int i = 0; i < 4; ++i) minimum[i] = high[i] * 128 + low[i];
 }

@@ -13,6 +13,10 @@ namespace {
 //
 #include "kernels/cuda/matmul.inl.h"
 //
+#include "kernels/cuda/matmul_few.inl.h"
+//
+#include "kernels/cuda/matmul_tile.inl.h"
+//
 #include "kernels/cuda/launch_matmul.inl.h"
 
 // Calls run.template operator()<Format>() with the format of a type; false: it is not of this unit.

@@ -50,8 +50,7 @@ T* Uploaded(const std::vector<T>& from) {
 
 double AttentionMilliseconds(const Case& c) {
   const int64_t block_bytes = KvBlockBytes(c.kv, KvType::kF16);
-  std::vector<int32_t> blocks((c.position + c.rows + kKvBlockTokens - 1) /
-                              kKvBlockTokens);
+  std::vector<int32_t> blocks((c.position + c.rows + kKvBlockTokens - 1) / kKvBlockTokens);
   for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<int32_t>(i);
   int32_t* const table = Uploaded(blocks);
   const std::vector<SequenceRows> sequences = {{0, c.rows, c.position, table}};

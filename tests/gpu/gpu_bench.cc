@@ -29,7 +29,7 @@ namespace {
 constexpr int64_t kK = 8192;
 constexpr int64_t kLeastBytes = int64_t{256} << 20;  // of a matrix
 constexpr int64_t kRowsOfN = 1024;                   // n is a multiple
-constexpr int64_t kRows[] = {1, 2, 4, 8, 16, 64, 512};
+constexpr int64_t kRows[] = {1, 2, 4, 8, 16, 32, 64, 512};
 constexpr double kEnoughOfCopy = 0.75;
 constexpr int kNoDevice = 77;
 
