@@ -23,9 +23,25 @@ struct MatmulGroup {
   int32_t y_row;  // the first row of what they become in the last product of a layer
 };
 
+// Another whole matrix of the same type and k, for the same activations.
+struct MatmulBeside {
+  const uint8_t* w;
+  int32_t n;
+  float* y;
+  int64_t y_stride;
+  const float* bias;
+  float scale;
+};
+
 // A product, or one of several matrices of the same shape, one after another, each with rows of its
 // own.
 struct DeviceMatmulArgs : MatmulArgs {
+  // Products that one launch makes beside this one, which is of a whole quantised matrix then,
+  // without groups and heads.
+  static constexpr int kMostBeside = 2;
+  MatmulBeside beside[kMostBeside] = {};
+  int32_t num_beside = 0;
+
   // Raised to 1 where a value that is stored is not finite; null: nobody looks.
   int32_t* not_finite = nullptr;
 

@@ -11,6 +11,17 @@ static uint32_t RowTiles(DeviceMatmulArgs* args, int64_t tokens) {
   return static_cast<uint32_t>(sets * args->tiles);
 }
 
+// Blocks of the launch in x: of `panels` panels each, of [begin, end) and of the matrices beside
+// it.
+static uint32_t PanelBlocks(const DeviceMatmulArgs& args, int64_t begin, int64_t end,
+                            int64_t panels) {
+  int64_t blocks = BlocksOf(end - begin, panels);
+  for (int i = 0; i < args.num_beside; ++i) {
+    blocks += BlocksOf(args.beside[i].n, panels * kPanelRows);
+  }
+  return static_cast<uint32_t>(blocks);
+}
+
 constexpr int kEmbeddingThreads = 128;
 
 template <typename Format>
@@ -21,15 +32,14 @@ static void EmbedRows(const EmbeddingArgs& args, int64_t begin, int64_t end, Str
 
 template <typename Format, int kTokens>
 static void FewProduct(DeviceMatmulArgs args, int64_t begin, int64_t end, Stream stream) {
-  const Grid grid = {static_cast<uint32_t>(end - begin), RowTiles(&args, kTokens)};
+  const Grid grid = {PanelBlocks(args, begin, end, 1), RowTiles(&args, kTokens)};
   constexpr int kThreads = FewShape<Format, kTokens>::kThreads;
   DT_LAUNCH((FewKernel<Format, kTokens>), grid, kThreads, stream, args, begin);
 }
 
 template <typename Format>
 static void TileProduct(DeviceMatmulArgs args, int64_t begin, int64_t end, Stream stream) {
-  const Grid grid = {static_cast<uint32_t>(BlocksOf(end - begin, kTileWarps)),
-                     RowTiles(&args, kTileTokens)};
+  const Grid grid = {PanelBlocks(args, begin, end, kTileWarps), RowTiles(&args, kTileTokens)};
   DT_LAUNCH(TileKernel<Format>, grid, kTileThreads, stream, args, begin, end);
 }
 

@@ -278,7 +278,8 @@ DT_DEVICE bool SelectTile(DeviceMatmulArgs* args, int tile, int tokens) {
 template <typename Format>
 constexpr int kMostFewTokens = ChunkShape<Format>::kLooksUp ? 8 : 16;
 
-// Block x: a panel from `begin` on; block y: kTokens rows of a group or head.
+// Block x: a panel from `begin` on, of all matrices beside each other; block y: kTokens rows of a
+// group or head.
 template <typename Format, int kTokens>
 DT_BOUNDED_KERNEL((FewShape<Format, kTokens>::kThreads), (FewShape<Format, kTokens>::kResident))
 void FewKernel(DeviceMatmulArgs args, int64_t begin) {
@@ -286,8 +287,8 @@ void FewKernel(DeviceMatmulArgs args, int64_t begin) {
   DT_SHARED(Term, terms, Shape::kStage * Shape::kOutputs);
   DT_SHARED(Term, mins, Format::kHasMin ? Shape::kStage * Shape::kOutputs : 1);
   int tile = 0;
+  const int64_t panel = begin + SelectBeside(&args, BlockIndex(), 1);
   if (!SelectRows(&args, &tile) || !SelectTile(&args, tile, kTokens)) return;
-  const int64_t panel = begin + BlockIndex();
   const int64_t blocks = args.k / Format::kBlock;
   const uint8_t* weights = args.w + panel * blocks * Format::P16::kBytes;
   const int group = ThreadIndex() / (Shape::kThreads / Shape::kGroups);

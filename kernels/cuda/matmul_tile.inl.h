@@ -174,7 +174,8 @@ DT_DEVICE void StoreTile(const DeviceMatmulArgs& args, int64_t panel,
   }
 }
 
-// Block x: kTileWarps panels from `begin` on; block y: kTileTokens rows of a group or head.
+// Block x: kTileWarps panels from `begin` on, up to `end` or to the end of each of the matrices
+// beside each other; block y: kTileTokens rows of a group or head.
 template <typename Format>
 DT_KERNEL void TileKernel(DeviceMatmulArgs args, int64_t begin, int64_t end) {
   using Shape = TileShape<Format>;
@@ -185,8 +186,10 @@ DT_KERNEL void TileKernel(DeviceMatmulArgs args, int64_t begin, int64_t end) {
   DT_SHARED(float, dx, 2 * Shape::kScales);
   DT_SHARED(uint32_t, sums, 2 * Shape::kSums);
   int tile = 0;
+  const int64_t block_index = SelectBeside(&args, BlockIndex(), kTileWarps);
   if (!SelectRows(&args, &tile) || !SelectTile(&args, tile, kTileTokens)) return;
-  const int64_t panel = begin + int64_t{BlockIndex()} * kTileWarps + WarpIndex();
+  const int64_t panel = begin + block_index * kTileWarps + WarpIndex();
+  if (args.num_beside > 0) end = CeilDiv(args.n, kPanelRows);
   const int64_t panel_bytes = args.k / Format::kBlock * Format::P16::kBytes;
   const int k = static_cast<int>(args.k);
   const bool has = panel < end;

@@ -24,6 +24,26 @@ DT_DEVICE void SelectHead(Activations* x, int head, int heads) {
   x->bsum += head * (x->bsum_stride / heads);
 }
 
+// Narrows `args` to that of its matrices beside each other of which block `block` is, where each
+// has whole blocks of `panels` panels; returns which of that matrix's blocks it is.
+DT_DEVICE int64_t SelectBeside(DeviceMatmulArgs* args, int64_t block, int panels) {
+  DT_UNROLL
+  for (int i = 0; i < DeviceMatmulArgs::kMostBeside; ++i) {
+    if (i >= args->num_beside) break;
+    const int64_t own = CeilDiv(args->n, int64_t{panels} * kPanelRows);
+    if (block < own) break;
+    block -= own;
+    const MatmulBeside& next = args->beside[i];
+    args->w = next.w;
+    args->n = next.n;
+    args->y = next.y;
+    args->y_stride = next.y_stride;
+    args->bias = next.bias;
+    args->scale = next.scale;
+  }
+  return block;
+}
+
 // Narrows `args` to the group or head of this block; *tile: which tile of its rows. False: the
 // block has nothing to do. The same for all threads of a block.
 DT_DEVICE bool SelectRows(DeviceMatmulArgs* args, int* tile) {

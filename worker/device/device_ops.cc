@@ -18,6 +18,12 @@ namespace {
 constexpr int64_t kSharedSplits = 2;
 constexpr int64_t kFewTasks = 256;
 
+// Whether one launch can make both. Of floats each is one of its own.
+bool CanBeBeside(const kernels::MatmulArgs& args, const Product& product) {
+  return product.linear->type == args.type && args.x.block != 0 && !args.accumulate &&
+         !product.accumulate;
+}
+
 }  // namespace
 
 int32_t* DeviceOps::FlagOf(const StepContext& step) const {
@@ -93,15 +99,23 @@ void DeviceOps::Quantize(StepContext& /*step*/, const LinearInput& input, int64_
 
 void DeviceOps::Products(StepContext& step, absl::Span<const Product> products,
                          const LinearInput& input, int32_t rows, bool check_finite) {
-  for (const Product& product : products) {
-    const Linear& linear = *product.linear;
+  while (!products.empty()) {
+    const Linear& linear = *products[0].linear;
     kernels::DeviceMatmulArgs args;
     static_cast<kernels::MatmulArgs&>(args) = MatmulArgsOf(linear, rows);
     args.x = input.For(linear.activation_block());
-    args.y = product.y;
-    args.y_stride = product.stride();
-    args.accumulate = product.accumulate;
+    args.y = products[0].y;
+    args.y_stride = products[0].stride();
+    args.accumulate = products[0].accumulate;
     args.not_finite = check_finite ? FlagOf(step) : nullptr;
+    products.remove_prefix(1);
+    while (!products.empty() && args.num_beside < args.kMostBeside &&
+           CanBeBeside(args, products[0])) {
+      const Linear& next = *products[0].linear;
+      args.beside[args.num_beside++] = {next.weight,          next.out_features, products[0].y,
+                                        products[0].stride(), next.bias,         next.scale};
+      products.remove_prefix(1);
+    }
     kernels_.matmul(args, 0, linear.panels(), stream());
   }
 }

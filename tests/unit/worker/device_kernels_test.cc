@@ -197,6 +197,49 @@ TEST_P(SeveralMatrices, EachGroupIsAProductOfItsOwn) {
   }
 }
 
+// One launch, as many products, each of another size: one, two, three matrices.
+TEST_P(SeveralMatrices, BesideEachOtherAreProductsOfTheirOwn) {
+  Rng rng(testing::TestSeed());
+  const WeightType type = GetParam();
+  if (kernels::ActivationBlock(type) == 0) GTEST_SKIP() << "of floats each is a launch";
+  for (int rows : {1, 2, 7, 20, 70}) {
+    const int32_t k = 256 * Uniform(rng, 1, 2);
+    const Input x(rng, rows, k, kernels::ActivationBlock(type));
+    const int num = 1 + rows % (DeviceMatmulArgs::kMostBeside + 1);
+    std::vector<Matrices> matrices;
+    std::vector<std::vector<float>> expected, actual;
+    DeviceMatmulArgs args;
+    for (int i = 0; i < num; ++i) {
+      const int32_t n = Uniform(rng, 1, 150);
+      const int64_t y_stride = n + i;
+      matrices.emplace_back(rng, type, 1, n, k);
+      expected.emplace_back(static_cast<size_t>(rows * y_stride), 7.0f);
+      actual.push_back(expected.back());
+      matrices[i].Reference(0, x.view, rows, expected[i].data(), y_stride);
+    }
+    for (int i = 0; i < num; ++i) {
+      DeviceMatmulArgs own = matrices[i].Args();
+      own.scale = own.scales[0];
+      own.scales = nullptr;
+      own.x = x.view;
+      own.rows = rows;
+      own.y = actual[i].data();
+      own.y_stride = own.n + i;
+      if (i == 0) {
+        args = own;
+      } else {
+        args.beside[args.num_beside++] = {own.w, own.n, own.y, own.y_stride, own.bias, own.scale};
+      }
+    }
+    RunOnDevice([&](void* stream) {
+      DeviceUnderTest().matmul(args, 0, (args.n + kPanelRows - 1) / kPanelRows, stream);
+    });
+    for (int i = 0; i < num; ++i) {
+      EXPECT_TRUE(SameBits(expected[i], actual[i])) << rows << " rows, matrix " << i;
+    }
+  }
+}
+
 TEST_P(SeveralMatrices, EachHeadHasItsOwn) {
   Rng rng(testing::TestSeed());
   const WeightType type = GetParam();
