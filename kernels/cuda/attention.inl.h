@@ -1,7 +1,9 @@
 // Attention over the KV cache, element by element as kernels/ref has it: a thread has the whole sum
 // of each score, and of each element of the output, so that no float is added in another order than
-// there. Here a block has one task, or a split of one; attention_tile.inl.h has tiles of queries.
-// After kv_cache.inl.h.
+// there. Here is what all kernels share, and those for vectors of any length, which load one
+// element at a time: a block has one task, or a split of one. attention_rows.inl.h has the same for
+// vectors as models have them, attention_tile.inl.h tiles of queries, attention_merge.inl.h the
+// merge of splits. After kv_cache.inl.h.
 
 constexpr int kAttentionThreads = 128;
 constexpr int kAttentionWarps = kAttentionThreads / kWarp;
@@ -16,28 +18,56 @@ struct AttentionTask {
   float* out;      // [heads, value_dim]
 };
 
-DT_DEVICE AttentionTask TaskOf(const AttentionArgs& args, int64_t task) {
-  const int groups = args.num_heads / args.heads_per_task;
-  const int64_t row = task / groups;
+// FindSequence by all threads of a warp, whose lanes look at the ends of different ones.
+DT_DEVICE const SequenceRows* SequenceOf(const AttentionArgs& args, int row) {
+  if (args.num_sequences == 1) return args.sequences;
+  int before = 0;
+  for (int i = Lane(); i < args.num_sequences; i += kWarp) {
+    const SequenceRows& sequence = args.sequences[i];
+    if (sequence.row_begin + sequence.num_rows <= row) ++before;
+  }
+  return args.sequences + Smaller(TreeSum(before), args.num_sequences - 1);
+}
+
+// The task with heads from `head` on of a row. By all threads of a warp.
+DT_DEVICE AttentionTask TaskAt(const AttentionArgs& args, int row, int head, int kv_head) {
   AttentionTask result;
-  result.sequence = FindSequence(args.sequences, args.num_sequences, row);
-  result.head = static_cast<int>(task % groups) * args.heads_per_task;
-  result.kv_head = result.head / (args.num_heads / args.kv.shape.num_heads);
-  result.num_keys =
-      result.sequence->position + static_cast<int>(row - result.sequence->row_begin) + 1;
+  result.sequence = SequenceOf(args, row);
+  result.head = head;
+  result.kv_head = kv_head;
+  result.num_keys = result.sequence->position + row - result.sequence->row_begin + 1;
   result.first_key = FirstKey(result.num_keys, args.window);
   const int64_t at = row - args.first_row;
-  result.q = args.q + at * args.q_stride + int64_t{result.head} * args.kv.shape.key_dim;
-  result.out = args.out + at * args.out_stride + int64_t{result.head} * args.kv.shape.value_dim;
+  result.q = args.q + at * args.q_stride + int64_t{head} * args.kv.shape.key_dim;
+  result.out = args.out + at * args.out_stride + int64_t{head} * args.kv.shape.value_dim;
   return result;
+}
+
+DT_DEVICE AttentionTask TaskOf(const AttentionArgs& args, int task) {
+  const int groups = args.num_heads / args.heads_per_task;
+  const int row = task / groups;
+  const int head = (task - row * groups) * args.heads_per_task;
+  return TaskAt(args, row, head, head / (args.num_heads / args.kv.shape.num_heads));
+}
+
+// Division by what the launch knows, as a multiplication: exact for 0 <= a with a * by < 2^32.
+struct Divisor {
+  int32_t by;
+  uint64_t factor;  // 2^32 / by, rounded down, + 1
+};
+static inline Divisor DivisorOf(int64_t by) {
+  return {static_cast<int32_t>(by), (uint64_t{1} << 32) / static_cast<uint64_t>(by) + 1};
+}
+DT_DEVICE int operator/(int a, const Divisor& divisor) {
+  return static_cast<int>(static_cast<uint32_t>(a) * divisor.factor >> 32);
 }
 
 // Keys [first, past) of split `split` that a task sees.
 struct SplitKeys {
   int first, past;
 };
-DT_DEVICE SplitKeys KeysOf(const AttentionTask& task, int64_t split) {
-  const int from = static_cast<int>(split * kKvSplitTokens);
+DT_DEVICE SplitKeys KeysOf(const AttentionTask& task, int split) {
+  const int from = split * kKvSplitTokens;
   return {Larger(from, task.first_key), Smaller(from + kKvSplitTokens, task.num_keys)};
 }
 
@@ -73,21 +103,36 @@ struct SoftmaxState {
 };
 
 // Turns the scores from scores[at] on, of which the first is that of the split's first position,
-// into probabilities. By a warp, whose lanes all have the result.
+// into probabilities; those of keys that are not seen become 0. By a warp, whose lanes all have the
+// result. A lane has its probabilities in registers: that of key 32 i + lane in p[i].
 template <typename Shared>
 DT_DEVICE SoftmaxState Softmax(int at, SplitKeys keys, Shared& scores) {
+  constexpr int kKeys = kKvSplitTokens / kWarp;
   const int first = keys.first & (kKvSplitTokens - 1), past = first + keys.past - keys.first;
+  float p[kKeys];
   float max = -FloatOf(0x7f800000u);
-  for (int p = first + Lane(); p < past; p += kWarp) {
-    const float score = scores[at + p];
-    max = score > max ? score : max;
+  DT_UNROLL
+  for (int i = 0; i < kKeys; ++i) {
+    const int key = i * kWarp + Lane();
+    p[i] = first <= key && key < past ? scores[at + key] : -FloatOf(0x7f800000u);
+    max = p[i] > max ? p[i] : max;
   }
   max = WarpMax(max);
-  for (int p = first + Lane(); p < past; p += kWarp) scores[at + p] = Exp(scores[at + p] - max);
-  SyncWarp();
-  // Lane i sums the keys whose position is i mod 16; the upper lanes do the same again.
+  DT_UNROLL
+  for (int i = 0; i < kKeys; ++i) {
+    const int key = i * kWarp + Lane();
+    p[i] = first <= key && key < past ? Exp(p[i] - max) : 0.0f;
+    scores[at + key] = p[i];
+  }
+  // Lane i sums the keys whose position is i mod 16, in their order; the upper lanes do the same
+  // again. Adding the 0 of a key that is not seen changes no bit of a sum that began with 0.
   float l = 0.0f;
-  for (int p = first + ((Lane() - first) & 15); p < past; p += 16) l = l + scores[at + p];
+  DT_UNROLL
+  for (int i = 0; i < kKeys; ++i) {
+    const float other = ShuffleXor(p[i], 16);
+    l = l + (Lane() < 16 ? p[i] : other);
+    l = l + (Lane() < 16 ? other : p[i]);
+  }
   for (int half = 8; half > 0; half /= 2) l = l + ShuffleXor(l, half);
   return {max, l};
 }
@@ -145,32 +190,34 @@ DT_DEVICE float Finished(const AttentionArgs& args, int head, float max, float l
   return total / l;
 }
 
+// Heads that the kernels for vectors of any length work on at once.
+constexpr int kElementHeads = 4;
+
 // A block for each task: all of its splits, one after another. The sums of the splits so far are in
 // `out`; states: max, l of the split, then of all before it. Sequences of at least `tile_rows` rows
 // are AttentionTileKernel's.
-template <int kHeads>
 DT_KERNEL void AttentionKernel(AttentionArgs args, int64_t begin, int tile_rows) {
-  DT_SHARED(float, scores, kHeads* kKvSplitTokens);
-  DT_SHARED(float, split_state, 2 * kHeads);
-  DT_SHARED(float, total_state, 2 * kHeads);
-  const AttentionTask task = TaskOf(args, begin + BlockIndex());
+  DT_SHARED(float, scores, kElementHeads* kKvSplitTokens);
+  DT_SHARED(float, split_state, 2 * kElementHeads);
+  DT_SHARED(float, total_state, 2 * kElementHeads);
+  const AttentionTask task = TaskOf(args, static_cast<int>(begin) + BlockIndex());
   if (task.sequence->num_rows >= tile_rows) return;
   const int value_dim = args.kv.shape.value_dim;
-  for (int first_head = 0; first_head < args.heads_per_task; first_head += kHeads) {
-    const int heads = Smaller(kHeads, args.heads_per_task - first_head);
+  for (int first_head = 0; first_head < args.heads_per_task; first_head += kElementHeads) {
+    const int heads = Smaller(kElementHeads, args.heads_per_task - first_head);
     float* out = task.out + int64_t{first_head} * value_dim;
-    const int64_t first_split = task.first_key / kKvSplitTokens;
-    for (int64_t split = first_split; split * kKvSplitTokens < task.num_keys; ++split) {
+    const int first_split = task.first_key / kKvSplitTokens;
+    for (int split = first_split; split * kKvSplitTokens < task.num_keys; ++split) {
       const SplitKeys keys = KeysOf(task, split);
-      SplitScores<kHeads>(args, task, first_head, heads, keys, scores);
+      SplitScores<kElementHeads>(args, task, first_head, heads, keys, scores);
       SyncBlock();
       SplitSoftmax(heads, keys, scores, split_state);
       SyncBlock();
       for (int d = ThreadIndex(); d < value_dim; d += BlockThreads()) {
-        float sum[kHeads];
-        SplitValues<kHeads>(args, task, heads, keys, d, scores, sum);
+        float sum[kElementHeads];
+        SplitValues<kElementHeads>(args, task, heads, keys, d, scores, sum);
         DT_UNROLL
-        for (int h = 0; h < kHeads; ++h) {
+        for (int h = 0; h < kElementHeads; ++h) {
           if (h >= heads) break;
           float* total = out + int64_t{h} * value_dim + d;
           if (split == first_split) {
@@ -204,26 +251,25 @@ DT_KERNEL void AttentionKernel(AttentionArgs args, int64_t begin, int tile_rows)
 }
 
 // Block x: splits from `begin` on; block y: tasks from `first` on.
-template <int kHeads>
 DT_KERNEL void AttentionPartsKernel(AttentionArgs args, int64_t first, int64_t begin) {
-  DT_SHARED(float, scores, kHeads* kKvSplitTokens);
-  DT_SHARED(float, state, 2 * kHeads);
-  const int64_t index = first + BlockIndexY();
+  DT_SHARED(float, scores, kElementHeads* kKvSplitTokens);
+  DT_SHARED(float, state, 2 * kElementHeads);
+  const int index = static_cast<int>(first) + BlockIndexY();
   const AttentionTask task = TaskOf(args, index);
-  const int64_t split = begin + BlockIndex();
+  const int split = static_cast<int>(begin) + BlockIndex();
   const SplitKeys keys = KeysOf(task, split);
   if (keys.first >= keys.past) return;
-  for (int first_head = 0; first_head < args.heads_per_task; first_head += kHeads) {
-    const int heads = Smaller(kHeads, args.heads_per_task - first_head);
-    SplitScores<kHeads>(args, task, first_head, heads, keys, scores);
+  for (int first_head = 0; first_head < args.heads_per_task; first_head += kElementHeads) {
+    const int heads = Smaller(kElementHeads, args.heads_per_task - first_head);
+    SplitScores<kElementHeads>(args, task, first_head, heads, keys, scores);
     SyncBlock();
     SplitSoftmax(heads, keys, scores, state);
     SyncBlock();
     for (int d = ThreadIndex(); d < args.kv.shape.value_dim; d += BlockThreads()) {
-      float sum[kHeads];
-      SplitValues<kHeads>(args, task, heads, keys, d, scores, sum);
+      float sum[kElementHeads];
+      SplitValues<kElementHeads>(args, task, heads, keys, d, scores, sum);
       DT_UNROLL
-      for (int h = 0; h < kHeads; ++h) {
+      for (int h = 0; h < kElementHeads; ++h) {
         if (h >= heads) break;
         PartOf(args, index, split, first_head + h)[kPartSum + d] = sum[h];
       }
@@ -234,31 +280,5 @@ DT_KERNEL void AttentionPartsKernel(AttentionArgs args, int64_t first, int64_t b
       part[1] = state[2 * h + 1];
     }
     SyncBlock();
-  }
-}
-
-// Block x: a task from `begin` on; block y: one of its heads.
-DT_KERNEL void AttentionMergeKernel(AttentionArgs args, int64_t begin) {
-  const int64_t index = begin + BlockIndex();
-  const int head = BlockIndexY();
-  const AttentionTask task = TaskOf(args, index);
-  const int value_dim = args.kv.shape.value_dim;
-  for (int d = ThreadIndex(); d < value_dim; d += BlockThreads()) {
-    float max = 0.0f, l = 0.0f, total = 0.0f;
-    const int64_t first = task.first_key / kKvSplitTokens;
-    for (int64_t split = first; split * kKvSplitTokens < task.num_keys; ++split) {
-      const float* part = PartOf(args, index, split, head);
-      if (split == first) {
-        max = part[0];
-        l = part[1];
-        total = part[kPartSum + d];
-        continue;
-      }
-      const MergeFactors merged = MergeOf(max, l, part[0], part[1]);
-      total = Fma(part[kPartSum + d], merged.add, total * merged.keep);
-      max = merged.max;
-      l = merged.l;
-    }
-    task.out[int64_t{head} * value_dim + d] = Finished(args, task.head + head, max, l, total);
   }
 }

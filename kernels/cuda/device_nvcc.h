@@ -33,6 +33,10 @@ DT_DEVICE int BlockIndex() { return static_cast<int>(blockIdx.x); }
 DT_DEVICE int BlockIndexY() { return static_cast<int>(blockIdx.y); }
 
 DT_DEVICE void SyncBlock() { __syncthreads(); }
+template <int kThreads>
+DT_DEVICE void SyncBlockApart() {
+  asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory");
+}
 DT_DEVICE void SyncWarp() { __syncwarp(); }
 
 template <typename T>

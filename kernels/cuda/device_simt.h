@@ -40,6 +40,11 @@ DT_DEVICE int BlockIndex() { return static_cast<int>(simt::ThisThread().block.x)
 DT_DEVICE int BlockIndexY() { return static_cast<int>(simt::ThisThread().block.y); }
 
 DT_DEVICE void SyncBlock() { simt::SyncBlock(); }
+// The same where warps of the block, which has so many threads, wait in different places.
+template <int kThreads>
+static inline void SyncBlockApart() {
+  simt::SyncBlock();
+}
 DT_DEVICE void SyncWarp() { simt::SyncWarp(0xffffffff); }
 
 template <typename T>

@@ -99,14 +99,6 @@ static void KvAppend(const KvAppendArgs& args, int64_t begin, int64_t end, int32
   DT_LAUNCH(KvAppendKernel, grid, kRowThreads, stream, args, begin, end, flag);
 }
 
-// Calls run.template operator()<kHeads>() with a kernel's heads for so many of a task.
-template <typename Run>
-static void WithHeads(int heads, const Run& run) {
-  if (heads == 1) return run.template operator()<1>();
-  if (heads <= 4) return run.template operator()<4>();
-  return run.template operator()<8>();
-}
-
 // Calls run.template operator()<kType>() with a cache's type.
 template <typename Run>
 static void WithKvType(KvType type, const Run& run) {
@@ -143,11 +135,91 @@ static void AttentionTiles(const AttentionArgs& args, int64_t begin, int64_t end
   });
 }
 
-// Tiles are for sequences whose rows fill half of one. Which kernel has a row follows from what the
-// host knows of the step: neither positions nor rows of single sequences, which differ when a graph
-// is started again; blocks look those up.
+// Whether AttentionRowsKernel can read the vectors: 16 bytes at a time, and a token's scales at
+// once.
+static bool RowsInVectors(const AttentionArgs& args) {
+  const KvShape& shape = args.kv.shape;
+  const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
+  return shape.key_dim % 16 == 0 && shape.value_dim % 16 == 0 && args.q_stride % 4 == 0 &&
+         args.kv.block_bytes % 16 == 0 && aligned(args.q) && aligned(args.kv.data) &&
+         (args.kv.type != KvType::kQ8_0 ||
+          (shape.key_dim <= kMostScaledDims && shape.value_dim <= kMostScaledDims));
+}
+
+// Heads of a block of AttentionRowsKernel: as many as there are, or fewer so that a GPU has blocks
+// enough. units: of tasks, or splits of one. With one head, a block has the least to do.
+static int32_t RowHeads(const AttentionArgs& args, int64_t units) {
+  const bool latent = args.kv.shape.layout == KvLayout::kLatent;
+  const int32_t least = latent ? 4 : 1;
+  const int64_t enough = latent ? 128 : 64;
+  int32_t heads = kRowHeads;
+  while (heads > least && (heads / 2 >= args.heads_per_task ||
+                           units * BlocksOf(args.heads_per_task, heads) < enough)) {
+    heads /= 2;
+  }
+  return heads;
+}
+
+template <KvType kType>
+static void StartRows(const AttentionArgs& args, const RowPlan& plan, Grid grid, int32_t heads,
+                      int32_t tile_rows, Stream stream) {
+  if (args.kv.shape.layout == KvLayout::kLatent) {
+    if (heads == 4) {
+      DT_LAUNCH((AttentionRowsKernel<kType, 4, true>), grid, kRowsThreads, stream, args, plan,
+                tile_rows);
+    } else {
+      DT_LAUNCH((AttentionRowsKernel<kType, 8, true>), grid, kRowsThreads, stream, args, plan,
+                tile_rows);
+    }
+  } else if (heads == 1) {
+    DT_LAUNCH((AttentionRowsKernel<kType, 1, false>), grid, kRowsThreads, stream, args, plan,
+              tile_rows);
+  } else if (heads == 2) {
+    DT_LAUNCH((AttentionRowsKernel<kType, 2, false>), grid, kRowsThreads, stream, args, plan,
+              tile_rows);
+  } else if (heads == 4) {
+    DT_LAUNCH((AttentionRowsKernel<kType, 4, false>), grid, kRowsThreads, stream, args, plan,
+              tile_rows);
+  } else {
+    DT_LAUNCH((AttentionRowsKernel<kType, 8, false>), grid, kRowsThreads, stream, args, plan,
+              tile_rows);
+  }
+}
+
+// Tasks [first, past): splits [begin, end) of each in parts or, where end is 0, all of them.
+static void AttentionRows(const AttentionArgs& args, int64_t first, int64_t past, int64_t begin,
+                          int64_t end, int32_t tile_rows, Stream stream) {
+  const int64_t splits = end > 0 ? end - begin : 1;
+  const int32_t heads = RowHeads(args, (past - first) * splits);
+  const KvShape& shape = args.kv.shape;
+  const int64_t blocks_of_task = BlocksOf(args.heads_per_task, heads);
+  const int64_t tasks_of_row = args.num_heads / args.heads_per_task;
+  const bool latent = shape.layout == KvLayout::kLatent;
+  const int64_t key_bytes = KvPartBytes(args.kv.type, shape.key_dim);
+  const RowPlan plan = {
+      .first_task = static_cast<int32_t>(first),
+      .first_split = static_cast<int32_t>(begin),
+      .in_parts = end > 0,
+      .heads = static_cast<int32_t>(BlocksOf(args.heads_per_task, blocks_of_task)),
+      .blocks_of_task = DivisorOf(blocks_of_task),
+      .blocks_of_row = DivisorOf(blocks_of_task * tasks_of_row),
+      .tasks_of_kv_head = DivisorOf(tasks_of_row / shape.num_heads),
+      .values_at = latent ? 0 : shape.num_heads * key_bytes,
+      .key_bytes = key_bytes,
+      .value_bytes = latent ? key_bytes : KvPartBytes(args.kv.type, shape.value_dim)};
+  const Grid grid = {static_cast<uint32_t>((past - first) * blocks_of_task),
+                     static_cast<uint32_t>(splits)};
+  WithKvType(args.kv.type,
+             [&]<KvType kType>() { StartRows<kType>(args, plan, grid, heads, tile_rows, stream); });
+}
+
+// Tiles are for sequences whose rows fill half of one, unless each has a single row and the heads
+// of all of them are few tiles. Which kernel has a row follows from what the host knows of the
+// step: neither positions nor rows of single sequences, which differ when a graph is started again;
+// blocks look those up.
 static void Attention(const AttentionArgs& args, int64_t begin, int64_t end, Stream stream) {
   constexpr int32_t kNever = 0x7fffffff;
+  constexpr int64_t kFewTasks = 256;
   const KvShape& shape = args.kv.shape;
   const int32_t sharing = args.num_heads / shape.num_heads;
   int32_t tile_rows = static_cast<int32_t>(BlocksOf(kTileQueries / 2, sharing));
@@ -156,26 +228,30 @@ static void Attention(const AttentionArgs& args, int64_t begin, int64_t end, Str
   // Of one sequence, at most, if these are all rows of the step.
   const int64_t most = rows < args.num_sequences ? 1 : rows - args.num_sequences + 1;
   if (shape.key_dim % 4 != 0 || shape.value_dim % 4 != 0 || most < tile_rows) tile_rows = kNever;
+  if (most == 1 && end - begin <= kFewTasks && RowsInVectors(args)) tile_rows = kNever;
   if (tile_rows != kNever) AttentionTiles(args, begin, end, tile_rows, stream);
   if (tile_rows == 1 || (tile_rows != kNever && args.num_sequences == 1)) return;
-  WithHeads(args.heads_per_task, [&]<int kHeads>() {
-    DT_LAUNCH(AttentionKernel<kHeads>, RowGrid(end - begin), kAttentionThreads, stream, args, begin,
-              tile_rows);
-  });
+  if (RowsInVectors(args)) return AttentionRows(args, begin, end, 0, 0, tile_rows, stream);
+  DT_LAUNCH(AttentionKernel, RowGrid(end - begin), kAttentionThreads, stream, args, begin,
+            tile_rows);
 }
 
 static void AttentionParts(const AttentionArgs& args, int64_t first, int64_t past, int64_t begin,
                            int64_t end, Stream stream) {
+  constexpr int32_t kNever = 0x7fffffff;
+  if (begin >= end) return;
+  if (RowsInVectors(args)) return AttentionRows(args, first, past, begin, end, kNever, stream);
   const Grid grid = {static_cast<uint32_t>(end - begin), static_cast<uint32_t>(past - first)};
-  WithHeads(args.heads_per_task, [&]<int kHeads>() {
-    DT_LAUNCH(AttentionPartsKernel<kHeads>, grid, kAttentionThreads, stream, args, first, begin);
-  });
+  DT_LAUNCH(AttentionPartsKernel, grid, kAttentionThreads, stream, args, first, begin);
 }
 
 static void AttentionMerge(const AttentionArgs& args, int64_t begin, int64_t end, Stream stream) {
+  const int64_t chunks = BlocksOf(args.kv.shape.value_dim, kAttentionThreads);
   const Grid grid = {static_cast<uint32_t>(end - begin),
-                     static_cast<uint32_t>(args.heads_per_task)};
-  DT_LAUNCH(AttentionMergeKernel, grid, kAttentionThreads, stream, args, begin);
+                     static_cast<uint32_t>(args.heads_per_task * chunks)};
+  DT_LAUNCH(AttentionMergeKernel, grid, kAttentionThreads, stream, args,
+            static_cast<int32_t>(begin), DivisorOf(args.num_heads / args.heads_per_task),
+            DivisorOf(chunks));
 }
 
 static void FloatProduct(DeviceMatmulArgs args, int64_t begin, int64_t end, Stream stream) {

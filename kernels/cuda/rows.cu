@@ -15,6 +15,10 @@ namespace {
 //
 #include "kernels/cuda/attention.inl.h"
 //
+#include "kernels/cuda/attention_merge.inl.h"
+//
+#include "kernels/cuda/attention_rows.inl.h"
+//
 #include "kernels/cuda/attention_tile.inl.h"
 //
 #include "kernels/cuda/matmul_float.inl.h"
