@@ -4,6 +4,7 @@
 //   DT_KERNEL void F(Args args)     a kernel; DT_LAUNCH(F, grid, block, stream, args) starts it
 //   DT_BOUNDED_KERNEL(threads, n)   the same, with registers for n blocks on a multiprocessor: nvcc
 //                                   has as many loads under way as these are enough for
+//   DT_KERNEL_OF(threads)           one whose blocks have so many: it fits whatever it computes
 //   DT_DEVICE                       a function that kernels call
 //   DT_SHARED(T, name, n)           an array of the block: name[i], ReadShared<V>(name, i)
 //   ThreadIndex, BlockIndex, ..     numbers of this thread
@@ -26,6 +27,9 @@ inline constexpr int kWarp = 32;
 
 struct alignas(16) Int4 {
   int32_t x, y, z, w;
+};
+struct alignas(16) Float4 {
+  float v[4];
 };
 
 DT_DEVICE int Lane() { return ThreadIndex() % kWarp; }

@@ -11,6 +11,7 @@
 
 #define DT_KERNEL static __global__
 #define DT_BOUNDED_KERNEL(threads, blocks) static __global__ __launch_bounds__(threads, blocks)
+#define DT_KERNEL_OF(threads) static __global__ __launch_bounds__(threads)
 #define DT_DEVICE static __device__ __forceinline__
 #define DT_UNROLL _Pragma("unroll")
 #define DT_DEVICE_MEMBER static __device__ __forceinline__
@@ -75,6 +76,13 @@ DT_DEVICE uint32_t SubtractBytes(uint32_t a, uint32_t b) { return __vsub4(a, b);
 template <typename V, typename T>
 DT_DEVICE V LoadVector(const T* from) {
   return *reinterpret_cast<const V*>(from);
+}
+DT_DEVICE void PrefetchL2(const void* from) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
+}
+template <typename V, typename T>
+DT_DEVICE void StoreAligned(T* to, const V& v) {
+  *reinterpret_cast<V*>(to) = v;
 }
 template <typename V>
 DT_DEVICE void StoreVector16(void* to, const V& v) {

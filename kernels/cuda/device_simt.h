@@ -16,6 +16,7 @@
 
 #define DT_KERNEL static
 #define DT_BOUNDED_KERNEL(threads, blocks) static
+#define DT_KERNEL_OF(threads) static
 #define DT_UNROLL
 // Made when a thread of the host first runs the kernel: every thread of a program would have room
 // for all arrays of all kernels otherwise.
@@ -102,6 +103,13 @@ static inline V LoadVector(const T* from) {
   V v;
   std::memcpy(&v, from, sizeof(V));
   return v;
+}
+// The cache line of `from` will be read.
+DT_DEVICE void PrefetchL2(const void* from) {}
+template <typename V, typename T>
+static inline void StoreAligned(T* to, const V& v) {
+  if (reinterpret_cast<uintptr_t>(to) % sizeof(V) != 0) simt::Fail("a store that is not aligned");
+  std::memcpy(to, &v, sizeof(V));
 }
 template <typename V>
 static inline void StoreVector16(void* to, const V& v) {

@@ -71,7 +71,7 @@ struct DeviceMatmulArgs : MatmulArgs {
 // The experts of each row and their weights (docs/numerics.md, "Experts"). Unit: rows.
 struct RouterArgs {
   enum class Score { kSoftmax, kSigmoid, kSoftmaxOfChosen };
-  float* logits;  // [rows, count], becomes the scores; null: experts are chosen elsewhere
+  float* logits;  // [rows, count], may become the scores; null: experts are chosen elsewhere
   const float* choice_bias;  // [count], or null
   int32_t count;
   int32_t num_used;

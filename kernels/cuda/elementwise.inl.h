@@ -35,28 +35,162 @@ DT_DEVICE int64_t GlobalWarp() {
 }
 DT_DEVICE int64_t GlobalThread() { return int64_t{BlockIndex()} * BlockThreads() + ThreadIndex(); }
 
-// A warp for each row: lane i has the partial sum of the columns that are i mod 32.
-DT_KERNEL void RmsNormKernel(RmsNormArgs args, int64_t begin, int64_t end) {
+// `kWidth` neighbours of a row, as one load or store: 4 where everything lies on 16 bytes, else 1.
+template <int kWidth>
+struct alignas(4 * kWidth) Elements {
+  float v[kWidth];
+};
+
+// The first of the columns that a thread has where blocks x are rows and blocks y share columns.
+template <int kWidth>
+DT_DEVICE int ColumnOfThread() {
+  return (BlockIndexY() * BlockThreads() + ThreadIndex()) * kWidth;
+}
+
+// --- Norms. Lane i of one warp has the partial sum of the columns that are i mod 32. Zeros behind
+// the last column change none: squares add up to no -0.
+
+// 1 / the root of the mean square; `partial` is this lane's sum.
+DT_DEVICE float InverseRoot(const RmsNormArgs& args, float partial) {
+  const float mean = TreeSum(partial) / static_cast<float>(args.cols);
+  return 1.0f / SquareRoot(mean + args.eps);
+}
+
+// A warp for each row of at most 32 kPerLane columns.
+template <int kPerLane>
+DT_KERNEL void RmsNormShortKernel(RmsNormArgs args, int64_t begin, int64_t end) {
   const int64_t row = begin + GlobalWarp();
   if (row >= end) return;
   const float* x = args.x + row * args.x_stride;
   float* y = args.y + row * args.y_stride;
+  float values[kPerLane], weights[kPerLane], before[kPerLane];
+  DT_UNROLL
+  for (int j = 0; j < kPerLane; ++j) {
+    const int i = j * kWarp + Lane();
+    values[j] = i < args.cols ? x[i] : 0.0f;
+    weights[j] = i < args.cols ? args.weight[i] : 0.0f;
+    before[j] = args.accumulate && i < args.cols ? y[i] : 0.0f;
+  }
   float partial = 0.0f;
-  for (int i = Lane(); i < args.cols; i += kWarp) partial = Fma(x[i], x[i], partial);
-  const float mean = TreeSum(partial) / static_cast<float>(args.cols);
-  const float inverse = 1.0f / SquareRoot(mean + args.eps);
-  for (int i = Lane(); i < args.cols; i += kWarp) {
-    const float normed = x[i] * inverse * args.weight[i];
-    y[i] = args.accumulate ? y[i] + normed : normed;
+  DT_UNROLL
+  for (int j = 0; j < kPerLane; ++j) partial = Fma(values[j], values[j], partial);
+  const float inverse = InverseRoot(args, partial);
+  DT_UNROLL
+  for (int j = 0; j < kPerLane; ++j) {
+    const int i = j * kWarp + Lane();
+    const float normed = values[j] * inverse * weights[j];
+    if (i < args.cols) y[i] = args.accumulate ? before[j] + normed : normed;
   }
 }
 
-// The lanes of a block of activations, each with `kPer` consecutive ones.
-template <int kBlock>
-struct QuantizeShape {
-  static constexpr int kPer = kBlock == 256 ? 8 : 1;
-  static constexpr int kLanes = kBlock / kPer;
-  static constexpr int kBlocksPerWarp = kWarp / kLanes;
+constexpr int kNormThreads = 512;
+constexpr int kNormLoads = 4;  // of a thread, under way at once
+
+// What the threads of a block have of kNormThreads * kNormLoads * kWidth columns.
+template <int kWidth>
+struct NormChunk {
+  static constexpr int kCols = kNormThreads * kNormLoads * kWidth;
+  Elements<kWidth> v[kNormLoads];
+};
+template <int kWidth>
+DT_DEVICE int ColumnInChunk(int load) {
+  return (load * kNormThreads + ThreadIndex()) * kWidth;
+}
+
+template <int kWidth>
+DT_DEVICE NormChunk<kWidth> LoadChunk(const float* row, int first, int cols) {
+  NormChunk<kWidth> chunk = {};
+  DT_UNROLL
+  for (int i = 0; i < kNormLoads; ++i) {
+    const int col = first + ColumnInChunk<kWidth>(i);
+    if (col < cols) chunk.v[i] = LoadVector<Elements<kWidth>>(row + col);
+  }
+  return chunk;
+}
+
+// The partial sum of this lane after the squares of n more columns; n is a multiple of 32, or no
+// columns follow.
+template <typename Shared>
+DT_DEVICE float AddSquares(float partial, Shared& columns, int n) {
+  constexpr int kAtOnce = 16;
+  for (int first = Lane(); first < n; first += kAtOnce * kWarp) {
+    float x[kAtOnce];
+    DT_UNROLL
+    for (int j = 0; j < kAtOnce; ++j) {
+      x[j] = 0.0f;
+      if (first + j * kWarp < n) x[j] = columns[first + j * kWarp];
+    }
+    DT_UNROLL
+    for (int j = 0; j < kAtOnce; ++j) partial = Fma(x[j], x[j], partial);
+  }
+  return partial;
+}
+
+template <int kWidth>
+DT_DEVICE void StoreNormed(const RmsNormArgs& args, float* y, int first, float inverse,
+                           const NormChunk<kWidth>& x, const NormChunk<kWidth>& weight) {
+  NormChunk<kWidth> before = {};
+  if (args.accumulate) before = LoadChunk<kWidth>(y, first, args.cols);
+  DT_UNROLL
+  for (int i = 0; i < kNormLoads; ++i) {
+    const int col = first + ColumnInChunk<kWidth>(i);
+    Elements<kWidth> out;
+    DT_UNROLL
+    for (int j = 0; j < kWidth; ++j) {
+      const float normed = x.v[i].v[j] * inverse * weight.v[i].v[j];
+      out.v[j] = args.accumulate ? before.v[i].v[j] + normed : normed;
+    }
+    if (col < args.cols) StoreAligned(y + col, out);
+  }
+}
+
+// A block for each row: all of it brings the columns, warp 0 adds them up.
+template <int kWidth>
+DT_KERNEL_OF(kNormThreads)
+void RmsNormKernel(RmsNormArgs args, int64_t begin) {
+  constexpr int kCols = NormChunk<kWidth>::kCols;
+  DT_SHARED(float, columns, kCols);
+  DT_SHARED(float, shared_inverse, 1);
+  const int64_t row = begin + BlockIndex();
+  const float* from = args.x + row * args.x_stride;
+  float* y = args.y + row * args.y_stride;
+  NormChunk<kWidth> x = LoadChunk<kWidth>(from, 0, args.cols);
+  NormChunk<kWidth> weight = LoadChunk<kWidth>(args.weight, 0, args.cols);
+  float partial = 0.0f;
+  for (int first = 0; first < args.cols; first += kCols) {
+    if (first > 0) {
+      x = LoadChunk<kWidth>(from, first, args.cols);
+      SyncBlock();
+    }
+    DT_UNROLL
+    for (int i = 0; i < kNormLoads; ++i) {
+      const int col = ColumnInChunk<kWidth>(i);
+      if (first + col < args.cols) WriteShared(columns, col, x.v[i]);
+    }
+    SyncBlock();
+    if (WarpIndex() == 0) partial = AddSquares(partial, columns, Smaller(kCols, args.cols - first));
+  }
+  if (WarpIndex() == 0) {
+    const float inverse = InverseRoot(args, partial);
+    if (Lane() == 0) shared_inverse[0] = inverse;
+  }
+  SyncBlock();
+  const float inverse = shared_inverse[0];
+  if (args.cols > kCols) x = LoadChunk<kWidth>(from, 0, args.cols);
+  StoreNormed<kWidth>(args, y, 0, inverse, x, weight);
+  for (int first = kCols; first < args.cols; first += kCols) {
+    x = LoadChunk<kWidth>(from, first, args.cols);
+    weight = LoadChunk<kWidth>(args.weight, first, args.cols);
+    StoreNormed<kWidth>(args, y, first, inverse, x, weight);
+  }
+}
+
+// --- Activations. A lane has eight neighbours of a row.
+
+constexpr int kQuantizePer = 8;
+
+struct alignas(8) Bytes8 {
+  int8_t v[kQuantizePer];
 };
 
 DT_DEVICE int QuantizeOne(float x, float inverse) {
@@ -64,49 +198,61 @@ DT_DEVICE int QuantizeOne(float x, float inverse) {
   return static_cast<int>(v > 127.0f ? 127.0f : v < -127.0f ? -127.0f : v);
 }
 
-// The sum over the lanes of 16 consecutive elements, kPer to a lane.
-template <int kPer>
-DT_DEVICE int SumOf16(int sum) {
-  for (int half = 8 / kPer; half > 0; half /= 2) sum += ShuffleXor(sum, half);
-  return sum;
+template <int kWidth>
+DT_DEVICE void LoadEight(const float* from, float (&values)[kQuantizePer]) {
+  DT_UNROLL
+  for (int i = 0; i < kQuantizePer; i += kWidth) {
+    const auto four = LoadVector<Elements<kWidth>>(from + i);
+    DT_UNROLL
+    for (int j = 0; j < kWidth; ++j) values[i + j] = four.v[j];
+  }
 }
 
-template <int kBlock>
-DT_KERNEL void QuantizeKernel(Activations x, int64_t begin, int64_t end) {
-  using Shape = QuantizeShape<kBlock>;
+// kWide: everything lies on as many bytes as a lane loads and stores at once.
+template <int kBlock, bool kWide>
+DT_KERNEL void QuantizeKernel(Activations x, int64_t begin) {
   constexpr float kSmallestAmax = 1e-30f;
-  const int lane = Lane() % Shape::kLanes;
-  const int64_t blocks = x.cols / kBlock;
-  const int64_t index = GlobalWarp() * Shape::kBlocksPerWarp + Lane() / Shape::kLanes;
-  const bool inside = index < (end - begin) * blocks;
-  const int64_t row = begin + (inside ? index / blocks : 0);
-  const int64_t col = (inside ? index % blocks : 0) * kBlock + lane * Shape::kPer;
-  float values[Shape::kPer];
+  constexpr int kLanes = kBlock / kQuantizePer;
+  const int64_t row = begin + BlockIndex();
+  const int col = ColumnOfThread<kQuantizePer>();
+  const bool inside = col < x.cols;
+  float values[kQuantizePer] = {};
+  if (inside) LoadEight<kWide ? 4 : 1>(x.f32 + row * x.f32_stride + col, values);
   uint32_t abs_max = 0;
-  for (int i = 0; i < Shape::kPer; ++i) {
-    values[i] = inside ? x.f32[row * x.f32_stride + col + i] : 0.0f;
+  DT_UNROLL
+  for (int i = 0; i < kQuantizePer; ++i) {
     abs_max = Larger(abs_max, BitsOf(values[i]) & 0x7fffffffu);
   }
-  for (int half = Shape::kLanes / 2; half > 0; half /= 2) {
+  DT_UNROLL
+  for (int half = kLanes / 2; half > 0; half /= 2) {
     abs_max = Larger(abs_max, ShuffleXor(abs_max, half));
   }
   const float amax = FloatOf(abs_max);
   const bool normal = amax >= kSmallestAmax && abs_max < 0x7f800000u;
   const float inverse = normal ? 127.0f / amax : 0.0f;
-  int q[Shape::kPer];
+  Bytes8 q;
   int sum = 0;
-  for (int i = 0; i < Shape::kPer; ++i) {
-    q[i] = normal ? QuantizeOne(values[i], inverse) : 0;
-    sum += q[i];
+  DT_UNROLL
+  for (int i = 0; i < kQuantizePer; ++i) {
+    const int one = normal ? QuantizeOne(values[i], inverse) : 0;
+    q.v[i] = static_cast<int8_t>(one);
+    sum += one;
   }
-  sum = SumOf16<Shape::kPer>(sum);
+  sum += ShuffleXor(sum, 1);  // of 16
   if (!inside) return;
-  for (int i = 0; i < Shape::kPer; ++i) x.q[row * x.q_stride + col + i] = static_cast<int8_t>(q[i]);
+  int8_t* to = x.q + row * x.q_stride + col;
+  if (kWide) {
+    StoreAligned(to, q);
+  } else {
+    for (int i = 0; i < kQuantizePer; ++i) to[i] = q.v[i];
+  }
   if (col % 16 == 0) x.bsum[row * x.bsum_stride + col / 16] = static_cast<int16_t>(sum);
-  if (lane != 0) return;
+  if (col % kBlock != 0) return;
   const float none = amax < kSmallestAmax ? 0.0f : FloatOf(0x7fc00000u);
   x.d[row * x.d_stride + col / kBlock] = normal ? amax / 127.0f : none;
 }
+
+// --- A thread for kWidth neighbours of a row.
 
 struct SiluMul {
   DT_DEVICE_MEMBER float Of(float g, float u) { return g / (1.0f + Exp(-g)) * u; }
@@ -128,14 +274,17 @@ struct SwigluOai {
   }
 };
 
-// A thread for each element.
-template <typename Op>
-DT_KERNEL void GatedKernel(GatedArgs args, int64_t begin, int64_t end) {
-  const int64_t index = GlobalThread();
-  if (index >= (end - begin) * args.cols) return;
-  const int64_t row = begin + index / args.cols, i = index % args.cols;
-  args.y[row * args.y_stride + i] =
-      Op::Of(args.gate[row * args.in_stride + i], args.up[row * args.in_stride + i]);
+template <typename Op, int kWidth>
+DT_KERNEL void GatedKernel(GatedArgs args, int64_t begin) {
+  const int64_t row = begin + BlockIndex();
+  const int col = ColumnOfThread<kWidth>();
+  if (col >= args.cols) return;
+  const auto gate = LoadVector<Elements<kWidth>>(args.gate + row * args.in_stride + col);
+  const auto up = LoadVector<Elements<kWidth>>(args.up + row * args.in_stride + col);
+  Elements<kWidth> y;
+  DT_UNROLL
+  for (int i = 0; i < kWidth; ++i) y.v[i] = Op::Of(gate.v[i], up.v[i]);
+  StoreAligned(args.y + row * args.y_stride + col, y);
 }
 
 DT_KERNEL void SigmoidKernel(const float* x, float* y, int64_t n) {
@@ -143,52 +292,77 @@ DT_KERNEL void SigmoidKernel(const float* x, float* y, int64_t n) {
   if (i < n) y[i] = 1.0f / (1.0f + Exp(-x[i]));
 }
 
-// A thread for each element.
-DT_KERNEL void CombineKernel(CombineArgs args, int64_t begin, int64_t end) {
-  const int64_t index = GlobalThread();
-  if (index >= (end - begin) * args.cols) return;
-  const int64_t row = begin + index / args.cols, i = index % args.cols;
-  float acc = 0.0f;
-  for (int64_t slot = row * args.slots; slot < (row + 1) * args.slots; ++slot) {
-    acc = Fma(args.weights[slot], args.y[args.sources[slot] * args.y_stride + i], acc);
+constexpr int kSlotsAtOnce = 9;  // eight experts and a shared one
+
+template <int kWidth>
+DT_KERNEL void CombineKernel(CombineArgs args, int64_t begin) {
+  const int64_t row = begin + BlockIndex();
+  const int col = ColumnOfThread<kWidth>();
+  if (col >= args.cols) return;
+  const int32_t* sources = args.sources + row * args.slots;
+  const float* weights = args.weights + row * args.slots;
+  float* to = args.x + row * args.x_stride + col;
+  auto x = LoadVector<Elements<kWidth>>(to);
+  Elements<kWidth> acc = {};
+  for (int first = 0; first < args.slots; first += kSlotsAtOnce) {
+    Elements<kWidth> y[kSlotsAtOnce];
+    float weight[kSlotsAtOnce];
+    DT_UNROLL
+    for (int s = 0; s < kSlotsAtOnce; ++s) {
+      if (first + s >= args.slots) continue;
+      const int64_t source = sources[first + s];
+      weight[s] = weights[first + s];
+      y[s] = LoadVector<Elements<kWidth>>(args.y + source * args.y_stride + col);
+    }
+    DT_UNROLL
+    for (int s = 0; s < kSlotsAtOnce; ++s) {
+      if (first + s >= args.slots) continue;
+      DT_UNROLL
+      for (int i = 0; i < kWidth; ++i) acc.v[i] = Fma(weight[s], y[s].v[i], acc.v[i]);
+    }
   }
-  args.x[row * args.x_stride + i] += acc;
+  DT_UNROLL
+  for (int i = 0; i < kWidth; ++i) x.v[i] += acc.v[i];
+  StoreAligned(to, x);
 }
 
 // A thread for each pair.
-DT_KERNEL void RopeKernel(RopeArgs args, int64_t begin, int64_t end) {
+DT_KERNEL void RopeKernel(RopeArgs args, int64_t begin) {
   const int half = args.rope_dim / 2;
-  const int64_t pairs = int64_t{args.num_heads} * half;
-  const int64_t index = GlobalThread();
-  if (index >= (end - begin) * pairs) return;
-  const int64_t row = begin + index / pairs;
-  const int head = static_cast<int>(index % pairs / half), i = static_cast<int>(index % half);
-  float* x = args.x + row * args.x_stride + int64_t{head} * args.head_dim;
+  const int pair = ColumnOfThread<1>();
+  if (pair >= args.num_heads * half) return;
+  const int64_t row = begin + BlockIndex();
+  const int head = pair / half, i = pair % half;
+  float* x = args.x + row * args.x_stride + head * args.head_dim;
   float* first = x + (args.interleaved ? 2 * i : i);
   float* second = x + (args.interleaved ? 2 * i + 1 : i + half);
-  const float c = args.cos_sin[row * args.rope_dim + i];
-  const float s = args.cos_sin[row * args.rope_dim + half + i];
+  const float* cos_sin = args.cos_sin + row * args.rope_dim;
+  const float c = cos_sin[i], s = cos_sin[half + i];
   const float x0 = *first, x1 = *second;
   *first = Fma(x0, c, -(x1 * s));
   *second = Fma(x0, s, x1 * c);
 }
 
-// A thread for each element.
-DT_KERNEL void CopyRowsKernel(CopyRowsArgs args, int64_t begin, int64_t end) {
-  const int64_t index = GlobalThread();
-  if (index >= (end - begin) * args.cols) return;
-  const int64_t row = begin + index / args.cols, i = index % args.cols;
+template <int kWidth>
+DT_KERNEL void CopyRowsKernel(CopyRowsArgs args, int64_t begin) {
+  const int64_t row = begin + BlockIndex();
+  const int col = ColumnOfThread<kWidth>();
+  if (col >= args.cols) return;
   const int64_t from = args.index != nullptr ? args.index[row] : row;
-  args.to[row * args.to_stride + i] = args.from[from * args.from_stride + i];
+  StoreAligned(args.to + row * args.to_stride + col,
+               LoadVector<Elements<kWidth>>(args.from + from * args.from_stride + col));
 }
 
-// A thread for each element. *flag is raised where one of them is not finite.
-DT_KERNEL void FiniteKernel(const float* x, int64_t stride, int64_t rows, int64_t cols,
-                            int32_t* flag) {
-  const int64_t index = GlobalThread();
-  if (index >= rows * cols) return;
-  const float v = x[index / cols * stride + index % cols];
-  if ((BitsOf(v) & 0x7fffffffu) >= 0x7f800000u) RaiseFlag(flag);
+// *flag is raised where one of them is not finite.
+template <int kWidth>
+DT_KERNEL void FiniteKernel(const float* x, int64_t stride, int64_t cols, int32_t* flag) {
+  const int col = ColumnOfThread<kWidth>();
+  if (col >= cols) return;
+  const auto v = LoadVector<Elements<kWidth>>(x + BlockIndex() * stride + col);
+  bool finite = true;
+  DT_UNROLL
+  for (int i = 0; i < kWidth; ++i) finite = finite && (BitsOf(v.v[i]) & 0x7fffffffu) < 0x7f800000u;
+  if (!finite) RaiseFlag(flag);
 }
 
 // The best column of a row so far.
@@ -211,19 +385,45 @@ DT_DEVICE Best BestOfWarp(Best best) {
   return best;
 }
 
-constexpr int kArgMaxThreads = 512;
+constexpr int kArgMaxThreads = 1024;
 constexpr int kArgMaxWarps = kArgMaxThreads / kWarp;
+constexpr int kArgMaxLoads = 4;  // of a thread, under way at once
+
+// The best of the columns that this thread has, which are looked at in ascending order.
+template <int kWidth>
+DT_DEVICE Best BestOfThread(const float* row, int cols) {
+  constexpr int kStep = kArgMaxThreads * kWidth;
+  const int own = ThreadIndex() * kWidth;
+  if (own >= cols) return {0.0f, Best::kNone};
+  Best best = {-__builtin_inff(), own};
+  bool nan = false;
+  for (int first = own; first < cols; first += kArgMaxLoads * kStep) {
+    Elements<kWidth> x[kArgMaxLoads];
+    DT_UNROLL
+    for (int j = 0; j < kArgMaxLoads; ++j) {
+      const int col = first + j * kStep;  // past the last one: once more the first
+      x[j] = LoadVector<Elements<kWidth>>(row + (col < cols ? col : first));
+    }
+    DT_UNROLL
+    for (int j = 0; j < kArgMaxLoads; ++j) {
+      DT_UNROLL
+      for (int i = 0; i < kWidth; ++i) {
+        const float v = x[j].v[i];
+        nan = nan || v != v;
+        if (v > best.v) best = {v, first + j * kStep + i};
+      }
+    }
+  }
+  return {best.v, nan ? Best::kNan : best.id};
+}
 
 // A block for each row.
-DT_KERNEL void ArgMaxKernel(const float* x, int64_t stride, int64_t cols, int32_t* best) {
+template <int kWidth>
+DT_KERNEL_OF(kArgMaxThreads)
+void ArgMaxKernel(const float* x, int64_t stride, int64_t cols, int32_t* best) {
   DT_SHARED(float, values, kArgMaxWarps);
   DT_SHARED(int32_t, ids, kArgMaxWarps);
-  const float* row = x + BlockIndex() * stride;
-  Best mine = {0.0f, Best::kNone};
-  for (int64_t i = ThreadIndex(); i < cols; i += BlockThreads()) {
-    const float v = row[i];
-    mine = BetterOf(mine, {v, v != v ? Best::kNan : static_cast<int32_t>(i)});
-  }
+  Best mine = BestOfThread<kWidth>(x + BlockIndex() * stride, static_cast<int>(cols));
   mine = BestOfWarp(mine);
   if (Lane() == 0) {
     values[WarpIndex()] = mine.v;
@@ -231,8 +431,7 @@ DT_KERNEL void ArgMaxKernel(const float* x, int64_t stride, int64_t cols, int32_
   }
   SyncBlock();
   if (WarpIndex() != 0) return;
-  mine = {0.0f, Best::kNone};
-  if (Lane() < kArgMaxWarps) mine = {values[Lane()], ids[Lane()]};
-  mine = BestOfWarp(mine);
+  static_assert(kArgMaxWarps == kWarp);
+  mine = BestOfWarp({values[Lane()], ids[Lane()]});
   if (Lane() == 0) best[BlockIndex()] = mine.id == Best::kNan ? -1 : mine.id;
 }

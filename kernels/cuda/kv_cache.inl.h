@@ -1,8 +1,5 @@
 // The KV cache: what a token's keys and values become when they are stored, and how they are read.
 
-struct alignas(16) Float4 {
-  float v[4];
-};
 struct alignas(8) Halves4 {
   uint16_t v[4];
 };

@@ -5,15 +5,51 @@
 static Grid ThreadGrid(int64_t threads) { return RowGrid(BlocksOf(threads, kRowThreads)); }
 static Grid WarpGrid(int64_t warps) { return RowGrid(BlocksOf(warps, kRowThreads / kWarp)); }
 
+// A block for each row and as many beside it as its columns need, kRowThreads threads in each, with
+// `per_thread` columns for a thread.
+static Grid ColumnGrid(int64_t rows, int64_t cols, int64_t per_thread) {
+  return {static_cast<uint32_t>(rows),
+          static_cast<uint32_t>(BlocksOf(cols, per_thread * kRowThreads))};
+}
+
+// Whether rows that are `stride` elements apart all begin on `bytes`.
+template <typename T>
+static bool RowsLieOn(int64_t bytes, const T* rows, int64_t stride) {
+  const int64_t apart = stride * static_cast<int64_t>(sizeof(T));
+  return reinterpret_cast<uintptr_t>(rows) % bytes == 0 && apart % bytes == 0;
+}
+
+// Calls run.template operator()<kWidth>() with how many neighbours a kernel loads at once.
+template <typename Run>
+static void WithWidth(bool wide, const Run& run) {
+  if (wide) return run.template operator()<4>();
+  run.template operator()<1>();
+}
+
 static void RmsNorm(const RmsNormArgs& args, int64_t begin, int64_t end, Stream stream) {
-  DT_LAUNCH(RmsNormKernel, WarpGrid(end - begin), kRowThreads, stream, args, begin, end);
+  if (args.cols <= 4 * kWarp) {
+    DT_LAUNCH(RmsNormShortKernel<4>, WarpGrid(end - begin), kRowThreads, stream, args, begin, end);
+    return;
+  }
+  if (args.cols <= 16 * kWarp) {
+    DT_LAUNCH(RmsNormShortKernel<16>, WarpGrid(end - begin), kRowThreads, stream, args, begin, end);
+    return;
+  }
+  const bool wide = args.cols % 4 == 0 && RowsLieOn(16, args.x, args.x_stride) &&
+                    RowsLieOn(16, args.y, args.y_stride) && RowsLieOn(16, args.weight, 0);
+  WithWidth(wide, [&]<int kWidth>() {
+    DT_LAUNCH(RmsNormKernel<kWidth>, RowGrid(end - begin), kNormThreads, stream, args, begin);
+  });
 }
 
 template <int kBlock>
 static void QuantizeBlocks(const Activations& x, int64_t begin, int64_t end, Stream stream) {
-  const int64_t blocks = (end - begin) * (x.cols / kBlock);
-  const Grid grid = WarpGrid(BlocksOf(blocks, QuantizeShape<kBlock>::kBlocksPerWarp));
-  DT_LAUNCH(QuantizeKernel<kBlock>, grid, kRowThreads, stream, x, begin, end);
+  const Grid grid = ColumnGrid(end - begin, x.cols, kQuantizePer);
+  if (RowsLieOn(16, x.f32, x.f32_stride) && RowsLieOn(8, x.q, x.q_stride)) {
+    DT_LAUNCH((QuantizeKernel<kBlock, true>), grid, kRowThreads, stream, x, begin);
+  } else {
+    DT_LAUNCH((QuantizeKernel<kBlock, false>), grid, kRowThreads, stream, x, begin);
+  }
 }
 
 static void Quantize(const QuantizeArgs& args, int64_t begin, int64_t end, Stream stream) {
@@ -29,8 +65,12 @@ static void Quantize(const QuantizeArgs& args, int64_t begin, int64_t end, Strea
 
 template <typename Op>
 static void Gated(const GatedArgs& args, int64_t begin, int64_t end, Stream stream) {
-  const Grid grid = ThreadGrid((end - begin) * args.cols);
-  DT_LAUNCH(GatedKernel<Op>, grid, kRowThreads, stream, args, begin, end);
+  const bool wide = args.cols % 4 == 0 && RowsLieOn(16, args.gate, args.in_stride) &&
+                    RowsLieOn(16, args.up, args.in_stride) && RowsLieOn(16, args.y, args.y_stride);
+  WithWidth(wide, [&]<int kWidth>() {
+    const Grid grid = ColumnGrid(end - begin, args.cols, kWidth);
+    DT_LAUNCH((GatedKernel<Op, kWidth>), grid, kRowThreads, stream, args, begin);
+  });
 }
 
 static void Sigmoid(const float* x, float* y, int64_t n, Stream stream) {
@@ -38,24 +78,34 @@ static void Sigmoid(const float* x, float* y, int64_t n, Stream stream) {
 }
 
 static void Combine(const CombineArgs& args, int64_t begin, int64_t end, Stream stream) {
-  const Grid grid = ThreadGrid((end - begin) * args.cols);
-  DT_LAUNCH(CombineKernel, grid, kRowThreads, stream, args, begin, end);
+  const bool wide = args.cols % 4 == 0 && RowsLieOn(16, args.y, args.y_stride) &&
+                    RowsLieOn(16, args.x, args.x_stride);
+  WithWidth(wide, [&]<int kWidth>() {
+    const Grid grid = ColumnGrid(end - begin, args.cols, kWidth);
+    DT_LAUNCH(CombineKernel<kWidth>, grid, kRowThreads, stream, args, begin);
+  });
 }
 
 static void Rope(const RopeArgs& args, int64_t begin, int64_t end, Stream stream) {
-  const int64_t pairs = (end - begin) * args.num_heads * (args.rope_dim / 2);
-  DT_LAUNCH(RopeKernel, ThreadGrid(pairs), kRowThreads, stream, args, begin, end);
+  const Grid grid = ColumnGrid(end - begin, int64_t{args.num_heads} * (args.rope_dim / 2), 1);
+  DT_LAUNCH(RopeKernel, grid, kRowThreads, stream, args, begin);
 }
 
 static void CheckFinite(const float* x, int64_t stride, int64_t rows, int64_t cols, int32_t* flag,
                         Stream stream) {
-  DT_LAUNCH(FiniteKernel, ThreadGrid(rows * cols), kRowThreads, stream, x, stride, rows, cols,
-            flag);
+  WithWidth(cols % 4 == 0 && RowsLieOn(16, x, stride), [&]<int kWidth>() {
+    const Grid grid = ColumnGrid(rows, cols, kWidth);
+    DT_LAUNCH(FiniteKernel<kWidth>, grid, kRowThreads, stream, x, stride, cols, flag);
+  });
 }
 
 static void CopyRows(const CopyRowsArgs& args, int64_t begin, int64_t end, Stream stream) {
-  const Grid grid = ThreadGrid((end - begin) * args.cols);
-  DT_LAUNCH(CopyRowsKernel, grid, kRowThreads, stream, args, begin, end);
+  const bool wide = args.cols % 4 == 0 && RowsLieOn(16, args.from, args.from_stride) &&
+                    RowsLieOn(16, args.to, args.to_stride);
+  WithWidth(wide, [&]<int kWidth>() {
+    const Grid grid = ColumnGrid(end - begin, args.cols, kWidth);
+    DT_LAUNCH(CopyRowsKernel<kWidth>, grid, kRowThreads, stream, args, begin);
+  });
 }
 
 // Blocks for the longest piece, but no more than keep a bus busy. How long those are that something
@@ -82,7 +132,17 @@ static void RunCopyPieces(const CopyPieces& pieces, const DoneSignal& signal, St
 }
 
 static void Router(const RouterArgs& args, int64_t begin, int64_t end, Stream stream) {
-  DT_LAUNCH(RouterKernel, WarpGrid(end - begin), kRowThreads, stream, args, begin, end);
+  const Grid grid = WarpGrid(end - begin);
+  const bool lanes = args.logits != nullptr && args.num_used <= kWarp;
+  if (lanes && args.count <= 4 * kWarp) {
+    DT_LAUNCH(RouterLanesKernel<4>, grid, kRowThreads, stream, args, begin, end);
+  } else if (lanes && args.count <= 8 * kWarp) {
+    DT_LAUNCH(RouterLanesKernel<8>, grid, kRowThreads, stream, args, begin, end);
+  } else if (lanes && args.count <= 16 * kWarp) {
+    DT_LAUNCH(RouterLanesKernel<16>, grid, kRowThreads, stream, args, begin, end);
+  } else {
+    DT_LAUNCH(RouterKernel, grid, kRowThreads, stream, args, begin, end);
+  }
 }
 
 static void SortPairs(const SortPairsArgs& args, Stream stream) {
@@ -90,7 +150,8 @@ static void SortPairs(const SortPairsArgs& args, Stream stream) {
 }
 
 static void GatherRows(const GatherRowsArgs& args, int64_t begin, int64_t end, Stream stream) {
-  DT_LAUNCH(GatherRowsKernel, RowGrid(end - begin), kRowThreads, stream, args, begin);
+  const Grid grid = ColumnGrid(end - begin, args.to.cols, kGatherPer);
+  DT_LAUNCH(GatherRowsKernel, grid, kRowThreads, stream, args, begin);
 }
 
 static void KvAppend(const KvAppendArgs& args, int64_t begin, int64_t end, int32_t* flag,
@@ -254,21 +315,81 @@ static void AttentionMerge(const AttentionArgs& args, int64_t begin, int64_t end
             DivisorOf(chunks));
 }
 
-static void FloatProduct(DeviceMatmulArgs args, int64_t begin, int64_t end, Stream stream) {
+// Panels [begin, end) in blocks of `block_rows` weight rows and `block_tokens` rows of activations.
+struct FloatLaunch {
+  int64_t first, past;
+  Grid grid;
+};
+static FloatLaunch LaunchOf(DeviceMatmulArgs* args, int64_t begin, int64_t end, int block_rows,
+                            int block_tokens) {
   const int64_t first = begin * kPanelRows;
-  const int64_t past = end * kPanelRows < args.n ? end * kPanelRows : args.n;
-  const int64_t rows = args.groups != nullptr ? args.max_group_rows : args.rows;
-  args.tiles = static_cast<int32_t>(BlocksOf(rows, kFloatTokens));
+  const int64_t past = end * kPanelRows < args->n ? end * kPanelRows : args->n;
+  const int64_t rows = args->groups != nullptr ? args->max_group_rows : args->rows;
+  const int64_t sets = args->groups != nullptr ? args->max_groups : args->heads;
+  args->tiles = static_cast<int32_t>(BlocksOf(rows, block_tokens));
+  return {first,
+          past,
+          {static_cast<uint32_t>(BlocksOf(past - first, block_rows)),
+           static_cast<uint32_t>(sets * args->tiles)}};
+}
+
+template <WeightType kType, int kTokens>
+static void FloatFew(DeviceMatmulArgs args, int64_t begin, int64_t end, Stream stream) {
+  constexpr int kThreads = kFloatWarps * kWarp;
+  constexpr int64_t kMany = 4096;  // weight rows: warps with two of them are still enough
   const int64_t sets = args.groups != nullptr ? args.max_groups : args.heads;
-  const Grid grid = {static_cast<uint32_t>(BlocksOf(past - first, kFloatWarps)),
-                     static_cast<uint32_t>(sets * args.tiles)};
-  DT_LAUNCH(FloatKernel, grid, kFloatWarps * kWarp, stream, args, first, past);
+  if (args.n * sets < kMany) {
+    const FloatLaunch l = LaunchOf(&args, begin, end, kFloatWarps, kTokens);
+    DT_LAUNCH((FloatFewKernel<kType, kTokens, 1>), l.grid, kThreads, stream, args, l.first, l.past);
+  } else {
+    const FloatLaunch l = LaunchOf(&args, begin, end, 2 * kFloatWarps, kTokens);
+    DT_LAUNCH((FloatFewKernel<kType, kTokens, 2>), l.grid, kThreads, stream, args, l.first, l.past);
+  }
+}
+
+// Whether all rows of a product begin on 16 bytes.
+static bool FloatRowsLieOn16(const DeviceMatmulArgs& args, int64_t element_bytes) {
+  return RowsLieOn(16, args.w, args.w_stride) && args.k * element_bytes % 16 == 0 &&
+         RowsLieOn(16, args.x.f32, args.x.f32_stride) && args.x.f32_stride / args.heads % 4 == 0;
+}
+
+// False: rows lie anywhere, or there would be too few blocks for the multiprocessors of a GPU.
+template <WeightType kType, int kTokenWarps>
+static bool FloatTile(DeviceMatmulArgs args, int64_t begin, int64_t end, Stream stream) {
+  using Tile = FloatTileShape<kType, kTokenWarps>;
+  constexpr int64_t kEnough = 96;
+  const FloatLaunch l = LaunchOf(&args, begin, end, Tile::kRows, Tile::kTokens);
+  if (int64_t{l.grid.x} * l.grid.y < kEnough) return false;
+  if (!FloatRowsLieOn16(args, sizeof(typename FloatWeight<kType>::Stored))) return false;
+  DT_LAUNCH((FloatTileKernel<kType, kTokenWarps>), l.grid, Tile::kThreads, stream, args, l.first,
+            l.past);
+  return true;
+}
+
+// Tiles read weights once for many rows of activations. Few rows have a warp for each weight row,
+// and so have matrices that are too small for tiles: there what counts is how many loads are under
+// way.
+template <WeightType kType>
+static void FloatProduct(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
+  const int64_t rows = args.groups != nullptr ? args.max_group_rows : args.rows;
+  if (rows == 1) return FloatFew<kType, 1>(args, begin, end, stream);
+  if (rows == 2) return FloatFew<kType, 2>(args, begin, end, stream);
+  if (rows > 16 && FloatTile<kType, 4>(args, begin, end, stream)) return;
+  if (rows > 8 && FloatTile<kType, 2>(args, begin, end, stream)) return;
+  if (rows > 4 && FloatTile<kType, 1>(args, begin, end, stream)) return;
+  FloatFew<kType, 4>(args, begin, end, stream);
 }
 
 static void Matmul(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
-  if (args.type == WeightType::kF32 || args.type == WeightType::kF16 ||
-      args.type == WeightType::kBF16) {
-    return FloatProduct(args, begin, end, stream);
+  switch (args.type) {
+    case WeightType::kF32:
+      return FloatProduct<WeightType::kF32>(args, begin, end, stream);
+    case WeightType::kF16:
+      return FloatProduct<WeightType::kF16>(args, begin, end, stream);
+    case WeightType::kBF16:
+      return FloatProduct<WeightType::kBF16>(args, begin, end, stream);
+    default:
+      break;
   }
   const bool known = MatmulSmallBlocks(args, begin, end, stream) ||
                      MatmulKTypes(args, begin, end, stream) ||
@@ -279,8 +400,8 @@ static void Matmul(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Str
 static void Embed(const EmbeddingArgs& args, int64_t begin, int64_t end, Stream stream) {
   if (args.type == WeightType::kF32 || args.type == WeightType::kF16 ||
       args.type == WeightType::kBF16) {
-    const Grid grid = ThreadGrid((end - begin) * args.cols);
-    DT_LAUNCH(FloatEmbeddingKernel, grid, kRowThreads, stream, args, begin, end);
+    const Grid grid = ColumnGrid(end - begin, args.cols, 1);
+    DT_LAUNCH(FloatEmbeddingKernel, grid, kRowThreads, stream, args, begin);
     return;
   }
   const bool known = EmbedSmallBlocks(args, begin, end, stream) ||
@@ -337,7 +458,9 @@ static void Pack(const PackArgs& args, Stream stream) {
 
 static void ArgMax(const float* x, int64_t stride, int64_t rows, int64_t cols, int32_t* best,
                    Stream stream) {
-  DT_LAUNCH(ArgMaxKernel, RowGrid(rows), kArgMaxThreads, stream, x, stride, cols, best);
+  WithWidth(cols % 4 == 0 && RowsLieOn(16, x, stride), [&]<int kWidth>() {
+    DT_LAUNCH(ArgMaxKernel<kWidth>, RowGrid(rows), kArgMaxThreads, stream, x, stride, cols, best);
+  });
 }
 
 // `kLaunch` with a stream that is untyped, as tables have it.

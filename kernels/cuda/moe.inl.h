@@ -56,11 +56,12 @@ DT_DEVICE void MakeScores(const RouterArgs& args, float* logits) {
   for (int e = Lane(); e < args.count; e += kWarp) logits[e] = 1.0f / (1.0f + Exp(-logits[e]));
 }
 
-DT_DEVICE float ScoreOfGroup(const RouterArgs& args, const float* scores, int group) {
+template <typename ChoiceOfExpert>
+DT_DEVICE float ScoreOfGroup(const RouterArgs& args, const ChoiceOfExpert& choice_of, int group) {
   const int size = args.count / args.num_groups;
   float best = -kAboveAll, second = -kAboveAll;
   for (int e = group * size; e < (group + 1) * size; ++e) {
-    const float choice = ChoiceOf(args, scores, e);
+    const float choice = choice_of(e);
     if (choice > best) {
       second = best;
       best = choice;
@@ -72,12 +73,13 @@ DT_DEVICE float ScoreOfGroup(const RouterArgs& args, const float* scores, int gr
 }
 
 // Bit g: group g may be chosen from.
-DT_DEVICE uint64_t ChooseGroups(const RouterArgs& args, const float* scores) {
+template <typename ChoiceOfExpert>
+DT_DEVICE uint64_t ChooseGroups(const RouterArgs& args, const ChoiceOfExpert& choice_of) {
   if (args.num_groups == 1) return 1;
   float score[kMaxGroupsPerLane] = {};
   for (int i = 0; i < kMaxGroupsPerLane; ++i) {
     const int group = i * kWarp + Lane();
-    if (group < args.num_groups) score[i] = ScoreOfGroup(args, scores, group);
+    if (group < args.num_groups) score[i] = ScoreOfGroup(args, choice_of, group);
   }
   uint64_t chosen = 0;
   Candidate previous = {kAboveAll, -1};
@@ -98,7 +100,7 @@ DT_DEVICE uint64_t ChooseGroups(const RouterArgs& args, const float* scores) {
 // Lane 0 writes the experts. Scores that are not numbers are never best: what is left is filled up
 // with the lowest numbers.
 DT_DEVICE void ChooseExperts(const RouterArgs& args, const float* scores, int32_t* experts) {
-  const uint64_t groups = ChooseGroups(args, scores);
+  const uint64_t groups = ChooseGroups(args, [&](int32_t e) { return ChoiceOf(args, scores, e); });
   const int group_size = args.count / args.num_groups;
   Candidate previous = {kAboveAll, -1};
   int chosen = 0;
@@ -121,8 +123,9 @@ DT_DEVICE void ChooseExperts(const RouterArgs& args, const float* scores, int32_
   }
 }
 
+constexpr float kTiny = 1e-20f;  // no weight at all is no division by zero
+
 DT_DEVICE void FinishWeights(const RouterArgs& args, float* weights) {
-  constexpr float kTiny = 1e-20f;  // no weight at all is no division by zero
   if (args.score == RouterArgs::Score::kSoftmaxOfChosen) SoftmaxOfWarp(weights, args.num_used);
   SyncWarp();
   if (Lane() != 0) return;
@@ -134,6 +137,13 @@ DT_DEVICE void FinishWeights(const RouterArgs& args, float* weights) {
   for (int i = 0; i < args.num_used; ++i) weights[i] = weights[i] * args.scale;
 }
 
+// Lane 0 writes the weight of the shared expert.
+DT_DEVICE void WeighSharedExpert(const RouterArgs& args, int64_t row, float* weights) {
+  if (args.slots == args.num_used || Lane() != 0) return;
+  weights[args.num_used] = args.gate == nullptr ? 1.0f : 1.0f / (1.0f + Exp(-args.gate[row]));
+}
+
+// Any number of experts, in global memory; fewer: router.inl.h.
 DT_KERNEL void RouterKernel(RouterArgs args, int64_t begin, int64_t end) {
   const int64_t row = begin + GlobalWarp();
   if (row >= end) return;
@@ -149,8 +159,7 @@ DT_KERNEL void RouterKernel(RouterArgs args, int64_t begin, int64_t end) {
     SyncWarp();
     FinishWeights(args, weights);
   }
-  if (args.slots == args.num_used || Lane() != 0) return;
-  weights[args.num_used] = args.gate == nullptr ? 1.0f : 1.0f / (1.0f + Exp(-args.gate[row]));
+  WeighSharedExpert(args, row, weights);
 }
 
 // --- Pairs. One block; a thread has a place at a time, and finds its pairs in order.
@@ -168,9 +177,16 @@ DT_DEVICE void ForPairsOf(const SortPairsArgs& args, int place, Shared& places, 
     for (int i = ThreadIndex(); i < count; i += kSortThreads) {
       places[i] = args.place_of[args.experts[first + i]];
     }
+    // Four at a time; behind the last one is no place.
+    const int padded = (count + 3) / 4 * 4;
+    if (count + ThreadIndex() < padded) places[count + ThreadIndex()] = -1;
     SyncBlock();
-    for (int i = 0; i < count; ++i) {
-      if (places[i] == place) fn(first + i);
+    for (int i = 0; i < padded; i += 4) {
+      const auto four = ReadShared<Int4>(places, i);
+      if (four.x == place) fn(first + i);
+      if (four.y == place) fn(first + i + 1);
+      if (four.z == place) fn(first + i + 2);
+      if (four.w == place) fn(first + i + 3);
     }
   }
 }
@@ -181,19 +197,21 @@ struct BlockSum {
 };
 template <typename Shared>
 DT_DEVICE BlockSum SumBefore(int32_t value, Shared& sums) {
-  const int me = ThreadIndex();
-  int32_t sum = value;
-  SyncBlock();
-  sums[me] = sum;
-  for (int step = 1; step < kSortThreads; step *= 2) {
-    SyncBlock();
-    const int32_t other = me >= step ? sums[me - step] : 0;
-    SyncBlock();
-    sum += other;
-    sums[me] = sum;
+  int32_t sum = value;  // of this lane and those before it
+  for (int step = 1; step < kWarp; step *= 2) {
+    const int32_t other = Shuffle(sum, Lane() - step);
+    if (Lane() >= step) sum += other;
   }
   SyncBlock();
-  return {sum - value, sums[kSortThreads - 1]};
+  if (Lane() == kWarp - 1) sums[WarpIndex()] = sum;
+  SyncBlock();
+  BlockSum result = {sum - value, 0};
+  for (int warp = 0; warp < kSortThreads / kWarp; ++warp) {
+    const int32_t of_warp = sums[warp];
+    if (warp < WarpIndex()) result.before += of_warp;
+    result.all += of_warp;
+  }
+  return result;
 }
 
 DT_DEVICE void WriteGroups(const SortPairsArgs& args, int place, int32_t begin, int32_t own_begin,
@@ -207,7 +225,7 @@ DT_DEVICE void WriteGroups(const SortPairsArgs& args, int place, int32_t begin, 
 
 DT_KERNEL void SortPairsKernel(SortPairsArgs args) {
   DT_SHARED(int32_t, places, kPairsAtOnce);
-  DT_SHARED(int32_t, sums, kSortThreads);
+  DT_SHARED(int32_t, sums, kSortThreads / kWarp);
   DT_SHARED(int32_t, own_begin, 1);
   int32_t pairs_before = 0, groups_before = 0;
   for (int first = 0; first < args.count; first += kSortThreads) {
@@ -245,24 +263,42 @@ DT_KERNEL void SortPairsKernel(SortPairsArgs args) {
   }
 }
 
-// A block for each row.
+// --- Rows: blocks x, which share columns with blocks y. A thread has 16 columns.
+
+constexpr int kGatherPer = 16;
+
+DT_DEVICE void GatherFloats(const float* from, float* to, int cols) {
+  const int first = BlockIndexY() * kGatherPer * BlockThreads() + ThreadIndex();
+  float values[kGatherPer];
+  DT_UNROLL
+  for (int i = 0; i < kGatherPer; ++i) {
+    const int col = first + i * BlockThreads();
+    values[i] = col < cols ? from[col] : 0.0f;
+  }
+  DT_UNROLL
+  for (int i = 0; i < kGatherPer; ++i) {
+    const int col = first + i * BlockThreads();
+    if (col < cols) to[col] = values[i];
+  }
+}
+
 DT_KERNEL void GatherRowsKernel(GatherRowsArgs args, int64_t begin) {
   const int64_t row = begin + BlockIndex();
-  if (row >= *args.past - *args.first) return;
+  const int32_t first = *args.first;
+  if (row >= *args.past - first) return;
   const int64_t source = args.rows[row];
   const Activations &from = args.from, &to = args.to;
   if (to.block == 0) {
-    const float* x = from.f32 + source * from.f32_stride;
-    float* y = args.to_f32 + (args.first_to_row + *args.first + row) * to.cols;
-    for (int i = ThreadIndex(); i < to.cols; i += BlockThreads()) y[i] = x[i];
-    return;
+    return GatherFloats(from.f32 + source * from.f32_stride,
+                        args.to_f32 + (args.first_to_row + first + row) * to.cols, to.cols);
   }
-  for (int i = ThreadIndex(); i < to.cols / 16; i += BlockThreads()) {
-    const Int4 q = LoadVector<Int4>(from.q + source * from.q_stride + 16 * i);
-    StoreVector16(to.q + row * to.q_stride + 16 * i, q);
-    to.bsum[row * to.bsum_stride + i] = from.bsum[source * from.bsum_stride + i];
-  }
-  for (int i = ThreadIndex(); i < to.cols / to.block; i += BlockThreads()) {
-    to.d[row * to.d_stride + i] = from.d[source * from.d_stride + i];
-  }
+  const int i = ColumnOfThread<1>();
+  if (i >= to.cols / kGatherPer) return;
+  const auto q = LoadVector<Int4>(from.q + source * from.q_stride + kGatherPer * i);
+  const int16_t bsum = from.bsum[source * from.bsum_stride + i];
+  const bool has_scale = i < to.cols / to.block;
+  const float d = has_scale ? from.d[source * from.d_stride + i] : 0.0f;
+  StoreVector16(to.q + row * to.q_stride + kGatherPer * i, q);
+  to.bsum[row * to.bsum_stride + i] = bsum;
+  if (has_scale) to.d[row * to.d_stride + i] = d;
 }

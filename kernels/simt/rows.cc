@@ -11,6 +11,8 @@ namespace {
 //
 #include "kernels/cuda/moe.inl.h"
 //
+#include "kernels/cuda/router.inl.h"
+//
 #include "kernels/cuda/kv_cache.inl.h"
 //
 #include "kernels/cuda/attention.inl.h"

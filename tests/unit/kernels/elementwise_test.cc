@@ -28,17 +28,22 @@ void ExpectSame(int64_t size, const Op& op) {
 
 TEST(RmsNormTest, EveryTableGivesTheReferenceBytes) {
   Rng rng(dovetail::testing::TestSeed());
-  for (int cols : {1, 15, 16, 17, 31, 32, 33, 576, 1000}) {
-    const int64_t rows = 5;
-    const auto x = RandomFloats(rng, rows * cols), w = RandomFloats(rng, cols);
-    ExpectSame(rows * cols, [&](const KernelTable& table, float* y) {
-      const RmsNormArgs args = {x.data(), cols, w.data(), y, cols, cols, 1e-5f};
-      ForRandomSlices(rng, rows, [&](int64_t b, int64_t e) { table.rms_norm(args, b, e); });
-    });
-    ExpectSame(rows * cols, [&](const KernelTable& table, float* y) {
+  // Columns of a warp, of a block's stages with loads of four and of one, and one more or less.
+  for (int cols : {1,   15,  16,  17,  31,   32,   33,   128,  129,  511, 512,
+                   513, 576, 604, 895, 1000, 2048, 2053, 4100, 8192, 8196}) {
+    const int64_t rows = 3, stride = cols + Uniform(rng, 0, 1) * Uniform(rng, 1, 4);
+    const auto x = RandomFloats(rng, rows * stride), w = RandomFloats(rng, cols);
+    for (bool accumulate : {false, true}) {
+      ExpectSame(rows * stride, [&](const KernelTable& table, float* y) {
+        std::memcpy(y, x.data(), x.size() * sizeof(float));
+        RmsNormArgs args = {x.data(), stride, w.data(), y, stride, cols, 1e-5f};
+        args.accumulate = accumulate;
+        ForRandomSlices(rng, rows, [&](int64_t b, int64_t e) { table.rms_norm(args, b, e); });
+      });
+    }
+    ExpectSame(rows * stride, [&](const KernelTable& table, float* y) {  // in place
       std::memcpy(y, x.data(), x.size() * sizeof(float));
-      RmsNormArgs args = {x.data(), cols, w.data(), y, cols, cols, 1e-5f};
-      args.accumulate = true;
+      const RmsNormArgs args = {y, stride, w.data(), y, stride, cols, 1e-5f};
       ForRandomSlices(rng, rows, [&](int64_t b, int64_t e) { table.rms_norm(args, b, e); });
     });
   }
@@ -64,13 +69,13 @@ constexpr GatedKernel kGatedKernels[] = {&KernelTable::silu_mul, &KernelTable::g
 TEST(GatedTest, EveryTableGivesTheReferenceBytes) {
   Rng rng(dovetail::testing::TestSeed());
   for (GatedKernel kernel : kGatedKernels) {
-    for (int cols : {1, 16, 100, 1536}) {
-      const int64_t rows = 4;
-      auto gate = RandomFloats(rng, rows * cols), up = RandomFloats(rng, rows * cols);
+    for (int cols : {1, 16, 100, 301, 1536}) {
+      const int64_t rows = 4, stride = cols + Uniform(rng, 0, 1);
+      auto gate = RandomFloats(rng, rows * stride), up = RandomFloats(rng, rows * stride);
       gate[0] = -INFINITY;
       if (cols > 4) gate[1] = NAN, gate[2] = -1e4f, gate[3] = 1e4f, up[4] = NAN;
       ExpectSame(rows * cols, [&](const KernelTable& table, float* y) {
-        const GatedArgs args = {gate.data(), up.data(), cols, y, cols, cols};
+        const GatedArgs args = {gate.data(), up.data(), stride, y, cols, cols};
         ForRandomSlices(rng, rows, [&](int64_t b, int64_t e) { (table.*kernel)(args, b, e); });
       });
     }
@@ -110,8 +115,9 @@ TEST(SigmoidTest, EveryTableGivesTheReferenceBytes) {
 
 TEST(CombineTest, EveryTableGivesTheReferenceBytes) {
   Rng rng(dovetail::testing::TestSeed());
-  const int64_t rows = 5, slots = 3, sources = 7;
-  for (int cols : {1, 16, 100, 257}) {
+  const int64_t rows = 5, sources = 7;
+  for (int cols : {1, 16, 100, 257, 1028}) {
+    const auto slots = static_cast<int32_t>(Uniform(rng, 1, 20));
     const auto x = RandomFloats(rng, rows * cols), y = RandomFloats(rng, sources * cols);
     const auto weights = RandomFloats(rng, rows * slots);
     std::vector<int32_t> ids(rows * slots);

@@ -1,5 +1,6 @@
 // What GPU workers have and CPU workers do in other ways: products of several matrices in one
-// launch, the choice of experts, sorted pairs, copies of rows. Byte for byte what the host makes.
+// launch, the choice of experts, sorted pairs, rows gathered for them. Byte for byte what the host
+// makes.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -149,7 +150,9 @@ TEST_P(SeveralMatrices, EachGroupIsAProductOfItsOwn) {
   const int32_t block = kernels::ActivationBlock(type);
   for (int most_rows : {1, 3, 8, 16, 64}) {
     const int num_matrices = 5;
-    const int32_t n = Uniform(rng, 1, 40), k = 256 * Uniform(rng, 1, 2);
+    // Floats have tiles where there are blocks enough.
+    const int32_t n = Uniform(rng, 1, 40) + (IsFloat(type) ? 450 : 0);
+    const int32_t k = 256 * Uniform(rng, 1, 2);
     std::vector<MatmulGroup> groups;
     int32_t rows = 0;
     for (int i = 0; i < 7; ++i) {
@@ -245,7 +248,7 @@ TEST_P(SeveralMatrices, EachHeadHasItsOwn) {
   const WeightType type = GetParam();
   const int heads = 3;
   for (int rows : {1, 5, 11, 70}) {
-    const int32_t n = Uniform(rng, 1, 40), k = 256;
+    const int32_t n = Uniform(rng, 1, 40) + (IsFloat(type) ? 1024 : 0), k = 256;
     const Input x(rng, int64_t{rows} * heads, k, kernels::ActivationBlock(type));
     Matrices matrices(rng, type, heads, n, k);
     const int64_t head_stride = n + 5, y_stride = heads * head_stride;
@@ -266,6 +269,39 @@ TEST_P(SeveralMatrices, EachHeadHasItsOwn) {
       DeviceUnderTest().matmul(args, 0, (n + kPanelRows - 1) / kPanelRows, stream);
     });
     EXPECT_TRUE(SameBits(expected, actual)) << rows << " rows";
+  }
+}
+
+// Products with floats: one or two weight rows to a warp, tiles of 8, 16 and 32 rows, a last one
+// that is not full, k that ends anywhere in a stage, rows that begin anywhere.
+TEST(DeviceKernels, ProductsOfFloatsAreTheReferences) {
+  Rng rng(testing::TestSeed());
+  for (WeightType type : {WeightType::kF32, WeightType::kF16, WeightType::kBF16}) {
+    for (int rows : {1, 2, 3, 7, 13, 41}) {
+      for (int32_t k : {72, 8 * Uniform(rng, 1, 15), Uniform(rng, 1, rows < 4 ? 1100 : 60)}) {
+        const int32_t few[] = {Uniform(rng, 1, 70), 4096 + Uniform(rng, 0, 3)};
+        const int32_t n = rows < 4     ? few[Uniform(rng, 0, 1)]
+                          : rows <= 16 ? 32 * 96 - Uniform(rng, 0, 31)
+                                       : 32 * 48 - Uniform(rng, 0, 31);
+        const Input x(rng, rows, k, 0);
+        Matrices matrices(rng, type, 1, n, k);
+        const int64_t y_stride = n + 1;
+        std::vector<float> expected = Normal(rng, rows * y_stride), actual = expected;
+        matrices.Reference(0, x.view, rows, expected.data(), y_stride);
+        DeviceMatmulArgs args = matrices.Args();
+        args.scales = nullptr;
+        args.scale = matrices.scales[0];
+        args.x = x.view;
+        args.rows = rows;
+        args.y = actual.data();
+        args.y_stride = y_stride;
+        RunOnDevice([&](void* stream) {
+          DeviceUnderTest().matmul(args, 0, (n + kPanelRows - 1) / kPanelRows, stream);
+        });
+        EXPECT_TRUE(SameBits(expected, actual))
+            << InfoOf(type).name << " rows=" << rows << " n=" << n << " k=" << k;
+      }
+    }
   }
 }
 
@@ -322,9 +358,9 @@ std::vector<float> OddLogits(Rng& rng, int count, int kind) {
 model::ExpertConfig RandomRouter(Rng& rng) {
   model::ExpertConfig config;
   config.num_groups = std::vector<int>{1, 1, 4, 8, 40}[Uniform(rng, 0, 4)];
-  config.count = config.num_groups * Uniform(rng, 1, 9);
+  config.count = config.num_groups * Uniform(rng, 1, Uniform(rng, 0, 3) == 0 ? 30 : 9);
   config.groups_used = Uniform(rng, 1, config.num_groups);
-  config.num_used = Uniform(rng, 1, std::min(config.count, 12));
+  config.num_used = Uniform(rng, 1, std::min(config.count, Uniform(rng, 0, 5) == 0 ? 40 : 12));
   config.score = static_cast<model::RouterScore>(Uniform(rng, 0, 2));
   config.group_score = static_cast<model::GroupScore>(Uniform(rng, 0, 1));
   config.normalise = Uniform(rng, 0, 1) == 1;
@@ -469,7 +505,7 @@ TEST(DeviceKernels, PairsAreSortedByPlaceAndCutInGroups) {
 TEST(DeviceKernels, RowsAreGatheredInEveryForm) {
   Rng rng(testing::TestSeed());
   for (int32_t block : {0, 16, 32, 256}) {
-    const int32_t cols = 512, rows = 9, first = 3, past = 8, first_to_row = 2;
+    const int32_t cols = 256 * Uniform(rng, 1, 18), rows = 9, first = 3, past = 8, first_to_row = 2;
     const Input from(rng, rows, cols, block);
     Input to(rng, rows, cols, block);
     const Input before = to;
@@ -559,67 +595,6 @@ TEST(DeviceKernels, RowsAreDequantisedAsTheFilesRowsAre) {
 }
 
 // Equal values, of which the first counts, values that are not numbers, nothing but infinities.
-TEST(DeviceKernels, TheBestColumnIsTheHosts) {
-  Rng rng(testing::TestSeed());
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  for (int32_t cols : {1, 5, 31, 32, 511, 512, 513, 3000}) {
-    const int32_t rows = 6;
-    const int64_t stride = cols + 2;
-    std::vector<float> x = Normal(rng, rows * stride);
-    const auto row = [&](int i) { return x.begin() + i * stride; };
-    std::fill(row(1), row(1) + cols, -kInfinity);
-    for (int i = 0; i < 3; ++i)
-      row(2)[Uniform(rng, 0, cols - 1)] = 100.0f;  // or one of them thrice
-    row(3)[Uniform(rng, 0, cols - 1)] = NAN;
-    row(3)[Uniform(rng, 0, cols - 1)] = kInfinity;
-    std::fill(row(4), row(4) + cols, 0.0f);
-    row(4)[cols - 1] = -0.0f;
-    row(0)[cols] = kInfinity;  // between rows
-    std::vector<int32_t> best(rows, 77);
-    RunOnDevice([&](void* stream) {
-      DeviceUnderTest().argmax(x.data(), stride, rows, cols, best.data(), stream);
-    });
-    for (int i = 0; i < rows; ++i) {
-      const float* const at = x.data() + i * stride;
-      EXPECT_EQ(best[i], kernels::FindTable(kernels::Isa::kScalar)->argmax(at, cols))
-          << "row " << i << " of " << cols << " columns";
-    }
-  }
-}
-
-TEST(DeviceKernels, RowsAreCopiedAndLookedAt) {
-  Rng rng(testing::TestSeed());
-  const int32_t rows = 7, cols = 33, from_stride = 40, to_stride = 50;
-  std::vector<float> from = Normal(rng, rows * from_stride);
-  for (bool indexed : {false, true}) {
-    const std::vector<int32_t> index = {6, 0, 0, 3, 5, 1, 2};
-    std::vector<float> to(rows * to_stride, 7.0f);
-    const kernels::CopyRowsArgs args = {.from = from.data(),
-                                        .from_stride = from_stride,
-                                        .index = indexed ? index.data() : nullptr,
-                                        .to = to.data(),
-                                        .to_stride = to_stride,
-                                        .cols = cols};
-    RunOnDevice([&](void* stream) { DeviceUnderTest().copy_rows(args, 0, rows, stream); });
-    for (int row = 0; row < rows; ++row) {
-      for (int i = 0; i < to_stride; ++i) {
-        const int source = indexed ? index[row] : row;
-        ASSERT_EQ(to[row * to_stride + i], i < cols ? from[source * from_stride + i] : 7.0f);
-      }
-    }
-  }
-  const auto finite = [&] {
-    int32_t flag = 0;
-    RunOnDevice([&](void* stream) {
-      DeviceUnderTest().check_finite(from.data(), from_stride, rows, cols, &flag, stream);
-    });
-    return flag == 0;
-  };
-  from[cols] = NAN;  // between rows
-  EXPECT_TRUE(finite());
-  from[(rows - 1) * from_stride + cols - 1] = -INFINITY;
-  EXPECT_FALSE(finite());
-}
 
 }  // namespace
 }  // namespace dovetail::worker

@@ -1,0 +1,105 @@
+// What GPU workers do with whole rows that no table of a processor has in that form: the best
+// column of each, copies by index, a look for what is not finite.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "kernels/kernel_table.h"
+#include "tests/testing/device_under_test.h"
+#include "tests/testing/test_data.h"
+
+namespace dovetail::worker {
+namespace {
+
+using kernels::testing::DeviceUnderTest;
+using kernels::testing::RunOnDevice;
+
+using Rng = std::mt19937_64;
+
+int Uniform(Rng& rng, int least, int most) {
+  return std::uniform_int_distribution<int>(least, most)(rng);
+}
+
+std::vector<float> Normal(Rng& rng, int64_t count) {
+  std::normal_distribution<float> normal;
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& v : values) v = normal(rng);
+  return values;
+}
+
+TEST(DeviceRows, TheBestColumnIsTheHosts) {
+  Rng rng(testing::TestSeed());
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (int32_t cols : {1, 5, 31, 32, 511, 512, 513, 3000, 5001, 20004}) {
+    const int32_t rows = 6;
+    const int64_t stride =
+        cols + (cols % 4 == 0 ? 4 : 2);  // that columns are loaded in fours, or not
+    std::vector<float> x = Normal(rng, rows * stride);
+    const auto row = [&](int i) { return x.begin() + i * stride; };
+    std::fill(row(1), row(1) + cols, -kInfinity);
+    for (int i = 0; i < 3; ++i)
+      row(2)[Uniform(rng, 0, cols - 1)] = 100.0f;  // or one of them thrice
+    row(3)[Uniform(rng, 0, cols - 1)] = NAN;
+    row(3)[Uniform(rng, 0, cols - 1)] = kInfinity;
+    std::fill(row(4), row(4) + cols, 0.0f);
+    row(4)[cols - 1] = -0.0f;
+    row(0)[cols] = kInfinity;  // between rows
+    std::vector<int32_t> best(rows, 77);
+    RunOnDevice([&](void* stream) {
+      DeviceUnderTest().argmax(x.data(), stride, rows, cols, best.data(), stream);
+    });
+    for (int i = 0; i < rows; ++i) {
+      const float* const at = x.data() + i * stride;
+      EXPECT_EQ(best[i], kernels::FindTable(kernels::Isa::kScalar)->argmax(at, cols))
+          << "row " << i << " of " << cols << " columns";
+    }
+  }
+}
+
+void ExpectRowsCopiedAndLookedAt(Rng& rng, int32_t cols, int32_t from_stride, int32_t to_stride) {
+  const int32_t rows = 7;
+  std::vector<float> from = Normal(rng, rows * from_stride);
+  for (bool indexed : {false, true}) {
+    const std::vector<int32_t> index = {6, 0, 0, 3, 5, 1, 2};
+    std::vector<float> to(rows * to_stride, 7.0f);
+    const kernels::CopyRowsArgs args = {.from = from.data(),
+                                        .from_stride = from_stride,
+                                        .index = indexed ? index.data() : nullptr,
+                                        .to = to.data(),
+                                        .to_stride = to_stride,
+                                        .cols = cols};
+    RunOnDevice([&](void* stream) { DeviceUnderTest().copy_rows(args, 0, rows, stream); });
+    for (int row = 0; row < rows; ++row) {
+      for (int i = 0; i < to_stride; ++i) {
+        const int source = indexed ? index[row] : row;
+        ASSERT_EQ(to[row * to_stride + i], i < cols ? from[source * from_stride + i] : 7.0f);
+      }
+    }
+  }
+  const auto finite = [&] {
+    int32_t flag = 0;
+    RunOnDevice([&](void* stream) {
+      DeviceUnderTest().check_finite(from.data(), from_stride, rows, cols, &flag, stream);
+    });
+    return flag == 0;
+  };
+  from[cols] = NAN;  // between rows
+  EXPECT_TRUE(finite());
+  from[(rows - 1) * from_stride + cols - 1] = -INFINITY;
+  EXPECT_FALSE(finite());
+}
+
+TEST(DeviceRows, RowsAreCopiedAndLookedAt) {
+  Rng rng(testing::TestSeed());
+  for (const auto& [cols, from_stride, to_stride] :
+       {std::array{33, 40, 50}, {32, 40, 52}, {32, 41, 52}, {640, 644, 652}, {641, 644, 652}}) {
+    ExpectRowsCopiedAndLookedAt(rng, cols, from_stride, to_stride);
+  }
+}
+
+}  // namespace
+}  // namespace dovetail::worker
