@@ -25,6 +25,9 @@ namespace dovetail::kernels::cuda {
 
 inline constexpr int kWarp = 32;
 
+struct alignas(8) Int2 {
+  int32_t x, y;
+};
 struct alignas(16) Int4 {
   int32_t x, y, z, w;
 };

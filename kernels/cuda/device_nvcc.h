@@ -36,7 +36,7 @@ DT_DEVICE int BlockIndexY() { return static_cast<int>(blockIdx.y); }
 DT_DEVICE void SyncBlock() { __syncthreads(); }
 template <int kThreads>
 DT_DEVICE void SyncBlockApart() {
-  asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory");
+  asm volatile("barrier.sync 1, %0;" ::"n"(kThreads) : "memory");
 }
 DT_DEVICE void SyncWarp() { __syncwarp(); }
 

@@ -166,15 +166,27 @@ struct DeviceTable {
   const char* name;  // "cuda", "simt"
 
   void (*rms_norm)(const RmsNormArgs& args, int64_t begin, int64_t end, void* stream);
+  // `_quantize`: the same, and the form of the result, whose f32 is args.y.
+  void (*rms_norm_quantize)(const RmsNormArgs& args, const Activations& form, int64_t begin,
+                            int64_t end, void* stream);
   void (*quantize)(const QuantizeArgs& args, int64_t begin, int64_t end, void* stream);
   void (*matmul)(const DeviceMatmulArgs& args, int64_t begin, int64_t end, void* stream);
   void (*silu_mul)(const GatedArgs& args, int64_t begin, int64_t end, void* stream);
   void (*gelu_mul)(const GatedArgs& args, int64_t begin, int64_t end, void* stream);
   void (*swiglu_oai)(const GatedArgs& args, int64_t begin, int64_t end, void* stream);
+  void (*silu_mul_quantize)(const GatedArgs& args, const Activations& form, int64_t begin,
+                            int64_t end, void* stream);
+  void (*gelu_mul_quantize)(const GatedArgs& args, const Activations& form, int64_t begin,
+                            int64_t end, void* stream);
+  void (*swiglu_oai_quantize)(const GatedArgs& args, const Activations& form, int64_t begin,
+                              int64_t end, void* stream);
   void (*sigmoid)(const float* x, float* y, int64_t n, void* stream);
   void (*combine)(const CombineArgs& args, int64_t begin, int64_t end, void* stream);
   void (*rope)(const RopeArgs& args, int64_t begin, int64_t end, void* stream);
-  // *flag, on the device, is raised to 1 where something stored is not finite.
+  // *flag, on the device, is raised to 1 where something stored is not finite. rope_append: both
+  // ropes and then the append, of which k is what the second one rotates.
+  void (*rope_append)(const RopeArgs& q, const RopeArgs& k, const KvAppendArgs& append,
+                      int64_t begin, int64_t end, int32_t* flag, void* stream);
   void (*kv_append)(const KvAppendArgs& args, int64_t begin, int64_t end, int32_t* flag,
                     void* stream);
   // args.scratch is not used.

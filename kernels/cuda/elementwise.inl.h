@@ -47,6 +47,81 @@ DT_DEVICE int ColumnOfThread() {
   return (BlockIndexY() * BlockThreads() + ThreadIndex()) * kWidth;
 }
 
+// --- Activations. A lane has eight neighbours of a row.
+
+constexpr int kQuantizePer = 8;
+
+struct alignas(8) Bytes8 {
+  int8_t v[kQuantizePer];
+};
+
+DT_DEVICE int QuantizeOne(float x, float inverse) {
+  const float v = RoundToNearestEven(x * inverse);
+  return static_cast<int>(v > 127.0f ? 127.0f : v < -127.0f ? -127.0f : v);
+}
+
+template <int kWidth>
+DT_DEVICE void LoadEight(const float* from, float (&values)[kQuantizePer]) {
+  DT_UNROLL
+  for (int i = 0; i < kQuantizePer; i += kWidth) {
+    const auto four = LoadVector<Elements<kWidth>>(from + i);
+    DT_UNROLL
+    for (int j = 0; j < kWidth; ++j) values[i + j] = four.v[j];
+  }
+}
+
+// Columns col .. col + 7 of a row, of which a lane has the values; `inside`: they are columns. All
+// lanes of a warp take part. kWide: q lies on as many bytes as a lane stores at once.
+template <int kBlock, bool kWide>
+DT_DEVICE void QuantizeEight(const Activations& x, int64_t row, int col, bool inside,
+                             const float (&values)[kQuantizePer]) {
+  constexpr float kSmallestAmax = 1e-30f;
+  constexpr int kLanes = kBlock / kQuantizePer;
+  uint32_t abs_max = 0;
+  DT_UNROLL
+  for (int i = 0; i < kQuantizePer; ++i) {
+    abs_max = Larger(abs_max, BitsOf(values[i]) & 0x7fffffffu);
+  }
+  DT_UNROLL
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    abs_max = Larger(abs_max, ShuffleXor(abs_max, half));
+  }
+  const float amax = FloatOf(abs_max);
+  const bool normal = amax >= kSmallestAmax && abs_max < 0x7f800000u;
+  const float inverse = normal ? 127.0f / amax : 0.0f;
+  Bytes8 q;
+  int sum = 0;
+  DT_UNROLL
+  for (int i = 0; i < kQuantizePer; ++i) {
+    const int one = normal ? QuantizeOne(values[i], inverse) : 0;
+    q.v[i] = static_cast<int8_t>(one);
+    sum += one;
+  }
+  sum += ShuffleXor(sum, 1);  // of 16
+  if (!inside) return;
+  int8_t* to = x.q + row * x.q_stride + col;
+  if (kWide) {
+    StoreAligned(to, q);
+  } else {
+    for (int i = 0; i < kQuantizePer; ++i) to[i] = q.v[i];
+  }
+  if (col % 16 == 0) x.bsum[row * x.bsum_stride + col / 16] = static_cast<int16_t>(sum);
+  if (col % kBlock != 0) return;
+  const float none = amax < kSmallestAmax ? 0.0f : FloatOf(0x7fc00000u);
+  x.d[row * x.d_stride + col / kBlock] = normal ? amax / 127.0f : none;
+}
+
+// kWide: everything lies on as many bytes as a lane loads and stores at once.
+template <int kBlock, bool kWide>
+DT_KERNEL void QuantizeKernel(Activations x, int64_t begin) {
+  const int64_t row = begin + BlockIndex();
+  const int col = ColumnOfThread<kQuantizePer>();
+  const bool inside = col < x.cols;
+  float values[kQuantizePer] = {};
+  if (inside) LoadEight<kWide ? 4 : 1>(x.f32 + row * x.f32_stride + col, values);
+  QuantizeEight<kBlock, kWide>(x, row, col, inside, values);
+}
+
 // --- Norms. Lane i of one warp has the partial sum of the columns that are i mod 32. Zeros behind
 // the last column change none: squares add up to no -0.
 
@@ -144,10 +219,24 @@ DT_DEVICE void StoreNormed(const RmsNormArgs& args, float* y, int first, float i
   }
 }
 
-// A block for each row: all of it brings the columns, warp 0 adds them up.
-template <int kWidth>
+// A block's threads quantise a row that they have written.
+template <int kBlock>
+DT_DEVICE void QuantizeRow(const Activations& x, int64_t row) {
+  SyncBlock();
+  for (int first = 0; first < x.cols; first += BlockThreads() * kQuantizePer) {
+    const int col = first + ThreadIndex() * kQuantizePer;
+    const bool inside = col < x.cols;
+    float values[kQuantizePer] = {};
+    if (inside) LoadEight<4>(x.f32 + row * x.f32_stride + col, values);
+    QuantizeEight<kBlock, true>(x, row, col, inside, values);
+  }
+}
+
+// A block for each row: all of it brings the columns, warp 0 adds them up. kForm: the block of the
+// form that is made of the result; 0: none.
+template <int kWidth, int kForm>
 DT_KERNEL_OF(kNormThreads)
-void RmsNormKernel(RmsNormArgs args, int64_t begin) {
+void RmsNormKernel(RmsNormArgs args, Activations form, int64_t begin) {
   constexpr int kCols = NormChunk<kWidth>::kCols;
   DT_SHARED(float, columns, kCols);
   DT_SHARED(float, shared_inverse, 1);
@@ -183,73 +272,7 @@ void RmsNormKernel(RmsNormArgs args, int64_t begin) {
     weight = LoadChunk<kWidth>(args.weight, first, args.cols);
     StoreNormed<kWidth>(args, y, first, inverse, x, weight);
   }
-}
-
-// --- Activations. A lane has eight neighbours of a row.
-
-constexpr int kQuantizePer = 8;
-
-struct alignas(8) Bytes8 {
-  int8_t v[kQuantizePer];
-};
-
-DT_DEVICE int QuantizeOne(float x, float inverse) {
-  const float v = RoundToNearestEven(x * inverse);
-  return static_cast<int>(v > 127.0f ? 127.0f : v < -127.0f ? -127.0f : v);
-}
-
-template <int kWidth>
-DT_DEVICE void LoadEight(const float* from, float (&values)[kQuantizePer]) {
-  DT_UNROLL
-  for (int i = 0; i < kQuantizePer; i += kWidth) {
-    const auto four = LoadVector<Elements<kWidth>>(from + i);
-    DT_UNROLL
-    for (int j = 0; j < kWidth; ++j) values[i + j] = four.v[j];
-  }
-}
-
-// kWide: everything lies on as many bytes as a lane loads and stores at once.
-template <int kBlock, bool kWide>
-DT_KERNEL void QuantizeKernel(Activations x, int64_t begin) {
-  constexpr float kSmallestAmax = 1e-30f;
-  constexpr int kLanes = kBlock / kQuantizePer;
-  const int64_t row = begin + BlockIndex();
-  const int col = ColumnOfThread<kQuantizePer>();
-  const bool inside = col < x.cols;
-  float values[kQuantizePer] = {};
-  if (inside) LoadEight<kWide ? 4 : 1>(x.f32 + row * x.f32_stride + col, values);
-  uint32_t abs_max = 0;
-  DT_UNROLL
-  for (int i = 0; i < kQuantizePer; ++i) {
-    abs_max = Larger(abs_max, BitsOf(values[i]) & 0x7fffffffu);
-  }
-  DT_UNROLL
-  for (int half = kLanes / 2; half > 0; half /= 2) {
-    abs_max = Larger(abs_max, ShuffleXor(abs_max, half));
-  }
-  const float amax = FloatOf(abs_max);
-  const bool normal = amax >= kSmallestAmax && abs_max < 0x7f800000u;
-  const float inverse = normal ? 127.0f / amax : 0.0f;
-  Bytes8 q;
-  int sum = 0;
-  DT_UNROLL
-  for (int i = 0; i < kQuantizePer; ++i) {
-    const int one = normal ? QuantizeOne(values[i], inverse) : 0;
-    q.v[i] = static_cast<int8_t>(one);
-    sum += one;
-  }
-  sum += ShuffleXor(sum, 1);  // of 16
-  if (!inside) return;
-  int8_t* to = x.q + row * x.q_stride + col;
-  if (kWide) {
-    StoreAligned(to, q);
-  } else {
-    for (int i = 0; i < kQuantizePer; ++i) to[i] = q.v[i];
-  }
-  if (col % 16 == 0) x.bsum[row * x.bsum_stride + col / 16] = static_cast<int16_t>(sum);
-  if (col % kBlock != 0) return;
-  const float none = amax < kSmallestAmax ? 0.0f : FloatOf(0x7fc00000u);
-  x.d[row * x.d_stride + col / kBlock] = normal ? amax / 127.0f : none;
+  if constexpr (kForm > 0) QuantizeRow<kForm>(form, row);
 }
 
 // --- A thread for kWidth neighbours of a row.
@@ -285,6 +308,26 @@ DT_KERNEL void GatedKernel(GatedArgs args, int64_t begin) {
   DT_UNROLL
   for (int i = 0; i < kWidth; ++i) y.v[i] = Op::Of(gate.v[i], up.v[i]);
   StoreAligned(args.y + row * args.y_stride + col, y);
+}
+
+// The same, and the form that is made of the result: a lane has eight neighbours.
+template <typename Op, int kBlock>
+DT_KERNEL void GatedQuantizeKernel(GatedArgs args, Activations form, int64_t begin) {
+  const int64_t row = begin + BlockIndex();
+  const int col = ColumnOfThread<kQuantizePer>();
+  const bool inside = col < args.cols;
+  float y[kQuantizePer] = {};
+  if (inside) {
+    float gate[kQuantizePer], up[kQuantizePer];
+    LoadEight<4>(args.gate + row * args.in_stride + col, gate);
+    LoadEight<4>(args.up + row * args.in_stride + col, up);
+    DT_UNROLL
+    for (int i = 0; i < kQuantizePer; ++i) y[i] = Op::Of(gate[i], up[i]);
+    float* to = args.y + row * args.y_stride + col;
+    StoreAligned(to, Elements<4>{{y[0], y[1], y[2], y[3]}});
+    StoreAligned(to + 4, Elements<4>{{y[4], y[5], y[6], y[7]}});
+  }
+  QuantizeEight<kBlock, true>(form, row, col, inside, y);
 }
 
 DT_KERNEL void SigmoidKernel(const float* x, float* y, int64_t n) {
@@ -326,13 +369,9 @@ DT_KERNEL void CombineKernel(CombineArgs args, int64_t begin) {
   StoreAligned(to, x);
 }
 
-// A thread for each pair.
-DT_KERNEL void RopeKernel(RopeArgs args, int64_t begin) {
+// Pair `i` of a head.
+DT_DEVICE void RotatePair(const RopeArgs& args, int64_t row, int head, int i) {
   const int half = args.rope_dim / 2;
-  const int pair = ColumnOfThread<1>();
-  if (pair >= args.num_heads * half) return;
-  const int64_t row = begin + BlockIndex();
-  const int head = pair / half, i = pair % half;
   float* x = args.x + row * args.x_stride + head * args.head_dim;
   float* first = x + (args.interleaved ? 2 * i : i);
   float* second = x + (args.interleaved ? 2 * i + 1 : i + half);
@@ -341,6 +380,14 @@ DT_KERNEL void RopeKernel(RopeArgs args, int64_t begin) {
   const float x0 = *first, x1 = *second;
   *first = Fma(x0, c, -(x1 * s));
   *second = Fma(x0, s, x1 * c);
+}
+
+// A thread for each pair.
+DT_KERNEL void RopeKernel(RopeArgs args, int64_t begin) {
+  const int half = args.rope_dim / 2;
+  const int pair = ColumnOfThread<1>();
+  if (pair >= args.num_heads * half) return;
+  RotatePair(args, begin + BlockIndex(), pair / half, pair % half);
 }
 
 template <int kWidth>

@@ -129,12 +129,9 @@ DT_DEVICE bool StoreVector(const KvPart& part, int slot, const float* x) {
   return finite;
 }
 
-// A warp for each row and KV head. *flag is raised where something stored is not finite.
-DT_KERNEL void KvAppendKernel(KvAppendArgs args, int64_t begin, int64_t end, int32_t* flag) {
+// A warp stores one head of a row. *flag is raised where something stored is not finite.
+DT_DEVICE void AppendHead(const KvAppendArgs& args, int64_t row, int head, int32_t* flag) {
   const KvShape& shape = args.kv.shape;
-  const int64_t row = begin + GlobalWarp() / shape.num_heads;
-  const int head = static_cast<int>(GlobalWarp() % shape.num_heads);
-  if (row >= end) return;
   const SequenceRows& s = *FindSequence(args.sequences, args.num_sequences, row);
   const int position = s.position + static_cast<int>(row - s.row_begin);
   const int32_t block = s.blocks[position / kKvBlockTokens];
@@ -146,4 +143,29 @@ DT_KERNEL void KvAppendKernel(KvAppendArgs args, int64_t begin, int64_t end, int
     finite = StoreVector(ValuePart(args.kv, block, head), slot, v) && finite;
   }
   if (!finite) RaiseFlag(flag);
+}
+
+// A warp for each row and KV head.
+DT_KERNEL void KvAppendKernel(KvAppendArgs args, int64_t begin, int64_t end, int32_t* flag) {
+  const int64_t row = begin + GlobalWarp() / args.kv.shape.num_heads;
+  if (row >= end) return;
+  AppendHead(args, row, static_cast<int>(GlobalWarp() % args.kv.shape.num_heads), flag);
+}
+
+DT_DEVICE void RotateHead(const RopeArgs& args, int64_t row, int head) {
+  for (int i = Lane(); i < args.rope_dim / 2; i += kWarp) RotatePair(args, row, head, i);
+}
+
+// A warp for each head of a row's queries, and for each KV head, which is stored when it is
+// rotated.
+DT_KERNEL void RopeAppendKernel(RopeArgs q, RopeArgs k, KvAppendArgs append, int64_t begin,
+                                int64_t end, int32_t* flag) {
+  const int vectors = q.num_heads + append.kv.shape.num_heads;
+  const int64_t row = begin + GlobalWarp() / vectors;
+  if (row >= end) return;
+  const int vector = static_cast<int>(GlobalWarp() % vectors);
+  if (vector < q.num_heads) return RotateHead(q, row, vector);
+  RotateHead(k, row, vector - q.num_heads);
+  SyncWarp();
+  AppendHead(append, row, vector - q.num_heads, flag);
 }

@@ -38,7 +38,8 @@ static void RmsNorm(const RmsNormArgs& args, int64_t begin, int64_t end, Stream 
   const bool wide = args.cols % 4 == 0 && RowsLieOn(16, args.x, args.x_stride) &&
                     RowsLieOn(16, args.y, args.y_stride) && RowsLieOn(16, args.weight, 0);
   WithWidth(wide, [&]<int kWidth>() {
-    DT_LAUNCH(RmsNormKernel<kWidth>, RowGrid(end - begin), kNormThreads, stream, args, begin);
+    DT_LAUNCH((RmsNormKernel<kWidth, 0>), RowGrid(end - begin), kNormThreads, stream, args,
+              Activations{}, begin);
   });
 }
 
@@ -63,6 +64,38 @@ static void Quantize(const QuantizeArgs& args, int64_t begin, int64_t end, Strea
   }
 }
 
+// Calls run.template operator()<kBlock>() with the block of a form.
+template <typename Run>
+static void WithForm(int32_t block, const Run& run) {
+  switch (block) {
+    case 16:
+      return run.template operator()<16>();
+    case 32:
+      return run.template operator()<32>();
+    default:
+      return run.template operator()<256>();
+  }
+}
+
+static bool IsWide(const Activations& form) {
+  return RowsLieOn(16, form.f32, form.f32_stride) && RowsLieOn(8, form.q, form.q_stride);
+}
+
+// form.f32 is args.y.
+static void RmsNormQuantize(const RmsNormArgs& args, const Activations& form, int64_t begin,
+                            int64_t end, Stream stream) {
+  const bool wide = args.cols > 16 * kWarp && args.cols % kQuantizePer == 0 && IsWide(form) &&
+                    RowsLieOn(16, args.x, args.x_stride) && RowsLieOn(16, args.weight, 0);
+  if (!wide) {
+    RmsNorm(args, begin, end, stream);
+    return Quantize({form}, begin, end, stream);
+  }
+  WithForm(form.block, [&]<int kBlock>() {
+    DT_LAUNCH((RmsNormKernel<4, kBlock>), RowGrid(end - begin), kNormThreads, stream, args, form,
+              begin);
+  });
+}
+
 template <typename Op>
 static void Gated(const GatedArgs& args, int64_t begin, int64_t end, Stream stream) {
   const bool wide = args.cols % 4 == 0 && RowsLieOn(16, args.gate, args.in_stride) &&
@@ -70,6 +103,23 @@ static void Gated(const GatedArgs& args, int64_t begin, int64_t end, Stream stre
   WithWidth(wide, [&]<int kWidth>() {
     const Grid grid = ColumnGrid(end - begin, args.cols, kWidth);
     DT_LAUNCH((GatedKernel<Op, kWidth>), grid, kRowThreads, stream, args, begin);
+  });
+}
+
+// form.f32 is args.y.
+template <typename Op>
+static void GatedQuantize(const GatedArgs& args, const Activations& form, int64_t begin,
+                          int64_t end, Stream stream) {
+  const bool wide = args.cols % kQuantizePer == 0 && IsWide(form) &&
+                    RowsLieOn(16, args.gate, args.in_stride) &&
+                    RowsLieOn(16, args.up, args.in_stride);
+  if (!wide) {
+    Gated<Op>(args, begin, end, stream);
+    return Quantize({form}, begin, end, stream);
+  }
+  WithForm(form.block, [&]<int kBlock>() {
+    const Grid grid = ColumnGrid(end - begin, args.cols, kQuantizePer);
+    DT_LAUNCH((GatedQuantizeKernel<Op, kBlock>), grid, kRowThreads, stream, args, form, begin);
   });
 }
 
@@ -158,6 +208,17 @@ static void KvAppend(const KvAppendArgs& args, int64_t begin, int64_t end, int32
                      Stream stream) {
   const Grid grid = WarpGrid((end - begin) * args.kv.shape.num_heads);
   DT_LAUNCH(KvAppendKernel, grid, kRowThreads, stream, args, begin, end, flag);
+}
+
+static void RopeAppend(const RopeArgs& q, const RopeArgs& k, const KvAppendArgs& append,
+                       int64_t begin, int64_t end, int32_t* flag, Stream stream) {
+  if (k.num_heads != append.kv.shape.num_heads) {
+    Rope(q, begin, end, stream);
+    Rope(k, begin, end, stream);
+    return KvAppend(append, begin, end, flag, stream);
+  }
+  const Grid grid = WarpGrid((end - begin) * (q.num_heads + k.num_heads));
+  DT_LAUNCH(RopeAppendKernel, grid, kRowThreads, stream, q, k, append, begin, end, flag);
 }
 
 // Calls run.template operator()<kType>() with a cache's type.
@@ -473,18 +534,30 @@ static void Slice(const Args& args, int64_t begin, int64_t end, void* stream) {
   kLaunch(args, begin, end, static_cast<Stream>(stream));
 }
 
+template <auto kLaunch, typename Args>
+static void SliceAndForm(const Args& args, const Activations& form, int64_t begin, int64_t end,
+                         void* stream) {
+  kLaunch(args, form, begin, end, static_cast<Stream>(stream));
+}
+
 static DeviceTable MakeDeviceTable(const char* name) {
   return {
       .name = name,
       .rms_norm = Slice<RmsNorm, RmsNormArgs>,
+      .rms_norm_quantize = SliceAndForm<RmsNormQuantize, RmsNormArgs>,
       .quantize = Slice<Quantize, QuantizeArgs>,
       .matmul = Slice<Matmul, DeviceMatmulArgs>,
       .silu_mul = Slice<Gated<SiluMul>, GatedArgs>,
       .gelu_mul = Slice<Gated<GeluMul>, GatedArgs>,
       .swiglu_oai = Slice<Gated<SwigluOai>, GatedArgs>,
+      .silu_mul_quantize = SliceAndForm<GatedQuantize<SiluMul>, GatedArgs>,
+      .gelu_mul_quantize = SliceAndForm<GatedQuantize<GeluMul>, GatedArgs>,
+      .swiglu_oai_quantize = SliceAndForm<GatedQuantize<SwigluOai>, GatedArgs>,
       .sigmoid = Untyped<Sigmoid, const float*, float*, int64_t>,
       .combine = Slice<Combine, CombineArgs>,
       .rope = Slice<Rope, RopeArgs>,
+      .rope_append = Untyped<RopeAppend, const RopeArgs&, const RopeArgs&, const KvAppendArgs&,
+                             int64_t, int64_t, int32_t*>,
       .kv_append = Untyped<KvAppend, const KvAppendArgs&, int64_t, int64_t, int32_t*>,
       .attention = Slice<Attention, AttentionArgs>,
       .attention_parts =

@@ -2,6 +2,7 @@
 // rows, for each format of a group. On the host.
 
 constexpr int64_t kFewRows = 32;
+constexpr uint32_t kEnoughTiles = 256;
 
 // Blocks of the launch in y: tiles of `tokens` rows of each group or head.
 static uint32_t RowTiles(DeviceMatmulArgs* args, int64_t tokens) {
@@ -37,24 +38,31 @@ static void FewProduct(DeviceMatmulArgs args, int64_t begin, int64_t end, Stream
   DT_LAUNCH((FewKernel<Format, kTokens>), grid, kThreads, stream, args, begin);
 }
 
-template <typename Format>
+template <typename Format, int kMmas>
 static void TileProduct(DeviceMatmulArgs args, int64_t begin, int64_t end, Stream stream) {
-  const Grid grid = {PanelBlocks(args, begin, end, kTileWarps), RowTiles(&args, kTileTokens)};
-  DT_LAUNCH(TileKernel<Format>, grid, kTileThreads, stream, args, begin, end);
+  const Grid grid = {PanelBlocks(args, begin, end, kTileWarps),
+                     RowTiles(&args, TileShape<Format, kMmas>::kTokens)};
+  DT_LAUNCH((TileKernel<Format, kMmas>), grid, kTileThreads, stream, args, begin, end);
 }
 
 template <typename Format>
 static void QuantProduct(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
   const int32_t rows = args.groups != nullptr ? args.max_group_rows : args.rows;
+  // Tiles read weights once for more rows, but only blocks enough have them on their way in time.
+  const bool tiles = PanelBlocks(args, begin, end, kTileWarps) >= kEnoughTiles;
   if (rows == 1) {
     FewProduct<Format, 1>(args, begin, end, stream);
   } else if (rows == 2) {
     FewProduct<Format, 2>(args, begin, end, stream);
   } else if (rows <= 8) {
     FewProduct<Format, 8>(args, begin, end, stream);
-  } else if (rows <= kFewRows) {
+  } else if (rows <= kFewRows && !tiles) {
     FewProduct<Format, kMostFewTokens<Format>>(args, begin, end, stream);
+  } else if (rows <= 16) {
+    TileProduct<Format, 2>(args, begin, end, stream);
+  } else if (rows <= 32) {
+    TileProduct<Format, 4>(args, begin, end, stream);
   } else {
-    TileProduct<Format>(args, begin, end, stream);
+    TileProduct<Format, 8>(args, begin, end, stream);
   }
 }

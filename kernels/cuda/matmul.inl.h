@@ -24,13 +24,17 @@ struct ChunkShape {
   static constexpr int kSubBlocks =
       kElements > Format::kSubBlock ? kElements / Format::kSubBlock : 1;
   static constexpr int kChunks = Format::kBlock / kElements;  // of a block
+  // Which quads a lane has: 2 t and 2 t + 1, which are one load of the activations, or t and t + 4,
+  // of which each belongs to a sub-block of 16.
+  static constexpr bool kPairs = Format::kSubBlock >= 32;
+  static constexpr int kQuadStep = kPairs ? 2 : 1, kNextQuad = kPairs ? 1 : 4;
   static constexpr int kSubBlocksOfBlock = Format::kBlock / Format::kSubBlock;
   // Codebooks take more loads and registers: a thread has fewer chunks under way.
   static constexpr bool kLooksUp = requires { Format::kLooksUp; };
   static constexpr int kAhead = kLooksUp ? 2 : 4;
 };
 
-// A lane's part of a panel's chunk: quads of rows g and g + 8 in turn, the scales of both rows.
+// A lane's part of a panel's chunk: quads of its two rows in turn, the scales of both.
 template <typename Format>
 struct RowsOfChunk {
   int32_t a[4];
@@ -44,13 +48,13 @@ DT_DEVICE RowsOfChunk<Format> LoadRows(auto block, int chunk) {
   RowsOfChunk<Format> rows = {};
   DT_UNROLL
   for (int i = 0; i < Shape::kQuads / 2; ++i) {
-    rows.a[i] =
-        static_cast<int32_t>(Format::Quad(block, chunk, t + i / 2 * 4, g + i % 2 * kPanelRows / 2));
+    const int quad = t * Shape::kQuadStep + i / 2 * Shape::kNextQuad;
+    rows.a[i] = static_cast<int32_t>(Format::Quad(block, chunk, quad, 2 * g + i % 2));
   }
   DT_UNROLL
   for (int s = 0; s < Shape::kSubBlocks; ++s) {
-    rows.scale[s][0] = Format::Scale(block, chunk * Shape::kSubBlocks + s, g);
-    rows.scale[s][1] = Format::Scale(block, chunk * Shape::kSubBlocks + s, g + kPanelRows / 2);
+    rows.scale[s][0] = Format::Scale(block, chunk * Shape::kSubBlocks + s, 2 * g);
+    rows.scale[s][1] = Format::Scale(block, chunk * Shape::kSubBlocks + s, 2 * g + 1);
   }
   return rows;
 }
@@ -62,7 +66,7 @@ DT_DEVICE void AddScaled(const int (&scale)[2], const int32_t (&c)[4], int32_t (
   sums[3] += scale[1] * c[3];
 }
 
-// Adds the scaled integers of a chunk; b: quads t and t + 4 of this lane's token (of a chunk of 16
+// Adds the scaled integers of a chunk; b: the two quads of this lane's token (of a chunk of 16
 // there is no second one).
 template <typename Format>
 DT_DEVICE void MultiplyChunk(const RowsOfChunk<Format>& rows, const int32_t (&b)[2],
@@ -90,7 +94,7 @@ DT_DEVICE void MultiplyChunk(const RowsOfChunk<Format>& rows, const int32_t (&b)
 template <typename Format>
 constexpr bool kMinsByMma = Format::kHasMin&& ChunkShape<Format>::kSubBlocksOfBlock > 1;
 
-// Minimums 4 t .. 4 t + 3 of rows g and g + 8, a byte each; 0 behind the last one.
+// Minimums 4 t .. 4 t + 3 of rows 2 g and 2 g + 1, a byte each; 0 behind the last one.
 template <typename Format>
 DT_DEVICE void LoadMins(auto block, int32_t (&mins)[2]) {
   constexpr int kQuads = ChunkShape<Format>::kSubBlocksOfBlock / 4;
@@ -98,8 +102,8 @@ DT_DEVICE void LoadMins(auto block, int32_t (&mins)[2]) {
   uint32_t upper = 0, lower = 0;
   DT_UNROLL
   for (int i = 0; i < 4; ++i) {
-    upper |= static_cast<uint32_t>(Format::Min(block, 4 * quad + i, g)) << (8 * i);
-    lower |= static_cast<uint32_t>(Format::Min(block, 4 * quad + i, g + kPanelRows / 2)) << (8 * i);
+    upper |= static_cast<uint32_t>(Format::Min(block, 4 * quad + i, 2 * g)) << (8 * i);
+    lower |= static_cast<uint32_t>(Format::Min(block, 4 * quad + i, 2 * g + 1)) << (8 * i);
   }
   mins[0] = t < kQuads ? static_cast<int32_t>(upper) : 0;
   mins[1] = t < kQuads ? static_cast<int32_t>(lower) : 0;

@@ -16,7 +16,8 @@ struct FewShape {
   static constexpr bool kByMma = kTokens >= kTokensOfMma;
   // Of a block, and blocks on a multiprocessor: so many that a warp has registers for what it loads
   // ahead.
-  static constexpr bool kSlim = kTokens == 1 && !ChunkShape<Format>::kLooksUp;
+  static constexpr bool kSlim = kTokens == 1 && !ChunkShape<Format>::kLooksUp &&
+                                (Format::kBlock == 256 || Format::P16::kBytes <= 512);
   static constexpr int kThreads = kSlim ? 256 : 128;
   static constexpr int kResident = 2;
   static constexpr int kGroups = kThreads / (kByMma ? kWarp : kPanelRows);
@@ -28,7 +29,8 @@ struct FewShape {
   static constexpr int kStage = kFewTermBytes / kTermBytes / (Format::kHasMin ? 2 : 1);
   // Blocks that a group has at a time: of small ones several, so that it waits once for all.
   static constexpr int kMost = kStage / kGroups;
-  static constexpr int kUnit = Format::kBlock == 256 ? 1 : kMost < 4 ? kMost : 4;
+  static constexpr int kWished = Format::kBlock == 256 ? 1 : 4;
+  static constexpr int kUnit = kMost < kWished ? kMost : kWished;
   static_assert(kUnit >= 1);
 };
 
@@ -165,9 +167,17 @@ DT_DEVICE void MmaChunk(const RowsOfChunk<Format>& rows, int chunk, const FewAct
   DT_UNROLL
   for (int m = 0; m < kMmas; ++m) {
     const int token = Smaller(m * kTokensOfMma + g, x.tokens - 1);
-    const int8_t* q = x.q + token * x.q_stride + chunk * Chunk::kElements + 4 * t;
-    int32_t b[2] = {LoadVector<int32_t>(q), 0};
-    if constexpr (Chunk::kQuads > 4) b[1] = LoadVector<int32_t>(q + 16);
+    const int8_t* q =
+        x.q + token * x.q_stride + chunk * Chunk::kElements + 4 * Chunk::kQuadStep * t;
+    int32_t b[2] = {};
+    if constexpr (Chunk::kPairs) {
+      const auto both = LoadVector<Int2>(q);
+      b[0] = both.x;
+      b[1] = both.y;
+    } else {
+      b[0] = LoadVector<int32_t>(q);
+      if constexpr (Chunk::kQuads > 4) b[1] = LoadVector<int32_t>(q + 16);
+    }
     MultiplyChunk<Format>(rows, b, sums[m]);
   }
 }
@@ -197,7 +207,7 @@ template <typename Format, int kMmas, typename Terms, typename Mins>
 DT_DEVICE void StoreTerms(const uint8_t* block, const FewActivations& x, int at,
                           const int32_t (&sums)[kMmas][4], Terms& terms, Mins& mins) {
   const int g = Lane() / 4, t = Lane() % 4;
-  const float d[2] = {Format::D(block, g), Format::D(block, g + kPanelRows / 2)};
+  const float d[2] = {Format::D(block, 2 * g), Format::D(block, 2 * g + 1)};
   DT_UNROLL
   for (int m = 0; m < kMmas; ++m) {
     int32_t minimum[4] = {};
@@ -208,7 +218,7 @@ DT_DEVICE void StoreTerms(const uint8_t* block, const FewActivations& x, int at,
       const float dx = x.d[Smaller(token, x.tokens - 1) * x.d_stride];
       DT_UNROLL
       for (int r = 0; r < 2; ++r) {
-        const int row = g + r * kPanelRows / 2, to = (at + token) * kPanelRows + row;
+        const int row = 2 * g + r, to = (at + token) * kPanelRows + row;
         terms[to] = Term{static_cast<float>(sums[m][2 * r + i]), d[r] * dx};
         if constexpr (Format::kHasMin) {
           mins[to] =

@@ -161,8 +161,8 @@ void DeviceMoe::ActivateExperts(StepContext& step, const LinearInput& normed,
   const int32_t past = first + w_.experts.front().gate.first.out_features;
   MultiplyGroups(kGate, gathered, {experts.gate + first, inner}, sizes);
   MultiplyGroups(kUp, gathered, {experts.up + first, inner}, sizes);
-  ops_.RunGated(activation_, experts.gate, experts.up, inner, sizes.pairs, first, past);
-  ops_.QuantizeRows(activated, sizes.pairs, {first, past});
+  ops_.RunGated(activation_, experts.gate, experts.up, inner, sizes.pairs, {first, past},
+                activated);
 }
 
 void DeviceMoe::GatherForms(StepContext& step, const LinearInput& normed,

@@ -18,6 +18,32 @@ namespace {
 constexpr int64_t kSharedSplits = 2;
 constexpr int64_t kFewTasks = 256;
 
+// The block of the one quantised form of an input; 0: it has none, or several.
+int32_t OnlyBlock(const LinearInput& input) {
+  int32_t only = 0, forms = 0;
+  input.ForEachBlock([&](int32_t block) {
+    only = block;
+    ++forms;
+  });
+  return forms == 1 ? only : 0;
+}
+
+struct GatedKernels {
+  decltype(kernels::DeviceTable::silu_mul) alone;
+  decltype(kernels::DeviceTable::silu_mul_quantize) quantize;
+};
+GatedKernels KernelsOf(const kernels::DeviceTable& kernels, model::Activation activation) {
+  switch (activation) {
+    case model::Activation::kSilu:
+      return {kernels.silu_mul, kernels.silu_mul_quantize};
+    case model::Activation::kGelu:
+      return {kernels.gelu_mul, kernels.gelu_mul_quantize};
+    case model::Activation::kSwigluOai:
+      return {kernels.swiglu_oai, kernels.swiglu_oai_quantize};
+  }
+  DT_CHECK(false);
+}
+
 // Whether one launch can make both. Of floats each is one of its own.
 bool CanBeBeside(const kernels::MatmulArgs& args, const Product& product) {
   return product.linear->type == args.type && args.x.block != 0 && !args.accumulate &&
@@ -66,6 +92,10 @@ void DeviceOps::QuantizeRows(const LinearInput& input, int64_t rows, const Range
 
 void DeviceOps::NormAndQuantize(StepContext& /*step*/, const RmsNorm& norm, const float* x,
                                 float* y, const LinearInput& input, int64_t rows) {
+  if (const int32_t block = OnlyBlock(input); block != 0) {
+    const kernels::Activations form = input.For(block);
+    return kernels_.rms_norm_quantize(norm.Args(x, y), form, 0, rows, stream());
+  }
   kernels_.rms_norm(norm.Args(x, y), 0, rows, stream());
   QuantizeRows(input, rows, {0, input.cols()});
 }
@@ -121,22 +151,19 @@ void DeviceOps::Products(StepContext& step, absl::Span<const Product> products,
 }
 
 void DeviceOps::RunGated(model::Activation activation, float* gate, const float* up, int32_t cols,
-                         int64_t rows, int32_t first, int32_t past) {
-  const kernels::GatedArgs args = {.gate = gate + first,
-                                   .up = up + first,
+                         int64_t rows, const Range& columns, const LinearInput& activated) {
+  const kernels::GatedArgs args = {.gate = gate + columns.begin,
+                                   .up = up + columns.begin,
                                    .in_stride = cols,
-                                   .y = gate + first,
+                                   .y = gate + columns.begin,
                                    .y_stride = cols,
-                                   .cols = past - first};
-  switch (activation) {
-    case model::Activation::kSilu:
-      return kernels_.silu_mul(args, 0, rows, stream());
-    case model::Activation::kGelu:
-      return kernels_.gelu_mul(args, 0, rows, stream());
-    case model::Activation::kSwigluOai:
-      return kernels_.swiglu_oai(args, 0, rows, stream());
+                                   .cols = static_cast<int32_t>(columns.end - columns.begin)};
+  const GatedKernels run = KernelsOf(kernels_, activation);
+  if (const int32_t block = OnlyBlock(activated); block != 0) {
+    return run.quantize(args, activated.For(block, columns), 0, rows, stream());
   }
-  DT_CHECK(false);
+  run.alone(args, 0, rows, stream());
+  QuantizeRows(activated, rows, columns);
 }
 
 void DeviceOps::GatedProducts(StepContext& step, const GatedProduct& product,
@@ -146,8 +173,8 @@ void DeviceOps::GatedProducts(StepContext& step, const GatedProduct& product,
            {{product.gate_proj, product.gate + first, false, product.cols},
             {product.up_proj, product.up + first, false, product.cols}},
            input, rows, /*check_finite=*/false);
-  RunGated(product.activation, product.gate, product.up, product.cols, rows, first, past);
-  QuantizeRows(product.activated, rows, {first, past});
+  RunGated(product.activation, product.gate, product.up, product.cols, rows, {first, past},
+           product.activated);
 }
 
 void DeviceOps::HeadProducts(StepContext& /*step*/, const HeadProduct& product,
@@ -192,12 +219,10 @@ void DeviceOps::RotateAndStore(StepContext& step, const HeadRows& heads) {
   };
   norm(heads.q_norm, heads.q_parts);
   norm(heads.k_norm, heads.k_parts);
-  kernels_.rope(heads.rope_q, 0, step.rows, stream());
-  kernels_.rope(heads.rope_k, 0, step.rows, stream());
   kernels::KvAppendArgs append = heads.append;
   append.sequences = SequencesOnDevice(step).data();
   append.num_sequences = static_cast<int32_t>(step.sequences.size());
-  kernels_.kv_append(append, 0, step.rows, FlagOf(step), stream());
+  kernels_.rope_append(heads.rope_q, heads.rope_k, append, 0, step.rows, FlagOf(step), stream());
 }
 
 int64_t DeviceOps::SplitsOf(const StepContext& step, int64_t first, int64_t end) {

@@ -87,8 +87,10 @@ class DeviceOps : public StepOps {
   // Where a kernel notes a value that is not finite: of the op that the step is at.
   int32_t* FlagOf(const StepContext& step) const;
   // gate = act(gate) * up, [rows, cols], columns [first, past).
+  // gate = act(gate) * up for columns [first, past) of [rows, cols], and the forms of `activated`,
+  // which reads gate.
   void RunGated(model::Activation activation, float* gate, const float* up, int32_t cols,
-                int64_t rows, int32_t first, int32_t past);
+                int64_t rows, const Range& columns, const LinearInput& activated);
   void QuantizeRows(const LinearInput& input, int64_t rows, const Range& columns);
 
  private:

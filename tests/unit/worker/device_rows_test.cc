@@ -1,8 +1,10 @@
 // What GPU workers do with whole rows that no table of a processor has in that form: the best
-// column of each, copies by index, a look for what is not finite.
+// column of each, copies by index, a look for what is not finite, rows and their forms in one
+// launch.
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <random>
 #include <vector>
@@ -98,6 +100,64 @@ TEST(DeviceRows, RowsAreCopiedAndLookedAt) {
   for (const auto& [cols, from_stride, to_stride] :
        {std::array{33, 40, 50}, {32, 40, 52}, {32, 41, 52}, {640, 644, 652}, {641, 644, 652}}) {
     ExpectRowsCopiedAndLookedAt(rng, cols, from_stride, to_stride);
+  }
+}
+
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// A form of rows, and all that it is made of.
+struct Form {
+  std::vector<int8_t> q;
+  std::vector<float> d;
+  std::vector<int16_t> bsum;
+  kernels::Activations view = {};
+
+  Form(const float* f32, int64_t rows, int32_t cols, int32_t block)
+      : q(rows * cols), d(rows * cols / block), bsum(rows * cols / 16) {
+    view = {f32, cols, q.data(), cols, d.data(), cols / block, bsum.data(), cols / 16, cols, block};
+  }
+  bool operator==(const Form& other) const {
+    return q == other.q && SameBits(d, other.d) && bsum == other.bsum;
+  }
+};
+
+// Rows that one launch makes and quantises are those that two make, short and long, of all blocks.
+TEST(DeviceRows, FormsAreThoseOfLaunchesOfTheirOwn) {
+  Rng rng(testing::TestSeed());
+  const int64_t rows = 3;
+  for (int32_t cols : {256, 768, 3584, 17408}) {
+    for (int32_t block : {16, 32, 256}) {
+      const std::vector<float> x = Normal(rng, rows * cols), up = Normal(rng, rows * cols);
+      const std::vector<float> weight = Normal(rng, cols);
+      std::vector<float> one(rows * cols), two(rows * cols);
+      Form of_one(one.data(), rows, cols, block), of_two(two.data(), rows, cols, block);
+      const auto norm = [&](float* y) {
+        return kernels::RmsNormArgs{.x = x.data(),
+                                    .x_stride = cols,
+                                    .weight = weight.data(),
+                                    .y = y,
+                                    .y_stride = cols,
+                                    .cols = cols,
+                                    .eps = 1e-6f};
+      };
+      RunOnDevice([&](void* stream) {
+        DeviceUnderTest().rms_norm_quantize(norm(one.data()), of_one.view, 0, rows, stream);
+        DeviceUnderTest().rms_norm(norm(two.data()), 0, rows, stream);
+        DeviceUnderTest().quantize({of_two.view}, 0, rows, stream);
+      });
+      EXPECT_TRUE(SameBits(one, two) && of_one == of_two) << cols << ", norm, " << block;
+      const auto gated = [&](float* y) {
+        return kernels::GatedArgs{x.data(), up.data(), cols, y, cols, cols};
+      };
+      RunOnDevice([&](void* stream) {
+        DeviceUnderTest().swiglu_oai_quantize(gated(one.data()), of_one.view, 0, rows, stream);
+        DeviceUnderTest().swiglu_oai(gated(two.data()), 0, rows, stream);
+        DeviceUnderTest().quantize({of_two.view}, 0, rows, stream);
+      });
+      EXPECT_TRUE(SameBits(one, two) && of_one == of_two) << cols << ", gated, " << block;
+    }
   }
 }
 
