@@ -68,6 +68,9 @@ DT_DEVICE float HalfToFloat(uint16_t v) { return __half2float(__ushort_as_half(v
 DT_DEVICE uint16_t FloatToHalf(float v) { return __half_as_ushort(__float2half_rn(v)); }
 
 DT_DEVICE int32_t Dp4a(int32_t a, int32_t b, int32_t c) { return __dp4a(a, b, c); }
+DT_DEVICE int32_t SumOfHalves(uint32_t pair) {
+  return __dp2a_lo(static_cast<int32_t>(pair), 0x0101, 0);
+}
 DT_DEVICE uint32_t BytePermute(uint32_t a, uint32_t b, uint32_t select) {
   return __byte_perm(a, b, select);
 }

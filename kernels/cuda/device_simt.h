@@ -97,6 +97,11 @@ DT_DEVICE int32_t Dp4a(int32_t a, int32_t b, int32_t c) {
   return c;
 }
 
+// Of the two int16 of a dword.
+DT_DEVICE int32_t SumOfHalves(uint32_t pair) {
+  return static_cast<int16_t>(pair & 0xffffu) + (static_cast<int32_t>(pair) >> 16);
+}
+
 template <typename V, typename T>
 static inline V LoadVector(const T* from) {
   if (reinterpret_cast<uintptr_t>(from) % sizeof(V) != 0) simt::Fail("a load that is not aligned");

@@ -2,14 +2,18 @@
 // rows, for each format of a group. On the host.
 
 constexpr int64_t kFewRows = 32;
-constexpr uint32_t kEnoughTiles = 256;
+constexpr int64_t kEnoughTiles = 256;
+
+// Groups or heads, each with a product of its own.
+static int64_t SetsOf(const DeviceMatmulArgs& args) {
+  return args.groups != nullptr ? args.max_groups : args.heads;
+}
 
 // Blocks of the launch in y: tiles of `tokens` rows of each group or head.
 static uint32_t RowTiles(DeviceMatmulArgs* args, int64_t tokens) {
   const int64_t rows = args->groups != nullptr ? args->max_group_rows : args->rows;
   args->tiles = static_cast<int32_t>(BlocksOf(rows, tokens));
-  const int64_t sets = args->groups != nullptr ? args->max_groups : args->heads;
-  return static_cast<uint32_t>(sets * args->tiles);
+  return static_cast<uint32_t>(SetsOf(*args) * args->tiles);
 }
 
 // Blocks of the launch in x: of `panels` panels each, of [begin, end) and of the matrices beside
@@ -49,12 +53,12 @@ template <typename Format>
 static void QuantProduct(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
   const int32_t rows = args.groups != nullptr ? args.max_group_rows : args.rows;
   // Tiles read weights once for more rows, but only blocks enough have them on their way in time.
-  const bool tiles = PanelBlocks(args, begin, end, kTileWarps) >= kEnoughTiles;
+  const bool tiles = PanelBlocks(args, begin, end, kTileWarps) * SetsOf(args) >= kEnoughTiles;
   if (rows == 1) {
     FewProduct<Format, 1>(args, begin, end, stream);
   } else if (rows == 2) {
     FewProduct<Format, 2>(args, begin, end, stream);
-  } else if (rows <= 8) {
+  } else if (rows <= 8 && !tiles) {
     FewProduct<Format, 8>(args, begin, end, stream);
   } else if (rows <= kFewRows && !tiles) {
     FewProduct<Format, kMostFewTokens<Format>>(args, begin, end, stream);

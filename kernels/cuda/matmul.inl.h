@@ -109,38 +109,40 @@ DT_DEVICE void LoadMins(auto block, int32_t (&mins)[2]) {
   mins[1] = t < kQuads ? static_cast<int32_t>(lower) : 0;
 }
 
+// The lowest bytes of four numbers.
+DT_DEVICE uint32_t LowBytes(const int32_t (&v)[4]) {
+  const uint32_t first =
+      BytePermute(static_cast<uint32_t>(v[0]), static_cast<uint32_t>(v[1]), 0x0040);
+  const uint32_t last =
+      BytePermute(static_cast<uint32_t>(v[2]), static_cast<uint32_t>(v[3]), 0x0040);
+  return BytePermute(first, last, 0x5410);
+}
+
 // Sums of sub-blocks 4 t .. 4 t + 3 of a token, as bytes: the lower 7 bits, and the rest; behind
-// the last one others, which meet zeros. pair_of(i): the sums of elements 32 i .. + 15 and 32 i +
-// 16
-// .. + 31 of the block, in the halves of a dword.
+// the last one others, which meet zeros. four_of(i): the sums of 16 elements each, two to a dword,
+// from the one of element 128 i of the block on; two_of(i): likewise from that of 64 i.
 struct SumBytes {
   uint32_t low, high;
 };
 template <typename Format>
-DT_DEVICE SumBytes LoadSums(const auto& pair_of) {
+DT_DEVICE SumBytes LoadSums(const auto& four_of, const auto& two_of) {
   const int quad = Lane() % 4 % (ChunkShape<Format>::kSubBlocksOfBlock / 4);
-  int sum[4];
+  int32_t sum[4];
   if constexpr (Format::kSubBlock == 16) {
-    DT_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      const uint32_t pair = pair_of(2 * quad + i);
-      sum[2 * i] = LowHalf(pair);
-      sum[2 * i + 1] = HighHalf(pair);
-    }
+    const Int2 pairs = two_of(quad);
+    sum[0] = LowHalf(static_cast<uint32_t>(pairs.x));
+    sum[1] = HighHalf(static_cast<uint32_t>(pairs.x));
+    sum[2] = LowHalf(static_cast<uint32_t>(pairs.y));
+    sum[3] = HighHalf(static_cast<uint32_t>(pairs.y));
   } else {
-    DT_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const uint32_t pair = pair_of(4 * quad + i);
-      sum[i] = LowHalf(pair) + HighHalf(pair);
-    }
+    const Int4 pairs = four_of(quad);
+    sum[0] = SumOfHalves(static_cast<uint32_t>(pairs.x));
+    sum[1] = SumOfHalves(static_cast<uint32_t>(pairs.y));
+    sum[2] = SumOfHalves(static_cast<uint32_t>(pairs.z));
+    sum[3] = SumOfHalves(static_cast<uint32_t>(pairs.w));
   }
-  SumBytes bytes = {};
-  DT_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    bytes.low |= static_cast<uint32_t>(sum[i] & 127) << (8 * i);
-    bytes.high |= static_cast<uint32_t>(sum[i] >> 7 & 255) << (8 * i);
-  }
-  return bytes;
+  const int32_t above[4] = {sum[0] >> 7, sum[1] >> 7, sum[2] >> 7, sum[3] >> 7};
+  return {LowBytes(sum) & 0x7f7f7f7fu, LowBytes(above)};
 }
 
 DT_DEVICE void MultiplyMins(const int32_t (&mins)[2], const SumBytes& sums, int32_t (&minimum)[4]) {

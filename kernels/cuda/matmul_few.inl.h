@@ -191,8 +191,9 @@ DT_DEVICE void MinimumsOf(const uint8_t* block, const FewActivations& x, int fir
     int32_t mins[2];
     LoadMins<Format>(block, mins);
     const int16_t* bsum = x.bsum + Smaller(first + g, x.tokens - 1) * x.bsum_stride;
-    MultiplyMins(mins, LoadSums<Format>([&](int i) { return LoadVector<uint32_t>(bsum + 2 * i); }),
-                 minimum);
+    const SumBytes sums = LoadSums<Format>([&](int i) { return LoadVector<Int4>(bsum + 8 * i); },
+                                           [&](int i) { return LoadVector<Int2>(bsum + 4 * i); });
+    MultiplyMins(mins, sums, minimum);
   } else {
     DT_UNROLL
     for (int i = 0; i < 2; ++i) {

@@ -39,39 +39,61 @@ struct TileSource {
   int tokens, k;
 };
 
+// Whether there is a k: with blocks of 256 all units are whole.
+template <typename Shape>
+DT_DEVICE bool HasK(const TileSource& from, int k) {
+  return Shape::kUnitK == 256 || k < from.k;
+}
+
 // Copies 128 k of the activations, what is left of them.
 template <typename Shape, typename Shared>
 DT_DEVICE void CopyQuads(const TileSource& from, int first_k, Shared& quads, int to) {
   constexpr int kVectors = kStageK / 16;
+  constexpr int kTokensAtOnce = kTileThreads / kVectors;
+  const int token = ThreadIndex() / kVectors, at = ThreadIndex() % kVectors;
+  const int k = first_k + at * 16, index = to + token * Shape::kStride + at * 4;
+  const auto stride = static_cast<int>(from.x.q_stride);
+  if (!HasK<Shape>(from, k)) return;
   DT_UNROLL
-  for (int i = ThreadIndex(); i < Shape::kTokens * kVectors; i += kTileThreads) {
-    const int token = i / kVectors, at = i % kVectors, k = first_k + at * 16;
-    const int index = to + token * Shape::kStride + at * 4;
-    if (k >= from.k) continue;
-    CopyAsync16(quads, index, from.x.q + Smaller(token, from.tokens - 1) * from.x.q_stride + k);
+  for (int i = 0; i < Shape::kTokens; i += kTokensAtOnce) {
+    const int8_t* q = from.x.q + (Smaller(token + i, from.tokens - 1) * stride + k);
+    CopyAsync16(quads, index + i * Shape::kStride, q);
   }
 }
 
 // The scales of a unit's activations, [blocks, tokens].
 template <typename Shape, typename Shared>
 DT_DEVICE void CopyScales(const TileSource& from, int unit, Shared& dx, int to) {
-  const int past = from.k / Shape::Format::kBlock;
+  const auto stride = static_cast<int>(from.x.d_stride);
   DT_UNROLL
-  for (int i = ThreadIndex(); i < Shape::kScales; i += kTileThreads) {
+  for (int first = 0; first < Shape::kScales; first += kTileThreads) {
+    const int i = first + ThreadIndex();
     const int token = Smaller(i % Shape::kTokens, from.tokens - 1);
     const int block = unit * Shape::kBlocks + i / Shape::kTokens;
-    if (block < past) CopyAsync4(dx, to + i, from.x.d + token * from.x.d_stride + block);
+    const bool has = HasK<Shape>(from, block * Shape::Format::kBlock);
+    if (i < Shape::kScales && has) CopyAsync4(dx, to + i, from.x.d + (token * stride + block));
   }
 }
 
-// The sums of 16 activations each, [tokens, kSumDwords].
+// The sums of 16 activations each, [tokens, kSumDwords]: of blocks of 256 eight at a time, else
+// two.
 template <typename Shape, typename Shared>
 DT_DEVICE void CopySums(const TileSource& from, int unit, Shared& sums, int to) {
+  constexpr int kDwords = Shape::kUnitK == 256 ? 4 : 1;
+  constexpr int kOfToken = Shape::kSumDwords / kDwords, kCopies = Shape::kTokens * kOfToken;
+  const auto stride = static_cast<int>(from.x.bsum_stride);
   DT_UNROLL
-  for (int i = ThreadIndex(); i < Shape::kSums; i += kTileThreads) {
-    const int token = Smaller(i / Shape::kSumDwords, from.tokens - 1);
-    const int k = unit * Shape::kUnitK + i % Shape::kSumDwords * 32;
-    if (k < from.k) CopyAsync4(sums, to + i, from.x.bsum + token * from.x.bsum_stride + k / 16);
+  for (int first = 0; first < kCopies; first += kTileThreads) {
+    const int i = first + ThreadIndex();
+    const int token = Smaller(i / kOfToken, from.tokens - 1);
+    const int k = unit * Shape::kUnitK + i % kOfToken * kDwords * 32;
+    if (i >= kCopies || !HasK<Shape>(from, k)) continue;
+    const int16_t* bsum = from.x.bsum + (token * stride + k / 16);
+    if constexpr (kDwords == 4) {
+      CopyAsync16(sums, to + i * kDwords, bsum);
+    } else {
+      CopyAsync4(sums, to + i, bsum);
+    }
   }
 }
 
@@ -80,11 +102,14 @@ template <typename Shape, typename Shared>
 DT_DEVICE void CopyWeights(const TileSource& from, int unit, Shared& weights, int to) {
   using Format = typename Shape::Format;
   if (from.weights == nullptr) return;
-  const int blocks = Smaller(Shape::kBlocks, from.k / Format::kBlock - unit * Shape::kBlocks);
-  const int bytes = blocks * Format::P16::kBytes;
+  const int left = from.k / Format::kBlock - unit * Shape::kBlocks;
+  const int bytes =
+      Shape::kUnitK == 256 ? Shape::kBytes : Smaller(Shape::kBlocks, left) * Format::P16::kBytes;
   const uint8_t* panel = from.weights + int64_t{unit} * Shape::kBytes;
-  for (int at = 16 * Lane(); at < bytes; at += 16 * kWarp) {
-    CopyAsync16(weights, to + at, panel + at);
+  DT_UNROLL
+  for (int first = 0; first < Shape::kBytes; first += 16 * kWarp) {
+    const int at = first + 16 * Lane();
+    if (at < bytes) CopyAsync16(weights, to + at, panel + at);
   }
 }
 
@@ -130,8 +155,10 @@ DT_DEVICE void TileMinimums(const int32_t (&mins)[2], Shared& sums, int at, int 
   const int g = Lane() / 4, t = Lane() % 4;
   if constexpr (kMinsByMma<Format>) {
     const int from = at + (m * kTokensOfMma + g) * kDwords;
-    MultiplyMins(mins, LoadSums<Format>([&](int i) -> uint32_t { return sums[from + i]; }),
-                 minimum);
+    const SumBytes bytes =
+        LoadSums<Format>([&](int i) { return ReadShared<Int4>(sums, from + 4 * i); },
+                         [&](int i) { return ReadShared<Int2>(sums, from + 2 * i); });
+    MultiplyMins(mins, bytes, minimum);
   } else {
     DT_UNROLL
     for (int i = 0; i < 2; ++i) {

@@ -243,65 +243,42 @@ TEST_P(SeveralMatrices, BesideEachOtherAreProductsOfTheirOwn) {
   }
 }
 
+void ExpectEachHeadHasItsOwn(Rng& rng, WeightType type, int heads, int rows, int32_t n) {
+  const int32_t k = 256;
+  const Input x(rng, int64_t{rows} * heads, k, kernels::ActivationBlock(type));
+  Matrices matrices(rng, type, heads, n, k);
+  const int64_t head_stride = n + 5, y_stride = heads * head_stride;
+  std::vector<float> expected(static_cast<size_t>(rows * y_stride), 7.0f);
+  std::vector<float> actual = expected;
+  for (int head = 0; head < heads; ++head) {
+    matrices.Reference(head, x.From(head, heads), rows, expected.data() + head * head_stride,
+                       y_stride);
+  }
+  DeviceMatmulArgs args = matrices.Args();
+  args.x = x.From(0, heads);
+  args.rows = rows;
+  args.y = actual.data();
+  args.y_stride = y_stride;
+  args.heads = heads;
+  args.y_head_stride = head_stride;
+  RunOnDevice([&](void* stream) {
+    DeviceUnderTest().matmul(args, 0, (n + kPanelRows - 1) / kPanelRows, stream);
+  });
+  EXPECT_TRUE(SameBits(expected, actual)) << heads << " heads, " << rows << " rows";
+}
+
 TEST_P(SeveralMatrices, EachHeadHasItsOwn) {
   Rng rng(testing::TestSeed());
-  const WeightType type = GetParam();
-  const int heads = 3;
   for (int rows : {1, 5, 11, 70}) {
-    const int32_t n = Uniform(rng, 1, 40) + (IsFloat(type) ? 1024 : 0), k = 256;
-    const Input x(rng, int64_t{rows} * heads, k, kernels::ActivationBlock(type));
-    Matrices matrices(rng, type, heads, n, k);
-    const int64_t head_stride = n + 5, y_stride = heads * head_stride;
-    std::vector<float> expected(static_cast<size_t>(rows * y_stride), 7.0f);
-    std::vector<float> actual = expected;
-    for (int head = 0; head < heads; ++head) {
-      matrices.Reference(head, x.From(head, heads), rows, expected.data() + head * head_stride,
-                         y_stride);
-    }
-    DeviceMatmulArgs args = matrices.Args();
-    args.x = x.From(0, heads);
-    args.rows = rows;
-    args.y = actual.data();
-    args.y_stride = y_stride;
-    args.heads = heads;
-    args.y_head_stride = head_stride;
-    RunOnDevice([&](void* stream) {
-      DeviceUnderTest().matmul(args, 0, (n + kPanelRows - 1) / kPanelRows, stream);
-    });
-    EXPECT_TRUE(SameBits(expected, actual)) << rows << " rows";
+    ExpectEachHeadHasItsOwn(rng, GetParam(), 3, rows, Uniform(rng, 1, 40));
   }
 }
 
-// Products with floats: one or two weight rows to a warp, tiles of 8, 16 and 32 rows, a last one
-// that is not full, k that ends anywhere in a stage, rows that begin anywhere.
-TEST(DeviceKernels, ProductsOfFloatsAreTheReferences) {
+// So many that few rows are tiles, too.
+TEST_P(SeveralMatrices, ManyHeadsHaveTheirOwn) {
   Rng rng(testing::TestSeed());
-  for (WeightType type : {WeightType::kF32, WeightType::kF16, WeightType::kBF16}) {
-    for (int rows : {1, 2, 3, 7, 13, 41}) {
-      for (int32_t k : {72, 8 * Uniform(rng, 1, 15), Uniform(rng, 1, rows < 4 ? 1100 : 60)}) {
-        const int32_t few[] = {Uniform(rng, 1, 70), 4096 + Uniform(rng, 0, 3)};
-        const int32_t n = rows < 4     ? few[Uniform(rng, 0, 1)]
-                          : rows <= 16 ? 32 * 96 - Uniform(rng, 0, 31)
-                                       : 32 * 48 - Uniform(rng, 0, 31);
-        const Input x(rng, rows, k, 0);
-        Matrices matrices(rng, type, 1, n, k);
-        const int64_t y_stride = n + 1;
-        std::vector<float> expected = Normal(rng, rows * y_stride), actual = expected;
-        matrices.Reference(0, x.view, rows, expected.data(), y_stride);
-        DeviceMatmulArgs args = matrices.Args();
-        args.scales = nullptr;
-        args.scale = matrices.scales[0];
-        args.x = x.view;
-        args.rows = rows;
-        args.y = actual.data();
-        args.y_stride = y_stride;
-        RunOnDevice([&](void* stream) {
-          DeviceUnderTest().matmul(args, 0, (n + kPanelRows - 1) / kPanelRows, stream);
-        });
-        EXPECT_TRUE(SameBits(expected, actual))
-            << InfoOf(type).name << " rows=" << rows << " n=" << n << " k=" << k;
-      }
-    }
+  for (int rows : {3, 12, 27}) {
+    ExpectEachHeadHasItsOwn(rng, GetParam(), 257, rows, Uniform(rng, 1, 20));
   }
 }
 
