@@ -7,6 +7,8 @@ namespace {
 
 #include "kernels/cuda/elementwise.inl.h"
 //
+#include "kernels/cuda/norm.inl.h"
+//
 #include "kernels/cuda/copy.inl.h"
 //
 #include "kernels/cuda/moe.inl.h"
@@ -19,6 +21,10 @@ namespace {
 //
 #include "kernels/cuda/attention_merge.inl.h"
 //
+#include "kernels/cuda/attention_stages.inl.h"
+//
+#include "kernels/cuda/attention_scores.inl.h"
+//
 #include "kernels/cuda/attention_rows.inl.h"
 //
 #include "kernels/cuda/attention_tile.inl.h"
@@ -26,6 +32,12 @@ namespace {
 #include "kernels/cuda/matmul_float.inl.h"
 //
 #include "kernels/cuda/pack.inl.h"
+//
+#include "kernels/cuda/launch_rows.inl.h"
+//
+#include "kernels/cuda/launch_attention.inl.h"
+//
+#include "kernels/cuda/launch_float.inl.h"
 //
 #include "kernels/cuda/launch.inl.h"
 
