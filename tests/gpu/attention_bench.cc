@@ -41,13 +41,6 @@ double MultiplyAdds(const Case& c) {
   return keys * c.heads * (c.kv.key_dim + c.kv.value_dim);
 }
 
-template <typename T>
-T* Uploaded(const std::vector<T>& from) {
-  T* to = Allocate<T>(static_cast<int64_t>(from.size()));
-  Check(cudaMemcpy(to, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice));
-  return to;
-}
-
 double AttentionMilliseconds(const Case& c) {
   const int64_t block_bytes = KvBlockBytes(c.kv, KvType::kF16);
   std::vector<int32_t> blocks((c.position + c.rows + kKvBlockTokens - 1) / kKvBlockTokens);

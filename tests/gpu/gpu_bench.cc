@@ -1,6 +1,7 @@
 // gpu_bench [--limits | --profile] [TYPE ...]: how fast the GPU's products are, with 1 to 512
-// activation rows, for each weight type or those named, and attention. One JSON object to standard
-// output; tools/gpu_check makes tables of it. What is done so far is told on standard error.
+// activation rows, for each weight type or those named, attention, and ops on rows. One JSON object
+// to standard output; tools/gpu_check makes tables of it. What is done so far is told on standard
+// error.
 //
 // Matrices of 256 MB and more, several of them in turn, so that no cache has what is read. Shares
 // are of what this GPU does at most, measured first: of what copying a gigabyte on it reads and
@@ -21,6 +22,7 @@
 #include "kernels/kernel_table.h"
 #include "tests/gpu/attention_bench.h"
 #include "tests/gpu/peaks.h"
+#include "tests/gpu/rows_bench.h"
 #include "tests/gpu/timing.h"
 
 namespace dovetail::kernels {
@@ -168,6 +170,7 @@ int Main(const Options& options) {
       std::fprintf(stderr, "%s\n", json["types"].back().dump().c_str());
     }
     json["attention"] = BenchAttention(limits.f32_peak, limits.copy);
+    json["rows"] = BenchRows();
   }
   std::printf("%s\n", json.dump().c_str());
   return 0;

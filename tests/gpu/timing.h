@@ -13,7 +13,7 @@
 
 namespace dovetail::kernels {
 
-inline constexpr int kCopies = 4;       // calls that are timed as one
+inline constexpr int kCopies = 4;        // calls that are timed as one
 inline constexpr int kRepetitions = 20;  // of these; fewer where they have taken kEnoughMs
 inline constexpr float kEnoughMs = 200;
 inline bool started_once = false;  // each launch once, for a profiler; no time is taken
@@ -30,6 +30,13 @@ T* Allocate(int64_t count) {
   Check(cudaMalloc(&p, static_cast<size_t>(count) * sizeof(T)));
   Check(cudaMemset(p, 0x11, static_cast<size_t>(count) * sizeof(T)));
   return static_cast<T*>(p);
+}
+
+template <typename T>
+T* Uploaded(const std::vector<T>& from) {
+  T* to = Allocate<T>(static_cast<int64_t>(from.size()));
+  Check(cudaMemcpy(to, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice));
+  return to;
 }
 
 // Milliseconds of one call of `launch`, of which kCopies follow each other: the median. It is told

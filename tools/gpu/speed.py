@@ -223,11 +223,16 @@ def figures_of(entry, worker):
     return next(found for found in entry["workers"] if found["name"] == worker)
 
 
-def host_share(entry):
-    """Of the bytes a second that the CPU worker measured, what a decoding step reads of experts."""
-    cpu = figures_of(entry, "cpu:0")
-    reads = cpu["bytes_per_step"] * entry["tokens_per_s"] / entry["streams"]
-    return reads * 1e-9 / cpu["read_gb_per_s"] if cpu["read_gb_per_s"] > 0 else None
+def host_read(runs):
+    """GB/s that the host's memory reads: what the CPU workers measured when they started, the best of all runs; a host that
+    was busy for a moment measures less."""
+    return max((figures_of(entry, "cpu:0")["read_gb_per_s"] for run in runs.values() for entry in run["decode"]), default=0)
+
+
+def host_share(entry, read_gb_per_s):
+    """Of that, what a decoding step reads of experts, as if choices were even."""
+    reads = figures_of(entry, "cpu:0")["bytes_per_step"] * entry["tokens_per_s"] / entry["streams"]
+    return reads * 1e-9 / read_gb_per_s if read_gb_per_s > 0 else None
 
 
 def hop(place, work):
@@ -322,7 +327,7 @@ def hybrid_layers(place, report, options, work, folder):
     peer.measure("prefill", lambda program: program.prefill(str(model), 512))
     peer.measure("decode", lambda program: program.decode(str(model), 1, 48))
     peer.tell()
-    shares = [{"streams": entry["streams"], "share": host_share(entry), "target": 0.85}
+    shares = [{"streams": entry["streams"], "share": host_share(entry, host_read(runs)), "target": 0.85}
               for entry in runs.get("one lane", {}).get("decode", ())]
     return {"model": model.name, "rows": hybrid_rows(runs, chunk, peer, streamed_bound(shapes, most, chunk)), "other": "the other",
             "reason": peer.reason, "runs": runs, "host_shares": shares, **shapes}

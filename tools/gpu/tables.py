@@ -33,7 +33,7 @@ def bench_table(bench):
              "", "With one row " + (f"below 0.75: {', '.join(low)}." if low else "every type reaches 0.75."), "",
              "| type | n | " + " | ".join(f"{count} rows" for count in rows) + " |", "|---" * (2 + len(rows)) + "|"]
     lines += [f"| {entry['type']} | {entry['n']} | " + " | ".join(map(bench_cell, entry["rows"])) + " |" for entry in bench["types"]]
-    return lines + [""] + attention_table(bench)
+    return lines + [""] + attention_table(bench) + [""] + rows_table(bench)
 
 
 def attention_table(bench):
@@ -44,6 +44,11 @@ def attention_table(bench):
     return lines + [f"| {entry['shape']} | {entry['rows']} | {entry['position']} | {entry['ms']:.3f} | "
                     f"{entry['tera_multiply_adds_per_s']:.1f} | {entry['share_of_f32_peak']:.2f} | {entry['cache_gb_per_s']:.0f} | "
                     f"{entry['share_of_copy']:.2f} |" for entry in bench["attention"]]
+
+
+def rows_table(bench):
+    lines = ["Ops on rows, several launches after each other.", "", "| op | rows | microseconds |", "|---" * 3 + "|"]
+    return lines + [f"| {entry['op']} | {entry['rows']} | {entry['us']:.1f} |" for entry in bench["rows"]]
 
 
 def speed_table(result):
