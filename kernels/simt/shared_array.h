@@ -130,7 +130,7 @@ class SharedArray {
   template <typename Vector>
   Vector ReadVector(int64_t index) {
     CheckAligned<Vector>(index);
-    for (size_t i = 0; i < sizeof(Vector) / sizeof(T); ++i) Read(index + static_cast<int64_t>(i));
+    for (int64_t i = 0; i < ElementsOf(sizeof(Vector)); ++i) Read(index + i);
     Vector v;
     std::memcpy(&v, data_ + index, sizeof(Vector));
     return v;
@@ -138,19 +138,16 @@ class SharedArray {
   template <typename Vector>
   void WriteVector(int64_t index, const Vector& v) {
     CheckAligned<Vector>(index);
-    T values[sizeof(Vector) / sizeof(T)];
+    T values[ElementsOf(sizeof(Vector))];
     std::memcpy(values, &v, sizeof(Vector));
-    for (size_t i = 0; i < sizeof(Vector) / sizeof(T); ++i) {
-      Write(index + static_cast<int64_t>(i), values[i]);
-    }
+    for (int64_t i = 0; i < ElementsOf(sizeof(Vector)); ++i) Write(index + i, values[i]);
   }
 
   // A copy of `bytes` that is done when this thread waits for it.
   void BeginCopy(int64_t index, const void* from, size_t bytes) {
     if (index * sizeof(T) % bytes != 0) Fail(absl::StrCat(Name(index), ": a copy not aligned"));
-    for (size_t i = 0; i < bytes / sizeof(T); ++i) {
-      const int64_t at = index + static_cast<int64_t>(i);
-      Check(at, At(at).BeginCopy(Now()));
+    for (int64_t i = 0; i < ElementsOf(bytes); ++i) {
+      Check(index + i, At(index + i).BeginCopy(Now()));
     }
     const auto end = [](void* array, int64_t at, const void* source, size_t size) {
       static_cast<SharedArray*>(array)->EndCopy(at, source, size);
@@ -159,10 +156,12 @@ class SharedArray {
   }
 
  private:
+  static constexpr int64_t ElementsOf(size_t bytes) {
+    return static_cast<int64_t>(bytes / sizeof(T));
+  }
   void EndCopy(int64_t index, const void* from, size_t bytes) {
     std::memcpy(data_ + index, from, bytes);
-    for (size_t i = 0; i < bytes / sizeof(T); ++i)
-      At(index + static_cast<int64_t>(i)).EndCopy(Now());
+    for (int64_t i = 0; i < ElementsOf(bytes); ++i) At(index + i).EndCopy(Now());
   }
   std::string Name(int64_t index) const { return absl::StrCat(name_, "[", index, "]"); }
   Shadow& At(int64_t index) {
