@@ -89,7 +89,7 @@ def test_a_part_that_breaks_keeps_the_others():
 
 
 def fake_bench():
-    """What gpu_bench writes of two types, one of them too slow with one row, and of one prompt."""
+    """What gpu_bench writes of two types, one of them too slow with one row, of one prompt, and of an op on rows."""
     types = [{"type": name, "n": 1024, "weight_bytes": 300 << 20, "rows": [
         {"rows": rows, "ms": 1.0, "weights_gb_per_s": share * 4000, "share_of_copy": share, "tera_multiplications_per_s": 30.0,
          "share_of_int8_peak": 0.06, **({"enough_of_copy": share >= 0.75} if rows == 1 else {})} for rows in (1, 8, 512)]}
@@ -97,7 +97,9 @@ def fake_bench():
     return {"device": "a GPU", "compute_capability": "9.0", "copy_gb_per_s": 4000.0, "upload_gb_per_s": 55.0,
             "int8_peak_tera_multiplications_per_s": 500.0, "f32_peak_tera_multiply_adds_per_s": 30.0, "k": 8192, "types": types,
             "attention": [{"shape": "8 heads of 64, 2 KV heads", "rows": 512, "position": 1024, "ms": 0.25,
-                           "tera_multiply_adds_per_s": 15.0, "share_of_f32_peak": 0.5}]}
+                           "tera_multiply_adds_per_s": 15.0, "share_of_f32_peak": 0.5, "cache_gb_per_s": 120.0,
+                           "share_of_copy": 0.03}],
+            "rows": [{"op": "norm of 256", "rows": 1, "us": 3.25}]}
 
 
 def test_products_and_their_shares_are_told():
@@ -111,7 +113,8 @@ def test_products_and_their_shares_are_told():
     assert result["bench"] == fake_bench(), result
     assert "With one row below 0.75: Q4_K." in table, table
     assert "| Q4_K | 1024 | 0.50 (below 0.75) | 0.50 | 30.0 (0.06) |" in table and "| Q8_0 | 1024 | 0.80 | 0.80 |" in table, table
-    assert "| 8 heads of 64, 2 KV heads | 512 | 1024 | 0.250 | 15.0 | 0.50 |" in table, table
+    assert "| 8 heads of 64, 2 KV heads | 512 | 1024 | 0.250 | 15.0 | 0.50 | 120 | 0.03 |" in table, table
+    assert "| norm of 256 | 1 | 3.2 |" in table, table
 
 
 def test_the_bound_of_streamed_experts():
