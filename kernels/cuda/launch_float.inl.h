@@ -9,21 +9,17 @@ static FloatLaunch LaunchOf(DeviceMatmulArgs* args, int64_t begin, int64_t end, 
                             int block_tokens) {
   const int64_t first = begin * kPanelRows;
   const int64_t past = end * kPanelRows < args->n ? end * kPanelRows : args->n;
-  const int64_t rows = args->groups != nullptr ? args->max_group_rows : args->rows;
-  const int64_t sets = args->groups != nullptr ? args->max_groups : args->heads;
-  args->tiles = static_cast<int32_t>(BlocksOf(rows, block_tokens));
-  return {first,
-          past,
-          {static_cast<uint32_t>(BlocksOf(past - first, block_rows)),
-           static_cast<uint32_t>(sets * args->tiles)}};
+  return {
+      first,
+      past,
+      {static_cast<uint32_t>(BlocksOf(past - first, block_rows)), RowTiles(args, block_tokens)}};
 }
 
 template <WeightType kType, int kTokens>
 static void FloatFew(DeviceMatmulArgs args, int64_t begin, int64_t end, Stream stream) {
   constexpr int kThreads = kFloatWarps * kWarp;
   constexpr int64_t kMany = 4096;  // weight rows: warps with two of them are still enough
-  const int64_t sets = args.groups != nullptr ? args.max_groups : args.heads;
-  if (args.n * sets < kMany) {
+  if (args.n * SetsOf(args) < kMany) {
     const FloatLaunch l = LaunchOf(&args, begin, end, kFloatWarps, kTokens);
     DT_LAUNCH((FloatFewKernel<kType, kTokens, 1>), l.grid, kThreads, stream, args, l.first, l.past);
   } else {
@@ -56,7 +52,7 @@ static bool FloatTile(DeviceMatmulArgs args, int64_t begin, int64_t end, Stream 
 // way.
 template <WeightType kType>
 static void FloatProduct(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
-  const int64_t rows = args.groups != nullptr ? args.max_group_rows : args.rows;
+  const int64_t rows = MostRowsOf(args);
   if (rows == 1) return FloatFew<kType, 1>(args, begin, end, stream);
   if (rows == 2) return FloatFew<kType, 2>(args, begin, end, stream);
   if (rows > 16 && FloatTile<kType, 4>(args, begin, end, stream)) return;

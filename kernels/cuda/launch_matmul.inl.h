@@ -4,18 +4,6 @@
 constexpr int64_t kFewRows = 32;
 constexpr int64_t kEnoughTiles = 256;
 
-// Groups or heads, each with a product of its own.
-static int64_t SetsOf(const DeviceMatmulArgs& args) {
-  return args.groups != nullptr ? args.max_groups : args.heads;
-}
-
-// Blocks of the launch in y: tiles of `tokens` rows of each group or head.
-static uint32_t RowTiles(DeviceMatmulArgs* args, int64_t tokens) {
-  const int64_t rows = args->groups != nullptr ? args->max_group_rows : args->rows;
-  args->tiles = static_cast<int32_t>(BlocksOf(rows, tokens));
-  return static_cast<uint32_t>(SetsOf(*args) * args->tiles);
-}
-
 // Blocks of the launch in x: of `panels` panels each, of [begin, end) and of the matrices beside
 // it.
 static uint32_t PanelBlocks(const DeviceMatmulArgs& args, int64_t begin, int64_t end,
@@ -51,7 +39,7 @@ static void TileProduct(DeviceMatmulArgs args, int64_t begin, int64_t end, Strea
 
 template <typename Format>
 static void QuantProduct(const DeviceMatmulArgs& args, int64_t begin, int64_t end, Stream stream) {
-  const int32_t rows = args.groups != nullptr ? args.max_group_rows : args.rows;
+  const int32_t rows = MostRowsOf(args);
   // Tiles read weights once for more rows, but only blocks enough have them on their way in time.
   const bool tiles = PanelBlocks(args, begin, end, kTileWarps) * SetsOf(args) >= kEnoughTiles;
   if (rows == 1) {

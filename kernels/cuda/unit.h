@@ -37,6 +37,19 @@ static inline int64_t BlocksOf(int64_t units, int64_t per_block) {
   return (units + per_block - 1) / per_block;
 }
 
+// Of a product: groups or heads, each with one of its own, and the most rows that one of them has.
+static inline int64_t SetsOf(const DeviceMatmulArgs& args) {
+  return args.groups != nullptr ? args.max_groups : args.heads;
+}
+static inline int32_t MostRowsOf(const DeviceMatmulArgs& args) {
+  return args.groups != nullptr ? args.max_group_rows : args.rows;
+}
+// Blocks of a product's launch in y: tiles of `tokens` rows of each group or head.
+static inline uint32_t RowTiles(DeviceMatmulArgs* args, int64_t tokens) {
+  args->tiles = static_cast<int32_t>(BlocksOf(MostRowsOf(*args), tokens));
+  return static_cast<uint32_t>(SetsOf(*args) * args->tiles);
+}
+
 }  // namespace dovetail::kernels::cuda
 
 #endif  // DOVETAIL_KERNELS_CUDA_UNIT_H_

@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "kernels/cuda/device_table.h"
 #include "tests/testing/device_under_test.h"
+#include "tests/testing/random_values.h"
 #include "tests/testing/test_data.h"
 
 namespace dovetail::kernels {
@@ -16,11 +17,8 @@ namespace {
 using testing::DeviceUnderTest;
 using testing::RunOnDevice;
 
-using Rng = std::mt19937_64;
-
-int Uniform(Rng& rng, int least, int most) {
-  return std::uniform_int_distribution<int>(least, most)(rng);
-}
+using dovetail::testing::Rng;
+using dovetail::testing::Uniform;
 
 // What a launch is to copy: pieces of a random length each, some of whose rows something counts.
 struct Pieces {

@@ -12,6 +12,7 @@
 #include "gmock/gmock.h"
 #include "kernels/kernel_table.h"
 #include "tests/testing/device_under_test.h"
+#include "tests/testing/random_values.h"
 #include "tests/testing/test_data.h"
 #include "worker/layers/attention_tasks.h"
 
@@ -21,14 +22,9 @@ namespace {
 using kernels::testing::DeviceUnderTest;
 using kernels::testing::RunOnDevice;
 
-using Rng = std::mt19937_64;
-
-std::vector<float> Normal(Rng& rng, int64_t count) {
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& v : values) v = normal(rng);
-  return values;
-}
+using testing::Normal;
+using testing::Rng;
+using testing::SameBits;
 
 // A prompt of one sequence whose cache holds `k` and `v`, for all heads of one KV head.
 std::vector<float> AttendPrompt(const std::vector<float>& q, const std::vector<float>& k,
@@ -212,10 +208,6 @@ class DecodeStep {
   std::vector<kernels::SequenceRows> sequences_;
   std::vector<float> q_, scratch_;
 };
-
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
 
 void ExpectReferenceBytes(const std::vector<int>& positions) {
   Rng rng(dovetail::testing::TestSeed());

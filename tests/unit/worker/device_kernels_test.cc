@@ -15,6 +15,7 @@
 #include "kernels/cpu/p16.h"
 #include "kernels/kernel_table.h"
 #include "tests/testing/device_under_test.h"
+#include "tests/testing/random_values.h"
 #include "tests/testing/test_data.h"
 #include "tests/testing/tiny_llama.h"
 #include "worker/cpu/router.h"
@@ -29,22 +30,10 @@ using kernels::testing::DeviceUnderTest;
 using kernels::testing::RunOnDevice;
 using ::testing::ElementsAreArray;
 
-using Rng = std::mt19937_64;
-
-int Uniform(Rng& rng, int least, int most) {
-  return std::uniform_int_distribution<int>(least, most)(rng);
-}
-
-std::vector<float> Normal(Rng& rng, int64_t count) {
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& v : values) v = normal(rng);
-  return values;
-}
-
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
+using testing::Normal;
+using testing::Rng;
+using testing::SameBits;
+using testing::Uniform;
 
 // Rows of activations in the form that `type` reads, quantised by the reference.
 struct Input {

@@ -12,6 +12,7 @@
 #include "gtest/gtest.h"
 #include "kernels/kernel_table.h"
 #include "tests/testing/device_under_test.h"
+#include "tests/testing/random_values.h"
 #include "tests/testing/test_data.h"
 
 namespace dovetail::worker {
@@ -20,18 +21,10 @@ namespace {
 using kernels::testing::DeviceUnderTest;
 using kernels::testing::RunOnDevice;
 
-using Rng = std::mt19937_64;
-
-int Uniform(Rng& rng, int least, int most) {
-  return std::uniform_int_distribution<int>(least, most)(rng);
-}
-
-std::vector<float> Normal(Rng& rng, int64_t count) {
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& v : values) v = normal(rng);
-  return values;
-}
+using testing::Normal;
+using testing::Rng;
+using testing::SameBits;
+using testing::Uniform;
 
 TEST(DeviceRows, TheBestColumnIsTheHosts) {
   Rng rng(testing::TestSeed());
@@ -101,10 +94,6 @@ TEST(DeviceRows, RowsAreCopiedAndLookedAt) {
        {std::array{33, 40, 50}, {32, 40, 52}, {32, 41, 52}, {640, 644, 652}, {641, 644, 652}}) {
     ExpectRowsCopiedAndLookedAt(rng, cols, from_stride, to_stride);
   }
-}
-
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 // A form of rows, and all that it is made of.
