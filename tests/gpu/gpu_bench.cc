@@ -144,6 +144,18 @@ struct Options {
   }
 };
 
+// Whether there is a weight type of that name; tells those that there are if not.
+bool IsKnown(const std::string& name) {
+  std::string all;
+  for (WeightType type : SupportedWeightTypes()) {
+    if (name == InfoOf(type).name) return true;
+    all += (all.empty() ? "" : ", ") + std::string(InfoOf(type).name);
+  }
+  std::fprintf(stderr, "gpu_bench: %s is no weight type; there are %s\n", name.c_str(),
+               all.c_str());
+  return false;
+}
+
 int Main(const Options& options) {
   int devices = 0;
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
@@ -190,8 +202,10 @@ int main(int argc, char** argv) {
     } else if (word.starts_with("-")) {
       std::fprintf(stderr, "usage: gpu_bench [--limits | --profile] [TYPE ...]\n");
       return 2;
-    } else {
+    } else if (dovetail::kernels::IsKnown(word)) {
       options.types.push_back(word);
+    } else {
+      return 2;
     }
   }
   return dovetail::kernels::Main(options);
