@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/quantized_rows.h"
 #include "base/sampling_params.h"
 #include "base/status_macros.h"
 #include "model/row_parts.h"
@@ -164,7 +165,7 @@ class BufferList {
   void AddActivations(absl::Span<const ActivationNames> forms, int64_t rows, int64_t cols) {
     const int64_t k = RoundUp(cols, 256);
     for (const ActivationNames& names : forms) {
-      Add(names.q8, rows * k, 1);
+      Add(names.q8, rows * QuantizedRowBytes(k), 1);
       Add(names.d, rows * (k / names.block), 4);
       Add(names.bsum, rows * (k / 16), 2);
     }

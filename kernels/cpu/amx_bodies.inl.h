@@ -8,6 +8,12 @@
 //
 #include "kernels/cpu/formats.inl.h"
 #include "kernels/cpu/matmul_quant.inl.h"
+#include "kernels/cpu/tile.inl.h"
+//
+#include "kernels/cpu/amx_image.inl.h"
+#include "kernels/cpu/amx_tokens.inl.h"
+//
+#include "kernels/cpu/matmul_amx_small.inl.h"
 //
 #include "kernels/cpu/matmul_amx.inl.h"
 

@@ -1,188 +1,245 @@
 // Products of quantised weights in P16 with many rows of int8 activations, in tile registers.
-// Included once, inside the instruction set's namespace, after matmul_quant.inl.h.
+// Included once, inside the instruction set's namespace, after amx_tokens.inl.h and
+// amx_image.inl.h.
 //
-// One TDPBSUD takes what has a scale of its own: 16 tokens times 16 weight rows over a sub-block of
-// 32 or 16 k. Eight (four) 64-byte vectors of unpacked P16, "16 rows x 4 k" each, are such a tile
-// of weights as they lie. The int32 sums of a tile are exact; scales and all that follows are
-// vector code, and what is computed, and in which order, is that of matmul_quant.inl.h.
+// One TDPB takes 16 tokens times 16 weight rows over 64 k (or over a block, where those are
+// shorter). The int32 sums of a tile are exact; what is computed from them, and in which order, is
+// that of matmul_quant.inl.h.
 //
-// Tile registers belong to the thread. A slice configures them where it begins and releases them at
-// its end: nothing is held between calls, so any thread may run any slice, no other user of tiles
-// is disturbed, and a context switch has no 8 KiB of them to save.
 
-constexpr int kTokensOfTile = 16;
-// Products of so many rows are made here. A tile costs the same however few of its rows are used;
-// where it begins to pay was not measured, for want of a machine.
-constexpr int kTileRows = 16;
-
-// Tiles: activations and sums of 16 tokens, and of the tokens that are left.
-constexpr int kWeightTile = 0, kTokenTile = 1, kSumTile = 2, kLastTokenTile = 3, kLastSumTile = 4;
-
-static inline void ConfigureFor(int sub_block, int last_tokens) {
-  TileConfig config = {.palette = 1};
-  const auto shape = [&config](int tile, int rows, int row_bytes) {
-    config.rows[tile] = static_cast<uint8_t>(rows);
-    config.row_bytes[tile] = static_cast<uint16_t>(row_bytes);
-  };
-  shape(kWeightTile, sub_block / 4, 64);
-  shape(kTokenTile, kTokensOfTile, sub_block);
-  shape(kSumTile, kTokensOfTile, 64);
-  if (last_tokens > 0) {
-    shape(kLastTokenTile, last_tokens, sub_block);
-    shape(kLastSumTile, last_tokens, 64);
-  }
-  ConfigureTiles(config);
-}
-
-// dots[t] = the products of a sub-block with token t, of 16 or of the tokens that are left.
-template <bool kLast>
-[[gnu::always_inline]] static inline void DotsOfTile(const int8_t* q, int64_t q_stride,
-                                                     const uint8_t (*weights)[64],
-                                                     int32_t (*dots)[16]) {
-  constexpr int kTokens = kLast ? kLastTokenTile : kTokenTile;
-  constexpr int kSum = kLast ? kLastSumTile : kSumTile;
-  ZeroTile<kSum>();
-  LoadTile<kTokens>(q, q_stride);
-  LoadTile<kWeightTile>(weights, 64);
-  DotTiles<kSum, kTokens, kWeightTile>();
-  StoreTile<kSum>(dots, 64);
-}
-
-// Calls body.template operator()<kLast>(first, count) for the tiles of a group.
-template <typename Body>
-[[gnu::always_inline]] static inline void ForTokenTiles(const TokenGroup& group, const Body& body) {
-  int first = 0;
-  for (; first + kTokensOfTile <= group.count; first += kTokensOfTile) {
-    body.template operator()<false>(first, kTokensOfTile);
-  }
-  if (first < group.count) body.template operator()<true>(first, group.count - first);
-}
+// Products of so many rows are made here: with 8 neither these nor AVX-512's are faster, with 16
+// these are (docs/kernels-measured.md).
+constexpr int kTileRows = 12;
 
 // --- blocks of 256
 
-struct BlockImage {
-  alignas(64) uint8_t weights[64][64];
-  alignas(64) int32_t scale[16][16];
+// What a block of a panel has beside its image: factors, and minimums as bf16, twice in a lane, one
+// for each 16 activations.
+struct BlockFactors {
+  alignas(64) float d[16], min[16];
+  alignas(64) int32_t mins[16][16];
 };
 
-template <typename Format>
-static inline void FillImage(const uint8_t* panel_block, BlockImage* image) {
-  const auto fill_chunk = [&](auto chunk) {
-    constexpr int kChunk = decltype(chunk)::kValue;
-    B w[8];
-    Format::template Unpack<kChunk>(panel_block, w);
-    DT_UNROLL for (int g = 0; g < 8; ++g) StoreB(image->weights[8 * kChunk + g], w[g]);
-  };
-  ForFour([&](auto half) {
-    fill_chunk(Constant<2 * decltype(half)::kValue>());
-    fill_chunk(Constant<2 * decltype(half)::kValue + 1>());
-  });
-  for (int s = 0; s < 256 / Format::kSubBlock; ++s) {
-    StoreI(image->scale[s], Format::Scale(panel_block, s));
-  }
-}
+// Small whole numbers as bf16, in the lower halves of lanes.
+static inline I WholeAsBf16(I v) { return ShiftRightBy(BitsOf(ToFloat(v)), 16); }
 
-// products[16 t ..] = the sum over sub-blocks of scale * dot, for 16 tokens; those past the last
-// one mean nothing.
-template <int kSubBlock, bool kLast>
-[[gnu::noinline]] static void AmxProducts(const BlockImage& image, const int8_t* q,
-                                          int64_t q_stride, int32_t* products) {
-  alignas(64) int32_t dots[kTokensOfTile][16];
-  if constexpr (kLast) __builtin_memset(dots, 0, sizeof(dots));
-  I sum[kTokensOfTile];
-  DT_UNROLL for (I& s : sum) s = ZeroI();
-  for (int s = 0; s < 256 / kSubBlock; ++s) {
-    DotsOfTile<kLast>(q + kSubBlock * s, q_stride, image.weights + kSubBlock / 4 * s, dots);
-    const I scale = LoadI(image.scale[s]);
-    DT_UNROLL for (int t = 0; t < kTokensOfTile; ++t) {
-      sum[t] = AddI(sum[t], MulI(LoadI(dots[t]), scale));
+template <typename Format>
+static inline void FillFactors(const uint8_t* panel_block, BlockFactors* factors) {
+  Store(factors->d, Format::D(panel_block));
+  if constexpr (Format::kHasMin) {
+    Store(factors->min, Mul(LoadHalves(panel_block + Format::P16::kMin), Set1(Format::kMinSign)));
+    constexpr int kTimes = Format::kSubBlock / 16;
+    for (int i = 0; i < kSumPairs<Format>; ++i) {
+      const I pair = Format::MinPair(panel_block, i);
+      const I mins[2] = {AndI(pair, SetI1(0xffff)), ShiftRightBy(pair, 16)};
+      for (int j = 0; j < 2 * kTimes; ++j) {
+        const I min = WholeAsBf16(mins[j / kTimes]);
+        StoreI(factors->mins[2 * kTimes * i + j], OrB(min, ShiftLeftI<16>(min)));
+      }
     }
   }
-  DT_UNROLL for (int t = 0; t < kTokensOfTile; ++t) StoreI(products + 16 * t, sum[t]);
 }
 
-template <typename Format>
-static void AmxPanel256(const MatmulArgs& args, const uint8_t* panel, TokenGroup* group) {
-  static_assert(kTokenGroup % kTokensOfTile == 0);
-  BlockImage image;
-  IntegerSums sums;
-  for (int64_t block = 0; block < args.k / 256; ++block, panel += Format::P16::kBytes) {
-    PrefetchChunks<Format, 0, 8>(panel);
-    FillImage<Format>(panel, &image);
-    const int8_t* q = args.x.q + group->first * args.x.q_stride + 256 * block;
-    ForTokenTiles(*group, [&]<bool kLast>(int first, int) {
-      AmxProducts<Format::kSubBlock, kLast>(image, q + first * args.x.q_stride, args.x.q_stride,
-                                            sums.sum + 16 * first);
-    });
-    FinishBlock256<Format>(args, panel, block, sums, group);
+// The sums of 16 activations of all blocks of a group, [block][token][16]: pairs of bf16 that add
+// up to one, since it has up to 11 bits and bf16 eight.
+struct ActivationSums {
+  alignas(64) int32_t pairs[kGroupBytes / 256][16];
+};
+static inline void FillActivationSums(const MatmulArgs& args, const TokenTiles& tokens,
+                                      ActivationSums* sums) {
+  int32_t(*to)[16] = sums->pairs;
+  for (int64_t block = 0; block < args.k / 256; ++block) {
+    const int16_t* from = args.x.bsum + tokens.first * args.x.bsum_stride + 16 * block;
+    for (int t = 0; t < tokens.count; ++t, from += args.x.bsum_stride) {
+      const I sum = LoadI16(from), low = AndI(sum, SetI1(31));
+      StoreI(*to++, OrB(WholeAsBf16(low), AndI(BitsOf(ToFloat(SubI(sum, low))),
+                                               SetI1(static_cast<int32_t>(0xffff0000)))));
+    }
   }
 }
 
-// --- blocks of 32 (NVFP4: 16)
+// Of one or two tiles over a block: the sums of [tile][low, high], and of minimums.
+struct BlockSums {
+  alignas(64) int32_t digits[2][2][kTokensOfTile][16];
+  alignas(64) float mins[2][kTokensOfTile][16];
+};
 
-// What AddSmallBlocks does with one block.
+// The image times kTiles tiles of tokens, whose activations begin at `q`.
+template <typename Class, int kTiles>
+[[gnu::always_inline]] static inline void MultiplyDigits(const ScaledImage& image,
+                                                         const int8_t* const (&q)[2],
+                                                         int64_t q_stride, BlockSums* sums) {
+  constexpr bool kTwoDigits = Class::kDigits == 2, kTwoTiles = kTiles == 2;
+  ZeroTile<kSumTile>();
+  if constexpr (kTwoDigits) ZeroTile<kSumTile + 1>();
+  if constexpr (kTwoTiles) ZeroTile<kSumTile + 2>();
+  if constexpr (kTwoTiles && kTwoDigits) ZeroTile<kSumTile + 3>();
+  DT_UNROLL for (int step = 0; step < 4; ++step) {
+    LoadTile<kWeightTile>(image.digits[0][16 * step], 64);
+    LoadTile<kTokenTile>(q[0] + 64 * step, q_stride);
+    DotTiles<kSumTile, kTokenTile, kWeightTile>();
+    if constexpr (kTwoDigits) {
+      LoadTile<kWeightTile + 1>(image.digits[1][16 * step], 64);
+      DotTiles<kSumTile + 1, kTokenTile, kWeightTile + 1, Class::kHighIsSigned>();
+    }
+    if constexpr (kTwoTiles) {
+      LoadTile<kTokenTile + 1>(q[1] + 64 * step, q_stride);
+      DotTiles<kSumTile + 2, kTokenTile + 1, kWeightTile>();
+      if constexpr (kTwoDigits) {
+        DotTiles<kSumTile + 3, kTokenTile + 1, kWeightTile + 1, Class::kHighIsSigned>();
+      }
+    }
+  }
+  StoreTile<kSumTile>(sums->digits[0][0], 64);
+  if constexpr (kTwoDigits) StoreTile<kSumTile + 1>(sums->digits[0][1], 64);
+  if constexpr (kTwoTiles) StoreTile<kSumTile + 2>(sums->digits[1][0], 64);
+  if constexpr (kTwoTiles && kTwoDigits) StoreTile<kSumTile + 3>(sums->digits[1][1], 64);
+}
+// Minimums times the sums of activations of kTiles tiles, which begin at `pairs`.
+template <int kTiles>
+[[gnu::always_inline]] static inline void MultiplyMins(const BlockFactors& factors,
+                                                       const int32_t (*const (&pairs)[2])[16],
+                                                       BlockSums* sums) {
+  LoadTile<kWeightTile>(factors.mins, 64);
+  ZeroTile<kSumTile>();
+  LoadTile<kTokenTile>(pairs[0], 64);
+  DotTilesBf16<kSumTile, kTokenTile, kWeightTile>();
+  StoreTile<kSumTile>(sums->mins[0], 64);
+  if constexpr (kTiles == 2) {
+    ZeroTile<kSumTile + 2>();
+    LoadTile<kTokenTile + 1>(pairs[1], 64);
+    DotTilesBf16<kSumTile + 2, kTokenTile + 1, kWeightTile>();
+    StoreTile<kSumTile + 2>(sums->mins[1], 64);
+  }
+}
+
+// What FinishBlock256 does, for one of the tiles of `block`, of `count` tokens whose scales begin
+// at `scales`. ahead(t) is called for each of them.
+template <typename Format, typename Ahead>
+[[gnu::always_inline]] static inline void FinishTile(const BlockFactors& factors,
+                                                     const BlockSums& block, int tile, int count,
+                                                     const float* scales, int64_t stride,
+                                                     bool first, const Ahead& ahead,
+                                                     float (*sums)[16]) {
+  const F d = Load(factors.d), min = Load(factors.min);
+  const __mmask16 known = first ? 0 : 0xffff;
+  for (int t = 0; t < count; ++t) {
+    ahead(t);
+    I product = LoadI(block.digits[tile][0][t]);
+    if constexpr (!OneDigit<Format>()) {
+      const I high = LoadI(block.digits[tile][1][t]);
+      product = AddI(product, ShiftLeftI<DigitShift<Format>()>(high));
+    }
+    const F scale = Set1(scales[t * stride]);
+    F sum = Fma(ToFloat(product), Mul(d, scale), _mm512_maskz_loadu_ps(known, sums[t]));
+    if constexpr (Format::kHasMin) sum = Fma(Load(block.mins[tile][t]), Mul(min, scale), sum);
+    Store(sums[t], sum);
+  }
+}
+
+// A block of a panel, ready for the tiles.
+struct ReadyBlock {
+  ScaledImage image;
+  BlockFactors factors;
+};
 template <typename Format>
-static void AmxSmallBlock(const MatmulArgs& args, const uint8_t* panel_block, int64_t block,
-                          TokenGroup* group) {
-  constexpr int kGroups = Format::kBlock / 4;
-  PrefetchBlocks<Format, 1>(panel_block);
-  alignas(64) uint8_t weights[kGroups][64];
-  B w[kGroups];
-  Format::template Unpack<0>(panel_block, w);
-  DT_UNROLL for (int g = 0; g < kGroups; ++g) StoreB(weights[g], w[g]);
-  const F d = Format::D(panel_block), m = MinOf<Format>(panel_block);
+static void MakeReady(const uint8_t* panel_block, ReadyBlock* ready) {
+  FillScaledImage<Format>(panel_block, &ready->image);
+  FillFactors<Format>(panel_block, &ready->factors);
+}
+
+// A block of a panel on its way: where it is, and where the block after it is made ready, or null.
+struct BlockStep {
+  int64_t index;  // in its panel
+  const uint8_t* at;
+  const ReadyBlock* ready;
+  ReadyBlock* next;
+};
+
+// Adds the products of a block to the sums of tiles `tile` .. `tile` + kTiles - 1. kNext: makes the
+// block after it ready while the tiles multiply.
+template <typename Format, int kTiles, bool kNext>
+[[gnu::noinline]] static void AddTiles(const MatmulArgs& args, const BlockStep& step, int tile,
+                                       const ActivationSums& x_sums, TokenTiles* tokens) {
+  constexpr int kBytes = Format::P16::kBytes;
+  const int begin[2] = {tokens->Begin(tile), tokens->Begin(tile + kTiles - 1)};
   const Activations& x = args.x;
-  const int8_t* q = x.q + group->first * x.q_stride + Format::kBlock * block;
-  const float* dx = x.d + group->first * x.d_stride + block;
-  const int16_t* bsum = x.bsum + group->first * x.bsum_stride + Format::kBlock / 16 * block;
-  ForTokenTiles(*group, [&]<bool kLast>(int first, int count) {
-    alignas(64) int32_t dots[kTokensOfTile][16];
-    DotsOfTile<kLast>(q + first * x.q_stride, x.q_stride, weights, dots);
-    for (int t = first; t < first + count; ++t) {
-      const int16_t* sums = bsum + t * x.bsum_stride;
-      const I dot = AddI(LoadI(dots[t - first]), OffsetOfDot<Format>(sums));
-      float* sum = group->sum + 16 * t;
-      Store(sum, AddBlock<Format>(Load(sum), dot, d, m, Set1(dx[t * x.d_stride]), sums));
-    }
-  });
-}
-
-template <typename Format>
-static void AmxPanelSmall(const MatmulArgs& args, const uint8_t* panel, TokenGroup* group) {
-  const int64_t num_blocks = args.k / Format::kBlock;
-  for (int64_t block = 0; block < num_blocks; ++block, panel += Format::P16::kBytes) {
-    AmxSmallBlock<Format>(args, panel, block, group);
+  const int8_t* q = x.q + tokens->first * x.q_stride + 256 * step.index;
+  const float* d = x.d + tokens->first * x.d_stride + step.index;
+  BlockSums sums;
+  MultiplyDigits<DigitClassOf<Format>, kTiles>(
+      step.ready->image, {q + begin[0] * x.q_stride, q + begin[1] * x.q_stride}, x.q_stride, &sums);
+  if constexpr (Format::kHasMin) {
+    const int32_t(*pairs)[16] = x_sums.pairs + step.index * tokens->count;
+    MultiplyMins<kTiles>(step.ready->factors, {pairs + begin[0], pairs + begin[1]}, &sums);
+  }
+  if constexpr (kNext) MakeReady<Format>(step.at + kBytes, step.next);
+  const int lines = LinesOfHalf<kBytes>(kTiles * tokens->rows);
+  DT_UNROLL for (int i = 0; i < kTiles; ++i) {
+    const auto ahead = [&](int t) __attribute__((always_inline)) {
+      if constexpr (kNext) {
+        PrefetchHalf<kBytes>(step.at + kBytes, 1, lines, t + i * tokens->rows);
+      }
+    };
+    FinishTile<Format>(step.ready->factors, sums, i, tokens->rows, d + begin[i] * x.d_stride,
+                       x.d_stride, step.index == 0, ahead, tokens->sum[tile + i]);
   }
 }
 
-// --- all panels of a slice
+// All tiles times a block of panel `panel`.
+template <typename Format>
+static void AddBlock256(const MatmulArgs& args, int64_t panel, const BlockStep& step,
+                        const ActivationSums& x_sums, TokenTiles* tokens) {
+  const int tiles = tokens->tiles;
+  for (int tile = 0; tile < tiles; tile += 2) {
+    if (256 * (step.index + 1) == args.k) {
+      for (int i = tile; i < tiles && i < tile + 2; ++i) PrefetchOutputs(args, *tokens, i, panel);
+    }
+    const auto add = [&]<int kTiles>() {
+      if (tile + 2 >= tiles && step.next != nullptr) {
+        AddTiles<Format, kTiles, true>(args, step, tile, x_sums, tokens);
+      } else {
+        AddTiles<Format, kTiles, false>(args, step, tile, x_sums, tokens);
+      }
+    };
+    if (tile + 1 < tiles) {
+      add.template operator()<2>();
+    } else {
+      add.template operator()<1>();
+    }
+  }
+}
 
 template <typename Format>
-static constexpr int KOfTile() {
-  if constexpr (Format::kBlock <= 32) {
-    return Format::kBlock;
-  } else {
-    return Format::kSubBlock;
+static void AmxPanels256(const MatmulArgs& args, int64_t begin, int64_t end, TokenTiles* tokens) {
+  const int64_t num_blocks = args.k / 256;
+  ActivationSums x_sums;
+  if constexpr (Format::kHasMin) FillActivationSums(args, *tokens, &x_sums);
+  ReadyBlock ready[2];
+  const uint8_t* at = args.w + begin * num_blocks * Format::P16::kBytes;
+  MakeReady<Format>(at, &ready[0]);
+  int now = 0;
+  for (int64_t panel = begin; panel < end; ++panel) {
+    for (int64_t block = 0; block < num_blocks; ++block, at += Format::P16::kBytes, now ^= 1) {
+      const bool last = panel + 1 == end && block + 1 == num_blocks;
+      const BlockStep step = {block, at, &ready[now], last ? nullptr : &ready[now ^ 1]};
+      AddBlock256<Format>(args, panel, step, x_sums, tokens);
+    }
+    StoreSums(args, *tokens, panel);
   }
 }
 
 template <typename Format>
 static void AmxMatmul(const MatmulArgs& args, int64_t begin, int64_t end) {
-  const int64_t panel_bytes = args.k / Format::kBlock * Format::P16::kBytes;
-  ConfigureFor(KOfTile<Format>(), static_cast<int>(args.rows % kTokensOfTile));
-  TokenGroup group;
-  for (int64_t first = 0; first < args.rows; first += kTokenGroup) {
-    const int64_t left = args.rows - first;
-    group.first = first;
-    group.count = static_cast<int>(left < kTokenGroup ? left : kTokenGroup);
-    for (int64_t panel = begin; panel < end; ++panel) {
-      ZeroSums(&group);
-      if constexpr (Format::kBlock <= 32) {
-        AmxPanelSmall<Format>(args, args.w + panel * panel_bytes, &group);
-      } else {
-        AmxPanel256<Format>(args, args.w + panel * panel_bytes, &group);
-      }
-      StoreSums(args, group.first, group.count, group.sum, 16, panel);
+  constexpr bool kSmall = Format::kBlock <= 32;
+  TokenTiles tokens;
+  for (int64_t first = 0; first < args.rows; first += tokens.count) {
+    BeginTokens(first, args.rows - first, args.k, &tokens);
+    ConfigureFor(kSmall ? Format::kBlock : 64, tokens.rows);
+    if constexpr (kSmall) {
+      AmxPanelsSmall<Format>(args, begin, end, &tokens);
+    } else {
+      AmxPanels256<Format>(args, begin, end, &tokens);
     }
   }
   ReleaseTiles();

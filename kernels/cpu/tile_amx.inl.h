@@ -20,7 +20,17 @@ template <int kTile>
 [[gnu::always_inline]] static inline void StoreTile(void* to, int64_t stride) {
   asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(kTile) : "memory");
 }
-template <int kSum, int kSigned, int kUnsigned>
+// Sums += activations (signed bytes) times weights (bytes, signed or not).
+template <int kSum, int kTokens, int kWeights, bool kSignedWeights = false>
 [[gnu::always_inline]] static inline void DotTiles() {
-  asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kSigned), "i"(kUnsigned));
+  if constexpr (kSignedWeights) {
+    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kTokens), "i"(kWeights));
+  } else {
+    asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kTokens), "i"(kWeights));
+  }
+}
+// Sums, as floats, += activations times weights, both of them bf16.
+template <int kSum, int kTokens, int kWeights>
+[[gnu::always_inline]] static inline void DotTilesBf16() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kTokens), "i"(kWeights));
 }

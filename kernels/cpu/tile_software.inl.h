@@ -51,23 +51,56 @@ static void StoreTile(void* to, int64_t stride) {
                      static_cast<size_t>(tiles.row_bytes[kTile]));
   }
 }
-// Lane n of row m of the sums += the products of bytes 4 g .. 4 g + 3 of row m of the signed tile
-// with those of lane n of row g of the unsigned one, for every g; modulo 2^32 (TDPBSUD).
-template <int kSum, int kSigned, int kUnsigned>
+template <int kSum, int kTokens, int kWeights>
+static void DemandProduct() {
+  static_assert(kSum != kTokens && kSum != kWeights && kTokens != kWeights);
+  for (int tile : {kSum, kTokens, kWeights}) DemandShape(tile);
+  Demand(tiles.rows[kTokens] == tiles.rows[kSum]);
+  Demand(tiles.row_bytes[kTokens] == 4 * tiles.rows[kWeights]);
+  Demand(tiles.row_bytes[kSum] == tiles.row_bytes[kWeights]);
+}
+// Lane n of row m of the sums += the products of bytes 4 g .. 4 g + 3 of row m of the tokens' tile
+// with those of lane n of row g of the weights' one, for every g; modulo 2^32 (TDPBSSD, TDPBSUD).
+template <int kSum, int kTokens, int kWeights, bool kSignedWeights = false>
 static void DotTiles() {
-  static_assert(kSum != kSigned && kSum != kUnsigned && kSigned != kUnsigned);
-  for (int tile : {kSum, kSigned, kUnsigned}) DemandShape(tile);
-  const int rows = tiles.rows[kSum], groups = tiles.rows[kUnsigned];
-  Demand(tiles.rows[kSigned] == rows && tiles.row_bytes[kSigned] == 4 * groups);
-  Demand(tiles.row_bytes[kSum] == tiles.row_bytes[kUnsigned]);
+  DemandProduct<kSum, kTokens, kWeights>();
+  const int rows = tiles.rows[kSum], groups = tiles.rows[kWeights];
   for (int m = 0; m < rows; ++m) {
     for (int n = 0; n < tiles.row_bytes[kSum] / 4; ++n) {
       uint32_t sum;
       __builtin_memcpy(&sum, &tiles.bytes[kSum][m][4 * n], sizeof(sum));
       for (int g = 0; g < groups; ++g) {
         for (int b = 0; b < 4; ++b) {
-          const auto x = static_cast<int8_t>(tiles.bytes[kSigned][m][4 * g + b]);
-          sum += static_cast<uint32_t>(x * tiles.bytes[kUnsigned][g][4 * n + b]);
+          const auto x = static_cast<int8_t>(tiles.bytes[kTokens][m][4 * g + b]);
+          const uint8_t w = tiles.bytes[kWeights][g][4 * n + b];
+          sum += static_cast<uint32_t>(x * (kSignedWeights ? static_cast<int8_t>(w) : w));
+        }
+      }
+      __builtin_memcpy(&tiles.bytes[kSum][m][4 * n], &sum, sizeof(sum));
+    }
+  }
+}
+// The same of bf16, two to a lane, with sums of f32 (TDPBF16PS, for whole numbers small enough to
+// be exact in any order).
+template <int kSum, int kTokens, int kWeights>
+static void DotTilesBf16() {
+  DemandProduct<kSum, kTokens, kWeights>();
+  const auto value = [](const uint8_t* from) {
+    uint16_t half;
+    __builtin_memcpy(&half, from, sizeof(half));
+    const uint32_t bits = static_cast<uint32_t>(half) << 16;
+    float f;
+    __builtin_memcpy(&f, &bits, sizeof(f));
+    return f;
+  };
+  for (int m = 0; m < tiles.rows[kSum]; ++m) {
+    for (int n = 0; n < tiles.row_bytes[kSum] / 4; ++n) {
+      float sum;
+      __builtin_memcpy(&sum, &tiles.bytes[kSum][m][4 * n], sizeof(sum));
+      for (int g = 0; g < tiles.rows[kWeights]; ++g) {
+        for (int b = 0; b < 4; b += 2) {
+          sum += value(&tiles.bytes[kTokens][m][4 * g + b]) *
+                 value(&tiles.bytes[kWeights][g][4 * n + b]);
         }
       }
       __builtin_memcpy(&tiles.bytes[kSum][m][4 * n], &sum, sizeof(sum));

@@ -179,7 +179,7 @@ static inline void UnpackTwoBits(const uint8_t* quants, B* w) {
 }
 
 struct FormatQ2_K : HalfScaled<P16Q2_K> {
-  static constexpr int kBlock = 256, kSubBlock = 16, kMaxWeight = 3, kOffset = 0;
+  static constexpr int kBlock = 256, kSubBlock = 16, kMaxWeight = 3, kOffset = 0, kScaleBits = 4;
   static constexpr bool kHasMin = true;
   static constexpr float kMinSign = -1.0f;
   static constexpr bool kUnpackInParts = true;  // matmul_few.inl.h
@@ -221,6 +221,7 @@ struct FormatQ3_K : HalfScaled<P16Q3_K> {
 template <typename Layout, int kBits>
 struct SixBitScalesAndMins : HalfScaled<Layout> {
   static constexpr int kBlock = 256, kSubBlock = 32, kOffset = 0, kMaxWeight = (1 << kBits) - 1;
+  static constexpr int kScaleBits = 6;
   static constexpr bool kHasMin = true;
   static constexpr float kMinSign = -1.0f;
   template <int kChunk>

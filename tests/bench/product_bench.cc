@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/posix.h"
+#include "base/quantized_rows.h"
 #include "kernels/kernel_table.h"
 #include "tests/bench/ceilings.h"
 #include "tests/bench/kernels_bench.h"
@@ -64,10 +65,11 @@ void Matmul(benchmark::State& state, const KernelTable* table, WeightType type, 
   const int32_t block = ActivationBlock(type);
   const Weights w = MakeWeights(table, type, n, k, rows <= 16 && !whole);
   std::vector<float> x = NormalNumbers(rows * k), y(rows * n), d(rows * k / 16);
-  std::vector<int8_t> q(rows * k);
+  const int64_t q_stride = QuantizedRowBytes(k);
+  const MemoryMap q = *MemoryMap::MapHuge(static_cast<uint64_t>(rows * q_stride));
   std::vector<int16_t> bsum(rows * k / 16);
-  Activations a = {x.data(),    k,        q.data(),
-                   k,           d.data(), block == 0 ? 0 : k / block,
+  Activations a = {x.data(),    k,        reinterpret_cast<int8_t*>(q.data()),
+                   q_stride,    d.data(), block == 0 ? 0 : k / block,
                    bsum.data(), k / 16,   static_cast<int32_t>(k),
                    block};
   if (block != 0) table->quantize({a}, 0, rows);

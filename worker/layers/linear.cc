@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/packed_layout.h"
+#include "base/quantized_rows.h"
 #include "kernels/kernel_table.h"
 #include "worker/layers/step_ops.h"
 
@@ -11,9 +12,6 @@ namespace dovetail::worker {
 namespace {
 
 constexpr int32_t kSumElements = 16;  // Activations::bsum
-
-// Rows of int8 begin at cache lines.
-int64_t QuantizedStride(int64_t cols) { return (cols + 63) / 64 * 64; }
 
 }  // namespace
 
@@ -63,7 +61,7 @@ kernels::Activations LinearInput::For(int32_t block) const {
                                   : block == 32 ? buffers_.block32
                                                 : buffers_.block256;
   DT_CHECK(buffer.q != nullptr);
-  a.q_stride = QuantizedStride(cols_);
+  a.q_stride = QuantizedRowBytes(cols_);
   a.q = buffer.q + first_row_ * a.q_stride;
   a.d_stride = cols_ / block;
   a.d = buffer.d + first_row_ * a.d_stride;

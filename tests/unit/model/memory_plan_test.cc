@@ -181,7 +181,7 @@ TEST(MemoryPlan, LatentAttentionKeepsOneVectorOfATokenAndWorksInTiles) {
   EXPECT_EQ(buffers["attn"], 512 * 128 * 128 * 4);
   EXPECT_EQ(buffers["q_latent"], 64 * 128 * 576 * 4);
   EXPECT_EQ(buffers["latent"], 64 * 128 * 512 * 4);
-  EXPECT_EQ(buffers["head_q8"], 64 * 128 * 512);
+  EXPECT_EQ(buffers["head_q8"], 64 * 128 * (512 + 64));
   EXPECT_EQ(buffers["attn_scratch"],
             2 * AttentionScratchFloats({KvLayout::kLatent, 1, 576, 512}) * 4);
   EXPECT_EQ(buffers.count("v"), 0u);
@@ -230,22 +230,22 @@ TEST(MemoryPlan, WorkspaceHasWhatTheOpsNeed) {
       {"gate", 24 * 128 * 4},
       {"up", 24 * 128 * 4},
       {"block_counts", 64},  // 8 panels of 4 bytes: a line
-      {"act_q8", 24 * 256},
+      {"act_q8", 24 * 320},
       {"act_d", 24 * 8 * 4},
       {"act_bsum", 24 * 16 * 2},
-      {"act2_q8", 24 * 256},
+      {"act2_q8", 24 * 320},
       {"act2_d", 24 * 8 * 4},
       {"act2_bsum", 24 * 16 * 2},
-      {"act3_q8", 24 * 256},
+      {"act3_q8", 24 * 320},
       {"act3_d", 24 * 16 * 4},
       {"act3_bsum", 24 * 16 * 2},
-      {"normed3_q8", 24 * 256},
+      {"normed3_q8", 24 * 320},
       {"normed3_d", 24 * 16 * 4},
       {"normed3_bsum", 24 * 16 * 2},
-      {"normed_q8", 24 * 256},
+      {"normed_q8", 24 * 320},
       {"normed_d", 24 * 8 * 4},
       {"normed_bsum", 24 * 16 * 2},
-      {"normed2_q8", 24 * 256},
+      {"normed2_q8", 24 * 320},
       {"normed2_d", 24 * 8 * 4},
       {"normed2_bsum", 24 * 16 * 2},
       {"logit_rows", 8 * 64 * 4},
@@ -307,11 +307,11 @@ TEST(MemoryPlan, ExpertsNeedRoomForAllTheirRows) {
   auto buffers = Buffers(m.config, {kRouter, Experts(0, 5)});
   EXPECT_THAT(buffers, Not(Contains(Key("gate"))));  // no dense layer, no shared expert
   EXPECT_THAT(buffers, Not(Contains(Key("act_q8"))));
-  EXPECT_EQ(buffers["normed_q8"], 24 * 256);
+  EXPECT_EQ(buffers["normed_q8"], 24 * 320);
   EXPECT_EQ(buffers["router"], (24 * 5 * 4 + 63) / 64 * 64);
   EXPECT_EQ(buffers["expert_gate"], 24 * 3 * 96 * 4);
   EXPECT_EQ(buffers["partials"], 24 * 3 * 64 * 4);
-  EXPECT_EQ(buffers["expert_in_q8"], 24 * 3 * 256);
+  EXPECT_EQ(buffers["expert_in_q8"], 24 * 3 * 320);
   EXPECT_EQ(buffers["expert_act2_d"], 24 * 3 * 8 * 4);
   EXPECT_THAT(Buffers(m.config, {{OpKind::kAttention, 0}}), Not(Contains(Key("partials"))));
   // A row uses an expert once; but the rows that other workers made may all come here.
@@ -340,12 +340,12 @@ TEST(MemoryPlan, SharedExpertsHaveASlotOfTheirOwn) {
 
 TEST(MemoryPlan, LongRowsDecideTheActivationBuffers) {
   const Loaded m = LoadTiny({.ffn = 320});
-  EXPECT_EQ(Buffers(m.config, {{OpKind::kMlp, 0}})["act_q8"], 24 * 512);
-  EXPECT_EQ(Buffers(m.config, {{OpKind::kAttention, 0}})["act_q8"], 24 * 256);
+  EXPECT_EQ(Buffers(m.config, {{OpKind::kMlp, 0}})["act_q8"], 24 * (512 + 64));
+  EXPECT_EQ(Buffers(m.config, {{OpKind::kAttention, 0}})["act_q8"], 24 * 320);
   // More logits than tokens of a step: buffers on the way to lm_head hold them all.
   StepShape shape = kShape;
   shape.max_logit_rows = 40;
-  EXPECT_EQ(Buffers(m.config, {{OpKind::kLmHead}}, shape)["act_q8"], 40 * 256);
+  EXPECT_EQ(Buffers(m.config, {{OpKind::kLmHead}}, shape)["act_q8"], 40 * 320);
   EXPECT_EQ(Buffers(m.config, {{OpKind::kLmHead}}, shape)["x"], 40 * 64 * 4);
 }
 
