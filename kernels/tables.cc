@@ -72,21 +72,20 @@ struct IsaEntry {
   std::vector<const char*> needs;
 };
 
-// From the plainest to the best. AMX is for who asks for it: on the one processor with it that was
-// seen, products of 512 rows took 1.1 to 1.3 times as long as with AVX-512 (docs/benchmarks.md).
+// From the plainest to the best.
 std::vector<IsaEntry> Entries() {
   const std::vector<const char*> avx2 = {"avx2", "fma", "f16c"};
   const std::vector<const char*> avxvnni = {"avx2", "fma", "f16c", "avx_vnni"};
   const std::vector<const char*> avx512 = {"fma",      "f16c",     "avx512f",   "avx512bw",
                                            "avx512vl", "avx512dq", "avx512vnni"};
   std::vector<const char*> amx = avx512;
-  amx.insert(amx.end(), {"amx_tile", "amx_int8"});
+  amx.insert(amx.end(), {"amx_tile", "amx_int8", "amx_bf16"});
   static const KernelTable amx_table = OverAvx512(*AmxTable());
   return {{Isa::kScalar, "scalar", &ref::kTable, {}},
           {Isa::kAvx2, "avx2", Avx2Table(), avx2},
           {Isa::kAvxVnni, "avxvnni", AvxVnniTable(), avxvnni},
-          {Isa::kAmx, "amx", &amx_table, amx},
-          {Isa::kAvx512, "avx512", Avx512Table(), avx512}};
+          {Isa::kAvx512, "avx512", Avx512Table(), avx512},
+          {Isa::kAmx, "amx", &amx_table, amx}};
 }
 
 // What keeps `entry` from running here, or "".

@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 UNITS = ("avx2", "avxvnni", "avx512", "amx")
 # Functions whose loops are hot: products, attention. Every instance in every unit, after inlining.
 HOT = re.compile(r"::(TileBlock256|FillImage\w+|SumBlocks256|TileSmallBlocks\w*|TileMatmul|FewMatmul|QuantMatmul|"
-                 r"AmxProducts|AmxMatmul|AmxPanel\w+|AmxSmallBlock|FloatMatmul|FloatTile|ScoreSplit|ScoreTile|ScoreBlock|"
+                 r"AmxMatmul|AmxPanel\w+|AddTiles|AddSmallBlocks|MakeReady|FillSmallImage|FloatMatmul|FloatTile|ScoreSplit|ScoreTile|ScoreBlock|"
                  r"ValueTile|ValueBlockSum|SumValues|AttendBatch)\b")
 MULTIPLIES = re.compile(r"vpdpbusd|vpmaddubsw|vfn?m(add|sub)|vpmulld|tdpb")
 # (unit, function, spills in its worst loop, why they stay)
@@ -46,7 +46,6 @@ ALLOWED = [
     ("avx512", r"FewMatmul<FormatIQ[123]", 35, "codebooks: indices and entries on their way through the stack"),
     ("avx512", r"FewMatmul<FormatQ[236]_K", 8, "scales of a whole block"),
     ("avx512", r"TileBlock256<.*long long", 10, "sums of integers, which real weights do not need"),
-    ("amx", r"AmxMatmul<FormatIQ[23]", 16, "codebooks: indices and entries on their way through the stack"),
 ]
 
 

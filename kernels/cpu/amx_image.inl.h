@@ -82,21 +82,26 @@ template <int kOffset>
          _mm512_mask_blend_epi8(odd_bytes, _mm512_srli_epi16(even, 8), odd));
 }
 
-// What follows kPrefetchAhead after a block is asked for in halves, while the block's image is made
-// and while its sums are finished: more at once than the first-level cache has buffers hold up
-// everything else. This asks for lines [`count` * part, `count` * (part + 1)) of a half.
-template <int kBytes>
-[[gnu::always_inline]] static inline void PrefetchHalf(const uint8_t* block, int half, int count,
-                                                       int part) {
-  const uint8_t* from = block + kPrefetchAhead + kBytes / 2 * half;
-  for (int i = count * part; i < count * (part + 1) && 64 * i < kBytes / 2; ++i) {
-    __builtin_prefetch(from + 64 * i, 0, 2);
+// Lines of memory that are asked for a few at a time, between other things: more at once than the
+// first-level cache has buffers hold up everything else.
+struct LinesAhead {
+  const uint8_t *at, *end;
+  // As many of the next kLines as there are.
+  template <int kLines>
+  [[gnu::always_inline]] void Ask() {
+    DT_UNROLL for (int i = 0; i < kLines; ++i) {
+      if (at < end) __builtin_prefetch(at, 0, 2);
+      at += 64;
+    }
   }
-}
-// How many lines of a half are one of `parts`.
+};
+// Of a block, for each of 4 steps of tiles, of 8 chunks and of 8 tokens: about a twentieth.
+template <typename Format>
+constexpr int kLinesOfPart = (Format::P16::kBytes / 64 + 19) / 20;
+// The block that is kPrefetchAhead after this one.
 template <int kBytes>
-constexpr int LinesOfHalf(int parts) {
-  return (kBytes / 2 + 64 * parts - 1) / (64 * parts);
+static inline LinesAhead LinesAfter(const uint8_t* block) {
+  return {block + kPrefetchAhead, block + kPrefetchAhead + kBytes};
 }
 
 template <typename Format, int kChunk>
@@ -117,12 +122,11 @@ template <typename Format, int kChunk>
   }
 }
 template <typename Format>
-[[gnu::noinline]] static void FillScaledImage(const uint8_t* panel_block, ScaledImage* image) {
-  constexpr int kBytes = Format::P16::kBytes;
+[[gnu::always_inline]] static inline void FillScaledImage(const uint8_t* panel_block,
+                                                          ScaledImage* image, LinesAhead* ahead) {
   const auto fill = [&](auto chunk) __attribute__((always_inline)) {
-    constexpr int kChunk = decltype(chunk)::kValue;
-    PrefetchHalf<kBytes>(panel_block, 0, LinesOfHalf<kBytes>(8), kChunk);
-    FillScaledChunk<Format, kChunk>(panel_block, image);
+    ahead->Ask<kLinesOfPart<Format>>();
+    FillScaledChunk<Format, decltype(chunk)::kValue>(panel_block, image);
   };
   ForFour([&](auto half) __attribute__((always_inline)) {
     fill(Constant<2 * decltype(half)::kValue>());

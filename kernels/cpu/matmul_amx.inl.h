@@ -64,31 +64,34 @@ struct BlockSums {
   alignas(64) float mins[2][kTokensOfTile][16];
 };
 
-// The image times kTiles tiles of tokens, whose activations begin at `q`.
-template <typename Class, int kTiles>
+// The image times kTiles tiles of tokens, whose activations begin at `q`; between() is called after
+// each quarter.
+template <typename Class, int kTiles, typename Between>
 [[gnu::always_inline]] static inline void MultiplyDigits(const ScaledImage& image,
                                                          const int8_t* const (&q)[2],
-                                                         int64_t q_stride, BlockSums* sums) {
+                                                         int64_t q_stride, const Between& between,
+                                                         BlockSums* sums) {
   constexpr bool kTwoDigits = Class::kDigits == 2, kTwoTiles = kTiles == 2;
   ZeroTile<kSumTile>();
   if constexpr (kTwoDigits) ZeroTile<kSumTile + 1>();
   if constexpr (kTwoTiles) ZeroTile<kSumTile + 2>();
   if constexpr (kTwoTiles && kTwoDigits) ZeroTile<kSumTile + 3>();
-  DT_UNROLL for (int step = 0; step < 4; ++step) {
-    LoadTile<kWeightTile>(image.digits[0][16 * step], 64);
-    LoadTile<kTokenTile>(q[0] + 64 * step, q_stride);
+  DT_UNROLL for (int quarter = 0; quarter < 4; ++quarter) {
+    LoadTile<kWeightTile>(image.digits[0][16 * quarter], 64);
+    LoadTile<kTokenTile>(q[0] + 64 * quarter, q_stride);
     DotTiles<kSumTile, kTokenTile, kWeightTile>();
     if constexpr (kTwoDigits) {
-      LoadTile<kWeightTile + 1>(image.digits[1][16 * step], 64);
+      LoadTile<kWeightTile + 1>(image.digits[1][16 * quarter], 64);
       DotTiles<kSumTile + 1, kTokenTile, kWeightTile + 1, Class::kHighIsSigned>();
     }
     if constexpr (kTwoTiles) {
-      LoadTile<kTokenTile + 1>(q[1] + 64 * step, q_stride);
+      LoadTile<kTokenTile + 1>(q[1] + 64 * quarter, q_stride);
       DotTiles<kSumTile + 2, kTokenTile + 1, kWeightTile>();
       if constexpr (kTwoDigits) {
         DotTiles<kSumTile + 3, kTokenTile + 1, kWeightTile + 1, Class::kHighIsSigned>();
       }
     }
+    between();
   }
   StoreTile<kSumTile>(sums->digits[0][0], 64);
   if constexpr (kTwoDigits) StoreTile<kSumTile + 1>(sums->digits[0][1], 64);
@@ -114,17 +117,17 @@ template <int kTiles>
 }
 
 // What FinishBlock256 does, for one of the tiles of `block`, of `count` tokens whose scales begin
-// at `scales`. ahead(t) is called for each of them.
-template <typename Format, typename Ahead>
+// at `scales`. ask() is called for each of them.
+template <typename Format, typename Ask>
 [[gnu::always_inline]] static inline void FinishTile(const BlockFactors& factors,
                                                      const BlockSums& block, int tile, int count,
                                                      const float* scales, int64_t stride,
-                                                     bool first, const Ahead& ahead,
+                                                     bool first, const Ask& ask,
                                                      float (*sums)[16]) {
   const F d = Load(factors.d), min = Load(factors.min);
   const __mmask16 known = first ? 0 : 0xffff;
   for (int t = 0; t < count; ++t) {
-    ahead(t);
+    ask();
     I product = LoadI(block.digits[tile][0][t]);
     if constexpr (!OneDigit<Format>()) {
       const I high = LoadI(block.digits[tile][1][t]);
@@ -143,8 +146,8 @@ struct ReadyBlock {
   BlockFactors factors;
 };
 template <typename Format>
-static void MakeReady(const uint8_t* panel_block, ReadyBlock* ready) {
-  FillScaledImage<Format>(panel_block, &ready->image);
+static void MakeReady(const uint8_t* panel_block, ReadyBlock* ready, LinesAhead* ahead) {
+  FillScaledImage<Format>(panel_block, &ready->image, ahead);
   FillFactors<Format>(panel_block, &ready->factors);
 }
 
@@ -166,23 +169,22 @@ template <typename Format, int kTiles, bool kNext>
   const Activations& x = args.x;
   const int8_t* q = x.q + tokens->first * x.q_stride + 256 * step.index;
   const float* d = x.d + tokens->first * x.d_stride + step.index;
+  LinesAhead ahead = LinesAfter<kBytes>(step.at + kBytes);
+  const auto ask = [&]() __attribute__((always_inline)) {
+    if constexpr (kNext) ahead.Ask<kLinesOfPart<Format>>();
+  };
   BlockSums sums;
   MultiplyDigits<DigitClassOf<Format>, kTiles>(
-      step.ready->image, {q + begin[0] * x.q_stride, q + begin[1] * x.q_stride}, x.q_stride, &sums);
+      step.ready->image, {q + begin[0] * x.q_stride, q + begin[1] * x.q_stride}, x.q_stride, ask,
+      &sums);
   if constexpr (Format::kHasMin) {
     const int32_t(*pairs)[16] = x_sums.pairs + step.index * tokens->count;
     MultiplyMins<kTiles>(step.ready->factors, {pairs + begin[0], pairs + begin[1]}, &sums);
   }
-  if constexpr (kNext) MakeReady<Format>(step.at + kBytes, step.next);
-  const int lines = LinesOfHalf<kBytes>(kTiles * tokens->rows);
+  if constexpr (kNext) MakeReady<Format>(step.at + kBytes, step.next, &ahead);
   DT_UNROLL for (int i = 0; i < kTiles; ++i) {
-    const auto ahead = [&](int t) __attribute__((always_inline)) {
-      if constexpr (kNext) {
-        PrefetchHalf<kBytes>(step.at + kBytes, 1, lines, t + i * tokens->rows);
-      }
-    };
     FinishTile<Format>(step.ready->factors, sums, i, tokens->rows, d + begin[i] * x.d_stride,
-                       x.d_stride, step.index == 0, ahead, tokens->sum[tile + i]);
+                       x.d_stride, step.index == 0, ask, tokens->sum[tile + i]);
   }
 }
 
@@ -217,7 +219,8 @@ static void AmxPanels256(const MatmulArgs& args, int64_t begin, int64_t end, Tok
   if constexpr (Format::kHasMin) FillActivationSums(args, *tokens, &x_sums);
   ReadyBlock ready[2];
   const uint8_t* at = args.w + begin * num_blocks * Format::P16::kBytes;
-  MakeReady<Format>(at, &ready[0]);
+  LinesAhead ahead = LinesAfter<Format::P16::kBytes>(at);
+  MakeReady<Format>(at, &ready[0], &ahead);
   int now = 0;
   for (int64_t panel = begin; panel < end; ++panel) {
     for (int64_t block = 0; block < num_blocks; ++block, at += Format::P16::kBytes, now ^= 1) {

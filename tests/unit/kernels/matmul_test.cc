@@ -213,7 +213,7 @@ TEST_P(MatmulTest, EveryKernelOnce) {
 
 TEST_P(MatmulTest, LongRowsGiveTheReferenceBytes) {
   Rng rng(dovetail::testing::TestSeed());
-  for (int64_t rows : {1, 2, 7, 33}) {
+  for (int64_t rows : {1, 2, 7, 67}) {  // the last ones in several groups of tokens
     ExpectTablesAgree(rng, {GetParam(), /*n=*/19, /*k=*/18944, rows, /*accumulate=*/false});
     if (HasFatalFailure()) return;
   }

@@ -32,7 +32,7 @@ TEST(TablesTest, ScalarIsAlwaysThereAndTheBestIsTheDefault) {
 TEST(TablesTest, UnknownIsaNamesTheAcceptedOnes) {
   EXPECT_THAT(SelectTable("sse9"), StatusIs(absl::StatusCode::kInvalidArgument,
                                             HasSubstr("sse9 is not known; use one of scalar, "
-                                                      "avx2, avxvnni, amx, avx512, or leave")));
+                                                      "avx2, avxvnni, avx512, amx, or leave")));
   // Tiles in software are for tests alone.
   EXPECT_THAT(SelectTable("amx-software"),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("is not known")));
