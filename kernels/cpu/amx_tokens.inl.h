@@ -51,12 +51,6 @@ static inline void ConfigureFor(int k, int token_rows) {
   ConfigureTiles(config);
 }
 
-static inline void ZeroSums(TokenTiles* tokens) {
-  for (int i = 0; i < tokens->tiles; ++i) {
-    for (float(&sum)[16] : tokens->sum[i]) Store(sum, Zero());
-  }
-}
-
 static inline void StoreSums(const MatmulArgs& args, const TokenTiles& tokens, int64_t panel) {
   for (int i = 0, stored = 0; i < tokens.tiles; ++i) {
     const int begin = tokens.Begin(i), end = begin + tokens.rows;

@@ -87,6 +87,20 @@ struct ValueRows<ScaledBytes> {
   }
 };
 
+// sum[h] += *q * key[h]. A broadcast into a register serves all halves, but holds up conversions on
+// Zen 4 (FmaBroadcast): so it is for keys that are f32 already (kOnce), which is how Intel's
+// processors, with fewer loads than products, have them.
+template <bool kOnce, int kHalves>
+[[gnu::always_inline]] static inline void AddProducts(const float* q, const F (&key)[kHalves],
+                                                      F (&sum)[kHalves]) {
+  if constexpr (kOnce) {
+    const F broadcast = Set1(*q);
+    DT_UNROLL for (int h = 0; h < kHalves; ++h) sum[h] = Fma(broadcast, key[h], sum[h]);
+  } else {
+    DT_UNROLL for (int h = 0; h < kHalves; ++h) sum[h] = FmaBroadcast(q, key[h], sum[h]);
+  }
+}
+
 // scores[t][0..] = scale * (q_t . key), for kTile queries from `first` on and the first 16 *
 // kHalves keys of a block.
 template <typename Rows, int kTile, int kHalves>
@@ -104,10 +118,7 @@ static inline void ScoreTile(const QueryBatch& batch, int first, Rows rows, cons
       F key[kHalves];
       DT_UNROLL for (int h = 0; h < kHalves; ++h) key[h] = rows.Get(d, h);
       DT_UNROLL for (int t = 0; t < kTile; ++t) {
-        const float* q = batch.q[first + t] + d;
-        DT_UNROLL for (int h = 0; h < kHalves; ++h) {
-          sum[t][h] = FmaBroadcast(q, key[h], sum[t][h]);
-        }
+        AddProducts<Rows::kBytes == 4>(batch.q[first + t] + d, key, sum[t]);
       }
     }
   }

@@ -117,15 +117,14 @@ template <int kTiles>
 }
 
 // What FinishBlock256 does, for one of the tiles of `block`, of `count` tokens whose scales begin
-// at `scales`. ask() is called for each of them.
+// at `scales`; `known`: 0 if their sums begin with this block. ask() is called for each token.
 template <typename Format, typename Ask>
 [[gnu::always_inline]] static inline void FinishTile(const BlockFactors& factors,
                                                      const BlockSums& block, int tile, int count,
                                                      const float* scales, int64_t stride,
-                                                     bool first, const Ask& ask,
+                                                     __mmask16 known, const Ask& ask,
                                                      float (*sums)[16]) {
   const F d = Load(factors.d), min = Load(factors.min);
-  const __mmask16 known = first ? 0 : 0xffff;
   for (int t = 0; t < count; ++t) {
     ask();
     I product = LoadI(block.digits[tile][0][t]);
@@ -184,7 +183,7 @@ template <typename Format, int kTiles, bool kNext>
   if constexpr (kNext) MakeReady<Format>(step.at + kBytes, step.next, &ahead);
   DT_UNROLL for (int i = 0; i < kTiles; ++i) {
     FinishTile<Format>(step.ready->factors, sums, i, tokens->rows, d + begin[i] * x.d_stride,
-                       x.d_stride, step.index == 0, ask, tokens->sum[tile + i]);
+                       x.d_stride, step.index == 0 ? 0 : 0xffff, ask, tokens->sum[tile + i]);
   }
 }
 

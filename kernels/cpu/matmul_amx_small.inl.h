@@ -68,15 +68,15 @@ template <typename Format, int kBlock = 0>
   }
 }
 
-// sum[i] += the products of all blocks with token t + i.
+// sums[t + i] += the products of all blocks with token t + i; `known`: 0 if they begin with these.
 template <typename Format, int kTokens>
 [[gnu::always_inline]] static inline void FinishSmallTokens(const SmallImage& image, int blocks,
                                                             const SmallSums& block_sums,
                                                             const TileActivations& x, int t,
-                                                            const uint8_t* ahead,
+                                                            const uint8_t* ahead, __mmask16 known,
                                                             float (*sums)[16]) {
   F sum[kTokens];
-  DT_UNROLL for (int i = 0; i < kTokens; ++i) sum[i] = Load(sums[t + i]);
+  DT_UNROLL for (int i = 0; i < kTokens; ++i) sum[i] = _mm512_maskz_loadu_ps(known, sums[t + i]);
   for (int b = 0; b < blocks; ++b) {
     PrefetchThird<Format>(ahead, b, t == 0 ? 1 : 2);
     const F d = Load(image.d[b]);
@@ -93,19 +93,17 @@ template <typename Format, int kTokens>
 
 // The sums of the activations of each block of 32.
 [[gnu::always_inline]] static inline void SumBlocks(const int16_t* bsum, int blocks, float* sums) {
-  if (blocks == 8) {
-    const __m256i of_16 = _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(bsum));
-    _mm256_storeu_ps(sums, _mm256_cvtepi32_ps(_mm256_madd_epi16(of_16, _mm256_set1_epi16(1))));
-  } else {
-    for (int b = 0; b < blocks; ++b) sums[b] = static_cast<float>(bsum[2 * b] + bsum[2 * b + 1]);
-  }
+  const auto there = static_cast<__mmask16>((1u << (2 * blocks)) - 1);
+  const __m256i of_32 =
+      _mm256_madd_epi16(_mm256_maskz_loadu_epi16(there, bsum), _mm256_set1_epi16(1));
+  _mm256_storeu_ps(sums, _mm256_cvtepi32_ps(of_32));
 }
 
 // Adds the products of a tile of `count` tokens to their sums.
 template <typename Format>
 [[gnu::noinline]] static void AddSmallBlocks(const SmallImage& image, int blocks, int count,
                                              const TileActivations& x, const uint8_t* ahead,
-                                             float (*sums)[16]) {
+                                             __mmask16 known, float (*sums)[16]) {
   SmallSums block_sums;
   MultiplyBlocks<Format>(image, blocks, x, ahead, &block_sums);
   if constexpr (Format::kHasMin) {
@@ -114,10 +112,10 @@ template <typename Format>
   constexpr int kAtOnce = 8;
   int t = 0;
   for (; t + kAtOnce <= count; t += kAtOnce) {
-    FinishSmallTokens<Format, kAtOnce>(image, blocks, block_sums, x, t, ahead, sums);
+    FinishSmallTokens<Format, kAtOnce>(image, blocks, block_sums, x, t, ahead, known, sums);
   }
   for (; t < count; ++t) {
-    FinishSmallTokens<Format, 1>(image, blocks, block_sums, x, t, nullptr, sums);
+    FinishSmallTokens<Format, 1>(image, blocks, block_sums, x, t, nullptr, known, sums);
   }
 }
 
@@ -129,12 +127,13 @@ static void AmxPanelSmall(const MatmulArgs& args, int64_t index, const uint8_t* 
   for (int64_t block = 0; block < num_blocks; block += 8) {
     const int blocks = num_blocks - block < 8 ? static_cast<int>(num_blocks - block) : 8;
     FillSmallImage<Format>(panel, blocks, &image);
+    const __mmask16 known = block == 0 ? 0 : 0xffff;
     for (int i = 0; i < tokens->tiles; ++i) {
       const TileActivations x =
           ActivationsOf<Format>(args, tokens->first + tokens->Begin(i), block);
       if (block + 8 >= num_blocks) PrefetchOutputs(args, *tokens, i, index);
       const uint8_t* ahead = i + 1 == tokens->tiles ? panel : nullptr;
-      AddSmallBlocks<Format>(image, blocks, tokens->rows, x, ahead, tokens->sum[i]);
+      AddSmallBlocks<Format>(image, blocks, tokens->rows, x, ahead, known, tokens->sum[i]);
     }
     panel += blocks * Format::P16::kBytes;
   }
@@ -144,7 +143,6 @@ template <typename Format>
 static void AmxPanelsSmall(const MatmulArgs& args, int64_t begin, int64_t end, TokenTiles* tokens) {
   const int64_t panel_bytes = args.k / Format::kBlock * Format::P16::kBytes;
   for (int64_t panel = begin; panel < end; ++panel) {
-    ZeroSums(tokens);
     AmxPanelSmall<Format>(args, panel, args.w + panel * panel_bytes, tokens);
     StoreSums(args, *tokens, panel);
   }
