@@ -20,9 +20,11 @@
 static void Matmul(const MatmulArgs& args, int64_t begin, int64_t end) {
   const bool is_float = args.type == WeightType::kF32 || args.type == WeightType::kF16 ||
                         args.type == WeightType::kBF16;
-  if (is_float || args.rows < kTileRows || args.k > kGroupBytes)
-    return Avx512Table()->matmul(args, begin, end);
-  WithFormat(args.type, [&]<typename Format>() { AmxMatmul<Format>(args, begin, end); });
+  if (is_float || args.k > kGroupBytes) return Avx512Table()->matmul(args, begin, end);
+  WithFormat(args.type, [&]<typename Format>() {
+    if (args.rows < kTileRows<Format>) return Avx512Table()->matmul(args, begin, end);
+    AmxMatmul<Format>(args, begin, end);
+  });
 }
 
 // Constant, like every table: asking for it executes nothing of this unit.

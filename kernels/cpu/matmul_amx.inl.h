@@ -7,9 +7,13 @@
 // that of matmul_quant.inl.h.
 //
 
-// Products of so many rows are made here: with 8 neither these nor AVX-512's are faster, with 16
-// these are (docs/kernels-measured.md).
-constexpr int kTileRows = 12;
+// Products of so many rows are made here; AVX-512's are faster with fewer, more so where unpacking
+// is most of the work or a tile has half of its depth (docs/kernels-measured.md).
+template <typename Format>
+constexpr int kTileRows = Format::kBlock <= 32 || requires {
+  Format::P16::kIndex;
+}
+? 12 : 8;
 
 // --- blocks of 256
 
