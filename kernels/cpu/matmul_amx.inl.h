@@ -5,15 +5,15 @@
 // One TDPB takes 16 tokens times 16 weight rows over 64 k (or over a block, where those are
 // shorter). The int32 sums of a tile are exact; what is computed from them, and in which order, is
 // that of matmul_quant.inl.h.
-//
 
+template <typename Format>
+constexpr bool kHasCodebook = requires {
+  Format::P16::kIndex;
+};
 // Products of so many rows are made here; AVX-512's are faster with fewer, more so where unpacking
 // is most of the work or a tile has half of its depth (docs/kernels-measured.md).
 template <typename Format>
-constexpr int kTileRows = Format::kBlock <= 32 || requires {
-  Format::P16::kIndex;
-}
-? 12 : 8;
+constexpr int kTileRows = Format::kBlock <= 32 || kHasCodebook<Format> ? 12 : 8;
 
 // --- blocks of 256
 
@@ -123,11 +123,11 @@ template <int kTiles>
 // What FinishBlock256 does, for one of the tiles of `block`, of `count` tokens whose scales begin
 // at `scales`; `known`: 0 if their sums begin with this block. ask() is called for each token.
 template <typename Format, typename Ask>
-[[gnu::always_inline]] static inline void FinishTile(const BlockFactors& factors,
-                                                     const BlockSums& block, int tile, int count,
-                                                     const float* scales, int64_t stride,
-                                                     __mmask16 known, const Ask& ask,
-                                                     float (*sums)[16]) {
+[[gnu::always_inline]] static inline void FinishTokens(const BlockFactors& factors,
+                                                       const BlockSums& block, int tile, int count,
+                                                       const float* scales, int64_t stride,
+                                                       __mmask16 known, const Ask& ask,
+                                                       float (*sums)[16]) {
   const F d = Load(factors.d), min = Load(factors.min);
   for (int t = 0; t < count; ++t) {
     ask();
@@ -186,8 +186,8 @@ template <typename Format, int kTiles, bool kNext>
   }
   if constexpr (kNext) MakeReady<Format>(step.at + kBytes, step.next, &ahead);
   DT_UNROLL for (int i = 0; i < kTiles; ++i) {
-    FinishTile<Format>(step.ready->factors, sums, i, tokens->rows, d + begin[i] * x.d_stride,
-                       x.d_stride, step.index == 0 ? 0 : 0xffff, ask, tokens->sum[tile + i]);
+    FinishTokens<Format>(step.ready->factors, sums, i, tokens->rows, d + begin[i] * x.d_stride,
+                         x.d_stride, step.index == 0 ? 0 : 0xffff, ask, tokens->sum[tile + i]);
   }
 }
 

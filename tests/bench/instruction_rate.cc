@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "kernels/cpu/tile_config.h"
 #include "kernels/kernel_table.h"
 
 namespace dovetail::kernels {
@@ -78,7 +79,26 @@ DT_LOOP(Vfmadd231ps256, DT_X)
 DT_LOOP(AddedProduct256, DT_X)
 #undef DT_X
 
+// Whole tiles of AMX, all zero as LDTILECFG leaves them: four sums in turn. Linux has lent them to
+// this process when somebody asked for tables.
+void Tdpbsud(int64_t loops) {
+  TileConfig config = {.palette = 1};
+  for (int i = 0; i < 8; ++i) {
+    config.rows[i] = 16;
+    config.row_bytes[i] = 64;
+  }
+#define DT_TILES                                                      \
+  "tdpbsud %%tmm5, %%tmm4, %%tmm0\n tdpbsud %%tmm5, %%tmm4, %%tmm1\n" \
+  "tdpbsud %%tmm5, %%tmm4, %%tmm2\n tdpbsud %%tmm5, %%tmm4, %%tmm3\n"
+  asm volatile("ldtilecfg %1\n 1:\n" DT_TILES DT_TILES DT_TILES "dec %0\n jnz 1b\n tilerelease\n"
+               : "+r"(loops)
+               : "m"(config)
+               : "cc", "memory");
+#undef DT_TILES
+}
+
 constexpr Instruction kInstructions[] = {
+    {"tdpbsud", Isa::kAmx, 16 * 16 * 64, Tdpbsud},
     {"vpdpbusd/512", Isa::kAvx512, 64, Vpdpbusd512},
     {"vpdpbusd/512/broadcast", Isa::kAvx512, 64, Vpdpbusd512Broadcast},
     {"vpdpbusd/256/evex", Isa::kAvx512, 32, Vpdpbusd256Evex},
@@ -160,8 +180,9 @@ double Int8Peak(Isa isa) {
       return Multiplications("vpdpbusd/256/vex");
     case Isa::kAvx2:
       return Multiplications("vpmaddubsw+vpaddw/256");
-    case Isa::kScalar:
     case Isa::kAmx:
+      return Multiplications("tdpbsud");
+    case Isa::kScalar:
       break;
   }
   return 0;

@@ -33,7 +33,7 @@ double InstructionRate(const Instruction& instruction);
 double ClockRate();
 
 // Multiplications of 8-bit numbers a second on the calling thread, by the instructions with which
-// the table of `isa` multiplies. 0 if it has none of them (kScalar, kAmx).
+// the table of `isa` multiplies. 0 if it has none of them (kScalar).
 double Int8Peak(Isa isa);
 // Fused multiply-adds of floats a second, the same way.
 double FloatPeak(Isa isa);

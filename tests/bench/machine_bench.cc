@@ -114,7 +114,7 @@ void Phase(benchmark::State& state) {
 
 const bool kRegistered = [] {
   for (const KernelTable* table : AvailableTables()) {
-    if (table->isa == Isa::kScalar || table->isa == Isa::kAmx) continue;
+    if (table->isa == Isa::kScalar) continue;
     benchmark::RegisterBenchmark(absl::StrCat("int8_peak/", table->name).c_str(),
                                  [isa = table->isa](benchmark::State& s) { Peak(s, isa); })
         ->Arg(1)
