@@ -45,6 +45,7 @@ ALLOWED = [
     ("avx512", r"FloatTile<", 6, "no spills: buffers of the last k"),
     ("avx512", r"FewMatmul<FormatIQ[123]", 11, "codebooks: indices and entries on their way through the stack"),
     ("avx512", r"FewMatmul<FormatQ[236]_K", 8, "scales of a whole block"),
+    ("avx512", r"FewMatmul<FormatTQ", 3, "a whole block unrolled, and asked for ahead chunk by chunk"),
     ("avx512", r"TileBlock256<.*long long", 10, "sums of integers, which real weights do not need"),
 ]
 
