@@ -4,15 +4,13 @@
 // Such a product must not be slower than memory, so weights go through registers once and all sums
 // stay in registers. What is computed, and in which order, is that of matmul_quant.inl.h.
 
-// Asks for memory ahead, where that helps: for a chunk of a block of 256, or for a smaller block.
-constexpr int kFewAhead = 3072;  // bytes
-template <typename Format, int kChunk = 0>
-[[gnu::always_inline]] static inline void PrefetchFew(const uint8_t* panel_block) {
-  if (processor_follows_one_stream) return;
-  if constexpr (Format::kBlock > 32) {
-    PrefetchChunks<Format, kChunk, 1, kFewAhead>(panel_block);
-  } else {
-    PrefetchBlocks<Format, 1, kFewAhead>(panel_block);
+// A single row asks for memory ahead chunk by chunk, where that helps, and less far.
+constexpr int kSingleAhead = 3072;  // bytes
+template <typename Format, int kChunk, int kTokens>
+[[gnu::always_inline]] static inline void PrefetchChunk(const uint8_t* panel_block) {
+  if constexpr (kTokens == 1) {
+    if (processor_follows_one_stream) return;
+    PrefetchChunks<Format, kChunk, 1, kSingleAhead>(panel_block);
   }
 }
 
@@ -108,15 +106,18 @@ template <typename Format, int kTokens>
 [[gnu::always_inline]] static inline void FewBlock256(const MatmulArgs& args,
                                                       const uint8_t* panel_block, int64_t block,
                                                       F* sums) {
+  if constexpr (kTokens > 1) {
+    if (!processor_follows_one_stream) PrefetchChunks<Format, 0, 8>(panel_block);
+  }
   const int64_t q_stride = args.x.q_stride;
   const int8_t* q = args.x.q + 256 * block;
   I product[kTokens], weighted[kTokens];
   DT_UNROLL for (int t = 0; t < kTokens; ++t) product[t] = weighted[t] = ZeroI();
   ForFour([&](auto half) {
     constexpr int kChunk = 2 * decltype(half)::kValue;
-    PrefetchFew<Format, kChunk>(panel_block);
+    PrefetchChunk<Format, kChunk, kTokens>(panel_block);
     FewChunk<Format, kChunk, kTokens>(panel_block, q, q_stride, product);
-    PrefetchFew<Format, kChunk + 1>(panel_block);
+    PrefetchChunk<Format, kChunk + 1, kTokens>(panel_block);
     FewChunk<Format, kChunk + 1, kTokens>(panel_block, q, q_stride, product);
   });
   alignas(16) int16_t room[kTokens][8];
@@ -150,7 +151,8 @@ template <typename Format, int kTokens>
                                                         const uint8_t* panel_block, int64_t block,
                                                         F* sums) {
   constexpr int kGroups = Format::kBlock / 4;
-  PrefetchFew<Format>(panel_block);
+  constexpr int kAhead = kTokens == 1 ? kSingleAhead : kPrefetchAhead;
+  if (!processor_follows_one_stream) PrefetchBlocks<Format, 1, kAhead>(panel_block);
   B w[kGroups];
   Format::template Unpack<0>(panel_block, w);
   const int16_t* bsum = args.x.bsum + Format::kBlock / 16 * block;
