@@ -6,14 +6,10 @@
 // shorter). The int32 sums of a tile are exact; what is computed from them, and in which order, is
 // that of matmul_quant.inl.h.
 
+// Products of so many rows are made here; AVX-512's are faster with fewer, whose tiles are half
+// empty (docs/kernels-measured.md).
 template <typename Format>
-constexpr bool kHasCodebook = requires {
-  Format::P16::kIndex;
-};
-// Products of so many rows are made here; AVX-512's are faster with fewer, more so where unpacking
-// is most of the work or a tile has half of its depth (docs/kernels-measured.md).
-template <typename Format>
-constexpr int kTileRows = Format::kBlock <= 32 || kHasCodebook<Format> ? 12 : 8;
+constexpr int kTileRows = Format::kBlock == 256 && OneDigit<Format>() ? 8 : 12;
 
 // --- blocks of 256
 
