@@ -18,6 +18,7 @@
 #include "kernels/cpu/matmul_amx.inl.h"
 
 static void Matmul(const MatmulArgs& args, int64_t begin, int64_t end) {
+  if (begin == end) return;  // a block is made ready before the first panel
   const bool is_float = args.type == WeightType::kF32 || args.type == WeightType::kF16 ||
                         args.type == WeightType::kBF16;
   if (is_float || args.k > kGroupBytes) return Avx512Table()->matmul(args, begin, end);

@@ -31,14 +31,11 @@ constexpr bool OneDigit() {
   return false;
 }
 
-// What the tiles have to know of a format; formats of one kind share their code.
-template <int kShiftBits, bool kOne, bool kSignedHigh>
-struct DigitClass {
-  static constexpr int kShift = kShiftBits, kDigits = kOne ? 1 : 2;
-  static constexpr bool kHighIsSigned = kSignedHigh;
-};
-template <typename Format>
-using DigitClassOf = DigitClass<DigitShift<Format>(), OneDigit<Format>(), !kScalesUnsigned<Format>>;
+// True weights, with their signs: what Unpack gives without the offset.
+template <int kOffset>
+static inline B WithoutOffset(B bytes) {
+  return _mm512_sub_epi8(bytes, _mm512_set1_epi8(static_cast<char>(kOffset)));
+}
 
 // [low, high][4 k][16 rows x 4 k]
 struct ScaledImage {
@@ -72,7 +69,7 @@ template <typename Format>
 template <int kOffset>
 [[gnu::always_inline]] static inline void StoreSignedDigits(B byte, I scale, int group,
                                                             ScaledImage* image) {
-  const B q = _mm512_sub_epi8(byte, _mm512_set1_epi8(static_cast<char>(kOffset)));
+  const B q = WithoutOffset<kOffset>(byte);
   const __mmask64 odd_bytes = 0xaaaaaaaaaaaaaaaa;
   const I even = _mm512_mulhi_epi16(_mm512_slli_epi16(q, 8), scale);
   const I odd = _mm512_mulhi_epi16(_mm512_maskz_mov_epi8(odd_bytes, q), scale);

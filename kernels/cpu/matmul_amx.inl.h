@@ -66,12 +66,13 @@ struct BlockSums {
 
 // The image times kTiles tiles of tokens, whose activations begin at `q`; between() is called after
 // each quarter.
-template <typename Class, int kTiles, typename Between>
+template <typename Format, int kTiles, typename Between>
 [[gnu::always_inline]] static inline void MultiplyDigits(const ScaledImage& image,
                                                          const int8_t* const (&q)[2],
                                                          int64_t q_stride, const Between& between,
                                                          BlockSums* sums) {
-  constexpr bool kTwoDigits = Class::kDigits == 2, kTwoTiles = kTiles == 2;
+  constexpr bool kTwoDigits = !OneDigit<Format>(), kTwoTiles = kTiles == 2;
+  constexpr bool kHighIsSigned = !kScalesUnsigned<Format>;
   ZeroTile<kSumTile>();
   if constexpr (kTwoDigits) ZeroTile<kSumTile + 1>();
   if constexpr (kTwoTiles) ZeroTile<kSumTile + 2>();
@@ -82,13 +83,13 @@ template <typename Class, int kTiles, typename Between>
     DotTiles<kSumTile, kTokenTile, kWeightTile>();
     if constexpr (kTwoDigits) {
       LoadTile<kWeightTile + 1>(image.digits[1][16 * quarter], 64);
-      DotTiles<kSumTile + 1, kTokenTile, kWeightTile + 1, Class::kHighIsSigned>();
+      DotTiles<kSumTile + 1, kTokenTile, kWeightTile + 1, kHighIsSigned>();
     }
     if constexpr (kTwoTiles) {
       LoadTile<kTokenTile + 1>(q[1] + 64 * quarter, q_stride);
       DotTiles<kSumTile + 2, kTokenTile + 1, kWeightTile>();
       if constexpr (kTwoDigits) {
-        DotTiles<kSumTile + 3, kTokenTile + 1, kWeightTile + 1, Class::kHighIsSigned>();
+        DotTiles<kSumTile + 3, kTokenTile + 1, kWeightTile + 1, kHighIsSigned>();
       }
     }
     between();
@@ -173,9 +174,9 @@ template <typename Format, int kTiles, bool kNext>
     if constexpr (kNext) ahead.Ask<kLinesOfPart<Format>>();
   };
   BlockSums sums;
-  MultiplyDigits<DigitClassOf<Format>, kTiles>(
-      step.ready->image, {q + begin[0] * x.q_stride, q + begin[1] * x.q_stride}, x.q_stride, ask,
-      &sums);
+  MultiplyDigits<Format, kTiles>(step.ready->image,
+                                 {q + begin[0] * x.q_stride, q + begin[1] * x.q_stride}, x.q_stride,
+                                 ask, &sums);
   if constexpr (Format::kHasMin) {
     const int32_t(*pairs)[16] = x_sums.pairs + step.index * tokens->count;
     MultiplyMins<kTiles>(step.ready->factors, {pairs + begin[0], pairs + begin[1]}, &sums);

@@ -1,5 +1,6 @@
 // Products of weights in blocks of 32 (NVFP4: 16) with many rows of int8 activations, in tile
-// registers. Included once, inside the instruction set's namespace, after amx_tokens.inl.h.
+// registers. Included once, inside the instruction set's namespace, after amx_tokens.inl.h and
+// amx_image.inl.h.
 //
 // Each block has a float factor, so its sums leave the tile before the next block's are made.
 
@@ -17,7 +18,7 @@ template <typename Format>
     Format::template Unpack<0>(panel, w);
     DT_UNROLL for (int g = 0; g < kGroups; ++g) {
       StoreB(reinterpret_cast<uint8_t*>(image->weights[b][g]),
-             _mm512_sub_epi8(w[g], _mm512_set1_epi8(static_cast<char>(Format::kOffset))));
+             WithoutOffset<Format::kOffset>(w[g]));
     }
     Store(image->d[b], Format::D(panel));
     if constexpr (Format::kHasMin) Store(image->min[b], MinOf<Format>(panel));
