@@ -25,9 +25,18 @@ struct KvPart {
   bool by_token;
 };
 
+// Of block `block` the part that begins `offset` bytes after the block's first, and is `bytes`
+// long.
+static inline constexpr uint8_t* PartOfBlock(const KvCacheView& kv, int32_t block, int64_t offset,
+                                             int64_t bytes) {
+  if (kv.num_blocks == 0) return kv.data + block * kv.block_bytes + offset;
+  return kv.data + offset * kv.num_blocks + block * bytes;
+}
+
 static inline constexpr KvPart KeyPart(const KvCacheView& kv, int32_t block, int32_t kv_head) {
   const KvShape& shape = kv.shape;
-  uint8_t* data = kv.data + block * kv.block_bytes + kv_head * KvPartBytes(kv.type, shape.key_dim);
+  const int64_t bytes = KvPartBytes(kv.type, shape.key_dim);
+  uint8_t* data = PartOfBlock(kv, block, kv_head * bytes, bytes);
   return {data, kv.type, shape.key_dim, shape.layout == KvLayout::kLatent};
 }
 
@@ -35,9 +44,9 @@ static inline constexpr KvPart KeyPart(const KvCacheView& kv, int32_t block, int
 static inline constexpr KvPart ValuePart(const KvCacheView& kv, int32_t block, int32_t kv_head) {
   const KvShape& shape = kv.shape;
   if (shape.layout == KvLayout::kLatent) return KeyPart(kv, block, kv_head);
-  uint8_t* data = kv.data + block * kv.block_bytes +
-                  shape.num_heads * KvPartBytes(kv.type, shape.key_dim) +
-                  kv_head * KvPartBytes(kv.type, shape.value_dim);
+  const int64_t bytes = KvPartBytes(kv.type, shape.value_dim);
+  const int64_t keys = shape.num_heads * KvPartBytes(kv.type, shape.key_dim);
+  uint8_t* data = PartOfBlock(kv, block, keys + kv_head * bytes, bytes);
   return {data, kv.type, shape.value_dim, true};
 }
 

@@ -95,19 +95,24 @@ struct RopeArgs {
   bool interleaved;
 };
 
-// The KV cache of one attention layer. Block b starts at data + b * block_bytes and holds
-//   kHeads    keys [kv_head][key_dim][kKvBlockTokens]  then  values
-//   [kv_head][kKvBlockTokens][value_dim] kLatent   [kKvBlockTokens][key_dim]
-// in KvType elements (f16, bf16: RNE). kQ8_0: after each head's keys, and each head's values (the
-// one part of kLatent), its scales: f16 [ceil(dim / 32)][kKvBlockTokens] of keys of kHeads, else
-// [kKvBlockTokens][ceil(dim / 32)]. An element's value is f32(scale) * q, which is exact; when it
-// is stored, scale = f16(amax / 127) and q = RNE(x * (1 / f32(scale))), clamped to +-127, or 0 with
-// scale 0.
+// The KV cache of one attention layer. A block is block_bytes in parts:
+//   kHeads    of each kv_head its keys [key_dim][kKvBlockTokens], then of each kv_head its values
+//             [kKvBlockTokens][value_dim]
+//   kLatent   one, [kKvBlockTokens][key_dim]
+// in KvType elements (f16, bf16: RNE). kQ8_0: after the elements of a part its scales: f16
+// [ceil(dim / 32)][kKvBlockTokens] of keys of kHeads, else [kKvBlockTokens][ceil(dim / 32)]. An
+// element's value is f32(scale) * q, which is exact; when it is stored, scale = f16(amax / 127) and
+// q = RNE(x * (1 / f32(scale))), clamped to +-127, or 0 with scale 0.
+//
+// With num_blocks 0 the parts of a block follow each other (kernels for GPUs want that). Otherwise
+// it is the number of blocks, and all blocks of a part follow each other: a head's keys of tokens
+// whose blocks are neighbours are one stretch of memory then, which a processor reads faster.
 struct KvCacheView {
   uint8_t* data;
   int64_t block_bytes;
   KvType type;
   KvShape shape;
+  int64_t num_blocks = 0;
 };
 
 // One sequence of a step: rows [row_begin, row_begin + num_rows) are its tokens at positions

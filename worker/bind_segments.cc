@@ -45,6 +45,24 @@ std::vector<Op> ExpertRangesOf(const Route& route, int32_t layer) {
   return ranges;
 }
 
+// What a copy of a block copies: the block, or each of its parts.
+void AddKvRegions(const kernels::KvCacheView& kv, std::vector<KvRegion>* regions) {
+  if (kv.num_blocks == 0) {
+    regions->push_back({kv.data, kv.block_bytes});
+    return;
+  }
+  uint8_t* data = kv.data;
+  const auto add = [&](int64_t bytes) {
+    regions->push_back({data, bytes});
+    data += bytes * kv.num_blocks;
+  };
+  for (int head = 0; head < kv.shape.num_heads; ++head) add(KvPartBytes(kv.type, kv.shape.key_dim));
+  if (kv.shape.layout == KvLayout::kLatent) return;
+  for (int head = 0; head < kv.shape.num_heads; ++head) {
+    add(KvPartBytes(kv.type, kv.shape.value_dim));
+  }
+}
+
 }  // namespace
 
 void ModelRunner::BindStreamed(std::vector<std::unique_ptr<PeerWeights>> peers) {
@@ -215,19 +233,20 @@ std::unique_ptr<Layer> ModelRunner::BindMlp(const Op& op) const {
 
 kernels::KvCacheView ModelRunner::KvViewOf(const Op& op) {
   if (const auto bound = kv_views_.find(op.layer); bound != kv_views_.end()) {
-    kv_of_segment_->push_back({bound->second.data, bound->second.block_bytes});
+    AddKvRegions(bound->second, kv_of_segment_);
     return bound->second;
   }
   const KvShape shape = model::KvShapeOf(store_->config, op);
   const KvType type = shape_.KvTypeOf(op.layer);
   const int64_t block_bytes = KvBlockBytes(shape, type);
-  const int64_t offset = kv_bytes_bound_;
-  kv_bytes_bound_ += shape_.num_blocks_in_all() * block_bytes;
-  kv_of_segment_->push_back({store_->kv->data() + offset, block_bytes});
-  const kernels::KvCacheView view = {.data = store_->kv->data() + offset,
+  const int64_t num_blocks = shape_.num_blocks_in_all();
+  const kernels::KvCacheView view = {.data = store_->kv->data() + kv_bytes_bound_,
                                      .block_bytes = block_bytes,
                                      .type = type,
-                                     .shape = shape};
+                                     .shape = shape,
+                                     .num_blocks = on_device_ ? 0 : num_blocks};
+  kv_bytes_bound_ += num_blocks * block_bytes;
+  AddKvRegions(view, kv_of_segment_);
   kv_views_.emplace(op.layer, view);
   return view;
 }

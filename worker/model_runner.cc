@@ -75,6 +75,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const transport
   runner->shape_ = plan.step_shape;
   runner->row_shape_ = model::RowShapeOf(store->config);
   runner->store_ = std::move(store);
+  runner->on_device_ = compute.device != nullptr;
   DT_RETURN_IF_ERROR(runner->MakeOps(compute));
   runner->sequences_.reserve(plan.step_shape.max_sequences);
   runner->head_rows_.reserve(plan.step_shape.max_sequences);

@@ -158,6 +158,7 @@ class ModelRunner {
   std::vector<BoundSegment> segments_;
   std::map<uint32_t, StreamedRun> streamed_runs_;     // by their first segment
   std::map<int32_t, kernels::KvCacheView> kv_views_;  // by layer
+  bool on_device_ = false;
   int64_t kv_bytes_bound_ = 0;
   std::vector<KvRegion>* kv_of_segment_ = nullptr;  // of the one that is being bound
 

@@ -44,7 +44,7 @@ uint64_t WeightsKey(uint64_t fingerprint, const WeightStore& store, PackedLayout
 }
 
 uint64_t KvKey(uint64_t fingerprint, const WeightStore& store, const StepShape& shape) {
-  std::string text = absl::StrCat(kSegmentVersion, " kv ", fingerprint, " ", shape.num_kv_blocks,
+  std::string text = absl::StrCat(kSegmentVersion, " kv by part ", fingerprint, " ", shape.num_kv_blocks,
                                   "+", shape.num_swap_blocks, " ", kKvBlockTokens);
   for (const Op& op : store.ops) {
     if (op.kind != OpKind::kAttention) continue;

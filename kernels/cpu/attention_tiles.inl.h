@@ -54,7 +54,9 @@ struct ValueRows {
 };
 
 // Scaled bytes, as LoadOfKeys and LoadOfToken give them. `scales`: those of the block as f32.
-struct ScaledBytes {};
+struct ScaledBytes {
+  static constexpr bool kConverts = true;
+};
 template <>
 struct KeyRows<ScaledBytes> {
   static constexpr int kBytes = 1;
@@ -87,9 +89,9 @@ struct ValueRows<ScaledBytes> {
   }
 };
 
-// sum[h] += *q * key[h]. A broadcast into a register serves all halves, but holds up conversions on
-// Zen 4 (FmaBroadcast): so it is for keys that are f32 already (kOnce), which is how Intel's
-// processors, with fewer loads than products, have them.
+// sum[h] += *q * key[h]. A broadcast into a register (kOnce) serves all halves, for processors with
+// fewer loads than products; where conversions go beside the products it holds them up
+// (FmaBroadcast).
 template <bool kOnce, int kHalves>
 [[gnu::always_inline]] static inline void AddProducts(const float* q, const F (&key)[kHalves],
                                                       F (&sum)[kHalves]) {
@@ -103,7 +105,7 @@ template <bool kOnce, int kHalves>
 
 // scores[t][0..] = scale * (q_t . key), for kTile queries from `first` on and the first 16 *
 // kHalves keys of a block.
-template <typename Rows, int kTile, int kHalves>
+template <typename Rows, bool kOnce, int kTile, int kHalves>
 static inline void ScoreTile(const QueryBatch& batch, int first, Rows rows, const uint8_t* ahead,
                              float scale, float* scores) {
   constexpr int kRowBytes = kKvBlockTokens * Rows::kBytes;
@@ -118,7 +120,7 @@ static inline void ScoreTile(const QueryBatch& batch, int first, Rows rows, cons
       F key[kHalves];
       DT_UNROLL for (int h = 0; h < kHalves; ++h) key[h] = rows.Get(d, h);
       DT_UNROLL for (int t = 0; t < kTile; ++t) {
-        AddProducts<Rows::kBytes == 4>(batch.q[first + t] + d, key, sum[t]);
+        AddProducts<kOnce>(batch.q[first + t] + d, key, sum[t]);
       }
     }
   }
@@ -143,12 +145,12 @@ struct ValueRun {
 // p.
 template <typename Rows, int kTile, int kVectors>
 [[gnu::always_inline]] static inline void ValueBlock(const Rows& rows, const uint8_t* ahead,
-                                                     int64_t dim, const float* p, int begin,
-                                                     int end, int64_t at,
+                                                     const float* p, int begin, int end, int64_t at,
                                                      F (&sum)[kTile][kVectors]) {
   for (int j = begin; j < end; ++j) {
-    if (ahead != nullptr) {
-      AskFor(ahead, (j * dim + at) * Rows::kBytes, 16 * kVectors * Rows::kBytes);
+    if (ahead != nullptr) {  // in the order of addresses, whatever this pass reads
+      constexpr int kBytes = 16 * kVectors * Rows::kBytes;
+      AskFor(ahead, at * kKvBlockTokens * Rows::kBytes + int64_t{j} * kBytes, kBytes);
     }
     F value[kVectors];
     DT_UNROLL for (int v = 0; v < kVectors; ++v) value[v] = rows.Get(j, at + 16 * v);
@@ -178,8 +180,7 @@ static inline void ValueTile(const QueryBatch& batch, int first, const ValueRun&
                                                  : run.then;
     const float* p = batch.scratch.scores + first * int64_t{kKvSplitTokens} + block_key;
     ValueBlock<ValueRows<Elements>, kTile, kVectors>(ValueRows<Elements>(run.blocks[i], run.scales),
-                                                     ahead, dim, p, key - block_key, block_end, at,
-                                                     sum);
+                                                     ahead, p, key - block_key, block_end, at, sum);
     key = block_key + block_end;
   }
   DT_UNROLL for (int t = 0; t < kTile; ++t) {
@@ -228,19 +229,29 @@ static inline void ForTiles(int begin, int count, const Body& body) {
   for (; t < count; ++t) body.template operator()<1>(t);
 }
 
-template <typename Elements>
-static void ScoreBlock(const QueryBatch& batch, int begin, int key, const KvPart& part,
-                       const uint8_t* ahead, float scale, float* scores) {
-  using Rows = KeyRows<Elements>;
-  const Rows rows(part, batch.scratch.keys);
+template <bool kOnce, typename Rows>
+static void ScoreRows(const QueryBatch& batch, int begin, int key, const Rows& rows,
+                      const uint8_t* ahead, float scale, float* scores) {
   ForTiles(begin, batch.active, [&]<int kTile>(int first) {
     const uint8_t* asked = first == begin ? ahead : nullptr;
     if (batch.num_keys[first + kTile - 1] - key > 16) {
-      ScoreTile<Rows, kTile, 2>(batch, first, rows, asked, scale, scores);
+      ScoreTile<Rows, kOnce, kTile, 2>(batch, first, rows, asked, scale, scores);
     } else {
-      ScoreTile<Rows, kTile, 1>(batch, first, rows, asked, scale, scores);
+      ScoreTile<Rows, kOnce, kTile, 1>(batch, first, rows, asked, scale, scores);
     }
   });
+}
+
+template <typename Elements>
+static void ScoreBlock(const QueryBatch& batch, int begin, int key, const KvPart& part,
+                       const uint8_t* ahead, float scale, float* scores) {
+  const KeyRows<Elements> rows(part, batch.scratch.keys);
+  if constexpr (Elements::kConverts) {
+    if (processor_converts_aside) {
+      return ScoreRows<false>(batch, begin, key, rows, ahead, scale, scores);
+    }
+  }
+  ScoreRows<true>(batch, begin, key, rows, ahead, scale, scores);
 }
 
 template <typename Elements>

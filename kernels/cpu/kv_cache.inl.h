@@ -3,16 +3,19 @@
 
 struct F32Elements {
   static constexpr int kBytes = 4;
+  static constexpr bool kConverts = false;
   static inline F Get(const uint8_t* p) { return Load(reinterpret_cast<const float*>(p)); }
   static inline void Put(uint8_t* p, F v) { Store(reinterpret_cast<float*>(p), v); }
 };
 struct F16Elements {
   static constexpr int kBytes = 2;
+  static constexpr bool kConverts = true;
   static inline F Get(const uint8_t* p) { return LoadF16(reinterpret_cast<const uint16_t*>(p)); }
   static inline void Put(uint8_t* p, F v) { StoreF16(reinterpret_cast<uint16_t*>(p), v); }
 };
 struct Bf16Elements {
   static constexpr int kBytes = 2;
+  static constexpr bool kConverts = true;
   static inline F Get(const uint8_t* p) { return LoadBf16(reinterpret_cast<const uint16_t*>(p)); }
   // base/float_convert.h, but that a NaN may lose its payload and become an infinity: whoever
   // stores asks for finite numbers.

@@ -60,7 +60,7 @@ void Attention(benchmark::State& state, const KernelTable* table, KvType type, H
   const AlignedFloats out(int64_t{rows} * heads.heads * shape.value_dim);
   const AlignedFloats scratch(AttentionScratchFloats(shape));
   SequenceRows sequence = {0, rows, position, blocks.data()};
-  const AttentionArgs args = {.kv = {cache.data(), block_bytes, type, shape},
+  const AttentionArgs args = {.kv = {cache.data(), block_bytes, type, shape, num_blocks * count},
                               .q = q.data(),
                               .q_stride = heads.heads * shape.key_dim,
                               .out = out.data(),
@@ -103,7 +103,7 @@ void KvAppend(benchmark::State& state, const KernelTable* table, KvType type, He
   const int64_t v_stride = int64_t{heads.kv.num_heads} * heads.kv.value_dim;
   const std::vector<float> k(kRows * k_stride, 0.1f), v(kRows * v_stride, 0.1f);
   const SequenceRows sequence = {0, kRows, 0, blocks.data()};
-  const KvAppendArgs args = {{cache.data(), block_bytes, type, heads.kv},
+  const KvAppendArgs args = {{cache.data(), block_bytes, type, heads.kv, num_blocks},
                              k.data(),
                              k_stride,
                              v.data(),

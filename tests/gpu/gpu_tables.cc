@@ -36,6 +36,7 @@ std::vector<const KernelTable*> TablesUnderTest() {
 
 std::vector<const KernelTable*> ProductTablesUnderTest() { return TablesUnderTest(); }
 std::vector<const KernelTable*> AttentionTablesUnderTest() { return TablesUnderTest(); }
+bool ReadsKvByPart(const KernelTable& /*table*/) { return false; }
 
 const DeviceTable& DeviceUnderTest() { return CudaTable(); }
 

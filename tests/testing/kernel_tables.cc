@@ -70,4 +70,8 @@ std::vector<const KernelTable*> AttentionTablesUnderTest() {
   return tables;
 }
 
+bool ReadsKvByPart(const KernelTable& table) {
+  return table.attention != simt::SliceTable().attention;
+}
+
 }  // namespace dovetail::kernels::testing

@@ -17,6 +17,10 @@ std::vector<const KernelTable*> TablesUnderTest();
 std::vector<const KernelTable*> ProductTablesUnderTest();    // "simt-sm75" and "avx512-other" too
 std::vector<const KernelTable*> AttentionTablesUnderTest();  // "avx512-other" and "avx2-other" too
 
+// Whether its attention reads a cache where the blocks of a part follow each other (KvCacheView):
+// a GPU's does not.
+bool ReadsKvByPart(const KernelTable& table);
+
 }  // namespace dovetail::kernels::testing
 
 #endif  // DOVETAIL_TESTS_TESTING_KERNEL_TABLES_H_

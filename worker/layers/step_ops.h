@@ -76,7 +76,8 @@ struct SegmentVisit {
   StepLinks links;
 };
 
-// The blocks of one attention layer's KV cache, one after the other.
+// Of one attention layer's KV cache the blocks, or a part of each (kernels/ops.h), one after the
+// other.
 struct KvRegion {
   uint8_t* data = nullptr;
   int64_t block_bytes = 0;

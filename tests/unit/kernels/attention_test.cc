@@ -52,13 +52,29 @@ class Fixture {
     }
   }
 
-  KvCacheView view() { return {cache_.data(), block_bytes_, shape_.type, shape_.kv()}; }
+  // Before anything is appended.
+  void LayOutByPart() { num_blocks_ = static_cast<int64_t>(cache_.size()) / block_bytes_; }
+  KvCacheView view() {
+    return {cache_.data(), block_bytes_, shape_.type, shape_.kv(), num_blocks_};
+  }
   int num_rows() const { return num_rows_; }
   int64_t q_width() const { return int64_t{shape_.num_heads} * shape_.head_dim; }
   int64_t kv_width() const { return int64_t{shape_.num_kv_heads} * shape_.head_dim; }
   int64_t out_width() const { return int64_t{shape_.num_heads} * shape_.kv().value_dim; }
   const std::vector<SequenceRows>& rows() const { return rows_; }
-  const std::vector<uint8_t>& cache() const { return cache_; }
+  // One block after the other, however they are laid out.
+  std::vector<uint8_t> Blocks() const {
+    if (num_blocks_ == 0) return cache_;
+    const KvShape shape = shape_.kv();
+    const int64_t parts = shape.layout == KvLayout::kLatent ? 1 : 2 * shape.num_heads;
+    const int64_t bytes = block_bytes_ / parts;  // keys and values of kHeads are as long here
+    std::vector<uint8_t> blocks(cache_.size());
+    for (int64_t i = 0; i < parts * num_blocks_; ++i) {
+      std::copy_n(&cache_[i * bytes], bytes,
+                  &blocks[i % num_blocks_ * block_bytes_ + i / num_blocks_ * bytes]);
+    }
+    return blocks;
+  }
 
   // Fills the tokens before each sequence's step, then the step itself, through `table`.
   void Append(const KernelTable& table, const std::vector<float>& k, const std::vector<float>& v,
@@ -160,6 +176,7 @@ class Fixture {
   Shape shape_;
   Rng* rng_;
   int64_t block_bytes_ = 0;
+  int64_t num_blocks_ = 0;  // of the view
   std::vector<uint8_t> cache_;
   std::vector<std::vector<int32_t>> tables_;
   std::vector<SequenceRows> rows_;
@@ -216,13 +233,16 @@ void ExpectTablesAgree(Rng& rng, const Shape& shape,
   for (const KernelTable* table : AttentionTablesUnderTest()) {
     if (!seen.insert(table->attention).second) continue;
     Fixture other = copy;
+    const bool by_part = ReadsKvByPart(*table) && Uniform(rng, 0, 1) == 1;
+    if (by_part) other.LayOutByPart();
     other.Append(*table, k, v, seed);
-    ASSERT_EQ(reference.cache(), other.cache()) << Describe(*table, shape);
+    ASSERT_EQ(reference.Blocks(), other.Blocks()) << Describe(*table, shape);
     if (table->isa != Isa::kScalar) {
       for (const bool at_once : {false, true}) {
         const auto actual = other.Attend(*table, q, at_once);
-        ExpectSameBits(expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
-                       Describe(*table, shape) + (at_once ? " at once" : ""));
+        ExpectSameBits(
+            expected.data(), actual.data(), static_cast<int64_t>(expected.size()),
+            Describe(*table, shape) + (at_once ? " at once" : "") + (by_part ? " by part" : ""));
         if (::testing::Test::HasFatalFailure()) return;
       }
     }
