@@ -17,6 +17,7 @@
 #include "model/gguf/gguf_file.h"
 #include "model/row_parts.h"
 #include "worker/pack_target.h"
+#include "worker/source_reader.h"
 #include "worker/transpose.h"
 #include "worker/weight_cache.h"
 
@@ -28,7 +29,6 @@ constexpr int kSegmentVersion = 5;
 
 // File bytes between two progress reports; the pool packs that much in one phase.
 constexpr int64_t kSliceBytes = int64_t{16} << 20;
-constexpr int64_t kReadAheadBytes = 4 * kSliceBytes;
 
 uint64_t Hash(const std::string& text) { return XXH3_64bits(text.data(), text.size()); }
 
@@ -44,8 +44,9 @@ uint64_t WeightsKey(uint64_t fingerprint, const WeightStore& store, PackedLayout
 }
 
 uint64_t KvKey(uint64_t fingerprint, const WeightStore& store, const StepShape& shape) {
-  std::string text = absl::StrCat(kSegmentVersion, " kv by part ", fingerprint, " ", shape.num_kv_blocks,
-                                  "+", shape.num_swap_blocks, " ", kKvBlockTokens);
+  std::string text =
+      absl::StrCat(kSegmentVersion, " kv by part ", fingerprint, " ", shape.num_kv_blocks, "+",
+                   shape.num_swap_blocks, " ", kKvBlockTokens);
   for (const Op& op : store.ops) {
     if (op.kind != OpKind::kAttention) continue;
     absl::StrAppend(&text, " ", op.layer, ":", KvTypeName(shape.KvTypeOf(op.layer)), ":",
@@ -66,17 +67,34 @@ class Packer {
     }
   }
 
+  // Has the file read from now on; otherwise PackAll() begins with it.
+  void StartReading() {
+    std::vector<SourceReader::Part> parts;
+    for (const model::WeightSlot* slot : slots_) AddParts(*slot, &parts);
+    reader_ = std::make_unique<SourceReader>(file_, std::move(parts));
+  }
+
   absl::Status PackAll() {
+    if (reader_ == nullptr) StartReading();
     DT_ASSIGN_OR_RETURN(target_, PackTarget::Create(store_->weights.get(), options_.device));
-    for (size_t i = 0; i < slots_.size(); ++i) {
-      // The beginning of the next one is read while the end of this one is packed.
-      if (i + 1 < slots_.size()) ReadAhead(*slots_[i + 1], SourceOf(*slots_[i + 1], 0));
-      DT_RETURN_IF_ERROR(PackSlot(*slots_[i]));
-    }
-    return target_->Finish();
+    for (const model::WeightSlot* slot : slots_) DT_RETURN_IF_ERROR(PackSlot(*slot));
+    reader_.reset();
+    DT_RETURN_IF_ERROR(target_->Finish());
+    store_->weights->MarkComplete();
+    return absl::OkStatus();
   }
 
  private:
+  void AddParts(const model::WeightSlot& slot, std::vector<SourceReader::Part>* parts) const {
+    const model::GgufTensor* const tensor = file_.FindTensor(slot.spec.tensor);
+    const int64_t pieces = slot.spec.is_vector ? 1 : std::max<int64_t>(1, slot.spec.experts);
+    const int64_t bytes = slot.stored_bytes / pieces;
+    for (int64_t i = 0; i < pieces; ++i) {
+      const int64_t begin = slot.source_offset + i * slot.source_stride;
+      parts->push_back({tensor, begin, begin + bytes});
+    }
+  }
+
   absl::Status PackSlot(const model::WeightSlot& slot) {
     const model::GgufTensor& tensor = *file_.FindTensor(slot.spec.tensor);
     const int64_t experts = std::max<int64_t>(1, slot.spec.experts);
@@ -91,8 +109,8 @@ class Packer {
         DT_RETURN_IF_ERROR(PackMatrix(slot, SourceOf(slot, i), slot.offset + i * slot.stride()));
       }
     }
+    reader_->SetPacked(static_cast<int64_t>(done_));
     file_.DropPages(tensor);
-    asked_.erase(&tensor);  // which another slot may have rows of, too
     return absl::OkStatus();
   }
 
@@ -100,17 +118,6 @@ class Packer {
   const uint8_t* SourceOf(const model::WeightSlot& slot, int64_t i) const {
     return file_.Data(*file_.FindTensor(slot.spec.tensor)).data() + slot.source_offset +
            i * slot.source_stride;
-  }
-
-  // What is packed next, from `src` in the slot's tensor on: page faults alone keep too little in
-  // flight to use a disk's speed. Each page is asked for once, since asking looks at every page.
-  void ReadAhead(const model::WeightSlot& slot, const uint8_t* src) {
-    const model::GgufTensor& tensor = *file_.FindTensor(slot.spec.tensor);
-    const int64_t begin = src - file_.Data(tensor).data();
-    int64_t& asked = asked_.try_emplace(&tensor, begin).first->second;
-    if (begin + kReadAheadBytes / 2 < asked) return;
-    file_.ReadAhead(tensor, std::max(asked, begin), begin + kReadAheadBytes);
-    asked = begin + kReadAheadBytes;
   }
 
   // Threads share the heads, of which a piece has as many as there is room for.
@@ -174,12 +181,12 @@ class Packer {
     for (int64_t first = 0; first < slot.spec.rows; first += piece_rows) {
       const int64_t rows = std::min(piece_rows, slot.spec.rows - first);
       const uint8_t* const from = src + first * row_bytes;
-      ReadAhead(slot, from);
       const int64_t to = offset + first * packed_row_bytes;
       DT_RETURN_IF_ERROR(
           is_packed ? PackPiece(slot, from, rows, to, packed_row_bytes)
                     : CopyPiece(from, rows, row_bytes, target_->Next(to, rows * row_bytes)));
       done_ += rows * row_bytes;
+      reader_->SetPacked(static_cast<int64_t>(done_));
       if (options_.progress && !options_.progress(done_, total_)) {
         return absl::CancelledError("loading was stopped");
       }
@@ -226,25 +233,21 @@ class Packer {
   WeightStore* store_;
   ThreadPool* pool_;
   std::unique_ptr<PackTarget> target_;
-  std::vector<const model::WeightSlot*> slots_;        // those that are packed
-  std::map<const model::GgufTensor*, int64_t> asked_;  // up to which byte of a tensor
+  std::vector<const model::WeightSlot*> slots_;  // those that are packed
+  std::unique_ptr<SourceReader> reader_;
   uint64_t done_ = 0;
   uint64_t total_ = 0;
 };
 
-absl::Status PackWeights(const model::GgufFile& file, const LoadOptions& options,
-                         WeightStore* store, ThreadPool* pool) {
-  DT_RETURN_IF_ERROR(Packer(file, options, store, pool).PackAll());
-  store->weights->MarkComplete();
-  return absl::OkStatus();
+bool UsesCache(const LoadOptions& options) {
+  return !options.cache_dir.empty() && options.device == nullptr;
 }
 
 // From the cache, or from the model's file and then into the cache. Whatever is wrong with the
 // cache costs time and nothing else.
 absl::Status FillWeights(const model::GgufFile& file, const LoadOptions& options,
-                         WeightStore* store, ThreadPool* pool) {
-  if (options.cache_dir.empty() || options.device != nullptr)
-    return PackWeights(file, options, store, pool);
+                         WeightStore* store, ThreadPool* pool, Packer* packer) {
+  if (!UsesCache(options)) return packer->PackAll();
   const std::string path = WeightCachePath(options.cache_dir, file, options.worker);
   const uint64_t key = WeightCacheKey(store->weights->key(), file);
   const absl::Span<uint8_t> weights(store->weights->data(), store->weights->bytes());
@@ -259,7 +262,7 @@ absl::Status FillWeights(const model::GgufFile& file, const LoadOptions& options
     LogWarn(absl::StrCat("weight cache: ", found.message(), "; the weights are packed anew"));
     std::memset(weights.data(), 0, weights.size());
   }
-  DT_RETURN_IF_ERROR(PackWeights(file, options, store, pool));
+  DT_RETURN_IF_ERROR(packer->PackAll());
   const absl::Status written = WriteWeightCache(path, key, weights, pool);
   if (!written.ok()) LogWarn(absl::StrCat("weight cache: not written: ", written.message()));
   return absl::OkStatus();
@@ -327,6 +330,11 @@ absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(const transport::Worker
     old_scales = std::move(previous->scales);
     previous.reset();
   }
+  Packer packer(*file, options, store.get(), pool);
+  // Nothing but the file has the weights: it is read while memory is made.
+  if (old_weights == nullptr && options.weights_path.empty() && !UsesCache(options)) {
+    packer.StartReading();
+  }
   if (options.device != nullptr) {
     DT_ASSIGN_OR_RETURN(store->weights,
                         Memory::OpenOnDevice(options.device, key, bytes, std::move(old_weights)));
@@ -334,18 +342,21 @@ absl::StatusOr<std::unique_ptr<WeightStore>> LoadWeights(const transport::Worker
     DT_ASSIGN_OR_RETURN(store->weights, Memory::Open(options.weights_path, key, bytes,
                                                      std::move(old_weights), pool));
   }
+  const auto open_kv = [&] {
+    return OpenKv(plan, options.kv_path, options.device, std::move(old_kv), pool, store.get());
+  };
+  // A GPU has room for it when everything that loads is gone; a host makes it while it reads.
+  if (options.device == nullptr) DT_RETURN_IF_ERROR(open_kv());
   store->reattached = store->weights->was_complete();
   if (store->reattached) {
     store->scales = std::move(old_scales);
   } else {
-    DT_RETURN_IF_ERROR(FillWeights(*file, options, store.get(), pool));
+    DT_RETURN_IF_ERROR(FillWeights(*file, options, store.get(), pool, &packer));
   }
+  if (options.device != nullptr) DT_RETURN_IF_ERROR(open_kv());
   const bool reads_file = std::any_of(store->slots.begin(), store->slots.end(),
                                       [](const model::WeightSlot& slot) { return slot.in_place; });
   if (reads_file) store->file = std::move(file);
-  // Weights first, then the KV cache from what is left.
-  DT_RETURN_IF_ERROR(
-      OpenKv(plan, options.kv_path, options.device, std::move(old_kv), pool, store.get()));
   return store;
 }
 
