@@ -19,6 +19,11 @@ extern bool processor_follows_one_stream;
 // two share their pipes, and widen what many queries read once.
 extern bool processor_converts_aside;
 
+// Intel's processors with AMX, measured on Granite Rapids: eight entries of a table come faster by
+// one gather than by eight loads. Before them gathers are slow, as microcode makes them against
+// leaks (GDS), and AMD's are as well.
+extern bool processor_gathers;
+
 // How an instruction set's products of several rows are made: in tiles (tile.inl.h), from panels
 // that pass once (matmul_quant.inl.h), or so where processor_follows_one_stream.
 enum class ManyRows { kTiles, kStreams, kByProcessor };

@@ -327,6 +327,8 @@ static inline void StoreWords(uint16_t* to, B low, B high) {
 }
 // Sixteen words in a register are too few to permute: every codebook is loaded.
 constexpr int kPermutedEntries = 0;
+constexpr int kGatheredEntries = 1 << 16;  // none
+static void GatherFourGroups(const int8_t (*grid)[8], const uint16_t* index, B* w) = delete;
 template <int kEntries>
 static void LookUpNibbles(const uint16_t* codes, B low, B high, B* nibbles) = delete;
 

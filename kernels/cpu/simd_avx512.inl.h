@@ -294,6 +294,24 @@ template <int kEntries>
                                    PermuteWords<kHalf>(table + kHalf, index));
   }
 }
+// Codebooks of 8 elements and so many entries or more are gathered where processor_gathers.
+constexpr int kGatheredEntries = 1024;
+static inline __m512i GatherEightEntries(const int8_t (*grid)[8], const uint16_t* index) {
+  const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(index));
+  return _mm512_i32gather_epi64(_mm256_cvtepu16_epi32(words), grid, 8);
+}
+// Of 4 groups x 16 rows: elements 0..3 and 4..7 of the entries of group g in w[2 g] and w[2 g + 1].
+[[gnu::noinline]] static void GatherFourGroups(const int8_t (*grid)[8], const uint16_t* index,
+                                               B* w) {
+  const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+  for (int g = 0; g < 4; ++g, index += 16) {
+    const __m512i first = GatherEightEntries(grid, index);
+    const __m512i second = GatherEightEntries(grid, index + 8);
+    w[2 * g] = _mm512_permutex2var_epi32(first, even, second);
+    w[2 * g + 1] = _mm512_permutex2var_epi32(first, odd, second);
+  }
+}
 // Of 4 groups x 16 rows, entries low + 256 * high: the nibbles of their codes as bytes, nibbles[g]
 // those of group g, a row per lane.
 template <int kEntries>

@@ -1,8 +1,8 @@
 // Unpack of the weight types with codebooks. Entries are looked up without gathers, which take
-// longer than a load for each lane: by permuting words in registers, where the instruction set can
-// (kPermutedEntries), else by loads (the tables fit the first-level cache). Then signs or deltas
-// are applied to 64 bytes at once. Included once, inside the instruction set's namespace, after
-// unpack.inl.h.
+// longer than a load for each lane but on some processors: by permuting words in registers, where
+// the instruction set can (kPermutedEntries), else by loads (the tables fit the first-level cache).
+// Then signs or deltas are applied to 64 bytes at once. Included once, inside the instruction set's
+// namespace, after unpack.inl.h.
 //
 // Four groups of elements are looked up at a time: their indices are 64 bytes, [4 groups][16 rows],
 // and as many bytes with higher bits.
@@ -130,11 +130,26 @@ static inline B BitsOfGroups(const uint8_t* plane) {
   }
 }
 
+template <int kEntries>
+static inline void LoadOrGather(const int8_t (&grid)[kEntries][8], const uint16_t* index, B* w) {
+  if constexpr (kEntries >= kGatheredEntries) {
+    if (processor_gathers) return GatherFourGroups(grid, index, w);
+  }
+  LoadEntries(grid, index, w);
+}
+
 // Entries of four groups as LoadEntries writes them.
 template <int kEntries, int kElements>
 [[gnu::always_inline]] static inline void LookUpEntries(const int8_t (&grid)[kEntries][kElements],
                                                         const NibbleCodebook<kEntries>& nibbles,
                                                         const uint8_t* low, B high, B* w) {
+  if constexpr (kElements == 8 && kEntries >= kGatheredEntries) {
+    if (processor_gathers) {
+      alignas(64) uint16_t index[64];
+      StoreWords(index, LoadB(low), high);
+      return GatherFourGroups(grid, index, w);
+    }
+  }
   if constexpr (kEntries <= kPermutedEntries) {
     constexpr int kVectors = kElements / 4;
     B codes[4];
@@ -226,7 +241,7 @@ template <typename P16, int kChunk>
   const B high = BitsOfGroups<4, 4 * kChunk>(block + P16::kHigh);
   alignas(64) uint16_t index[64];
   StoreWords(index, LoadB(block + P16::kIndex + 64 * kChunk), Bits<0, 7>(high));
-  LoadEntries(kCodebooks.iq1, index, w);
+  LoadOrGather(kCodebooks.iq1, index, w);
   ForFour([&](auto group) {
     constexpr int kGroup = decltype(group)::kValue, kSign = kGroup % 2 == 0 ? 3 : 7;
     const uint8_t* two = block + P16::kHigh + 16 * (2 * kChunk + kGroup / 2);

@@ -19,6 +19,7 @@ class OtherProcessor {
   static void Turn() {
     processor_follows_one_stream = !processor_follows_one_stream;
     processor_converts_aside = !processor_converts_aside;
+    processor_gathers = !processor_gathers;
   }
 };
 
