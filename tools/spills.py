@@ -43,7 +43,7 @@ ALLOWED = [
     ("avxvnni", r"FewMatmul<FormatIQ4_", 18, "likewise"),
     ("avxvnni", r"FewMatmul<FormatMXFP4", 7, "likewise"),
     ("avx512", r"FloatTile<", 6, "no spills: buffers of the last k"),
-    ("avx512", r"FewMatmul<FormatIQ[123]", 35, "codebooks: indices and entries on their way through the stack"),
+    ("avx512", r"FewMatmul<FormatIQ[123]", 18, "codebooks: indices and entries on their way through the stack"),
     ("avx512", r"FewMatmul<FormatQ[236]_K", 8, "scales of a whole block"),
     ("avx512", r"TileBlock256<.*long long", 10, "sums of integers, which real weights do not need"),
 ]

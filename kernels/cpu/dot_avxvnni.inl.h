@@ -6,6 +6,7 @@
 // measured up to 15 % faster for every type (docs/benchmarks.md).
 constexpr int kTileTokens = 3;
 constexpr int kTilePanels = 1;
+constexpr int kAskUnit = 1;
 constexpr bool kPairProducts = false;
 constexpr int kFewRows = 1;
 constexpr ManyRows kManyRows = ManyRows::kStreams;
@@ -46,12 +47,13 @@ static constexpr int DotClass() {
 }
 using TileScale = float;
 static inline void StoreScale(TileScale* to, I scale) { Store(to, ToFloat(scale)); }
-template <int kMaxWeight, int kGroups, int kTokens>
+template <int kMaxWeight, int kGroups, int kTokens, typename Ask>
 [[gnu::always_inline]] static inline void TileDots(const uint8_t (*w)[kTilePanels][64],
                                                    const int8_t* activations, int64_t stride,
-                                                   I (*dot)[kTilePanels]) {
+                                                   I (*dot)[kTilePanels], const Ask& ask) {
   static_assert(kTilePanels == 1);
   DT_UNROLL for (int g = 0; g < kGroups; ++g) {
+    ask(g);
     const B weights = LoadB(w[g][0]);
     DT_UNROLL for (int t = 0; t < kTokens; ++t) {
       dot[t][0] = DotBytes(dot[t][0], weights, BroadcastDword256(activations + t * stride + 4 * g));

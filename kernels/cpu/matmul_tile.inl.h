@@ -3,24 +3,32 @@
 
 // --- blocks of 256
 
+// Where few tiles use an image, and memory holds them up, a line of each next panel is asked for at
+// every chunk while it is made: so many bytes. Otherwise the tiles have time for all of them.
+static inline int64_t AskedWhileFilling(const TileTokens& tokens) {
+  return kAskUnit == 1 && tokens.count <= 3 * kTileTokens ? 64 * kTileChunks : 0;
+}
+
 template <typename Format, int kChunk>
 [[gnu::always_inline]] static inline void FillChunk(const uint8_t* panel_block, int p,
-                                                    TileImage* image) {
+                                                    const uint8_t* next, TileImage* image) {
+  __builtin_prefetch(next + 64 * kChunk, 0, 3);
   B w[8];
   Format::template Unpack<kChunk>(panel_block, w);
   DT_UNROLL for (int g = 0; g < 8; ++g) StoreB(image->weights[kChunk][g][p], w[g]);
 }
 
 template <typename Format>
-[[gnu::noinline]] static void FillImage256(const uint8_t* panel_block, int p, TileImage* image) {
-  FillChunk<Format, 0>(panel_block, p, image);
-  FillChunk<Format, 1>(panel_block, p, image);
-  FillChunk<Format, 2>(panel_block, p, image);
-  FillChunk<Format, 3>(panel_block, p, image);
-  FillChunk<Format, 4>(panel_block, p, image);
-  FillChunk<Format, 5>(panel_block, p, image);
-  FillChunk<Format, 6>(panel_block, p, image);
-  FillChunk<Format, 7>(panel_block, p, image);
+[[gnu::noinline]] static void FillImage256(const uint8_t* panel_block, int p, const uint8_t* next,
+                                           TileImage* image) {
+  FillChunk<Format, 0>(panel_block, p, next, image);
+  FillChunk<Format, 1>(panel_block, p, next, image);
+  FillChunk<Format, 2>(panel_block, p, next, image);
+  FillChunk<Format, 3>(panel_block, p, next, image);
+  FillChunk<Format, 4>(panel_block, p, next, image);
+  FillChunk<Format, 5>(panel_block, p, next, image);
+  FillChunk<Format, 6>(panel_block, p, next, image);
+  FillChunk<Format, 7>(panel_block, p, next, image);
   for (int s = 0; s < 256 / Format::kSubBlock; ++s) {
     StoreScale(image->scale[s][p], Format::Scale(panel_block, s));
   }
@@ -47,21 +55,23 @@ template <typename Format, typename Sum>
                                            const TileTokens& tokens, TileImage* image,
                                            TileSums* sums) {
   ZeroSums(tokens.count, sums);
+  const int64_t asked = AskedWhileFilling(tokens);
   for (int64_t block = 0; block < args.k / 256; ++block) {
-    for (int p = 0; p < kTilePanels; ++p) {
-      FillImage256<Format>(panels[p] + block * Format::P16::kBytes, p, image);
-    }
     const bool last = block + 1 == args.k / 256;
     const uint8_t* next[kTilePanels];
     for (int p = 0; p < kTilePanels; ++p) {
-      next[p] = last ? panels[kTilePanels + p] : panels[p] + (block + 1) * Format::P16::kBytes;
+      const uint8_t* const current = panels[p] + block * Format::P16::kBytes;
+      next[p] = last ? panels[kTilePanels + p] : current + Format::P16::kBytes;
+      FillImage256<Format>(current, p, asked > 0 ? next[p] : current, image);
+      next[p] += asked;
     }
-    ForTiles(tokens.count, next, Format::P16::kBytes, [&]<int kTokens>(int t, const Ahead& ahead) {
-      const TileActivations x = ActivationsOf<Format>(args, tokens.first + t, block);
-      using Class = TileClassOf<Format>;
-      if (last) PrefetchOutputs<kTokens>(args, tokens, t);
-      TileBlock256<Class, kTokens, Sum>(*image, x, ahead, t, sums);
-    });
+    ForTiles(tokens.count, next, Format::P16::kBytes - asked,
+             [&]<int kTokens>(int t, const Ahead& ahead) {
+               const TileActivations x = ActivationsOf<Format>(args, tokens.first + t, block);
+               using Class = TileClassOf<Format>;
+               if (last) PrefetchOutputs<kTokens>(args, tokens, t);
+               TileBlock256<Class, kTokens, Sum>(*image, x, ahead, t, sums);
+             });
   }
 }
 
@@ -82,9 +92,11 @@ static inline void PanelsTimesTokens256(const MatmulArgs& args, const uint8_t* c
 // --- blocks of 32 (NVFP4: 16)
 
 template <typename Format>
-static inline void FillImageSmall(const uint8_t* panel_block, int chunks, int p, TileImage* image) {
+static inline void FillImageSmall(const uint8_t* panel_block, int chunks, int p,
+                                  const uint8_t* next, TileImage* image) {
   constexpr int kBlocks = 32 / Format::kBlock, kGroups = Format::kBlock / 4;
   for (int i = 0; i < chunks * kBlocks; ++i) {
+    __builtin_prefetch(next + 64 / kBlocks * i, 0, 3);
     B w[kGroups];
     Format::template Unpack<0>(panel_block, w);
     DT_UNROLL for (int g = 0; g < kGroups; ++g) {
@@ -105,19 +117,19 @@ static inline void PanelsTimesTokensSmall(const MatmulArgs& args, const uint8_t*
   constexpr int kBlocks = 32 / Format::kBlock;  // of a chunk
   constexpr int kImageBlocks = kTileChunks * kBlocks;
   const int64_t num_blocks = args.k / Format::kBlock;
+  const int64_t asked = AskedWhileFilling(tokens);
   for (int64_t block = 0; block < num_blocks; block += kImageBlocks) {
     const int64_t left = num_blocks - block;
     const int chunks = static_cast<int>(left < kImageBlocks ? left / kBlocks : kTileChunks);
-    for (int p = 0; p < kTilePanels; ++p) {
-      FillImageSmall<Format>(panels[p] + block * Format::P16::kBytes, chunks, p, image);
-    }
     const bool last = left <= kImageBlocks;
     const uint8_t* next[kTilePanels];
     for (int p = 0; p < kTilePanels; ++p) {
-      next[p] =
-          last ? panels[kTilePanels + p] : panels[p] + (block + kImageBlocks) * Format::P16::kBytes;
+      const uint8_t* const current = panels[p] + block * Format::P16::kBytes;
+      next[p] = last ? panels[kTilePanels + p] : current + kImageBlocks * Format::P16::kBytes;
+      FillImageSmall<Format>(current, chunks, p, asked > 0 ? next[p] : current, image);
+      next[p] += asked;
     }
-    ForTiles(tokens.count, next, kImageBlocks * Format::P16::kBytes,
+    ForTiles(tokens.count, next, kImageBlocks * Format::P16::kBytes - asked,
              [&]<int kTokens>(int t, const Ahead& ahead) {
                if (last) PrefetchOutputs<kTokens>(args, tokens, t);
                const TileActivations x = ActivationsOf<Format>(args, tokens.first + t, block);

@@ -15,6 +15,7 @@ constexpr int kBlocksPerStep = 2;      // 32-k chunks of weights held in registe
 constexpr int kStreamTokens = 2;       //   and tokens that meet them in turn
 constexpr int kTileTokens = 6;         // products of several rows: activation rows per tile
 constexpr int kTilePanels = 2;         //   and panels
+constexpr int kAskUnit = 1;            //   which ask for so many bytes, or a multiple (tile.inl.h)
 constexpr bool kPairProducts = false;  // else dot_avx2.inl.h
 constexpr int kFewRows = 3;            // products of so few rows have code of their own
 constexpr ManyRows kManyRows = ManyRows::kByProcessor;
@@ -358,12 +359,13 @@ static constexpr int DotClass() {
 using TileScale = float;
 static inline void StoreScale(TileScale* to, I scale) { Store(to, ToFloat(scale)); }
 // dot[t][p] += the dot products of kGroups x 4 weights of panel p with as many activations of token
-// t; those of the next token are `stride` bytes further.
-template <int kMaxWeight, int kGroups, int kTokens>
+// t; those of the next token are `stride` bytes further. ask(g) goes before each group.
+template <int kMaxWeight, int kGroups, int kTokens, typename Ask>
 [[gnu::always_inline]] static inline void TileDots(const uint8_t (*w)[kTilePanels][64],
                                                    const int8_t* activations, int64_t stride,
-                                                   I (*dot)[kTilePanels]) {
+                                                   I (*dot)[kTilePanels], const Ask& ask) {
   DT_UNROLL for (int g = 0; g < kGroups; ++g) {
+    ask(g);
     B weights[kTilePanels];
     DT_UNROLL for (int p = 0; p < kTilePanels; ++p) weights[p] = LoadB(w[g][p]);
     DT_UNROLL for (int t = 0; t < kTokens; ++t) {

@@ -11,6 +11,7 @@
 // come next; matmul_tile.inl.h makes the images and runs the tiles.
 
 constexpr int kTileChunks = 8;                // chunks of 32 k in an image
+constexpr int kTileGroups = 8 * kTileChunks;  // of 4 k
 constexpr int kTileGroup = 20 * kTileTokens;  // tokens that meet an image before the next is made
 
 // Of kTilePanels panels: what Unpack gives, and the factors of each block or sub-block.
@@ -44,27 +45,38 @@ template <int kTokens>
   }
 }
 
-// What the next image will be made of: a tile asks for a share of it at each chunk, so that memory
-// delivers while the tiles compute.
+// What the next image will be made of. Tiles ask for it bit by bit, beside each group of products,
+// so that memory delivers while they compute: many lines at once hold up loads. No branch is worth
+// it: a line is asked for several times where there are more groups than lines.
 struct Ahead {
-  const uint8_t* panels[kTilePanels];  // what this tile asks for begins here
-  int lines;                           // of each panel at each chunk
+  const uint8_t* panels[kTilePanels];  // where this tile's share begins
+  int64_t step;                        // bytes for each group
 };
-[[gnu::always_inline]] static inline void Prefetch(const Ahead& ahead, int chunk) {
-  for (int i = chunk * ahead.lines; i < (chunk + 1) * ahead.lines; ++i) {
+// Whoever calls it in a lambda has that inlined: GCC drops a call of what only prefetches.
+[[gnu::always_inline]] static inline void AskAhead(const Ahead& ahead, int64_t group) {
+  DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
+    __builtin_prefetch(ahead.panels[p] + group * ahead.step, 0, 3);
+  }
+}
+// All of a chunk's groups at once, whole lines (kAskUnit 8): for tiles that loads and instructions
+// hold up more than memory does.
+[[gnu::always_inline]] static inline void AskAheadForChunk(const Ahead& ahead, int chunk) {
+  const int64_t lines = ahead.step / 8;
+  for (int64_t i = chunk * lines; i < (chunk + 1) * lines; ++i) {
     DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
       __builtin_prefetch(ahead.panels[p] + 64 * i, 0, 3);
     }
   }
 }
-// For tile `tile` of `tiles`, if the next image is made of `bytes` of each panel, kTileChunks
-// chunks a tile.
+// For tile `tile` of `tiles`, if the next image is made of `bytes` of each panel: a line for each
+// group at most.
 static inline Ahead AheadOf(const uint8_t* const* panels, int64_t bytes, int tile, int tiles) {
+  const int64_t groups = int64_t{kTileGroups} * tiles, units = groups * kAskUnit;
+  const int64_t each = (bytes + units - 1) / units * kAskUnit;
+  const int64_t step = each < 64 ? each : 64;
+  const int64_t begin = kTileGroups * step * tile;
   Ahead ahead;
-  const int chunks = tiles * kTileChunks;
-  ahead.lines = (static_cast<int>(bytes / 64) + chunks) / chunks;
-  const int64_t begin = int64_t{64} * ahead.lines * kTileChunks * tile;
-  if (begin >= bytes) ahead.lines = 0;
+  ahead.step = begin < bytes ? step : 0;
   for (int p = 0; p < kTilePanels; ++p) ahead.panels[p] = panels[p] + begin;
   return ahead;
 }

@@ -13,7 +13,7 @@ template <typename Class, int kTokens>
   constexpr int kSubs = 32 / Class::kSubBlock, kGroups = 8 / kSubs;
   DT_UNROLL for (int t = 0; t < kTokens; ++t) StoreI(sum[t], ZeroI());
   for (int c = 0; c < kTileChunks; ++c) {
-    Prefetch(ahead, c);
+    AskAheadForChunk(ahead, c);
     DT_UNROLL for (int s = 0; s < kSubs; ++s) {
       I dots[kTokens];
       ScaledTileDots<Class::kMaxWeight, kGroups, kTokens>(
@@ -43,7 +43,7 @@ template <typename Format, int kTokens>
   constexpr int kBlocks = 32 / Format::kBlock, kGroups = Format::kBlock / 4;
   const I one = TwiceInLane(SetI1(1));
   for (int c = 0; c < chunks; ++c) {
-    Prefetch(ahead, c);
+    AskAheadForChunk(ahead, c);
     DT_UNROLL for (int b = 0; b < kBlocks; ++b) {
       const int index = c * kBlocks + b;
       I dots[kTokens];

@@ -22,12 +22,14 @@ template <typename Class, int kTokens, typename Sum>
                                                         Sum (&sum)[kTokens][kTilePanels]) {
   constexpr int kSubs = 32 / Class::kSubBlock, kGroups = 8 / kSubs;
   for (int c = 0; c < kTileChunks; ++c) {
-    Prefetch(ahead, c);
     DT_UNROLL for (int s = 0; s < kSubs; ++s) {
       I dot[kTokens][kTilePanels];
       DT_UNROLL for (auto& of_token : dot) { DT_UNROLL for (I& d : of_token) d = ZeroI(); }
       TileDots<Class::kMaxWeight, kGroups, kTokens>(
-          image.weights[c] + kGroups * s, x.q + 32 * c + Class::kSubBlock * s, x.q_stride, dot);
+          image.weights[c] + kGroups * s, x.q + 32 * c + Class::kSubBlock * s, x.q_stride,
+          dot, [&](int g) __attribute__((always_inline)) {
+            AskAhead(ahead, 8 * c + kGroups * s + g);
+          });
       DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
         DT_UNROLL for (int t = 0; t < kTokens; ++t) {
           sum[t][p] = AddScaled(sum[t][p], dot[t][p], image.scale[c * kSubs + s][p]);
@@ -60,7 +62,6 @@ template <typename Format, int kTokens>
     DT_UNROLL for (int p = 0; p < kTilePanels; ++p) sum[t][p] = Load(sums[t][p]);
   }
   for (int c = 0; c < chunks; ++c) {
-    Prefetch(ahead, c);
     DT_UNROLL for (int b = 0; b < kBlocks; ++b) {
       const int index = c * kBlocks + b;
       I dot[kTokens][kTilePanels];
@@ -69,7 +70,10 @@ template <typename Format, int kTokens>
         DT_UNROLL for (int p = 0; p < kTilePanels; ++p) dot[t][p] = start;
       }
       TileDots<DotClass<Format::kMaxWeight>(), kGroups, kTokens>(
-          image.weights[c] + kGroups * b, x.q + Format::kBlock * index, x.q_stride, dot);
+          image.weights[c] + kGroups * b, x.q + Format::kBlock * index, x.q_stride,
+          dot, [&](int g) __attribute__((always_inline)) {
+            AskAhead(ahead, 8 * c + kGroups * b + g);
+          });
       DT_UNROLL for (int t = 0; t < kTokens; ++t) {
         DT_UNROLL for (int p = 0; p < kTilePanels; ++p) {
           sum[t][p] = AddBlock<Format>(image, x, index, t, p, dot[t][p], sum[t][p]);
