@@ -15,23 +15,24 @@ SourceReader::SourceReader(const model::GgufFile& file, std::vector<Part> parts)
 
 SourceReader::~SourceReader() {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     stops_ = true;
   }
+  changed_.notify_one();
   thread_.join();
 }
 
 void SourceReader::SetPacked(int64_t bytes) {
-  absl::MutexLock lock(&mutex_);
-  packed_ = bytes;
+  {
+    const std::lock_guard lock(mutex_);
+    packed_ = bytes;
+  }
+  changed_.notify_one();
 }
 
 bool SourceReader::AwaitTurn(int64_t asked) {
-  absl::MutexLock lock(&mutex_);
-  const auto has_turn = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return stops_ || asked < packed_ + kMostAhead;
-  };
-  mutex_.Await(absl::Condition(&has_turn));
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return stops_ || asked < packed_ + kMostAhead; });
   return !stops_;
 }
 

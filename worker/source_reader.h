@@ -7,12 +7,12 @@
 #ifndef DOVETAIL_WORKER_SOURCE_READER_H_
 #define DOVETAIL_WORKER_SOURCE_READER_H_
 
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 #include <thread>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "model/gguf/gguf_file.h"
 
 namespace dovetail::worker {
@@ -31,7 +31,7 @@ class SourceReader {
   SourceReader& operator=(const SourceReader&) = delete;
 
   // The first `bytes` of the parts are packed.
-  void SetPacked(int64_t bytes) ABSL_LOCKS_EXCLUDED(mutex_);
+  void SetPacked(int64_t bytes);
 
   // What waits in the page cache beside the weights themselves: a second of a fast disk.
   static constexpr int64_t kMostAhead = int64_t{2} << 30;
@@ -39,13 +39,14 @@ class SourceReader {
  private:
   void Run();
   // False: it is to stop.
-  bool AwaitTurn(int64_t asked) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool AwaitTurn(int64_t asked);
 
   const model::GgufFile& file_;
   const std::vector<Part> parts_;
-  absl::Mutex mutex_;
-  int64_t packed_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool stops_ ABSL_GUARDED_BY(mutex_) = false;
+  std::mutex mutex_;  // of the next two
+  int64_t packed_ = 0;
+  bool stops_ = false;
+  std::condition_variable changed_;
   std::thread thread_;  // last: everything it uses exists before it starts
 };
 
