@@ -3,7 +3,7 @@
 
 constexpr int kTileTokens = 4;
 constexpr int kTilePanels = 1;
-constexpr int kAskUnit = 8;
+constexpr bool kAsksByGroup = false;
 constexpr bool kPairProducts = true;  // AddScaledDot and ScaledTileDots are here
 constexpr int kFewRows = 1;
 constexpr ManyRows kManyRows = ManyRows::kTiles;

@@ -6,7 +6,7 @@
 // measured up to 15 % faster for every type (docs/benchmarks.md).
 constexpr int kTileTokens = 3;
 constexpr int kTilePanels = 1;
-constexpr int kAskUnit = 1;
+constexpr bool kAsksByGroup = true;
 constexpr bool kPairProducts = false;
 constexpr int kFewRows = 1;
 constexpr ManyRows kManyRows = ManyRows::kStreams;

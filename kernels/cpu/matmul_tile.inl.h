@@ -6,7 +6,7 @@
 // Where few tiles use an image, and memory holds them up, a line of each next panel is asked for at
 // every chunk while it is made: so many bytes. Otherwise the tiles have time for all of them.
 static inline int64_t AskedWhileFilling(const TileTokens& tokens) {
-  return kAskUnit == 1 && tokens.count <= 3 * kTileTokens ? 64 * kTileChunks : 0;
+  return kAsksByGroup && tokens.count <= 3 * kTileTokens ? 64 * kTileChunks : 0;
 }
 
 template <typename Format, int kChunk>

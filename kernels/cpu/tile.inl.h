@@ -58,8 +58,8 @@ struct Ahead {
     __builtin_prefetch(ahead.panels[p] + group * ahead.step, 0, 3);
   }
 }
-// All of a chunk's groups at once, whole lines (kAskUnit 8): for tiles that loads and instructions
-// hold up more than memory does.
+// All of a chunk's groups at once, in whole lines (kAsksByGroup false): for tiles that loads and
+// instructions hold up more than memory does.
 [[gnu::always_inline]] static inline void AskAheadForChunk(const Ahead& ahead, int chunk) {
   const int64_t lines = ahead.step / 8;
   for (int64_t i = chunk * lines; i < (chunk + 1) * lines; ++i) {
@@ -71,8 +71,9 @@ struct Ahead {
 // For tile `tile` of `tiles`, if the next image is made of `bytes` of each panel: a line for each
 // group at most.
 static inline Ahead AheadOf(const uint8_t* const* panels, int64_t bytes, int tile, int tiles) {
-  const int64_t groups = int64_t{kTileGroups} * tiles, units = groups * kAskUnit;
-  const int64_t each = (bytes + units - 1) / units * kAskUnit;
+  constexpr int64_t kUnit = kAsksByGroup ? 1 : 8;  // 8: whole lines for a chunk
+  const int64_t units = kTileGroups * kUnit * tiles;
+  const int64_t each = (bytes + units - 1) / units * kUnit;
   const int64_t step = each < 64 ? each : 64;
   const int64_t begin = kTileGroups * step * tile;
   Ahead ahead;
