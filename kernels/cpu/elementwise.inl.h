@@ -1,9 +1,20 @@
 // Norms, activations, rotations and searches over vectors of 16 lanes; kernels/ref/elementwise.cc
 // and rope.cc say what they compute. Included once, inside the instruction set's namespace.
 
-static inline F Exp(F x) {
+// v * 2^n as TimesPowerOfTwo gives it. Products whose result is subnormal take Intel's processors
+// 150 cycles, so such a result is made of its bits, which count multiples of 2^-149.
+static inline F TimesSmallPowerOfTwo(F v, F n, F t) {
+  const F normal = Set1(-125.0f);
+  const F raise = WhereLess(n, normal, Set1(149.0f), Zero());
+  const F raised = TimesPowerOfTwo(v, Add(n, raise), Add(t, raise));
+  return WhereLess(n, normal, FloatOf(ToNearestInt(raised)), raised);
+}
+
+// exp(x), clamped to [lowest, kHighest] first. kSmall: it may be below 2^-126.
+template <bool kSmall>
+static inline F ExpFrom(float lowest, F x) {
   using namespace exp_constants;
-  x = Max(Set1(kLowest), Min(Set1(kHighest), x));
+  x = Max(Set1(lowest), Min(Set1(kHighest), x));
   const F t = Fma(x, Set1(kLog2E), Set1(kRound));
   const F n = Sub(t, Set1(kRound));
   F r = Fma(n, Set1(-kLn2High), x);
@@ -15,10 +26,22 @@ static inline F Exp(F x) {
   p = Fma(p, r, Set1(kC2));
   p = Fma(p, r, Set1(1.0f));
   p = Fma(p, r, Set1(1.0f));
+  if constexpr (kSmall) {
+    if (AnyLess(n, Set1(-125.0f))) [[unlikely]]
+      return TimesSmallPowerOfTwo(p, n, t);
+  }
   return TimesPowerOfTwo(p, n, t);
 }
 
-static inline float ScalarExp(float x) { return FirstLane(Exp(Set1(x))); }
+static inline F Exp(F x) { return ExpFrom</*kSmall=*/true>(exp_constants::kLowest, x); }
+
+// Attention's weights: exp(x), and 0 below kLowestWeight.
+static inline F Weight(F x) {
+  using exp_constants::kLowestWeight;
+  const F e = ExpFrom</*kSmall=*/false>(kLowestWeight, x);
+  return WhereLess(x, Set1(kLowestWeight), Zero(), e);
+}
+static inline float ScalarWeight(float x) { return FirstLane(Weight(Set1(x))); }
 
 static void RmsNorm(const RmsNormArgs& args, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {

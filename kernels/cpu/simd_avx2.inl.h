@@ -55,6 +55,14 @@ static inline F Fma(F x, F y, F z) {
 static inline F FmaBroadcast(const float* a, F b, F c) { return Fma(Set1(*a), b, c); }
 static inline F Max(F x, F y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
 static inline F Min(F x, F y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+static inline bool AnyLess(F x, F y) {
+  return (_mm256_movemask_ps(_mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ)) |
+          _mm256_movemask_ps(_mm256_cmp_ps(x.b, y.b, _CMP_LT_OQ))) != 0;
+}
+static inline F WhereLess(F x, F y, F v, F w) {
+  return {_mm256_blendv_ps(w.a, v.a, _mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ)),
+          _mm256_blendv_ps(w.b, v.b, _mm256_cmp_ps(x.b, y.b, _CMP_LT_OQ))};
+}
 static inline bool AnyNan(F v) {
   return (_mm256_movemask_ps(_mm256_cmp_ps(v.a, v.a, _CMP_UNORD_Q)) |
           _mm256_movemask_ps(_mm256_cmp_ps(v.b, v.b, _CMP_UNORD_Q))) != 0;

@@ -54,6 +54,11 @@ static inline F QuietMul(F a, F b) {
 static inline F QuietFma(F a, F b, F c) {
   return _mm512_fmadd_round_ps(a, b, c, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
+static inline bool AnyLess(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ) != 0; }
+// a < b ? x : y, so y where either is NaN.
+static inline F WhereLess(F a, F b, F x, F y) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+}
 // v * 2^n, rounded once, for whole n from -152 to 129; t: n + exp_constants::kRound.
 static inline F TimesPowerOfTwo(F v, F n, F /*t*/) { return _mm512_scalef_ps(v, n); }
 // a > b ? a : b, so b where either is NaN.

@@ -27,6 +27,9 @@ DT_DEVICE float Exp(float x) {
   return p * scale1 * scale2;
 }
 
+// Attention's weights: exp(x), and 0 below kLowestWeight.
+DT_DEVICE float Weight(float x) { return x < exp_constants::kLowestWeight ? 0.0f : Exp(x); }
+
 DT_DEVICE float RoundToNearestEven(float v) { return v + 0x1.8p+23f - 0x1.8p+23f; }
 
 // The warp of this thread, counted over the grid.

@@ -3,10 +3,14 @@
 #include <limits>
 
 #include "base/float_convert.h"
+#include "kernels/exp_constants.h"
 #include "kernels/kv_layout.h"
 #include "kernels/ref/ref.h"
 
 namespace dovetail::kernels::ref {
+
+float AttentionWeight(float x) { return x < exp_constants::kLowestWeight ? 0.0f : Exp(x); }
+
 namespace {
 
 constexpr uint16_t kNanHalf = 0x7e00;
@@ -103,7 +107,7 @@ Running AttendSplit(const AttentionArgs& args, const SequenceRows& sequence, int
   for (int d = 0; d < kv.shape.value_dim; ++d) split.sum[d] = 0.0f;
   for (int position = first; position < end; ++position) {
     const KvPart values = ValuePart(kv, sequence.blocks[position / kKvBlockTokens], kv_head);
-    const float p = Exp(scratch.scores[position - first] - split.max);
+    const float p = AttentionWeight(scratch.scores[position - first] - split.max);
     partial[position % 16] += p;
     for (int d = 0; d < kv.shape.value_dim; ++d) {
       split.sum[d] = std::fma(p, LoadElement(values, position % kKvBlockTokens, d), split.sum[d]);
@@ -115,8 +119,8 @@ Running AttendSplit(const AttentionArgs& args, const SequenceRows& sequence, int
 
 void Merge(const Running& split, int value_dim, Running* total) {
   const float max = split.max > total->max ? split.max : total->max;
-  const float keep = Exp(total->max - max);
-  const float add = Exp(split.max - max);
+  const float keep = AttentionWeight(total->max - max);
+  const float add = AttentionWeight(split.max - max);
   total->max = max;
   total->l = std::fma(split.l, add, total->l * keep);
   for (int d = 0; d < value_dim; ++d) {

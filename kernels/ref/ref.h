@@ -15,6 +15,9 @@ namespace dovetail::kernels::ref {
 
 float Exp(float x);
 
+// The weight of a key (docs/numerics.md): exp(x), and 0 below kLowestWeight.
+float AttentionWeight(float x);
+
 // Adds `lanes` (a power of two) partial sums: the upper half onto the lower until one is left.
 float TreeSum(float* partial, int lanes);
 

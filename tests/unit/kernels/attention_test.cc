@@ -218,13 +218,15 @@ const Shape kShapes[] = {
     {KvType::kQ8_0, 3, 1, 50, 70, true, 36},
 };
 
-// sequences: tokens before the step, rows of the step.
+// sequences: tokens before the step, rows of the step. Scores spread as `spread`.
 void ExpectTablesAgree(Rng& rng, const Shape& shape,
-                       const std::vector<std::pair<int, int>>& sequences, uint64_t seed) {
+                       const std::vector<std::pair<int, int>>& sequences, uint64_t seed,
+                       float spread = 1.0f) {
   Fixture reference(rng, shape, sequences);
   const auto k = Fixture::Normals(rng, reference.num_rows() * reference.kv_width());
   const auto v = RandomFloats(rng, reference.num_rows() * reference.kv_width());
-  const auto q = Fixture::Normals(rng, reference.num_rows() * reference.q_width());
+  auto q = Fixture::Normals(rng, reference.num_rows() * reference.q_width());
+  for (float& f : q) f *= spread;
   const Fixture copy = reference;
   reference.Append(*FindTable(Isa::kScalar), k, v, seed);
   const auto expected = reference.Attend(*FindTable(Isa::kScalar), q);
@@ -269,6 +271,18 @@ TEST(AttentionTest, EveryTableGivesTheReferenceBytes) {
         sequences.emplace_back(Uniform(rng, 0, longest), Uniform(rng, 1, rows));
       }
       ExpectTablesAgree(rng, shape, sequences, seed + trial);
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+// Of most keys the weight is tiny or nothing.
+TEST(AttentionTest, ScoresFarApart) {
+  const uint64_t seed = dovetail::testing::TestSeed();
+  Rng rng(seed);
+  for (const Shape& shape : kShapes) {
+    for (const float spread : {20.0f, 60.0f, 1000.0f}) {
+      ExpectTablesAgree(rng, shape, {{static_cast<int>(Uniform(rng, 0, 270)), 3}}, seed, spread);
       if (HasFatalFailure()) return;
     }
   }

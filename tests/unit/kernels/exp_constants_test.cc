@@ -43,6 +43,17 @@ TEST(ExpTest, Edges) {
   EXPECT_TRUE(std::isnan(ref::Exp(NAN)));
 }
 
+TEST(AttentionWeightTest, IsExpAndNothingFarBelowTheBestKey) {
+  EXPECT_EQ(ref::AttentionWeight(0.0f), 1.0f);
+  EXPECT_EQ(ref::AttentionWeight(-59.9f), ref::Exp(-59.9f));
+  EXPECT_EQ(ref::AttentionWeight(-60.0f), ref::Exp(-60.0f));
+  EXPECT_EQ(ref::AttentionWeight(std::nextafter(-60.0f, -INFINITY)), 0.0f);
+  EXPECT_EQ(ref::AttentionWeight(-INFINITY), 0.0f);
+  EXPECT_TRUE(std::isnan(ref::AttentionWeight(NAN)));
+  // The smallest product that attention makes of a stored half is no subnormal number.
+  EXPECT_GE(ref::AttentionWeight(-60.0f) * 0x1p-24f, std::numeric_limits<float>::min());
+}
+
 // exp(x - 0) through softmax, whose maximum is 0: a dense sweep of all negative exponents.
 TEST(ExpTest, EveryTableGivesTheReferenceBits) {
   constexpr int kChunk = 1 << 16;
