@@ -127,6 +127,12 @@ static bool KvAppend(const KvAppendArgs& args, int64_t begin, int64_t end) {
 // --- blocks as f32
 // -------------------------------------------------------------------------------------------------
 
+static inline float HalfAt(const uint8_t* p) {
+  uint16_t half;
+  __builtin_memcpy(&half, p, sizeof(half));
+  return _cvtsh_ss(half);
+}
+
 // Elements d .. d + n of a token (n up to 16, in one scale's range), zeros after them.
 static inline F LoadOfToken(const KvPart& part, int slot, int d, int n) {
   const int64_t i = ElementIndex(part, slot, d);
@@ -142,18 +148,49 @@ static inline F LoadOfToken(const KvPart& part, int slot, int d, int n) {
   }
   if (part.type == KvType::kF16) return F16Elements::Get(from);
   if (part.type == KvType::kBF16) return Bf16Elements::Get(from);
-  uint16_t scale;
-  __builtin_memcpy(&scale, ScaleOf(part, slot, d), sizeof(scale));
-  return Mul(ToFloat(LoadI8(from)), Set1(_cvtsh_ss(scale)));
+  return Mul(ToFloat(LoadI8(from)), Set1(HalfAt(ScaleOf(part, slot, d))));
+}
+
+// The first `dims` elements, whole vectors, of every token as f32 in rows of `dim`.
+template <typename Elements>
+static inline void WidenTokens(const KvPart& part, int dims, int64_t dim, float* to) {
+  for (int slot = 0; slot < kKvBlockTokens; ++slot, to += dim) {
+    const uint8_t* from = part.data + ElementIndex(part, slot, 0) * Elements::kBytes;
+    for (int d = 0; d < dims; d += 16) Store(to + d, Elements::Get(from + d * Elements::kBytes));
+  }
+}
+
+static inline void WidenScaledTokens(const KvPart& part, int dims, int64_t dim, float* to) {
+  for (int slot = 0; slot < kKvBlockTokens; ++slot, to += dim) {
+    const uint8_t* from = part.data + ElementIndex(part, slot, 0);
+    F scale = Zero();
+    for (int d = 0; d < dims; d += 16) {
+      if (d % kKvScaleElements == 0) scale = Set1(HalfAt(ScaleOf(part, slot, d)));
+      Store(to + d, Mul(ToFloat(LoadI8(from + d)), scale));
+    }
+  }
 }
 
 // The first value_dim elements of every token as f32, padded with zeros to rows of `dim`.
 static inline void WidenValues(const KvPart& part, int value_dim, int64_t dim, float* to) {
+  const int whole = value_dim / 16 * 16;
+  switch (part.type) {
+    case KvType::kF32:
+      WidenTokens<F32Elements>(part, whole, dim, to);
+      break;
+    case KvType::kF16:
+      WidenTokens<F16Elements>(part, whole, dim, to);
+      break;
+    case KvType::kBF16:
+      WidenTokens<Bf16Elements>(part, whole, dim, to);
+      break;
+    case KvType::kQ8_0:
+      WidenScaledTokens(part, whole, dim, to);
+      break;
+  }
+  if (whole == value_dim) return;
   for (int slot = 0; slot < kKvBlockTokens; ++slot) {
-    for (int d = 0; d < value_dim; d += 16) {
-      Store(to + slot * dim + d,
-            LoadOfToken(part, slot, d, value_dim - d < 16 ? value_dim - d : 16));
-    }
+    Store(to + slot * dim + whole, LoadOfToken(part, slot, whole, value_dim - whole));
   }
 }
 
