@@ -10,6 +10,9 @@
 // position of the new token). Sums are in double, in a fixed order: the same arguments give the
 // same token anywhere.
 //
+// A vocabulary has 150,000 tokens, of which few matter: blocks without any are passed by
+// (block_summary.h), and no more is ranked than it takes.
+//
 // One per thread of the worker; nothing is allocated after the constructor.
 #ifndef DOVETAIL_WORKER_SAMPLER_H_
 #define DOVETAIL_WORKER_SAMPLER_H_
@@ -48,22 +51,36 @@ class Sampler {
   int32_t Sample(const float* logits, const SamplingParams& params, uint32_t position);
 
  private:
-  // Up to where the ranking is kept: the last token that is.
-  struct Cut {
-    float logit;
-    int32_t id;
-  };
-  static bool Survives(const Cut& cut, float logit, int32_t id);
-  Cut CutTopK(const float* logits, int32_t top_k);
-  Cut CutTopP(const float* logits, float top_p, const Cut& cut);
+  // Of a whole row: probs_[id], relative to the best token's, which is 1. Returns their sum, of
+  // which sums_ has the parts.
+  double Probabilities(const float* logits, float best, float temperature);
+  // Those below leave n tokens as ids_[0, n), with their probs_[id], and return n.
+
+  // What top_k, top_p and min_p leave, ascending.
+  int32_t Survivors(const float* logits, float best, const SamplingParams& params);
+  // What top_k leaves of all, ascending.
+  int32_t KeepTopK(const float* logits, const SamplingParams& params);
+  // The first of ids_[0, n) in the ranking, until they have `wanted` together; in any order.
+  int32_t KeepTopP(const float* logits, double wanted, int32_t n);
+  // The likeliest of all, which have more than top_p of the total together, ascending.
+  int32_t CollectLikely(double total, float top_p);
+  // Those with x[id] >= least, ascending, where largest_ is of x.
+  int32_t Collect(const float* x, float least);
+  // probs_ of ids_[0, n) together.
+  double TotalOf(int32_t n) const;
+
   void Adjust(float* logits, const Constraints& constraints);
   // Logprobs(); returns the logarithm of the sum of exp(logit).
   double Report(const float* logits, int32_t target, absl::Span<TokenLogprob> out);
+  // The most likely tokens in order, in ids_; returns how many: `wanted`, or all.
+  int32_t RankFirst(const float* logits, int32_t wanted);
 
   const kernels::KernelTable* kernels_;
   int32_t vocab_size_;
   float* probs_;
   int32_t* ids_;
+  std::vector<float> largest_;     // of each block of what is looked through
+  std::vector<double> sums_;       // of each block of probs_
   std::vector<float> unadjusted_;  // what the adjusted logits were
 };
 

@@ -78,7 +78,7 @@ absl::StatusOr<std::vector<BatchResult>> RunBatch(coordinator::Engine* engine,
       request.prompt = requests[i].prompt;
       request.max_tokens = requests[i].max_tokens;
       request.logits = requests[i].logits;
-      request.sampling.temperature = 0;
+      request.sampling = requests[i].sampling;
       absl::SleepFor(start + requests[i].at - absl::Now());
       results[i].submitted = absl::Now();
       auto id = engine->Submit(std::move(request),

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/sampling_params.h"
 #include "coordinator/engine.h"
 
 namespace dovetail::tools {
@@ -21,6 +22,7 @@ struct BatchRequest {
   int max_tokens = 0;
   bool logits = false;
   absl::Duration at;  // not submitted earlier than this after the start of its batch
+  SamplingParams sampling = {.temperature = 0};
 };
 
 struct BatchResult {
@@ -33,8 +35,8 @@ struct BatchResult {
 using LogitsFn =
     std::function<void(size_t index, int first_row, absl::Span<const float> rows, int vocab_size)>;
 
-// Runs `requests`, whose `at` ascend, `batch` after `batch`, greedy, end of sequence ignored. The
-// first failure is returned.
+// Runs `requests`, whose `at` ascend, `batch` after `batch`, end of sequence ignored. The first
+// failure is returned.
 absl::StatusOr<std::vector<BatchResult>> RunBatch(coordinator::Engine* engine,
                                                   const std::vector<BatchRequest>& requests,
                                                   int batch, const LogitsFn& on_logits = nullptr);

@@ -26,6 +26,7 @@ struct BenchFlags {
   int depth = 1;   // tokens in the cache before decoding is timed
   int repeat = 3;  // the median is reported
   std::string streams = "1";
+  SamplingParams sampling = {.temperature = 0};  // of decoding
   bool json = false;
   bool segments = false;  // how long each worker computes, too
   BenchTraceFlags trace;
@@ -132,6 +133,8 @@ absl::StatusOr<double> DecodeRate(const BenchFlags& flags, coordinator::Coordina
       requests.push_back(
           {RandomPrompt(flags.depth, job.model().config().vocab_size, kSeed + 100 + s),
            flags.generate});
+      requests.back().sampling = flags.sampling;
+      requests.back().sampling.seed = kSeed + static_cast<uint64_t>(s);
     }
     DT_ASSIGN_OR_RETURN(auto results, RunBatch(job.model().engine(), requests, streams));
     absl::Time from = absl::InfinitePast();
@@ -255,6 +258,17 @@ void AddBench(CLI::App* app, int* exit_code) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command->add_option("--streams", flags->streams, "numbers of streams, as in 1,4,8")
+      ->capture_default_str();
+  command
+      ->add_option("--temperature", flags->sampling.temperature,
+                   "how tokens are drawn while decoding; 0: the most likely one")
+      ->check(CLI::Range(0.0, 2.0))
+      ->capture_default_str();
+  command->add_option("--top-k", flags->sampling.top_k, "of the most likely ones so many; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--top-p", flags->sampling.top_p, "of the most likely ones that share")
+      ->check(CLI::Range(1e-6, 1.0))
       ->capture_default_str();
   command->add_option("--repeat", flags->repeat, "runs, of which the median counts")
       ->check(CLI::PositiveNumber)
