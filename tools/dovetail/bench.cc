@@ -143,6 +143,11 @@ absl::StatusOr<double> DecodeRate(const BenchFlags& flags, coordinator::Coordina
       from = std::max(from, result.token_times.front());
       to = std::min(to, result.token_times.back());
     }
+    if (to <= from) {
+      return absl::FailedPreconditionError(
+          "the first stream ended before the last one had its first token: they need a larger "
+          "--generate, or a smaller --depth");
+    }
     int64_t tokens = 0;
     for (const auto& result : results) {
       for (absl::Time t : result.token_times) tokens += t > from && t <= to;
