@@ -11,11 +11,11 @@
 namespace dovetail::worker {
 namespace {
 
-// Ranked before: larger logit, then lower id.
+// Ranked before: larger logit, then lower id. Without a branch, which nobody could foretell.
 struct RankedBefore {
   const float* logits;
   bool operator()(int32_t a, int32_t b) const {
-    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+    return (logits[a] > logits[b]) | ((logits[a] == logits[b]) & (a < b));
   }
 };
 
@@ -259,13 +259,11 @@ int32_t Sampler::KeepTopP(const float* logits, double wanted, int32_t n) {
     int32_t* const first = ids_ + begin;
     std::swap(*first, *MiddleOf(first, first + (end - begin) / 2, ids_ + end - 1, before));
     const int32_t pivot = *first;
-    const float pivot_logit = logits[pivot];
     int32_t past = begin + 1;  // of what is ranked before the pivot
     double front = 0;
     for (int32_t i = begin + 1; i < end; ++i) {
       const int32_t id = ids_[i];
-      const float logit = logits[id];  // as `before`, without a branch, which nobody could foretell
-      const bool is_front = (logit > pivot_logit) | ((logit == pivot_logit) & (id < pivot));
+      const bool is_front = before(id, pivot);
       ids_[i] = ids_[past];
       ids_[past] = id;
       past += is_front;
