@@ -141,7 +141,7 @@ static inline float Probabilities(float* scores, int begin, int n, float max) {
   const F m = Set1(max);
   F sum = Zero();
   for (int i = from; i < n; i += 16) {
-    StoreUpTo(scores + i, n - i, Weight(Sub(LoadUpTo(scores + i, n - i, 0.0f), m)));
+    StoreUpTo(scores + i, n - i, AttentionWeight(Sub(LoadUpTo(scores + i, n - i, 0.0f), m)));
     if (i < begin) __builtin_memset(scores + i, 0, sizeof(float) * static_cast<size_t>(begin - i));
     sum = Add(sum, LoadUpTo(scores + i, n - i, 0.0f));
   }
@@ -159,8 +159,8 @@ static inline void MergeSplit(QueryBatch* batch, int t, const float* split, bool
     return;
   }
   const float max = batch->max[t] > batch->total_max[t] ? batch->max[t] : batch->total_max[t];
-  const float keep = ScalarWeight(batch->total_max[t] - max);
-  const float add = ScalarWeight(batch->max[t] - max);
+  const float keep = ScalarAttentionWeight(batch->total_max[t] - max);
+  const float add = ScalarAttentionWeight(batch->max[t] - max);
   batch->total_max[t] = max;
   batch->total_l[t] = __builtin_fmaf(batch->l[t], add, batch->total_l[t] * keep);
   for (int64_t d = 0; d < batch->dim; d += 16) {

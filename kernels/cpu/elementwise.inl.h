@@ -1,10 +1,12 @@
 // Norms, activations, rotations and searches over vectors of 16 lanes; kernels/ref/elementwise.cc
 // and rope.cc say what they compute. Included once, inside the instruction set's namespace.
 
+constexpr float kLowestNormalPower = -125.0f;  // of e^r * 2^n: e^r is at least 0.7
+
 // v * 2^n as TimesPowerOfTwo gives it. Products whose result is subnormal take Intel's processors
 // 150 cycles, so such a result is made of its bits, which count multiples of 2^-149.
 static inline F TimesSmallPowerOfTwo(F v, F n, F t) {
-  const F normal = Set1(-125.0f);
+  const F normal = Set1(kLowestNormalPower);
   const F raise = WhereLess(n, normal, Set1(149.0f), Zero());
   const F raised = TimesPowerOfTwo(v, Add(n, raise), Add(t, raise));
   return WhereLess(n, normal, FloatOf(ToNearestInt(raised)), raised);
@@ -27,7 +29,7 @@ static inline F ExpFrom(float lowest, F x) {
   p = Fma(p, r, Set1(1.0f));
   p = Fma(p, r, Set1(1.0f));
   if constexpr (kSmall) {
-    if (AnyLess(n, Set1(-125.0f))) [[unlikely]]
+    if (AnyLess(n, Set1(kLowestNormalPower))) [[unlikely]]
       return TimesSmallPowerOfTwo(p, n, t);
   }
   return TimesPowerOfTwo(p, n, t);
@@ -36,12 +38,12 @@ static inline F ExpFrom(float lowest, F x) {
 static inline F Exp(F x) { return ExpFrom</*kSmall=*/true>(exp_constants::kLowest, x); }
 
 // Attention's weights: exp(x), and 0 below kLowestWeight.
-static inline F Weight(F x) {
+static inline F AttentionWeight(F x) {
   using exp_constants::kLowestWeight;
   const F e = ExpFrom</*kSmall=*/false>(kLowestWeight, x);
   return WhereLess(x, Set1(kLowestWeight), Zero(), e);
 }
-static inline float ScalarWeight(float x) { return FirstLane(Weight(Set1(x))); }
+static inline float ScalarAttentionWeight(float x) { return FirstLane(AttentionWeight(Set1(x))); }
 
 static void RmsNorm(const RmsNormArgs& args, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {

@@ -121,7 +121,7 @@ DT_DEVICE SoftmaxState Softmax(int at, SplitKeys keys, Shared& scores) {
   DT_UNROLL
   for (int i = 0; i < kKeys; ++i) {
     const int key = i * kWarp + Lane();
-    p[i] = first <= key && key < past ? Weight(p[i] - max) : 0.0f;
+    p[i] = first <= key && key < past ? AttentionWeight(p[i] - max) : 0.0f;
     scores[at + key] = p[i];
   }
   // Lane i sums the keys whose position is i mod 16, in their order; the upper lanes do the same
@@ -174,8 +174,8 @@ struct MergeFactors {
 DT_DEVICE MergeFactors MergeOf(float total_max, float total_l, float split_max, float split_l) {
   MergeFactors merged;
   merged.max = split_max > total_max ? split_max : total_max;
-  merged.keep = Weight(total_max - merged.max);
-  merged.add = Weight(split_max - merged.max);
+  merged.keep = AttentionWeight(total_max - merged.max);
+  merged.add = AttentionWeight(split_max - merged.max);
   merged.l = Fma(split_l, merged.add, total_l * merged.keep);
   return merged;
 }

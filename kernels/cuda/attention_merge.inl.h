@@ -32,7 +32,8 @@ DT_DEVICE void MakeFactors(float split_max, float split_l, float& max, Factors& 
   running = running > before ? running : before;
   float previous = Shuffle(running, (Lane() - 1) & (kWarp - 1));
   if (Lane() == 0) previous = before;
-  const Float4 own = {{Weight(previous - running), Weight(split_max - running), split_l, 0.0f}};
+  const Float4 own = {
+      {AttentionWeight(previous - running), AttentionWeight(split_max - running), split_l, 0.0f}};
   WriteShared(factors, 4 * ThreadIndex(), own);
   SyncBlock();
 }

@@ -28,7 +28,9 @@ DT_DEVICE float Exp(float x) {
 }
 
 // Attention's weights: exp(x), and 0 below kLowestWeight.
-DT_DEVICE float Weight(float x) { return x < exp_constants::kLowestWeight ? 0.0f : Exp(x); }
+DT_DEVICE float AttentionWeight(float x) {
+  return x < exp_constants::kLowestWeight ? 0.0f : Exp(x);
+}
 
 DT_DEVICE float RoundToNearestEven(float v) { return v + 0x1.8p+23f - 0x1.8p+23f; }
 
