@@ -94,16 +94,18 @@ static inline constexpr int FirstKey(int num_keys, int window) {
 
 // Parts of one thread's attention scratch, in floats.
 struct AttentionScratch {
-  float* scores;  // [kQueryBatch][kKvSplitTokens]
-  float* split;   // [kQueryBatch][value_dim, whole vectors]: sum of this split
-  float* total;   // the same: sum of the splits so far
-  float* keys;    // [key_dim][kKvBlockTokens] of one block as f32
-  float* values;  // [kKvBlockTokens][value_dim, whole vectors]
+  float* scores;   // [kQueryBatch][kKvSplitTokens]
+  float* split;    // [kQueryBatch][value_dim, whole vectors]: sum of this split
+  float* total;    // the same: sum of the splits so far
+  float* keys;     // [key_dim][kKvBlockTokens] of one block as f32
+  float* values;   // [kKvBlockTokens][value_dim, whole vectors]
+  float* queries;  // [kQueryBatch][key_dim], turned around; with kLatent alone
 };
 
 static inline constexpr int64_t AttentionScratchSize(const KvShape& shape) {
   const int64_t dim = RoundUpLanes(shape.value_dim);
-  return int64_t{kQueryBatch} * (kKvSplitTokens + 2 * dim) +
+  const int64_t turned = shape.layout == KvLayout::kLatent ? RoundUpLanes(shape.key_dim) : 0;
+  return int64_t{kQueryBatch} * (kKvSplitTokens + 2 * dim + turned) +
          (RoundUpLanes(shape.key_dim) + dim) * kKvBlockTokens;
 }
 
@@ -115,6 +117,7 @@ static inline constexpr AttentionScratch CutAttentionScratch(float* scratch, con
   s.total = s.split + kQueryBatch * dim;
   s.keys = s.total + kQueryBatch * dim;
   s.values = s.keys + RoundUpLanes(shape.key_dim) * kKvBlockTokens;
+  s.queries = s.values + dim * kKvBlockTokens;
   return s;
 }
 

@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 UNITS = ("avx2", "avxvnni", "avx512", "amx")
 # Functions whose loops are hot: products, attention. Every instance in every unit, after inlining.
 HOT = re.compile(r"::(TileBlock256|FillImage\w+|SumBlocks256|TileSmallBlocks\w*|TileMatmul|FewMatmul|QuantMatmul|"
-                 r"AmxMatmul|AmxPanel\w+|AddTiles|AddSmallBlocks|MakeReady|FillSmallImage|FloatMatmul|FloatTile|ScoreSplit|ScoreTile|ScoreBlock|"
+                 r"AmxMatmul|AmxPanel\w+|AddTiles|AddSmallBlocks|MakeReady|FillSmallImage|FloatMatmul|FloatTile|ScoreSplit|ScoreTile|ScoreBlock|ScoreLatentTile|"
                  r"ValueTile|ValueBlockSum|SumValues|AttendBatch)\b")
 MULTIPLIES = re.compile(r"vpdpbusd|vpmaddubsw|vfn?m(add|sub)|vpmulld|tdpb")
 # (unit, function, spills in its worst loop, why they stay)

@@ -4,13 +4,10 @@
 // All queries (step rows x heads of a group) that read one KV head work through the splits
 // together.
 
-// Where so many queries share a block it is widened to f32 once, unless that is done as well on the
-// way.
-constexpr int kManyQueries = 12;
-
-// Whether the kernels read the part as it is stored, for so many queries.
+// Whether the kernels read the part as it is stored, for so many queries. Where many share a block
+// it is widened to f32 once, unless that is done as well on the way.
 static inline bool ReadAsStored(const KvPart& part, int queries) {
-  if (part.type == KvType::kF32 || queries < kManyQueries) return true;
+  if (part.type == KvType::kF32 || queries <= kFewQueries) return true;
   return part.type != KvType::kQ8_0 && processor_converts_aside;
 }
 
@@ -56,6 +53,11 @@ static inline const uint8_t* KeysAfter(const AttentionArgs& args, const Sequence
   return KeyPart(args.kv, sequence.blocks[next], kv_head).data;
 }
 
+// Before a batch meets any keys.
+static inline void TurnIfLatent(const AttentionArgs& args, const QueryBatch& batch) {
+  if (args.kv.shape.layout == KvLayout::kLatent) TurnQueries(batch, batch.scratch.queries);
+}
+
 static void ScoreSplit(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
                        int split, int end, const QueryBatch& batch) {
   int begin = 0;
@@ -68,7 +70,13 @@ static void ScoreSplit(const AttentionArgs& args, const SequenceRows& sequence, 
     KvPart keys = KeyPart(args.kv, sequence.blocks[key / kKvBlockTokens], kv_head);
     const uint8_t* ahead = KeysAfter(args, sequence, kv_head, key, end, first_values);
     float* scores = batch.scratch.scores + (key - split);
-    if (keys.by_token || !ReadAsStored(keys, batch.active - begin)) {
+    if (keys.by_token) {
+      const int past = batch.num_keys[batch.count - 1];
+      ahead = KeysAfter(args, sequence, kv_head, key, past, nullptr);
+      ScoreLatentBlock(batch, begin, key, keys, ahead, args.scale, scores);
+      continue;
+    }
+    if (!ReadAsStored(keys, batch.active - begin)) {
       WidenKeys(keys, batch.scratch.keys);
       keys.data = reinterpret_cast<uint8_t*>(batch.scratch.keys);
       keys.type = KvType::kF32;
@@ -94,8 +102,11 @@ static inline ValueRun TakeValues(const AttentionArgs& args, const SequenceRows&
   KvPart& first = run.blocks[0] = part_of(key);
   const int queries = batch.active - begin;
   const bool in_place = batch.dim == batch.value_dim && ReadAsStored(first, queries);
-  // Few queries wait for memory, which is faster in the order of its addresses.
-  const bool alone = !in_place || queries < kManyQueries;
+  // Few queries wait for memory, which is faster in the order of its addresses; latent vectors were
+  // read as keys before. The scratch has the scales of one block.
+  const bool latent = args.kv.shape.layout == KvLayout::kLatent;
+  const bool alone =
+      !in_place || first.type == KvType::kQ8_0 || (queries <= kFewQueries && !latent);
   const int past = !alone || end - key < kKvBlockTokens ? end : key + kKvBlockTokens;
   run.first_key = key - split;
   run.end = past - split;
@@ -227,6 +238,7 @@ static void FinishBatch(const AttentionArgs& args, QueryBatch* batch) {
 
 static void AttendBatch(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
                         QueryBatch* batch) {
+  TurnIfLatent(args, *batch);
   const int max_keys = batch->num_keys[batch->count - 1];
   int split = batch->first_key[0] / kKvSplitTokens * kKvSplitTokens;
   for (; split < max_keys; split += kKvSplitTokens) {

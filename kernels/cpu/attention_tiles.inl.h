@@ -192,9 +192,10 @@ template <typename Elements, int kTile>
 static inline void ValueRange(const QueryBatch& batch, int first, const ValueRun& run, bool asks,
                               int begin, int end) {
   if (begin >= end) return;
+  constexpr int kVectors = kTile <= kQueryTile ? kValueVectors : 2;
   int64_t at = 0;
-  for (; at + 16 * kValueVectors <= batch.dim; at += 16 * kValueVectors) {
-    ValueTile<Elements, kTile, kValueVectors>(batch, first, run, asks, begin, end, at);
+  for (; at + 16 * kVectors <= batch.dim; at += 16 * kVectors) {
+    ValueTile<Elements, kTile, kVectors>(batch, first, run, asks, begin, end, at);
   }
   for (; at < batch.dim; at += 16) {
     ValueTile<Elements, kTile, 1>(batch, first, run, asks, begin, end, at);
@@ -218,15 +219,28 @@ static inline void ValueTileOfRun(const QueryBatch& batch, int first, const Valu
   }
 }
 
-// Calls body.template operator()<kTile>(first) for tiles that cover queries [begin, count).
+// Calls body.template operator()<tile>(first), tile from 1 to kTile.
+template <int kTile = kLargestQueryTile, typename Body>
+static inline void WithTile(int tile, int first, const Body& body) {
+  if constexpr (kTile > 1) {
+    if (tile < kTile) return WithTile<kTile - 1>(tile, first, body);
+  }
+  body.template operator()<kTile>(first);
+}
+// The tile that so many queries begin with. Few are one tile or two: each takes keys and values
+// from how they are stored anew, and a small one waits for its own sums.
+static inline int NextTile(int queries) {
+  if (queries <= kLargestQueryTile) return queries;
+  return queries <= 2 * kLargestQueryTile ? (queries + 1) / 2 : kQueryTile;
+}
+// Calls body for tiles that cover queries [begin, count).
 template <typename Body>
 static inline void ForTiles(int begin, int count, const Body& body) {
-  int t = begin;
-  for (; t + kQueryTile <= count; t += kQueryTile) body.template operator()<kQueryTile>(t);
-  if constexpr (kQueryTile > 3) {
-    for (; t + 3 <= count; t += 3) body.template operator()<3>(t);
+  for (int first = begin; first < count;) {
+    const int tile = NextTile(count - first);
+    WithTile(tile, first, body);
+    first += tile;
   }
-  for (; t < count; ++t) body.template operator()<1>(t);
 }
 
 template <bool kOnce, typename Rows>

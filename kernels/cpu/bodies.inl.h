@@ -14,6 +14,8 @@
 //
 #include "kernels/cpu/attention_tiles.inl.h"
 //
+#include "kernels/cpu/attention_latent.inl.h"
+//
 #include "kernels/cpu/attention.inl.h"
 //
 #include "kernels/cpu/attention_parts.inl.h"

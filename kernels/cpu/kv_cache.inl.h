@@ -194,19 +194,6 @@ static inline void WidenValues(const KvPart& part, int value_dim, int64_t dim, f
   }
 }
 
-// Vectors that lie by token, turned around to [dim][kKvBlockTokens].
-static inline void TurnKeys(const KvPart& part, float* to) {
-  for (int d = 0; d < part.dim; d += 16) {
-    const int n = part.dim - d < 16 ? part.dim - d : 16;
-    for (int first = 0; first < kKvBlockTokens; first += 16) {
-      F rows[16];
-      for (int t = 0; t < 16; ++t) rows[t] = LoadOfToken(part, first + t, d, n);
-      Transpose16(rows);
-      for (int i = 0; i < n; ++i) Store(to + int64_t{d + i} * kKvBlockTokens + first, rows[i]);
-    }
-  }
-}
-
 // The 16 keys from slot `slot` on, element d of each.
 static inline F LoadOfKeys(const KvPart& part, int d, int slot) {
   const int64_t i = ElementIndex(part, slot, d);
@@ -215,9 +202,8 @@ static inline F LoadOfKeys(const KvPart& part, int d, int slot) {
   return Mul(ToFloat(LoadI8(part.data + i)), F16Elements::Get(ScaleOf(part, slot, d)));
 }
 
-// The keys of a block, of any type, as f32 [dim][kKvBlockTokens].
+// The keys of a block that lie by dimension, of any type, as f32 [dim][kKvBlockTokens].
 static inline void WidenKeys(const KvPart& part, float* to) {
-  if (part.by_token) return TurnKeys(part, to);
   for (int d = 0; d < part.dim; ++d) {
     for (int slot = 0; slot < kKvBlockTokens; slot += 16) {
       Store(to + int64_t{d} * kKvBlockTokens + slot, LoadOfKeys(part, d, slot));

@@ -19,7 +19,10 @@ constexpr int kStreamTokens = 1;
 constexpr int kFloatTokens = 3;
 constexpr int kFloatRows = 1;
 constexpr int kQueryTile = 2;
+constexpr int kLargestQueryTile = 2;
+constexpr int kFewQueries = 11;
 constexpr int kValueVectors = 2;
+constexpr int kLatentKeys = 4;
 
 static inline F Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 static inline F Set1(float v) { return {_mm256_set1_ps(v), _mm256_set1_ps(v)}; }

@@ -19,10 +19,13 @@ constexpr bool kAsksByGroup = true;    //   which ask for memory at each group (
 constexpr bool kPairProducts = false;  // else dot_avx2.inl.h
 constexpr int kFewRows = 3;            // products of so few rows have code of their own
 constexpr ManyRows kManyRows = ManyRows::kByProcessor;
-constexpr int kFloatTokens = 4;   // matmul with float weights: activation rows per tile
-constexpr int kFloatRows = 2;     //   and weight rows
-constexpr int kQueryTile = 6;     // attention: queries per tile
-constexpr int kValueVectors = 4;  //   and vectors of the value dimension
+constexpr int kFloatTokens = 4;       // matmul with float weights: activation rows per tile
+constexpr int kFloatRows = 2;         //   and weight rows
+constexpr int kQueryTile = 6;         // attention: queries per tile
+constexpr int kLargestQueryTile = 8;  //   where there are no more, or twice as many
+constexpr int kFewQueries = 16;       //   so many read keys and values as they are stored
+constexpr int kValueVectors = 4;      //   vectors of the value dimension per tile
+constexpr int kLatentKeys = 16;       //   of latent attention: keys per tile of 16 queries
 
 static inline F Zero() { return _mm512_setzero_ps(); }
 static inline F Set1(float v) { return _mm512_set1_ps(v); }

@@ -22,10 +22,17 @@ struct HeadShape {
   int heads;
   KvShape kv;
 };
-// The last one is DeepSeek's: 128 heads read one latent vector of 512 and 64 elements.
+// SmolLM2-135M, Qwen2.5 1.5b and 7b, Llama 3, Qwen3 30b, GLM-4.5, Qwen3 235b; then DeepSeek-V2-Lite
+// and V3, whose heads all read one latent vector of 512 and 64 elements.
 constexpr HeadShape kHeadShapes[] = {
     {"9x3x64", 9, {KvLayout::kHeads, 3, 64, 64}},
     {"12x2x128", 12, {KvLayout::kHeads, 2, 128, 128}},
+    {"28x4x128", 28, {KvLayout::kHeads, 4, 128, 128}},
+    {"32x8x128", 32, {KvLayout::kHeads, 8, 128, 128}},
+    {"32x4x128", 32, {KvLayout::kHeads, 4, 128, 128}},
+    {"96x8x128", 96, {KvLayout::kHeads, 8, 128, 128}},
+    {"64x4x128", 64, {KvLayout::kHeads, 4, 128, 128}},
+    {"latent16x576", 16, {KvLayout::kLatent, 1, 576, 512}},
     {"latent128x576", 128, {KvLayout::kLatent, 1, 576, 512}},
 };
 

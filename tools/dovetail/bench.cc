@@ -123,20 +123,29 @@ absl::StatusOr<double> PrefillRate(const BenchFlags& flags, coordinator::Coordin
   return Median(rates);
 }
 
+std::vector<BatchRequest> StreamRequests(const BenchFlags& flags, int vocab_size, int streams,
+                                         int max_tokens) {
+  std::vector<BatchRequest> requests;
+  for (int s = 0; s < streams; ++s) {
+    requests.push_back({RandomPrompt(flags.depth, vocab_size, kSeed + 100 + s), max_tokens});
+    requests.back().sampling = flags.sampling;
+    requests.back().sampling.seed = kSeed + static_cast<uint64_t>(s);
+  }
+  return requests;
+}
+
 // All streams together, from the moment when each has its first token to the first one that ends.
+// Their prompts are computed before, so that they find them in the prefix cache and begin together.
 absl::StatusOr<double> DecodeRate(const BenchFlags& flags, coordinator::Coordinator& job,
                                   int streams) {
+  coordinator::Engine* engine = job.model().engine();
+  const int vocab_size = job.model().config().vocab_size;
+  DT_RETURN_IF_ERROR(
+      RunBatch(engine, StreamRequests(flags, vocab_size, streams, 1), streams).status());
   std::vector<double> rates;
   for (int r = 0; r < flags.repeat; ++r) {
-    std::vector<BatchRequest> requests;
-    for (int s = 0; s < streams; ++s) {
-      requests.push_back(
-          {RandomPrompt(flags.depth, job.model().config().vocab_size, kSeed + 100 + s),
-           flags.generate});
-      requests.back().sampling = flags.sampling;
-      requests.back().sampling.seed = kSeed + static_cast<uint64_t>(s);
-    }
-    DT_ASSIGN_OR_RETURN(auto results, RunBatch(job.model().engine(), requests, streams));
+    const auto requests = StreamRequests(flags, vocab_size, streams, flags.generate);
+    DT_ASSIGN_OR_RETURN(auto results, RunBatch(engine, requests, streams));
     absl::Time from = absl::InfinitePast();
     absl::Time to = absl::InfiniteFuture();
     for (const auto& result : results) {

@@ -297,6 +297,23 @@ TEST(AttentionTest, EveryShapeOnce) {
   }
 }
 
+// Decoding, where as many queries as heads share keys make one tile, two or more. Latent vectors
+// with an element in a piece of its own, and with a scale that is not whole.
+TEST(AttentionTest, EachNumberOfHeadsThatShareKeys) {
+  const uint64_t seed = dovetail::testing::TestSeed();
+  Rng rng(seed);
+  constexpr KvType kTypes[] = {KvType::kF16, KvType::kQ8_0, KvType::kF32, KvType::kBF16};
+  for (int sharing = 1; sharing <= 18; ++sharing) {
+    for (const KvType type : kTypes) {
+      const int past = static_cast<int>(Uniform(rng, 33, 96));
+      ExpectTablesAgree(rng, {type, 2 * sharing, 2, 80}, {{past, 1}, {past + 16, 1}}, seed);
+      ExpectTablesAgree(rng, {type, sharing, 1, 88, 0, false, 64}, {{past, 1}, {30, 2}}, seed);
+      ExpectTablesAgree(rng, {type, sharing, 1, 65, 0, false, 33}, {{past, 1}}, seed);
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
 // Shapes of which a GPU makes tiles of queries (kernels/cuda/attention_tile.inl.h): heads that
 // share keys fill 32 queries or do not, dims fill a stage or do not, values take one pass or two.
 const Shape kPromptShapes[] = {
