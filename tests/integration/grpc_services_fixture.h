@@ -135,6 +135,8 @@ class GrpcServicesTest : public ::testing::Test {
     if (server_ != nullptr) server_->Shutdown(absl::ZeroDuration());
     server_ = nullptr;
     admin_service_ = nullptr;
+    inference_service_ = nullptr;
+    generation_ = nullptr;  // its grammars' threads may be about to submit
     engine_ = nullptr;
     if (workers_ != nullptr) {
       EXPECT_THAT(workers_->errors(), ::testing::IsEmpty());
