@@ -1,6 +1,5 @@
 #include "kernels/bandwidth.h"
 
-#include <cpuid.h>
 #include <immintrin.h>
 
 #include <algorithm>
@@ -9,6 +8,7 @@
 #include <cstring>
 
 #include "base/posix.h"
+#include "kernels/cpu/processor.h"
 #include "kernels/kernel_table.h"
 
 namespace dovetail::kernels {
@@ -18,18 +18,12 @@ constexpr int kPasses = 4;
 constexpr int64_t kUnit = 4096;
 constexpr int64_t kLine = 64;
 
-// CLFLUSHOPT, which does not wait for the flush before.
-bool FlushesTogether() {
-  uint32_t a = 0, b = 0, c = 0, d = 0;
-  constexpr uint32_t kClflushopt = 1u << 23;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (b & kClflushopt) != 0;
-}
 [[gnu::target("clflushopt")]] void FlushTogether(uint8_t* data, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += kLine) _mm_clflushopt(data + i);
 }
 
 void LeaveCaches(uint8_t* data, int64_t bytes) {
-  if (FlushesTogether()) {
+  if (processor_flushes_together) {
     FlushTogether(data, bytes);
   } else {
     for (int64_t i = 0; i < bytes; i += kLine) _mm_clflush(data + i);

@@ -97,15 +97,15 @@ struct AttentionScratch {
   float* scores;   // [kQueryBatch][kKvSplitTokens]
   float* split;    // [kQueryBatch][value_dim, whole vectors]: sum of this split
   float* total;    // the same: sum of the splits so far
-  float* keys;     // [key_dim][kKvBlockTokens] of one block as f32
+  float* keys;     // [key_dim][kKvBlockTokens] of one block as f32; with kLatent half a block
   float* values;   // [kKvBlockTokens][value_dim, whole vectors]
-  float* queries;  // [kQueryBatch][key_dim], turned around; with kLatent alone
+  float* queries;  // [kQueryBatch][key_dim], transposed; with kLatent alone
 };
 
 static inline constexpr int64_t AttentionScratchSize(const KvShape& shape) {
   const int64_t dim = RoundUpLanes(shape.value_dim);
-  const int64_t turned = shape.layout == KvLayout::kLatent ? RoundUpLanes(shape.key_dim) : 0;
-  return int64_t{kQueryBatch} * (kKvSplitTokens + 2 * dim + turned) +
+  const int64_t transposed = shape.layout == KvLayout::kLatent ? RoundUpLanes(shape.key_dim) : 0;
+  return int64_t{kQueryBatch} * (kKvSplitTokens + 2 * dim + transposed) +
          (RoundUpLanes(shape.key_dim) + dim) * kKvBlockTokens;
 }
 

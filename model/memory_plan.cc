@@ -401,11 +401,12 @@ int64_t KvBytes(const ModelConfig& config, absl::Span<const Op> ops, const StepS
 
 int64_t AttentionScratchFloats(const KvShape& shape) {
   // For a batch of 48 query vectors the scores of a split and two sums; one block of keys and
-  // values; with kLatent the queries turned around.
+  // values; with kLatent the queries, transposed.
   constexpr int64_t kQueryBatch = 48;
   const int64_t keys = RoundUp(shape.key_dim, 16), values = RoundUp(shape.value_dim, 16);
-  const int64_t turned = shape.layout == KvLayout::kLatent ? keys : 0;
-  return kQueryBatch * (kKvSplitTokens + 2 * values + turned) + (keys + values) * kKvBlockTokens;
+  const int64_t transposed = shape.layout == KvLayout::kLatent ? keys : 0;
+  return kQueryBatch * (kKvSplitTokens + 2 * values + transposed) +
+         (keys + values) * kKvBlockTokens;
 }
 
 int64_t AttentionPartFloats(const KvShape& shape) { return 16 + RoundUp(shape.value_dim, 16); }

@@ -54,8 +54,8 @@ static inline const uint8_t* KeysAfter(const AttentionArgs& args, const Sequence
 }
 
 // Before a batch meets any keys.
-static inline void TurnIfLatent(const AttentionArgs& args, const QueryBatch& batch) {
-  if (args.kv.shape.layout == KvLayout::kLatent) TurnQueries(batch, batch.scratch.queries);
+static inline void TransposeIfLatent(const AttentionArgs& args, const QueryBatch& batch) {
+  if (args.kv.shape.layout == KvLayout::kLatent) TransposeQueries(batch, batch.scratch.queries);
 }
 
 static void ScoreSplit(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
@@ -68,14 +68,14 @@ static void ScoreSplit(const AttentionArgs& args, const SequenceRows& sequence, 
     while (batch.num_keys[begin] <= key) ++begin;
     if (begin >= batch.active) break;
     KvPart keys = KeyPart(args.kv, sequence.blocks[key / kKvBlockTokens], kv_head);
-    const uint8_t* ahead = KeysAfter(args, sequence, kv_head, key, end, first_values);
     float* scores = batch.scratch.scores + (key - split);
     if (keys.by_token) {
       const int past = batch.num_keys[batch.count - 1];
-      ahead = KeysAfter(args, sequence, kv_head, key, past, nullptr);
-      ScoreLatentBlock(batch, begin, key, keys, ahead, args.scale, scores);
+      const uint8_t* next = KeysAfter(args, sequence, kv_head, key, past, nullptr);
+      ScoreLatentBlock(batch, begin, key, keys, next, args.scale, scores);
       continue;
     }
+    const uint8_t* ahead = KeysAfter(args, sequence, kv_head, key, end, first_values);
     if (!ReadAsStored(keys, batch.active - begin)) {
       WidenKeys(keys, batch.scratch.keys);
       keys.data = reinterpret_cast<uint8_t*>(batch.scratch.keys);
@@ -238,7 +238,7 @@ static void FinishBatch(const AttentionArgs& args, QueryBatch* batch) {
 
 static void AttendBatch(const AttentionArgs& args, const SequenceRows& sequence, int kv_head,
                         QueryBatch* batch) {
-  TurnIfLatent(args, *batch);
+  TransposeIfLatent(args, *batch);
   const int max_keys = batch->num_keys[batch->count - 1];
   int split = batch->first_key[0] / kKvSplitTokens * kKvSplitTokens;
   for (; split < max_keys; split += kKvSplitTokens) {

@@ -1,13 +1,13 @@
 // Scores of latent attention: a token's one vector lies by itself, since it is value as well as
 // key. Included once, inside the instruction set's namespace, after attention_tiles.inl.h.
 //
-// Lanes are queries here, of which there are always many; so it is queries that are turned around,
+// Lanes are queries here, of which there are always many; so it is queries that are transposed,
 // once for all keys. A score is the same sum in the same order as in attention_tiles.inl.h.
 
 constexpr int kLanes = 16;
 
 // A batch's queries, [groups of kLanes][key_dim][kLanes], with zeros in lanes that have none.
-static inline void TurnQueries(const QueryBatch& batch, float* to) {
+static inline void TransposeQueries(const QueryBatch& batch, float* to) {
   for (int first = 0; first < batch.count; first += kLanes) {
     for (int d = 0; d < batch.key_dim; d += kLanes) {
       const int n = batch.key_dim - d < kLanes ? batch.key_dim - d : kLanes;
@@ -71,7 +71,7 @@ struct LatentAhead {
   int bytes;
 };
 
-// scores[t][key] = scale * (q_t . key), for kLanes queries, turned around, and as many keys, in
+// scores[t][key] = scale * (q_t . key), for kLanes queries, transposed, and as many keys, in
 // pieces.
 static inline void ScoreLatentTile(const float* q, const float* keys, int dim, LatentAhead ahead,
                                    float scale, float* scores) {

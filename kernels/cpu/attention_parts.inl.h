@@ -18,7 +18,7 @@ static inline const SequenceRows& FillTask(const AttentionArgs& args, int64_t ta
 static void AttentionParts(const AttentionArgs& args, int64_t task, int64_t begin, int64_t end) {
   QueryBatch batch = EmptyBatch(args);
   const SequenceRows& sequence = FillTask(args, task, &batch);
-  TurnIfLatent(args, batch);
+  TransposeIfLatent(args, batch);
   const int groups = args.num_heads / args.heads_per_task;
   const int kv_head = KvHeadOf(args, static_cast<int>(task % groups) * args.heads_per_task);
   const int max_keys = batch.num_keys[0];

@@ -24,6 +24,9 @@ extern bool processor_converts_aside;
 // leaks (GDS), and AMD's are as well.
 extern bool processor_gathers;
 
+// CLFLUSHOPT: flushes of cache lines do not wait for each other.
+extern bool processor_flushes_together;
+
 // How an instruction set's products of several rows are made: in tiles (tile.inl.h), from panels
 // that pass once (matmul_quant.inl.h), or so where processor_follows_one_stream.
 enum class ManyRows { kTiles, kStreams, kByProcessor };
